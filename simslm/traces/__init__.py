@@ -1,0 +1,1 @@
+"""Traces: what was measured on a device, as Parquet files that say where every figure comes from."""
