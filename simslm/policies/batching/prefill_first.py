@@ -1,0 +1,31 @@
+"""Prefill-first batching, the default scheduler of vLLM's first engine."""
+
+from __future__ import annotations
+
+from simslm.policies.plan import Plan, ReplicaView
+from simslm.policies.registry import PolicyOptions, policy
+
+
+@policy("batching", "prefill-first")
+class PrefillFirst:
+    """Whole prompts first, alone in their iteration, then decodes (vLLM V0 default scheduler; SOSP 2023, §4.5).
+
+    Waiting prompts are admitted in queue order while the sum of their tokens fits ``max_num_batched_tokens``; an
+    iteration that prefills decodes nobody. A prompt that preemption made longer than the budget runs alone.
+    """
+
+    def __init__(self, options: PolicyOptions) -> None:
+        del options
+
+    def longest_prompt(self, view: ReplicaView) -> int:
+        """Prompts beyond the token budget can never be scheduled whole."""
+        return view.max_num_batched_tokens
+
+    def plan(self, view: ReplicaView) -> Plan:
+        plan = Plan(view, decode=False)
+        for prompt in view.waiting:
+            if plan.chunks and plan.tokens + prompt.remaining > view.max_num_batched_tokens:
+                break
+            if not plan.admit(prompt, prompt.remaining, view):
+                break
+        return plan if plan.chunks else Plan(view, decode=True)

@@ -1,0 +1,109 @@
+"""What a batching policy sees (the view) and what it returns (the plan)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+
+class Prompt(Protocol):
+    """A request that is waiting, or whose prompt is only partly in the cache.
+
+    Attributes:
+        request_id: its row in the workload.
+        arrival_s: when it arrived.
+        prompt_tokens: length of its prompt.
+        max_tokens: the declared limit of its output; the true length is not known to a policy.
+        remaining: tokens still to prefill: the rest of the prompt and, after a preemption by recompute, the
+            tokens generated before it.
+        blocks: KV blocks its whole prefill needs (held already once it is admitted).
+    """
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def arrival_s(self) -> float: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def remaining(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+
+
+class ReplicaView(Protocol):
+    """What a policy may know of a replica between two iterations.
+
+    Attributes:
+        waiting: requests not admitted, in queue order.
+        partial: admitted requests whose prompt is only partly in the cache, oldest first.
+        decoding: number of sequences that decode.
+        free_blocks: KV blocks nobody holds.
+        decode_blocks: KV blocks the decoding sequences need to run one more iteration.
+        watermark_blocks: blocks to keep free when admitting, so that running sequences can grow.
+        max_num_seqs: most sequences that may run (decoding or partial) at once.
+        max_num_batched_tokens: most tokens of one iteration.
+    """
+
+    @property
+    def waiting(self) -> Collection[Prompt]: ...
+    @property
+    def partial(self) -> Sequence[Prompt]: ...
+    @property
+    def decoding(self) -> int: ...
+    @property
+    def free_blocks(self) -> int: ...
+    @property
+    def decode_blocks(self) -> int: ...
+    @property
+    def watermark_blocks(self) -> int: ...
+    @property
+    def max_num_seqs(self) -> int: ...
+    @property
+    def max_num_batched_tokens(self) -> int: ...
+
+
+class Plan:
+    """Who runs in the next iteration.
+
+    Attributes:
+        decode: whether every decoding sequence advances by one token.
+        chunks: ``(prompt, tokens)`` to prefill, in order.
+        tokens: tokens of the iteration so far.
+        admitted: how many of the chunks belong to prompts that were waiting.
+        blocks: KV blocks the plan takes: those of admitted prompts and, when it decodes, of growing sequences.
+    """
+
+    __slots__ = ("admitted", "blocks", "chunks", "decode", "tokens")
+
+    def __init__(self, view: ReplicaView, *, decode: bool) -> None:
+        self.decode = decode
+        self.chunks: list[tuple[Prompt, int]] = []
+        self.tokens = view.decoding if decode else 0
+        self.blocks = view.decode_blocks if decode else 0
+        self.admitted = 0
+
+    def advance(self, prompt: Prompt, tokens: int) -> None:
+        """Prefills ``tokens`` more of a prompt that is admitted already."""
+        self.chunks.append((prompt, tokens))
+        self.tokens += tokens
+
+    def admit(self, prompt: Prompt, tokens: int, view: ReplicaView) -> bool:
+        """Admits a waiting prompt and prefills its first ``tokens``, if a sequence slot and its blocks are free.
+
+        The watermark is not kept on a replica that would otherwise stand empty.
+        """
+        running = view.decoding + len(view.partial) + self.admitted
+        spare = view.free_blocks - self.blocks - (view.watermark_blocks if running else 0)
+        if running >= view.max_num_seqs or prompt.blocks > spare:
+            return False
+        self.admitted += 1
+        self.blocks += prompt.blocks
+        self.advance(prompt, tokens)
+        return True
+
+    @property
+    def empty(self) -> bool:
+        return not self.tokens

@@ -1,0 +1,46 @@
+"""Units: seconds, joules, watts and bytes inside and in files; milliseconds and GiB only on screens."""
+
+from __future__ import annotations
+
+import math
+
+KIB = 1024
+MIB = 1024**2
+GIB = 1024**3
+
+DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1}
+"""Bytes of one element, by the name of the data type used in scenarios and trace names."""
+
+
+def seconds(value: float | None) -> str:
+    """A duration for a screen: ``3.21 s``, ``45.0 ms``, ``812 µs``, ``2 min 05 s``."""
+    if value is None or math.isnan(value):
+        return "–"
+    size = abs(value)
+    if size >= 7200:
+        return f"{value / 3600:.1f} h"
+    if size >= 120:
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes} min {rest:02d} s"
+    if size >= 1:
+        return f"{value:.3g} s" if size < 100 else f"{value:.0f} s"
+    if size >= 1e-3 or size == 0:
+        return f"{value * 1e3:.3g} ms"
+    return f"{value * 1e6:.3g} µs"
+
+
+def bytes_(value: float) -> str:
+    """A size for a screen: ``1.50 GiB``, ``36.0 KiB``."""
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if abs(value) >= unit:
+            return f"{value / unit:.2f} {name}"
+    return f"{value:.0f} B"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain figure for a screen, with thousands separators: ``1,234``, ``0.0312``."""
+    if value is None or math.isnan(value):
+        return "–"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
