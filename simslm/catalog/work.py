@@ -1,11 +1,15 @@
 """The shape of one iteration (= one forward pass of one replica), and the work it asks of a device.
 
-Every field may be a Python number or a numpy array; arrays give one element per iteration.
+Every field may be a Python number or a numpy array; arrays give one element per iteration. Only ``+ - * /``
+and comparisons are used, in one order, so that a scalar and an array element come out bitwise the same.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
+
+from simslm.catalog.architecture import Architecture, element_bytes
 
 
 class IterationShape(NamedTuple):
@@ -40,3 +44,136 @@ def equal_prompts(
     return IterationShape(
         decode_seqs, decode_ctx_tokens, prefill_seqs, prefill_tokens, prefill_ctx_tokens, pairs
     )
+
+
+class Work(NamedTuple):
+    """Floating-point operations and bytes of device memory traffic of one iteration, by component.
+
+    Attributes:
+        linear_flops: projections and MLPs of every layer, for every token.
+        linear_bytes: the layers' weights, read once.
+        decode_flops: attention of the decoding sequences.
+        decode_bytes: their keys and values: the whole context read, one token written.
+        prefill_flops: attention of the prompts.
+        prefill_bytes: their keys and values: cached and new tokens read once, new tokens written.
+        head_flops: logits of the rows that sample: decoding sequences and prompts.
+        head_bytes: the head's weights, read once.
+        embedding_bytes: the tokens' rows of the embedding (and learned position) table.
+    """
+
+    linear_flops: Any
+    linear_bytes: Any
+    decode_flops: Any
+    decode_bytes: Any
+    prefill_flops: Any
+    prefill_bytes: Any
+    head_flops: Any
+    head_bytes: Any
+    embedding_bytes: Any
+
+    @property
+    def flops(self) -> Any:
+        """All floating-point operations."""
+        return self.linear_flops + self.decode_flops + self.prefill_flops + self.head_flops
+
+    @property
+    def bytes(self) -> Any:
+        """All bytes."""
+        caches = self.decode_bytes + self.prefill_bytes
+        return self.linear_bytes + caches + self.head_bytes + self.embedding_bytes
+
+
+class WorkModel:
+    """The work of any iteration of one architecture in one data type, its constants computed once.
+
+    With ``T`` new tokens, ``P`` layer matrix parameters, ``d`` the width of all query heads, and per layer:
+
+    * linear: ``2 P T`` FLOPs (a multiply and an add per weight and token; Kaplan et al. 2020,
+      arXiv:2001.08361, section 2.1); weights read once however many tokens share them.
+    * attention: ``4 d`` FLOPs per (query, key) pair, ``2 d`` for the score and ``2 d`` for the weighted value
+      (ibid.). A decoding sequence with ``c`` tokens cached has ``c + 1`` pairs; a prompt's pairs are the
+      shape's ``prefill_pairs``. Bytes assume a kernel that never writes the scores to memory and reads each
+      key and value once (FlashAttention; Dao et al. 2022, arXiv:2205.14135, section 3.1).
+    * head: ``2`` FLOPs per weight and sampled row.
+
+    Activations (``T`` times a few hidden sizes per layer) stay in caches or are small beside the weights, and
+    are left out. A layer with a sliding window of ``w`` tokens attends to at most ``w`` per sequence: totals
+    are capped at ``w`` times the sequences, which is exact when the sequences are all longer or all shorter.
+
+    Args:
+        architecture: the model.
+        dtype: data type of weights and KV cache.
+    """
+
+    def __init__(self, architecture: Architecture, dtype: str) -> None:
+        element = element_bytes(dtype)
+        layers = architecture.num_layers
+        vectors = layers * architecture.layer_vector_parameters()
+        matrices = layers * architecture.layer_matrix_parameters()
+        projections = architecture.embedding_size * architecture.hidden_size
+        projections *= architecture.embedding_size != architecture.hidden_size
+        table = architecture.vocab_size * architecture.embedding_size
+        self._linear_flops = 2.0 * (matrices + projections)
+        self._linear_bytes = float((matrices + vectors + projections) * element)
+        self._head_flops = 2.0 * (table + projections)
+        self._head_bytes = float(architecture.head_parameters() * element)
+        learned = architecture.hidden_size * (architecture.positions == "learned")
+        self._embedding_bytes = float((architecture.embedding_size + learned) * element)
+        pair_flops = 4.0 * architecture.query_size
+        kv_bytes = float(2 * architecture.kv_size * element)
+        full = layers - architecture.sliding_window_layers
+        self._full_flops, self._full_bytes = pair_flops * full, kv_bytes * full
+        self._all_bytes = kv_bytes * layers
+        self._window = float(architecture.sliding_window or 0)
+        self._window_flops = pair_flops * architecture.sliding_window_layers
+        self._window_bytes = kv_bytes * architecture.sliding_window_layers
+
+    def __call__(self, shape: IterationShape) -> Work:
+        """The work of one iteration, or of many when the shape's fields are arrays."""
+        seqs, context, prompts, tokens, cached, pairs = shape
+        total = seqs + tokens
+        rows = seqs + prompts
+        keys = context + seqs
+        decode_flops = keys * self._full_flops
+        decode_bytes = keys * self._full_bytes + seqs * self._all_bytes
+        prefill_flops = pairs * self._full_flops
+        prefill_bytes = (cached + tokens) * self._full_bytes + tokens * self._all_bytes
+        if self._window:
+            seen = _at_most(keys, seqs * self._window)
+            decode_flops = decode_flops + seen * self._window_flops
+            decode_bytes = decode_bytes + seen * self._window_bytes
+            prefill_flops = prefill_flops + _at_most(pairs, tokens * self._window) * self._window_flops
+            behind = _at_most(cached, prompts * self._window)
+            prefill_bytes = prefill_bytes + (behind + tokens) * self._window_bytes
+        return Work(
+            total * self._linear_flops,
+            (total > 0) * self._linear_bytes,
+            decode_flops,
+            decode_bytes,
+            prefill_flops,
+            prefill_bytes,
+            rows * self._head_flops,
+            (rows > 0) * self._head_bytes,
+            total * self._embedding_bytes,
+        )
+
+
+@lru_cache(maxsize=64)
+def work_model(architecture: Architecture, dtype: str) -> WorkModel:
+    """The :class:`WorkModel` of an architecture and data type; built once, as it never changes."""
+    return WorkModel(architecture, dtype)
+
+
+def work(architecture: Architecture, dtype: str, shape: IterationShape) -> Work:
+    """The work of one iteration; a caller with many asks :func:`work_model` once and calls that.
+
+    Raises:
+        UsageError: for an unknown data type.
+    """
+    return work_model(architecture, dtype)(shape)
+
+
+def _at_most(value: Any, limit: Any) -> Any:
+    """``min(value, limit)`` for scalars and arrays alike."""
+    over = value > limit
+    return value * (1 - over) + limit * over

@@ -1,0 +1,58 @@
+"""The catalogue's data files: one short YAML file per entry, named after it; only the named file is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from simslm.errors import ScenarioError, UsageError, nearest
+
+CATALOGUE = Path(__file__).parent
+
+
+def entry_names(kind: str) -> list[str]:
+    """The names in the catalogue of one kind (``models`` or ``devices``), in alphabetical order."""
+    return sorted(path.stem for path in (CATALOGUE / kind).glob("*.yaml"))
+
+
+def read_entry(kind: str, name: str) -> dict[str, Any]:
+    """The data file of one catalogue entry.
+
+    Raises:
+        UsageError: when there is no such entry; the message names the nearest one.
+    """
+    names = entry_names(kind)
+    if name not in names:
+        one = kind.removesuffix("s")
+        hint = nearest(name.lower(), names)
+        raise UsageError(
+            f"no {one} {name!r} in the catalogue{hint}",
+            remedy=f"`simslm list {kind}` names them",
+        )
+    path = CATALOGUE / kind / f"{name}.yaml"
+    return read_mapping(path)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML (or JSON) file whose top level is a mapping.
+
+    Raises:
+        ScenarioError: when the file cannot be read, is not YAML, or holds something else than a mapping.
+    """
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ScenarioError(f"cannot be read ({reason})", where=str(path), remedy="check the path") from None
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise ScenarioError(
+            f"not valid YAML or JSON: {problem}", where=f"{path}{line}", remedy="correct the file"
+        ) from None
+    if not isinstance(content, dict):
+        raise ScenarioError("expected a mapping of names to values at the top level", where=str(path))
+    return content

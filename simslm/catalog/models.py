@@ -1,0 +1,81 @@
+"""Models by name, by Hugging Face ``config.json``, or inline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from simslm.catalog.architecture import Architecture
+from simslm.catalog.families import architecture_from_mapping, from_config
+from simslm.catalog.files import entry_names, read_entry, read_mapping
+from simslm.errors import ScenarioError
+
+__all__ = ["ModelEntry", "architecture_from_mapping", "load_model", "model_entry", "model_names"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model of the catalogue and where its figures come from.
+
+    Attributes:
+        architecture: what it is made of.
+        source: the configuration file the dimensions were read from.
+        published_parameters: the parameter count its authors or the checkpoint state.
+        published_parameters_source: where that count is stated.
+    """
+
+    architecture: Architecture
+    source: str
+    published_parameters: int
+    published_parameters_source: str
+
+
+def model_names() -> list[str]:
+    """The models of the catalogue, in alphabetical order."""
+    return entry_names("models")
+
+
+def model_entry(name: str) -> ModelEntry:
+    """A model of the catalogue with its sources.
+
+    Raises:
+        UsageError: when the catalogue has no model of that name.
+    """
+    data = read_entry("models", name)
+    return ModelEntry(
+        architecture=from_config(data["config"], name),
+        source=data["source"],
+        published_parameters=data["published_parameters"],
+        published_parameters_source=data["published_parameters_source"],
+    )
+
+
+def load_model(name_or_path: str | Path, base_dir: Path | None = None) -> Architecture:
+    """The architecture of a catalogue name or of a Hugging Face ``config.json``.
+
+    Args:
+        name_or_path: a catalogue name, a ``config.json``, or the folder that holds one.
+        base_dir: what a relative path is relative to; the working directory when None.
+
+    Raises:
+        UsageError: when a name is not in the catalogue; the message has the nearest one.
+        ScenarioError: when a file is missing, damaged or of an unsupported model.
+    """
+    text = str(name_or_path)
+    path = (base_dir or Path()) / text
+    if not text.endswith(".json") and not path.is_dir():
+        return model_entry(text).architecture
+    if path.is_dir():
+        path /= "config.json"
+    config = read_mapping(path)
+    try:
+        return from_config(config, _config_name(config, path))
+    except ScenarioError as error:
+        raise ScenarioError(error.message, where=str(path), remedy=error.remedy) from None
+
+
+def _config_name(config: dict, path: Path) -> str:
+    """What a configuration calls its model: its own name, else its folder's, else its file's."""
+    own = str(config.get("_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1]
+    folder = path.resolve().parent.name if path.stem == "config" else ""
+    return (own or folder or path.stem).lower()
