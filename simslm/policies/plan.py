@@ -107,3 +107,21 @@ class Plan:
     @property
     def empty(self) -> bool:
         return not self.tokens
+
+
+class BatchingPolicy(Protocol):
+    """Forms the batch of the next iteration.
+
+    Attributes:
+        whole_prompts: prompts are never split, so one longer than ``max_num_batched_tokens`` cannot be served.
+    """
+
+    whole_prompts: bool
+
+    def plan(self, view: ReplicaView) -> Plan:
+        """Who runs next. A function of the view alone: the same view gives the same plan.
+
+        A plan that only decodes is kept, without asking again, until a request arrives, finishes or is
+        preempted: until then more blocks are taken and none are freed, so nothing new could be admitted.
+        """
+        ...

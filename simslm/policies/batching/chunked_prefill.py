@@ -20,6 +20,8 @@ class ChunkedPrefillOptions(PolicyOptions):
 class ChunkedPrefill:
     """Decodes first, then prompts in chunks, within one token budget (Sarathi-Serve, arXiv:2403.02310, §4)."""
 
+    whole_prompts = False
+
     def __init__(self, options: ChunkedPrefillOptions) -> None:
         self.most_partial = options.max_partial_prompts
 

@@ -14,12 +14,10 @@ class PrefillFirst:
     iteration that prefills decodes nobody. A prompt that preemption made longer than the budget runs alone.
     """
 
+    whole_prompts = True
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
-
-    def longest_prompt(self, view: ReplicaView) -> int:
-        """Prompts beyond the token budget can never be scheduled whole."""
-        return view.max_num_batched_tokens
 
     def plan(self, view: ReplicaView) -> Plan:
         plan = Plan(view, decode=False)

@@ -1,0 +1,48 @@
+"""Simulated time: SimPy's environment, with events at exact times.
+
+SimPy schedules by delay, ``now + (time - now)``, which can differ from ``time`` in the last bit. Times of this
+simulator are sums of latencies, and jumping over many iterations must end on the same bits as stepping through
+them, so alarms enter the queue with their absolute time.
+"""
+
+from __future__ import annotations
+
+from heapq import heappush
+
+import simpy
+from simpy.core import NORMAL, URGENT
+from simpy.events import Event
+
+__all__ = ["NORMAL", "URGENT", "Alarm", "Clock"]
+
+
+class Alarm(Event):
+    """An event that happens at an absolute time; processes may wait for it like for any other event."""
+
+    def __init__(self, clock: Clock, time: float, priority: int) -> None:
+        self.env = clock
+        self.callbacks = []
+        self._value = None
+        self._ok = True
+        self._defused = False
+        self._priority = priority
+        heappush(clock._queue, (time, priority, next(clock._eid), self))
+
+    def advance(self, time: float) -> Alarm:
+        """Moves whoever waits for this alarm to an earlier ``time``; this one then happens unheard."""
+        assert isinstance(self.env, Clock) and self.callbacks is not None
+        earlier = Alarm(self.env, time, self._priority)
+        earlier.callbacks, self.callbacks = self.callbacks, []
+        return earlier
+
+
+class Clock(simpy.Environment):
+    """The simulation's clock.
+
+    Of events at the same time the one with the lower priority number happens first: arrivals are urgent, and
+    each replica has a number of its own, so that ties are settled alike however long the jumps are.
+    """
+
+    def alarm(self, time: float, priority: int = NORMAL) -> Alarm:
+        """An event at ``time`` seconds, which must not lie in the past."""
+        return Alarm(self, time, priority)
