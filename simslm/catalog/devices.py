@@ -112,7 +112,6 @@ def _build(values: Mapping[str, Any]) -> Device:
             raise ScenarioError(
                 f"device.{key} is missing", remedy="add it, or `like: <catalogue name>` to take it from there"
             )
-    whole = {key: int(_positive(key, values[key])) for key in _WHOLE}
     real = {key: _positive(key, values[key], zero=key == "idle_w") for key in _REAL}
     compute = values["compute_flops"]
     if not isinstance(compute, Mapping) or not compute:
@@ -122,7 +121,8 @@ def _build(values: Mapping[str, Any]) -> Device:
         name=str(values["name"]),
         compute_flops=flops,
         sources=dict(values.get("sources", {})),
-        **whole,
+        memory_bytes=int(_positive("memory_bytes", values["memory_bytes"])),
+        sm_count=int(_positive("sm_count", values["sm_count"])),
         **real,
     )
 
