@@ -1,4 +1,4 @@
-"""What a user writes under ``workload:``: when requests arrive and how long they are, or a trace to replay."""
+"""What a user writes under ``workload:``: when requests arrive and how long they are, or what is replayed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class ClosedLoopArrivals(WorkloadPart):
 
 
 class Diurnal(WorkloadPart):
-    """A Poisson process whose rate follows a sine: ``rate_rps * (1 + amplitude * sin(2 pi t / period_s))``."""
+    """A Poisson process of rate ``rate_rps * (1 + amplitude * sin(2 pi t / period_s))``."""
 
     process: Literal["diurnal"]
     rate_rps: Rate
@@ -255,6 +255,9 @@ Lengths = Annotated[
 ]
 
 # ---- a trace to replay -------------------------------------------------------------------------------------
+
+
+ReplayFormat = Literal["azure-2023", "azure-2024", "burstgpt", "mooncake", "vidur", "llmservingsim", "csv"]
 
 
 class Replay(WorkloadPart):

@@ -1,0 +1,80 @@
+"""The kinds of field a trace has: how a whole column is checked at once, and how one text is.
+
+The column check is fast and says only that something is wrong; the text check then finds the row.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+LARGEST = 2**53
+"""Whole numbers up to here are exact as doubles too."""
+
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A kind of field.
+
+    Attributes:
+        expected: what it should hold, for messages.
+        arrow: the name of the pyarrow type a column of it is read as.
+        accepts: whether one value, text from a CSV file or a value from a JSON line, is right.
+        least: the smallest whole number allowed.
+    """
+
+    expected: str
+    arrow: str
+    accepts: Callable[[Any], bool]
+    least: int = 0
+
+    def holds(self, column: np.ndarray) -> bool:
+        """Whether every number of a column is right."""
+        if self.arrow == "float64":
+            return bool(np.isfinite(column).all())
+        return not len(column) or (int(column.min()) >= self.least and int(column.max()) <= LARGEST)
+
+
+def _number(value: Any) -> float:
+    """The value as a float; NaN for what is no number."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def _whole(value: Any, least: int) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"[+-]?\d{1,18}", value.strip()) is not None and least <= int(value) <= LARGEST
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+
+
+def _timestamp(value: Any) -> bool:
+    if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value[:19])
+    except ValueError:
+        return False
+    return True
+
+
+def _whole_field(expected: str, least: int) -> Field:
+    return Field(expected, "int64", lambda value: _whole(value, least), least)
+
+
+TOKENS = _whole_field("a whole number of tokens, 0 or more", 0)
+LENGTH = _whole_field("a whole number of tokens, 1 or more", 1)
+TICKS = _whole_field("a whole number", -LARGEST)
+SECONDS = Field("a number of seconds", "float64", lambda value: math.isfinite(_number(value)))
+TIMESTAMP = Field("a date and time like 2023-11-16 18:15:46.6805900", "string", _timestamp)

@@ -1,0 +1,171 @@
+"""Columns of a CSV or JSON-lines file, read whole and fast; a row that is wrong is named by its line.
+
+pyarrow reads the columns at full speed. Only when it, or the check of a column, finds something wrong is the
+file walked line by line to say where.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from simslm.errors import ScenarioError
+from simslm.workload.readers.fields import Field
+
+_JSON_BLOCK_BYTES = 1 << 26
+"""How much of a JSON-lines file is parsed at once; no line may be longer."""
+
+
+def read_csv(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:
+    """Columns of a CSV file with a header; other columns are ignored.
+
+    Args:
+        path: the file.
+        fields: kind of each column, by the name in the header.
+        remedy: what to do when the file is not of this format.
+
+    Returns:
+        By name: a numpy array for numbers, a pyarrow array for text.
+
+    Raises:
+        ScenarioError: naming file and line, what was expected, and the remedy.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    _check_header(path, fields, remedy)
+    types = {name: pa.type_for_alias(kind.arrow) for name, kind in fields.items()}
+    convert = arrow_csv.ConvertOptions(column_types=types, include_columns=list(fields))
+    try:
+        table = arrow_csv.read_csv(path, convert_options=convert)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        blame(path, fields, remedy, f"cannot be read as CSV ({_first_line(error)})")
+    return _columns(table, path, fields, remedy)
+
+
+def read_json_lines(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:
+    """The same for a file with one JSON object per line; other keys are ignored."""
+    import pyarrow as pa
+    from pyarrow import json as arrow_json
+
+    _check_file(path, remedy)
+    schema = pa.schema([(name, pa.type_for_alias(kind.arrow)) for name, kind in fields.items()])
+    parse = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    try:
+        read = arrow_json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
+        table = arrow_json.read_json(path, read_options=read, parse_options=parse)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        blame(path, fields, remedy, f"cannot be read as JSON lines ({_first_line(error)})")
+    return _columns(table, path, fields, remedy)
+
+
+def blame(path: Path, fields: Mapping[str, Field], remedy: str, otherwise: str) -> NoReturn:
+    """Raise for the first row that is wrong.
+
+    Args:
+        otherwise: what to say of the file when no single row is at fault.
+
+    Raises:
+        ScenarioError: always.
+    """
+    rows = _csv_rows if _is_csv(path) else _json_rows
+    for line, row in rows(path):
+        where = f"{path}:{line}"
+        if isinstance(row, str):
+            raise ScenarioError(row, where=where, remedy=remedy)
+        for name, kind in fields.items():
+            if not kind.accepts(row.get(name)):
+                found = _shown(row.get(name))
+                raise ScenarioError(
+                    f"{name}: expected {kind.expected}, found {found}", where=where, remedy=remedy
+                )
+    raise ScenarioError(otherwise, where=str(path), remedy=remedy)
+
+
+def _columns(table: Any, path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, kind in fields.items():
+        column = table.column(name).combine_chunks()
+        if column.null_count:
+            blame(path, fields, remedy, f"{name} is empty in some rows")
+        if kind.arrow == "string":
+            columns[name] = column
+            continue
+        columns[name] = np.asarray(column.to_numpy(zero_copy_only=False))
+        if not kind.holds(columns[name]):
+            blame(path, fields, remedy, f"{name}: expected {kind.expected} in every row")
+    return columns
+
+
+def _check_file(path: Path, remedy: str) -> None:
+    if not path.is_file():
+        raise ScenarioError(
+            "is a folder" if path.is_dir() else "no such file",
+            where=str(path),
+            remedy="a path is relative to the scenario's file",
+        )
+    if path.stat().st_size == 0:
+        raise ScenarioError("the file is empty", where=str(path), remedy=remedy)
+
+
+def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> None:
+    _check_file(path, remedy)
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = next(csv.reader(file), [])
+    missing = [name for name in fields if name not in header]
+    if missing:
+        raise ScenarioError(
+            f"the header has no column {', '.join(missing)}; it has {', '.join(header)[:200] or 'nothing'}",
+            where=f"{path}:1",
+            remedy=remedy,
+        )
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Line number and row; a text in place of a row says what is wrong with its shape."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader)
+        try:
+            for row in reader:
+                if row and len(row) != len(header):
+                    yield reader.line_num, f"expected {len(header)} columns, found {len(row)}"
+                elif row:
+                    yield reader.line_num, dict(zip(header, row, strict=True))
+        except csv.Error as error:
+            yield reader.line_num + 1, f"not valid CSV ({error})"
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                yield line, f"not valid JSON ({error})"
+                continue
+            yield line, row if isinstance(row, dict) else "expected one JSON object per line"
+
+
+def _is_csv(path: Path) -> bool:
+    """Whether the file's first character is that of a CSV header rather than of a JSON object."""
+    with path.open("rb") as file:
+        return not file.read(16).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
