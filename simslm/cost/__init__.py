@@ -1,0 +1,1 @@
+"""Cost models: the shape of an iteration in, seconds and joules out."""

@@ -26,8 +26,8 @@ from simslm.catalog.work import IterationShape
 class DecodeLine:
     """Latency of decode-only iterations of one batch size against their total context: piecewise linear.
 
-    Segment ``i`` covers contexts in ``[starts[i], starts[i + 1])``: ``intercepts[i] + slopes[i] * ctx`` seconds.
-    ``starts[0]`` is 0, and the last segment has no end.
+    Segment ``i`` covers contexts in ``[starts[i], starts[i + 1])`` with ``intercepts[i] + slopes[i] * ctx``
+    seconds. ``starts[0]`` is 0, and the last segment has no end.
     """
 
     starts: tuple[float, ...]

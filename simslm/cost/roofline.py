@@ -1,0 +1,162 @@
+"""The roofline: what an iteration costs if every operator runs at a fixed fraction of the device's peaks.
+
+Each operator takes the longer of its arithmetic and its memory traffic (Williams, Waterman & Patterson 2009,
+"Roofline"), operators follow one another, and host time comes on top. Nothing is measured: ``source`` says
+``roofline``, no shape is in the measured domain, and power is assumed from the activity.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simslm.catalog.architecture import Architecture
+from simslm.catalog.devices import Device
+from simslm.catalog.work import IterationShape, Work, work_model
+from simslm.cost.decoding import decode_columns, line_through
+from simslm.cost.model import Costs, DecodeLine
+from simslm.scenario.cost import RooflineOptions
+
+
+class Parts(NamedTuple):
+    """Seconds of one iteration (or arrays of them), by what they are spent on."""
+
+    linear: Any
+    head: Any
+    embedding: Any
+    decode: Any
+    prefill: Any
+    host: Any
+
+    @property
+    def base(self) -> Any:
+        """Device time but for attention: what is left when contexts vanish."""
+        return self.linear + self.head + self.embedding
+
+    @property
+    def device(self) -> Any:
+        """Everything but host time."""
+        return self.base + self.decode + self.prefill
+
+
+class Roofline:
+    """Iteration costs of a model on a device from their published figures alone.
+
+    The defaults of ``options`` and where they come from:
+
+    * ``efficiency.compute`` 0.6 and ``efficiency.bandwidth`` 0.8: typical of what matrix products of the
+      sizes that small models have, and streaming kernels, reach of the peak. Assumed.
+    * ``host.fixed_s`` 0.5 ms and ``host.per_seq_s`` 30 µs: vLLM 0.6.3 on an H100 spends 0.45 to 0.6 ms plus
+      24 to 35 µs for each sequence (Recasens et al. 2025, "Mind the Memory Gap").
+    * ``power.compute`` 1.0 and ``power.memory`` 0.5 of the span between idle and maximum power: prompt phases
+      come close to the limit, token phases stay far below it (Patel et al. 2024, "Characterizing Power
+      Management Opportunities for LLMs in the Cloud"). Assumed, not measured.
+
+    Args:
+        architecture: the model.
+        device: its peaks and power.
+        dtype: data type of weights and KV cache.
+        options: the assumptions; defaults when None.
+
+    Raises:
+        UsageError: the device has no peak for the data type.
+    """
+
+    source = "roofline"
+    engine = "none: host time is assumed"
+    power_note = ""
+
+    def __init__(
+        self, architecture: Architecture, device: Device, dtype: str, options: RooflineOptions | None = None
+    ) -> None:
+        self.options = options or RooflineOptions()
+        self.idle_w: float | None = device.idle_w
+        self.provenance: dict[str, Any] = {
+            "source": self.source,
+            "model": architecture.name,
+            "dtype": dtype,
+            "device": device.name,
+            "options": self.options.model_dump(),
+            "power": "assumed from arithmetic and memory activity",
+        }
+        self._work = work_model(architecture, dtype)
+        self._flops_per_s = device.flops_per_s(dtype) * self.options.efficiency.compute
+        self._bytes_per_s = device.memory_bandwidth_bytes_per_s * self.options.efficiency.bandwidth
+        self._dynamic_w = device.max_w - device.idle_w
+        self._window = float(architecture.sliding_window or 0)
+        self._lines: dict[int, DecodeLine] = {}
+
+    def decode(self, decode_seqs: int) -> DecodeLine:
+        """One segment, but for models with sliding windows and devices whose attention is compute-bound."""
+        line = self._lines.get(decode_seqs)
+        if line is None:
+            line = self._lines[decode_seqs] = self._build_line(decode_seqs)
+        return line
+
+    def latency_s(self, shape: IterationShape) -> float:
+        """Seconds of one iteration, host time included."""
+        if not shape.prefill_tokens:
+            return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
+        parts = self._parts(shape, max)
+        return parts.device + parts.host
+
+    def host_s(self, shape: IterationShape) -> float:
+        """Host time of one iteration, in seconds."""
+        host = self.options.host
+        return host.fixed_s + host.per_seq_s * (shape.decode_seqs + shape.prefill_seqs)
+
+    def evaluate(self, shapes: IterationShape) -> Costs:
+        """Costs of many iterations; energy is assumed, and nothing is in the measured domain."""
+        parts = self.parts(shapes)
+        latency = parts.device + parts.host
+        decode_columns(self.decode, shapes, latency)
+        energy = self._energy_j(self._work(shapes), latency)
+        return Costs(latency, parts.host, energy, np.zeros(len(latency), dtype=bool))
+
+    def parts(self, shapes: IterationShape) -> Parts:
+        """Seconds by what they are spent on, for arrays of shapes."""
+        return self._parts(shapes, np.maximum)
+
+    def _parts(self, shape: IterationShape, maximum: Any) -> Parts:
+        work = self._work(shape)
+        flops, traffic = self._flops_per_s, self._bytes_per_s
+        return Parts(
+            linear=maximum(work.linear_flops / flops, work.linear_bytes / traffic),
+            head=maximum(work.head_flops / flops, work.head_bytes / traffic),
+            embedding=work.embedding_bytes / traffic,
+            decode=maximum(work.decode_flops / flops, work.decode_bytes / traffic),
+            prefill=maximum(work.prefill_flops / flops, work.prefill_bytes / traffic),
+            host=self.host_s(shape),
+        )
+
+    def _build_line(self, decode_seqs: int) -> DecodeLine:
+        """Through the contexts where attention's slope may change: full windows, and memory to arithmetic."""
+        full = max(decode_seqs * (self._window - 1.0), 0.0)
+        knots = sorted({0.0, full, full + max(decode_seqs, 1) * 1024.0})
+        ends: list[float | None] = [*knots[1:], None]
+        crossings = [self._crossing(decode_seqs, *span) for span in zip(knots, ends, strict=True)]
+        knots.extend(at for at in crossings if at is not None)
+        contexts = np.array(sorted(set(knots)))
+        contexts = np.append(contexts, contexts[-1] + max(decode_seqs, 1) * 1024.0)
+        parts = self.parts(IterationShape(np.full(len(contexts), decode_seqs), contexts, 0, 0, 0, 0.0))
+        return line_through(contexts, parts.device + parts.host)
+
+    def _crossing(self, decode_seqs: int, low: float, high: float | None) -> float | None:
+        """Where decode attention turns from memory- to compute-bound within ``(low, high)``, if it does."""
+        end = low + max(decode_seqs, 1) * 1024.0 if high is None else high
+        first, last = (self._gap(self._work(IterationShape(decode_seqs, at))) for at in (low, end))
+        slope = (last - first) / (end - low)
+        if slope == 0.0:
+            return None
+        at = low - first / slope
+        return at if at > low and (high is None or at < high) else None
+
+    def _gap(self, work: Work) -> float:
+        return work.decode_flops / self._flops_per_s - work.decode_bytes / self._bytes_per_s
+
+    def _energy_j(self, work: Work, latency: np.ndarray) -> np.ndarray:
+        shares = self.options.power
+        active = shares.compute * (work.flops / self._flops_per_s)
+        active = active + shares.memory * (work.bytes / self._bytes_per_s)
+        return (self.idle_w or 0.0) * latency + self._dynamic_w * np.minimum(active, latency)

@@ -1,0 +1,72 @@
+"""Changes to a cost model, each a cost model itself; scalar and column answers stay bitwise equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+from simslm.catalog.work import IterationShape
+from simslm.cost.decoding import decode_columns
+from simslm.cost.model import CostModel, Costs, DecodeLine
+from simslm.scenario.cost import HostTime
+
+
+class HostCost(CostModel, Protocol):
+    """A cost model that tells host time of one iteration; it must not depend on contexts."""
+
+    def host_s(self, shape: IterationShape) -> float:
+        """Host time of one iteration, in seconds."""
+        ...
+
+
+class HostReplaced:
+    """Another engine's host time in place of the measured one; device time stays.
+
+    Energy changes by the idle power times the time gained or lost, when the idle power is known.
+
+    Args:
+        cost: whose device time is kept.
+        host: the host time of the engine in question.
+    """
+
+    def __init__(self, cost: HostCost, host: HostTime) -> None:
+        self._cost = cost
+        self._host = host
+        self.source: str = cost.source
+        self.engine: str = f"{cost.engine}; host time {host.fixed_s:g} s + {host.per_seq_s:g} s per sequence"
+        self.idle_w: float | None = cost.idle_w
+        self.power_note: str = cost.power_note
+        self.provenance: dict[str, Any] = {**cost.provenance, "host": host.model_dump()}
+        self._lines: dict[int, DecodeLine] = {}
+
+    def decode(self, decode_seqs: int) -> DecodeLine:
+        """The inner line, lowered by the inner host time and raised by the new one."""
+        line = self._lines.get(decode_seqs)
+        if line is None:
+            inner = self._cost.decode(decode_seqs)
+            shape = IterationShape(decode_seqs, 0)
+            old, new = self._cost.host_s(shape), self.host_s(shape)
+            intercepts = tuple((intercept - old) + new for intercept in inner.intercepts)
+            line = self._lines[decode_seqs] = replace(inner, intercepts=intercepts)
+        return line
+
+    def latency_s(self, shape: IterationShape) -> float:
+        """Seconds of one iteration, the new host time included."""
+        if not shape.prefill_tokens:
+            return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
+        return (self._cost.latency_s(shape) - self._cost.host_s(shape)) + self.host_s(shape)
+
+    def host_s(self, shape: IterationShape) -> Any:
+        """The new host time of one iteration (or of an array of them), in seconds."""
+        return self._host.fixed_s + self._host.per_seq_s * (shape.decode_seqs + shape.prefill_seqs)
+
+    def evaluate(self, shapes: IterationShape) -> Costs:
+        """Costs of many iterations at once."""
+        inner = self._cost.evaluate(shapes)
+        host = self.host_s(shapes)
+        latency = (inner.latency_s - inner.host_s) + host
+        decode_columns(self.decode, shapes, latency)
+        energy = inner.energy_j
+        if energy is not None:
+            energy = energy + (self.idle_w or 0.0) * (latency - inner.latency_s)
+        return Costs(latency, host, energy, inner.in_domain)

@@ -1,0 +1,220 @@
+"""Is a trace good enough to build on? Findings, each with its place and its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from simslm.catalog.devices import load_device
+from simslm.catalog.models import load_model
+from simslm.errors import SimslmError
+from simslm.traces.files import Trace
+from simslm.traces.shapes import Shapes, alone, shapes
+
+FEW_REPEATS = 3
+"""A median of fewer calls than this is one unlucky call away from wrong."""
+
+NOISY = 0.1
+"""Interquartile range over median above which a point counts as noisy."""
+
+FALL = 0.05
+"""A median that falls by more than this fraction while the work grows is not physical."""
+
+ENERGY_TOLERANCE = 0.15
+"""Allowed disagreement between energy and power times time."""
+
+_SLOW_S = 0.5
+_SLOWER_THAN_WEIGHTS = 100.0
+_FASTER_THAN_WEIGHTS = 0.3
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a reader of the trace should know.
+
+    Attributes:
+        severity: ``error`` (do not use it), ``warning`` (answers suffer) or ``note`` (good to know).
+        what: what was found, with its size.
+        where: the table and the shapes concerned.
+        remedy: what to do about it.
+    """
+
+    severity: str
+    what: str
+    where: str
+    remedy: str
+
+
+def check_trace(trace: Trace) -> list[Finding]:
+    """Everything doubtful about a trace, the most severe first; empty when all is well.
+
+    Held-out points are compared in :mod:`simslm.cost.heldout`, which knows the interpolation.
+    """
+    if trace.iterations is None:
+        return []
+    table = alone(trace.iterations)
+    measured = shapes(table)
+    findings = [
+        *_units(trace, measured),
+        *_repeats(measured),
+        *_noise(measured),
+        *_falls(measured),
+        *_coverage(measured),
+        *_energy(trace, measured),
+    ]
+    order = ("error", "warning", "note")
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
+    """A latency far from the time to read the weights once is in the wrong unit."""
+    decode = np.flatnonzero(measured.decode_only)
+    if len(decode) == 0:
+        return
+    first = int(decode[0])
+    latency = float(measured.median("latency_s")[first])
+    weights = _weights_read_s(trace)
+    if latency > max(_SLOW_S, _SLOWER_THAN_WEIGHTS * weights):
+        yield Finding(
+            "error",
+            f"the smallest decode iteration takes {latency:.3g} s; the column looks like milliseconds",
+            f"iterations.parquet, {measured.label(first)}",
+            "convert latency_s and host_s to seconds",
+        )
+    elif latency < _FASTER_THAN_WEIGHTS * weights:
+        yield Finding(
+            "error",
+            f"the smallest decode iteration takes {latency:.3g} s, less than reading the weights once "
+            f"({weights:.3g} s)",
+            f"iterations.parquet, {measured.label(first)}",
+            "check the unit of latency_s, and that the device was synchronised before the clock was read",
+        )
+
+
+def _weights_read_s(trace: Trace) -> float:
+    """Weights over memory bandwidth, or 0 when the catalogue does not know the model or the device."""
+    try:
+        model = load_model(trace.provenance["model"])
+        device = load_device(trace.provenance["device"])
+        return model.weight_bytes(trace.provenance["dtype"]) / device.memory_bandwidth_bytes_per_s
+    except SimslmError:
+        return 0.0
+
+
+def _repeats(measured: Shapes) -> Iterator[Finding]:
+    repeats = measured.repeats
+    few = np.flatnonzero(repeats < FEW_REPEATS)
+    if len(few):
+        yield Finding(
+            "warning",
+            f"{len(few)} of {len(repeats)} shapes have fewer than {FEW_REPEATS} repeats",
+            _examples(measured, few),
+            "measure them again with more repeats",
+        )
+
+
+def _noise(measured: Shapes) -> Iterator[Finding]:
+    spread = measured.spread("latency_s")
+    noisy = np.flatnonzero(spread > NOISY)
+    if len(noisy):
+        noisy = noisy[np.argsort(-spread[noisy])]
+        yield Finding(
+            "warning",
+            f"{len(noisy)} of {len(spread)} shapes are noisy: interquartile range up to "
+            f"{spread[noisy[0]]:.0%} of the median",
+            _examples(measured, noisy),
+            "measure again on a quiet machine, or with more repeats",
+        )
+
+
+def _falls(measured: Shapes) -> Iterator[Finding]:
+    """Medians that fall although the batch, the context, the prompt or its cached part grows."""
+    latency = measured.median("latency_s")
+    columns = dict(measured.columns)
+    columns["mean_ctx"] = columns["decode_ctx_tokens"] / np.maximum(columns["decode_seqs"], 1)
+    axes = ("decode_seqs", "mean_ctx", "prefill_tokens", "prefill_ctx_tokens")
+    for axis in axes:
+        others = np.column_stack([columns[name] for name in (*axes, "prefill_seqs") if name != axis])
+        falls = _pairs_that_fall(columns[axis], others, latency)
+        if len(falls):
+            worst = max(falls, key=lambda pair: latency[pair[0]] / latency[pair[1]])
+            drop = 1 - latency[worst[1]] / latency[worst[0]]
+            yield Finding(
+                "warning",
+                f"the median falls in {len(falls)} places while {axis} grows, by up to {drop:.0%}",
+                f"iterations.parquet, {measured.label(worst[0])} → {measured.label(worst[1])}",
+                "the interpolation pools such points; measure them again to keep their detail",
+            )
+
+
+def _pairs_that_fall(axis: np.ndarray, others: np.ndarray, latency: np.ndarray) -> list[tuple[int, int]]:
+    """Neighbours along one axis, all else equal, of which the larger is faster by more than ``FALL``."""
+    order = np.lexsort((axis, *others.T))
+    same = np.all(others[order[1:]] == others[order[:-1]], axis=1)
+    fall = latency[order[1:]] < latency[order[:-1]] * (1 - FALL)
+    return [(int(order[i]), int(order[i + 1])) for i in np.flatnonzero(same & fall)]
+
+
+def _coverage(measured: Shapes) -> Iterator[Finding]:
+    """What the cost model will have to fill in: absent kinds of iteration, and corners of the grid."""
+    decode, prefill = measured.decode_only, measured.prefill_only
+    for kind, mask, severity in (
+        ("decode-only", decode, "error"),
+        ("prefill-only", prefill, "error"),
+        ("mixed", ~decode & ~prefill, "warning"),
+    ):
+        if not mask.any():
+            yield Finding(
+                severity,
+                f"no {kind} iterations",
+                "iterations.parquet",
+                "measure them: `simslm profile` does by default",
+            )
+    columns = measured.columns
+    if decode.any():
+        seqs = columns["decode_seqs"][decode]
+        ctx = np.rint(columns["decode_ctx_tokens"][decode] / seqs).astype(int)
+        yield from _corner(seqs, ctx, "decode_seqs", "context per sequence")
+    if prefill.any():
+        tokens, cached = columns["prefill_tokens"][prefill], columns["prefill_ctx_tokens"][prefill]
+        yield from _corner(tokens, cached, "prefill_tokens", "prefill_ctx_tokens")
+
+
+def _corner(x: np.ndarray, y: np.ndarray, x_name: str, y_name: str) -> Iterator[Finding]:
+    measured = set(zip(x.tolist(), y.tolist(), strict=True))
+    missing = [(i, j) for i in np.unique(x).tolist() for j in np.unique(y).tolist() if (i, j) not in measured]
+    if (int(x.max()), int(y.max())) in missing:
+        yield Finding(
+            "note",
+            f"the corner {x_name} {x.max()} with {y_name} {y.max()} is not measured "
+            f"({len(missing)} points of that grid are not)",
+            "iterations.parquet",
+            "answers there come from the roofline and count as outside the measured domain",
+        )
+
+
+def _energy(trace: Trace, measured: Shapes) -> Iterator[Finding]:
+    energy, power = measured.median("energy_j"), measured.median("power_w")
+    latency = measured.median("latency_s")
+    if np.isnan(energy).all():
+        reason = trace.provenance.get("power_note") or "its provenance does not say why"
+        yield Finding("note", f"no energy: {reason}", "iterations.parquet", "answers will have no energy")
+        return
+    gap = np.abs(energy / (power * latency) - 1)
+    apart = np.flatnonzero(gap > ENERGY_TOLERANCE)
+    if len(apart):
+        apart = apart[np.argsort(-gap[apart])]
+        yield Finding(
+            "warning",
+            f"energy and power × time disagree by up to {gap[apart[0]]:.0%} in {len(apart)} shapes",
+            _examples(measured, apart),
+            "lengthen the measuring window, or check the units of energy_j and power_w",
+        )
+
+
+def _examples(measured: Shapes, indices: np.ndarray) -> str:
+    shown = "; ".join(measured.label(int(i)) for i in indices[:_EXAMPLES])
+    return f"iterations.parquet, {shown}" + ("; …" if len(indices) > _EXAMPLES else "")
