@@ -8,6 +8,7 @@ them, so alarms enter the queue with their absolute time.
 from __future__ import annotations
 
 from heapq import heappush
+from typing import cast
 
 import simpy
 from simpy.core import NORMAL, URGENT
@@ -30,8 +31,7 @@ class Alarm(Event):
 
     def advance(self, time: float) -> Alarm:
         """Moves whoever waits for this alarm to an earlier ``time``; this one then happens unheard."""
-        assert isinstance(self.env, Clock) and self.callbacks is not None
-        earlier = Alarm(self.env, time, self._priority)
+        earlier = Alarm(cast(Clock, self.env), time, self._priority)
         earlier.callbacks, self.callbacks = self.callbacks, []
         return earlier
 

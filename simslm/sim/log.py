@@ -128,5 +128,7 @@ class SimulationLog:
 
 def table(flat: array, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The columns of a flat array of rows."""
-    rows = np.frombuffer(flat, dtype=np.float64).reshape(-1, len(fields)) if flat else np.empty((0, len(fields)))
+    rows = (
+        np.frombuffer(flat, dtype=np.float64).reshape(-1, len(fields)) if flat else np.empty((0, len(fields)))
+    )
     return {name: rows[:, i].copy() for i, name in enumerate(fields)}

@@ -1,0 +1,203 @@
+"""The commands and their arguments; each one's work is in a module of its own, imported when it runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="simslm",
+    help="Measure a small language model once on a GPU; then answer every serving question on a laptop.",
+    epilog="Exit codes: 0 ok · 1 a stated condition failed · 2 bad scenario or usage · 3 bad or missing trace · "
+    "4 infeasible · 5 device.  --debug, anywhere, shows the traceback of an error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+traces = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at, verify and convert traces.")
+app.add_typer(traces, name="traces")
+
+ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="scenario file, YAML or JSON")]
+TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="directory of a trace")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="path=value", help="override any key of the scenario; repeatable"),
+]
+Seed = Annotated[int | None, typer.Option(help="override the scenario's seed")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+
+
+class Grid(StrEnum):
+    quick = "quick"
+    full = "full"
+
+
+class Listed(StrEnum):
+    models = "models"
+    devices = "devices"
+    policies = "policies"
+    scenarios = "scenarios"
+
+
+@app.command()
+def simulate(
+    scenario: ScenarioPath,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="default: runs/<name>")
+    ] = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Run a scenario: one answer, and a directory of tables with a report.
+
+    Example: simslm simulate scenarios/quickstart.yaml --set workload.arrivals.rate_rps=2
+    """
+    from simslm.cli import simulation
+
+    simulation.simulate(scenario, output, sets or [], seed, json)
+
+
+@app.command()
+def check(scenario: ScenarioPath, sets: Sets = None, seed: Seed = None, json: Json = False) -> None:
+    """Validate a scenario and explain it before running: memory, KV blocks, coverage, expected load.
+
+    Example: simslm check scenarios/quickstart.yaml
+    """
+    from simslm.cli import checking
+
+    checking.check(scenario, sets or [], seed, json)
+
+
+@app.command()
+def report(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of runs")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="default: report.html beside the run"),
+    ] = None,
+) -> None:
+    """Draw the page of one or several runs from their files alone.
+
+    Example: simslm report runs/quickstart -o quickstart.html
+    """
+    from simslm.report import write_report
+
+    typer.echo(write_report(directories, output))
+
+
+@app.command()
+def profile(
+    model: Annotated[str, typer.Option(help="catalogue name or a Hugging Face config.json")],
+    device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N")] = "cuda:0",
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16")] = "bf16",
+    grid: Annotated[Grid, typer.Option(help="how many points to measure")] = Grid.quick,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="default: traces/DEVICE/MODEL-DTYPE")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="measurements of each point")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores")] = None,
+) -> None:
+    """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
+
+    Example: simslm profile --model opt-125m --device cpu --grid quick
+    """
+    from simslm.cli import profiling
+
+    profiling.profile(model, device, dtype, grid.value, output, repeats, threads)
+
+
+@traces.command("list")
+def traces_list(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="where traces are kept")] = Path("traces"),
+    json: Json = False,
+) -> None:
+    """List the traces below a directory.
+
+    Example: simslm traces list
+    """
+    from simslm.cli import tracing
+
+    tracing.list_all(root, json)
+
+
+@traces.command("show")
+def traces_show(trace: TracePath, json: Json = False) -> None:
+    """Show where a trace comes from and what it covers.
+
+    Example: simslm traces show traces/cpu/opt-125m-bf16
+    """
+    from simslm.cli import tracing
+
+    tracing.show(trace, json)
+
+
+@traces.command("check")
+def traces_check(trace: TracePath, json: Json = False) -> None:
+    """Look for faults in a trace: noise, gaps, impossible figures, and how well held-out points are met.
+
+    Example: simslm traces check traces/cpu/opt-125m-bf16
+    """
+    from simslm.cli import tracing
+
+    tracing.check(trace, json)
+
+
+@traces.command("import")
+def traces_import(
+    csv: Annotated[Path, typer.Argument(metavar="CSV", help="columns of a trace's iterations.parquet")],
+    model: Annotated[str, typer.Option(help="model the rows were measured with")],
+    device: Annotated[str, typer.Option(help="device they were measured on")],
+    engine: Annotated[str, typer.Option(help="name and version of the engine")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="where the trace goes")],
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16")] = "bf16",
+) -> None:
+    """Make a trace of iteration times measured elsewhere.
+
+    Example: simslm traces import steps.csv --model opt-1.3b --device a10g --engine vllm-0.6.3 -o traces/a10g/mine
+    """
+    from simslm.cli import tracing
+
+    tracing.convert(csv, model, device, dtype, engine, output)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Listed, typer.Argument(help="what to list")],
+    json: Json = False,
+) -> None:
+    """List the catalogue: models, devices, policies, scenarios.
+
+    Example: simslm list models
+    """
+    from simslm.cli import listing
+
+    listing.show(what.value, json)
+
+
+@app.command()
+def env(json: Json = False) -> None:
+    """Show what machine this is and what simslm finds on it.
+
+    Example: simslm env
+    """
+    from simslm.cli import environment
+
+    environment.show(json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a scenario.
+
+    Example: simslm schema > scenario.schema.json
+    """
+    import json
+
+    from simslm.scenario.schema import Scenario
+
+    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2))

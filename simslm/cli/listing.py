@@ -1,0 +1,74 @@
+"""``simslm list``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from simslm.cli import screen
+from simslm.units import bytes_
+
+
+def show(what: str, as_json: bool) -> None:
+    """Prints one part of the catalogue."""
+    rows = {"models": _models, "devices": _devices, "policies": _policies, "scenarios": _scenarios}[what]()
+    if as_json:
+        screen.show_json(rows)
+    elif rows:
+        left = [i for i, value in enumerate(rows[0].values()) if isinstance(value, str)]
+        screen.show_table(list(rows[0]), [list(row.values()) for row in rows], left=left)
+    else:
+        screen.note(f"no {what} here")
+
+
+def _models() -> list[dict[str, Any]]:
+    from simslm.catalog.models import load_model, model_names
+
+    architectures = [load_model(name) for name in model_names()]
+    return [
+        {
+            "model": model.name,
+            "parameters": f"{model.parameters() / 1e9:.3f} B",
+            "layers": model.num_layers,
+            "context": model.max_position_embeddings,
+            "weights (bf16)": bytes_(model.weight_bytes("bf16")),
+            "KV per token (bf16)": bytes_(model.kv_bytes_per_token("bf16")),
+        }
+        for model in architectures
+    ]
+
+
+def _devices() -> list[dict[str, Any]]:
+    from simslm.catalog.devices import device_names, load_device
+
+    return [
+        {
+            "device": device.name,
+            "memory": bytes_(device.memory_bytes),
+            "bandwidth": f"{device.memory_bandwidth_bytes_per_s / 1e9:,.0f} GB/s",
+            "bf16": f"{device.flops_per_s('bf16') / 1e12:,.1f} TFLOP/s",
+            "power": f"{device.idle_w:.0f}-{device.max_w:.0f} W",
+        }
+        for device in map(load_device, device_names())
+    ]
+
+
+def _policies() -> list[dict[str, Any]]:
+    import simslm.policies  # noqa: F401  (fills the register)
+    from simslm.policies.registry import registered
+
+    return [
+        {"kind": entry.kind, "policy": entry.name, "what it does": entry.summary} for entry in registered()
+    ]
+
+
+def _scenarios() -> list[dict[str, Any]]:
+    root = Path("scenarios")
+    return [
+        {"scenario": str(path), "what it asks": _first_comment(path)} for path in sorted(root.rglob("*.yaml"))
+    ]
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[:1]
+    return first[0].lstrip("# ") if first and first[0].startswith("#") else ""

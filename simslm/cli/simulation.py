@@ -1,0 +1,87 @@
+"""``simslm simulate``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from simslm.cli import screen
+from simslm.units import number, seconds
+
+
+def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None, as_json: bool) -> None:
+    """Runs, writes the run's directory with its report, and prints the answer."""
+    from simslm import api
+    from simslm.metrics.files import write_run
+
+    scenario = api.load_scenario(path, overrides(sets, seed))
+    directory = output or Path("runs") / directory_name(scenario.name)
+    with screen.progress("simulating") as update:
+        result = api.simulate(scenario, progress=_feed(update), command=command(path, sets, seed))
+    if result.log.interrupted:
+        screen.note("interrupted: what had happened by then is kept")
+    write_run(result, directory)
+    from simslm.report import write_report
+
+    page = write_report([directory])
+    if as_json:
+        screen.show_json(result.summary)
+    else:
+        _show(directory, result.summary, page)
+
+
+def overrides(sets: list[str], seed: int | None) -> list[str]:
+    return sets if seed is None else [*sets, f"seed={seed}"]
+
+
+def command(path: Path, sets: list[str], seed: int | None) -> str:
+    """The command line that runs the same again."""
+    words = ["simslm", "simulate", str(path)]
+    for text in sets:
+        words += ["--set", text]
+    if seed is not None:
+        words += ["--seed", str(seed)]
+    return shlex.join(words)
+
+
+def directory_name(name: str) -> str:
+    """The scenario's name as a directory name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "scenario"
+
+
+def _feed(update: screen.Update | None) -> Any:
+    if update is None:
+        return None
+    return lambda done, total, time_s: update(done, total, f"requests, {seconds(time_s)} simulated")
+
+
+def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
+    from simslm.report.bound import bound
+    from simslm.report.facts import facts
+    from simslm.report.tables import read_run
+    from simslm.report.verdict import verdict
+
+    run = read_run(directory)
+    answer = verdict(run)
+    print(f"{answer.word}: {answer.sentence}")
+    print()
+    names = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
+    rows = [screen.spread_row(name.removesuffix("_s").upper(), summary[name]) for name in names]
+    screen.show_table(("", "mean", "p50", "p90", "p95", "p99", "max"), rows)
+    print()
+    why = bound(facts(run))
+    print("why:  " + " ".join(why.sentences))
+    if why.knobs:
+        print("try:  " + why.knobs[0])
+    cost, inside = summary["cost"], summary["coverage"]["in_domain_time"]
+    if cost["source"] == "roofline":
+        print("from: roofline, not measured")
+    else:
+        print(
+            f"from: {cost['source']} on {cost['engine']}; {number(100 * inside)} % of busy time inside what it covers"
+        )
+    print(f"page: {page}")
+    sys.stdout.flush()

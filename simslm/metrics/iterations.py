@@ -1,0 +1,66 @@
+"""The table of iterations: what ran, what it cost, and how that cost divides between prefill and decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simslm.catalog.work import IterationShape
+from simslm.cost.model import CostModel
+from simslm.sim.log import ReplicaLog
+
+SHAPE = IterationShape._fields
+
+
+@dataclass(frozen=True, slots=True)
+class IterationTable:
+    """The iterations of one replica, each column of shape ``(n,)``.
+
+    Attributes:
+        columns: those of ``iterations.parquet`` but ``replica``; ``power_w`` is missing when energy is unknown.
+        energy_j: energy of the device, or None.
+        prefill_share: part of the iteration's energy that prefill is charged with.
+        in_domain: whether the cost was measured there.
+    """
+
+    columns: dict[str, np.ndarray]
+    energy_j: np.ndarray | None
+    prefill_share: np.ndarray
+    in_domain: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.columns["start_s"])
+
+    @property
+    def end_s(self) -> np.ndarray:
+        return self.columns["end_s"]
+
+
+def iteration_table(log: ReplicaLog, cost: CostModel) -> IterationTable:
+    """Prices every iteration of a replica's log."""
+    columns = log.iterations()
+    shapes = IterationShape(*(columns[name] for name in SHAPE))
+    costs = cost.evaluate(shapes)
+    duration = columns["end_s"] - columns["start_s"]
+    columns |= {"duration_s": duration, "host_s": costs.host_s}
+    if costs.energy_j is not None:
+        columns["power_w"] = costs.energy_j / duration
+    return IterationTable(columns, costs.energy_j, prefill_share(shapes, cost), costs.in_domain)
+
+
+def prefill_share(shapes: IterationShape, cost: CostModel) -> np.ndarray:
+    """What part of each iteration belongs to its prompts: 0 and 1 where only one kind runs.
+
+    In a mixed iteration it is the prompts' latency alone over the sum of both kinds' latencies alone: each kind
+    is charged in proportion to what it would have taken by itself.
+    """
+    share = (shapes.decode_seqs == 0).astype(float)
+    mixed = np.flatnonzero((shapes.decode_seqs > 0) & (shapes.prefill_tokens > 0))
+    if len(mixed):
+        parts = IterationShape(*(column[mixed] for column in shapes))
+        nothing = np.zeros(len(mixed))
+        decode = cost.evaluate(IterationShape(*parts[:2], nothing, nothing, nothing, nothing)).latency_s
+        prefill = cost.evaluate(IterationShape(nothing, nothing, *parts[2:])).latency_s
+        share[mixed] = prefill / (prefill + decode)
+    return share

@@ -1,0 +1,135 @@
+"""The figures of a run, under the names and definitions every report prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from simslm.metrics.iterations import IterationTable
+from simslm.metrics.quantiles import spread
+from simslm.sim.log import FINISHED, STATUS
+
+SCHEMA_VERSION = 1
+
+DEFINITIONS = {
+    "ttft_s": "first output token's time - arrival",
+    "tpot_s": "(E2E - TTFT) / (output tokens - 1), requests with at least 2 output tokens",
+    "itl_s": "every gap between two output tokens of one request, all requests pooled",
+    "e2e_s": "last output token's time - arrival",
+    "queue_s": "first time scheduled - arrival",
+    "slo.attainment": "share of arrived requests that met every stated bound",
+    "slo.goodput_rps": "requests per second of those",
+    "energy": "integral of device power over the makespan, idle included",
+    "makespan_s": "first arrival to the end of the last iteration",
+    "utilization.busy": "share of the makespan in which a replica ran an iteration, mean over replicas",
+    "utilization.host_gap": "share of the makespan in which it ran one but no kernel did",
+    "coverage.in_domain_time": "share of simulated busy time whose cost lies inside the measured domain",
+}
+
+
+def request_figures(requests: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Spreads of the request latencies; requests that never got that far do not count."""
+    return {
+        name: spread(requests[name][~np.isnan(requests[name])])
+        for name in ("ttft_s", "tpot_s", "e2e_s", "queue_s")
+    }
+
+
+def counts(requests: dict[str, np.ndarray]) -> dict[str, int]:
+    status = requests["status"]
+    return {"arrived": len(status)} | {
+        name: int(np.count_nonzero(status == code)) for code, name in enumerate(STATUS)
+    }
+
+
+def makespan(requests: dict[str, np.ndarray], tables: list[IterationTable]) -> float:
+    """Seconds from the first arrival to the end of the last iteration; 0 when nothing ran."""
+    ends = [float(table.end_s[-1]) for table in tables if len(table)]
+    return max(ends) - float(np.min(requests["arrival_s"])) if ends else 0.0
+
+
+def throughput(requests: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
+    """Finished requests and their tokens per second of the makespan."""
+    done = requests["status"] == FINISHED
+    output = int(requests["output_tokens"][done].sum())
+    total = output + int(requests["prompt_tokens"][done].sum())
+    return {
+        "requests_per_s": rate(int(np.count_nonzero(done)), seconds),
+        "output_tokens_per_s": rate(output, seconds),
+        "total_tokens_per_s": rate(total, seconds),
+    }
+
+
+def slo_figures(
+    requests: dict[str, np.ndarray], bounds: dict[str, float | None], seconds: float
+) -> dict[str, Any]:
+    """Attainment and goodput; nulls without an SLO. A request with one output token meets ``tpot_s``."""
+    if not any(bounds.values()):
+        return {"attainment": None, "goodput_rps": None, "goodput_output_tokens_per_s": None}
+    good = requests["status"] == FINISHED
+    for name, bound in bounds.items():
+        if bound is not None:
+            good &= ~(requests[name] > bound)
+    count = int(np.count_nonzero(good))
+    return {
+        "attainment": count / len(good),
+        "goodput_rps": rate(count, seconds),
+        "goodput_output_tokens_per_s": rate(int(requests["output_tokens"][good].sum()), seconds),
+    }
+
+
+def energy_figures(
+    tables: list[IterationTable], tokens: tuple[int, int], seconds: float, idle_w: float | None, note: str
+) -> dict[str, Any]:
+    """Energy over the makespan and per finished token, or nulls with the reason.
+
+    Args:
+        tables: one per replica, each on a device of its own.
+        tokens: output tokens and all tokens of finished requests.
+        seconds: the makespan.
+        idle_w: power of a device on which nothing runs.
+        note: why energy is unknown.
+    """
+    keys = (
+        "total_j",
+        "prefill_j",
+        "decode_j",
+        "idle_j",
+        "mean_power_w",
+        "j_per_output_token",
+        "j_per_total_token",
+    )
+    if idle_w is None or any(table.energy_j is None for table in tables):
+        return dict.fromkeys(keys) | {"note": note or "no power was measured"}
+    prefill = sum(float(np.dot(table.energy_j, table.prefill_share)) for table in tables)  # type: ignore[arg-type]
+    busy = sum(float(np.sum(table.energy_j)) for table in tables)  # type: ignore[arg-type]
+    idle = idle_w * sum(seconds - float(table.columns["duration_s"].sum()) for table in tables)
+    total = busy + idle
+    return {
+        "total_j": total,
+        "prefill_j": prefill,
+        "decode_j": busy - prefill,
+        "idle_j": idle,
+        "mean_power_w": rate(total, seconds),
+        "j_per_output_token": rate(total, tokens[0]) if tokens[0] else None,
+        "j_per_total_token": rate(total, tokens[1]) if tokens[1] else None,
+    }
+
+
+def utilization(tables: list[IterationTable], seconds: float) -> dict[str, float]:
+    available = seconds * len(tables)
+    return {
+        "busy": rate(sum(float(table.columns["duration_s"].sum()) for table in tables), available),
+        "host_gap": rate(sum(float(table.columns["host_s"].sum()) for table in tables), available),
+    }
+
+
+def coverage(tables: list[IterationTable]) -> dict[str, float]:
+    inside = sum(float(table.columns["duration_s"][table.in_domain].sum()) for table in tables)
+    return {"in_domain_time": rate(inside, sum(float(table.columns["duration_s"].sum()) for table in tables))}
+
+
+def rate(amount: float, per: float) -> float:
+    """``amount / per``, 0 where nothing ran."""
+    return amount / per if per else 0.0

@@ -1,0 +1,91 @@
+"""How many KV blocks a replica gets: its share of the device's memory, less weights, activations and overhead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simslm.catalog.architecture import Architecture, element_bytes
+from simslm.catalog.devices import Device
+from simslm.errors import InfeasibleError
+from simslm.units import GIB, bytes_
+
+SAMPLER_BYTES_PER_LOGIT = 38
+"""Peak bytes per (sequence, vocabulary entry) of logits, softmax, sort and indices: the block counts that vLLM
+0.6.3 printed for ``max_num_seqs`` 256 and 512 (Recasens et al. 2025, raw results) differ by 37.9 (OPT-2.7B) and
+38.9 (Llama-2-7B)."""
+
+PROCESS_BYTES = int(0.12 * GIB)
+"""What else a replica holds: the remainder of the same block counts, 0.11 to 0.12 GiB for both models."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where a replica's memory goes, in bytes, and the KV blocks that remain.
+
+    ``num_gpu_blocks`` may have been set by the user; ``fitting_blocks`` is what the memory has room for.
+    """
+
+    share: int
+    weights: int
+    activations: int
+    process: int
+    block: int
+    num_gpu_blocks: int
+    fitting_blocks: int
+
+
+def activation_bytes(
+    architecture: Architecture, dtype: str, *, max_num_seqs: int, max_num_batched_tokens: int
+) -> int:
+    """Peak activations of one iteration: the widest layer for all its tokens, or the sampler, whichever is more.
+
+    Per token ``(3 or 2) * intermediate + 4 * hidden`` elements (gate, up and product, or the two of a plain MLP;
+    residual, input, norm and output): vLLM 0.6.3's block counts at 512 and 2048 batched tokens give 98,304 bytes
+    a token for Llama-2-7B (here 98,816) and 61,440 for OPT-2.7B (here 61,440).
+    """
+    wide = (
+        3 if architecture.gated_mlp else 2
+    ) * architecture.intermediate_size + 4 * architecture.hidden_size
+    layer = max_num_batched_tokens * wide * element_bytes(dtype)
+    sampler = max_num_seqs * architecture.vocab_size * SAMPLER_BYTES_PER_LOGIT
+    return max(layer, sampler)
+
+
+def plan_memory(
+    architecture: Architecture,
+    device: Device,
+    dtype: str,
+    *,
+    gpu_memory_utilization: float,
+    replicas_per_device: int,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    block_size: int,
+    num_gpu_blocks: int | None,
+) -> MemoryPlan:
+    """Divides a device's memory.
+
+    Raises:
+        InfeasibleError: weights and activations leave no room for a single KV block, or a stated
+            ``num_gpu_blocks`` does not fit beside the weights even with all of the device's memory.
+    """
+    share = int(device.memory_bytes * gpu_memory_utilization / replicas_per_device)
+    weights = architecture.weight_bytes(dtype)
+    activations = activation_bytes(
+        architecture, dtype, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
+    )
+    block = architecture.kv_bytes_per_token(dtype) * block_size
+    room = share - weights - activations - PROCESS_BYTES
+    fitting = max(room // block, 0)
+    most = max((device.memory_bytes // replicas_per_device - weights) // block, 0)
+    if (num_gpu_blocks or 0) > most or (num_gpu_blocks is None and fitting < 1):
+        wanted = f"{num_gpu_blocks:,} KV blocks of {bytes_(block)}" if num_gpu_blocks else "one KV block"
+        raise InfeasibleError(
+            f"{architecture.name} in {dtype} does not fit: weights {bytes_(weights)}, activations "
+            f"{bytes_(activations)} and {bytes_(PROCESS_BYTES)} of overhead leave "
+            f"room for {fitting:,} KV blocks of the "
+            f"{bytes_(share)} each replica has on {device.name}, but {wanted} must fit",
+            remedy="use fewer replicas, a larger device or gpu_memory_utilization, smaller batch limits, or "
+            "fewer num_gpu_blocks",
+        )
+    return MemoryPlan(share, weights, activations, PROCESS_BYTES, block, num_gpu_blocks or fitting, fitting)

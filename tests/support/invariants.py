@@ -1,0 +1,138 @@
+"""The invariants every simulation keeps, numbered as in the design; checked inside every simulation test."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from simslm.metrics.result import Result, summarize
+from simslm.sim.log import FINISHED, REJECTED, SimulationLog
+from simslm.sim.world import Deployment, run
+
+
+def simulate(requests: Any, deployment: Deployment, *, jump: bool = True) -> Result:
+    """Runs a workload to its end and holds the outcome to every invariant."""
+    log = run(requests, deployment, jump=jump)
+    result = summarize(
+        "test",
+        log,
+        requests,
+        deployment.cost,
+        slo={"ttft_s": 1.0},
+        num_gpu_blocks=deployment.engine.num_gpu_blocks,
+    )
+    check(result, deployment)
+    return result
+
+
+def check(result: Result, deployment: Deployment) -> None:
+    """Every invariant that a finished run can be held to."""
+    conservation(result)
+    causality(result)
+    kv_blocks(result, deployment)
+    work_conservation(result)
+    energy(result)
+
+
+def conservation(result: Result) -> None:
+    """1. Requests and tokens: everyone who arrived is finished or rejected, with exactly their tokens."""
+    requests = result.request_columns
+    done = requests["status"] == FINISHED
+    assert (done | (requests["status"] == REJECTED)).all()
+    decoded = sum(float(table.columns["decode_seqs"].sum()) for table in result.tables)
+    emitted = sum(len(log.segment_table()["emit_s"]) for log in result.log.replicas)
+    assert decoded + emitted == requests["output_tokens"][done].sum()
+    chunks = [log.chunk_table() for log in result.log.replicas]
+    prefilled = np.zeros(len(result.log.arrival_s))
+    for table in chunks:
+        np.add.at(prefilled, table["request_id"].astype(int), table["tokens"])
+    prefilled = prefilled[requests["request_id"]]
+    never = done & (requests["preemptions"] == 0)
+    assert (prefilled[never] == requests["prompt_tokens"][never]).all()
+    assert (prefilled[done] >= requests["prompt_tokens"][done]).all()
+    for table, chunk in zip(result.tables, chunks, strict=True):
+        per_iteration = np.bincount(chunk["iteration"].astype(int), chunk["tokens"], minlength=len(table))
+        assert np.array_equal(per_iteration, table.columns["prefill_tokens"])
+    _instants(result.log, result)
+
+
+def _instants(log: SimulationLog, result: Result) -> None:
+    """Conservation at every iteration: in the system = waiting + running, replica by replica.
+
+    A client of a closed loop that sends at the instant an iteration begins is in the queue of the next one.
+    """
+    requests = result.request_columns
+    for index, table in enumerate(result.tables):
+        mine = requests["replica"] == index
+        starts = table.columns["start_s"]
+        arrivals = np.sort(requests["arrival_s"][mine])
+        gone = np.searchsorted(np.sort(requests["finish_s"][mine]), starts, side="right")
+        held = table.columns["waiting"] + table.columns["running"] + gone
+        assert (held >= np.searchsorted(arrivals, starts, side="left")).all()
+        assert (held <= np.searchsorted(arrivals, starts, side="right")).all()
+
+
+def causality(result: Result) -> None:
+    """2. arrival <= first scheduled <= first token <= finish, and a replica's iterations never overlap."""
+    requests = result.request_columns
+    done = requests["status"] == FINISHED
+    times = [requests[name][done] for name in ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")]
+    for earlier, later in pairwise(times):
+        assert (earlier <= later).all()
+    for table in result.tables:
+        assert (table.columns["start_s"][1:] >= table.end_s[:-1]).all()
+        assert (table.columns["duration_s"] > 0).all()
+
+
+def kv_blocks(result: Result, deployment: Deployment) -> None:
+    """3. Blocks in use are what the sequences in flight need, and never more than there are."""
+    for table, log in zip(result.tables, result.log.replicas, strict=True):
+        used = table.columns["kv_blocks_used"]
+        assert (used <= deployment.engine.num_gpu_blocks).all()
+        assert (used >= 0).all()
+        assert len(used) == len(log.ends)
+        tokens = table.columns["decode_ctx_tokens"] + table.columns["prefill_tokens"]
+        tokens = tokens + table.columns["prefill_ctx_tokens"] + table.columns["decode_seqs"]
+        assert (used * deployment.engine.block_size >= tokens).all()
+
+
+def work_conservation(result: Result) -> None:
+    """4. A replica stands idle only while none of its requests is in the system."""
+    requests = result.request_columns
+    for index, table in enumerate(result.tables):
+        mine = requests["replica"] == index
+        arrivals, finishes = np.sort(requests["arrival_s"][mine]), np.sort(requests["finish_s"][mine])
+        pauses = table.end_s[:-1][table.columns["start_s"][1:] > table.end_s[:-1]]
+        inside = np.searchsorted(arrivals, pauses, side="right") - np.searchsorted(
+            finishes, pauses, side="right"
+        )
+        assert not inside.any()
+
+
+def energy(result: Result) -> None:
+    """5. Energy = iterations + idle = the integral of power, and requests are charged with all but idle."""
+    figures = result.summary["energy"]
+    if figures["total_j"] is None:
+        return
+    parts = figures["prefill_j"] + figures["decode_j"] + figures["idle_j"]
+    assert np.isclose(figures["total_j"], parts, rtol=1e-9)
+    integral = sum(float(np.dot(t.columns["power_w"], t.columns["duration_s"])) for t in result.tables)
+    assert np.isclose(integral, figures["prefill_j"] + figures["decode_j"], rtol=1e-9, atol=1e-12)
+    charged = np.nansum(result.request_columns["energy_j"])
+    assert np.isclose(charged, integral, rtol=1e-9, atol=1e-12)
+
+
+def same_logs(one: SimulationLog, other: SimulationLog) -> None:
+    """Two logs agree in every bit."""
+    left, right = one.requests.columns(), other.requests.columns()
+    for name, column in left.items():
+        assert column.tobytes() == right[name].tobytes(), name
+    assert one.arrival_s.tobytes() == other.arrival_s.tobytes()
+    for a, b in zip(one.replicas, other.replicas, strict=True):
+        mine, theirs = a.iterations(), b.iterations()
+        for name, column in mine.items():
+            assert column.tobytes() == theirs[name].tobytes(), name
+        assert a.segments == b.segments
+        assert a.chunks == b.chunks

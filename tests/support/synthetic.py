@@ -1,0 +1,104 @@
+"""Small stand-ins for tests of the simulator: a closed-form cost and a workload given as lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import simslm.policies  # noqa: F401  (fills the register)
+from simslm.catalog.work import IterationShape
+from simslm.cost.model import Costs, DecodeLine
+from simslm.policies.registry import lookup
+from simslm.sim.replica import EngineConfig
+from simslm.sim.world import Deployment
+
+
+@dataclass
+class LinearCost:
+    """``fixed + per_seq B + per_context S + per_token n + per_pair pairs`` seconds, a third of it host time.
+
+    With ``watts`` set, an iteration draws that power, and an idle device a fifth of it.
+    """
+
+    fixed: float = 3e-3
+    per_seq: float = 3e-5
+    per_context: float = 2e-8
+    per_token: float = 2e-5
+    per_pair: float = 1e-9
+    watts: float | None = 300.0
+    source: str = "measured"
+    engine: str = "closed form"
+    power_note: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def idle_w(self) -> float | None:
+        return None if self.watts is None else self.watts / 5
+
+    def decode(self, decode_seqs: int) -> DecodeLine:
+        return DecodeLine((0.0,), (self.fixed + self.per_seq * decode_seqs,), (self.per_context,))
+
+    def latency_s(self, shape: IterationShape) -> Any:
+        decode = self.fixed + self.per_seq * shape.decode_seqs + self.per_context * shape.decode_ctx_tokens
+        return decode + self.per_token * shape.prefill_tokens + self.per_pair * shape.prefill_pairs
+
+    def evaluate(self, shapes: IterationShape) -> Costs:
+        latency = self.latency_s(shapes)
+        energy = None if self.watts is None else latency * self.watts
+        return Costs(latency, latency / 3, energy, np.ones(len(latency), dtype=bool))
+
+
+@dataclass
+class Loop:
+    """Closed-loop clients."""
+
+    concurrency: int
+    think_time_s: float = 0.0
+
+
+@dataclass
+class Lists:
+    """A workload given as lists."""
+
+    arrival_s: np.ndarray
+    prompt_tokens: np.ndarray
+    output_tokens: np.ndarray
+    max_tokens: np.ndarray
+    closed_loop: Loop | None = None
+
+    @classmethod
+    def of(cls, arrival_s: Any, prompt: Any, output: Any, loop: Loop | None = None) -> Lists:
+        count = len(arrival_s)
+        prompts = np.broadcast_to(np.asarray(prompt, dtype=np.int64), count).copy()
+        outputs = np.broadcast_to(np.asarray(output, dtype=np.int64), count).copy()
+        return cls(np.asarray(arrival_s, dtype=float), prompts, outputs, outputs.copy(), loop)
+
+
+def deployment(
+    *,
+    batching: str = "chunked-prefill",
+    router: str = "round-robin",
+    replicas: int = 1,
+    cost: Any = None,
+    max_num_seqs: int = 64,
+    max_num_batched_tokens: int = 2048,
+    num_gpu_blocks: int = 4096,
+    block_size: int = 16,
+    watermark: float = 0.01,
+    max_model_len: int = 4096,
+) -> Deployment:
+    """A deployment of registered policies on a closed-form cost."""
+    batch, route = lookup("batching", batching), lookup("routing", router)
+    engine = EngineConfig(
+        max_num_seqs, max_num_batched_tokens, num_gpu_blocks, block_size, int(watermark * num_gpu_blocks)
+    )
+    return Deployment(
+        engine,
+        replicas,
+        cost or LinearCost(),
+        lambda: batch.cls(batch.options()),
+        lambda: route.cls(route.options()),
+        max_model_len,
+    )
