@@ -51,13 +51,14 @@ def arrival_times(
         return _diurnal(arrivals, num_requests, duration_s, rng)
     rate = arrivals.rate_rps
     limit = None if duration_s is None else duration_s * rate
-    draw = rng.standard_exponential
-    if isinstance(arrivals, GammaGaps):
-        shape = 1 / arrivals.cv**2
-        return _before(
-            _points(lambda n: rng.standard_gamma(shape, n) / shape, num_requests, limit) / rate, duration_s
-        )
+    draw = _gamma_gaps(arrivals.cv, rng) if isinstance(arrivals, GammaGaps) else rng.standard_exponential
     return _before(_points(draw, num_requests, limit) / rate, duration_s)
+
+
+def _gamma_gaps(cv: float, rng: np.random.Generator) -> Draw:
+    """Gamma gaps of mean 1: of shape ``1 / cv^2``, as a gamma's coefficient of variation is ``shape^-0.5``."""
+    shape = 1 / cv**2
+    return lambda count: rng.standard_gamma(shape, count) / shape
 
 
 def _points(draw: Draw, count: int | None, limit: float | None) -> np.ndarray:

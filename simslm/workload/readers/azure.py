@@ -1,8 +1,8 @@
 """Azure LLM inference traces of 2023 (Splitwise, ISCA 2024) and 2024 (DynamoLLM, HPCA 2025).
 
 https://github.com/Azure/AzurePublicDataset: ``TIMESTAMP,ContextTokens,GeneratedTokens``. The files of 2023
-have seven fractional digits, no time zone, CRLF line ends and no newline after the last row; those of 2024 have
-six digits and ``+00:00``. Both forms, and any mix of digits, are read exactly, in nanoseconds.
+have seven fractional digits, no time zone, CRLF line ends and no newline after the last row; those of 2024
+have six digits and ``+00:00``. Both forms, and any mix of digits, are read exactly, in nanoseconds.
 """
 
 from __future__ import annotations

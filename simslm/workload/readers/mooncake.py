@@ -1,7 +1,7 @@
 """Mooncake traces (Qin et al., FAST 2025), https://github.com/kvcache-ai/Mooncake: one JSON object per line.
 
-``timestamp`` in whole milliseconds, ``input_length`` and ``output_length`` in tokens. ``hash_ids``, which name
-the blocks of 512 tokens that prompts share, are not used.
+``timestamp`` in whole milliseconds, ``input_length`` and ``output_length`` in tokens. ``hash_ids``, which
+name the blocks of 512 tokens that prompts share, are not used.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""Models by name, by Hugging Face configuration, and inline."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from simslm.catalog.files import read_entry
+from simslm.catalog.models import architecture_from_mapping, load_model, model_names
+from simslm.errors import ScenarioError, UsageError
+
+MISTRAL = {
+    "_name_or_path": "mistralai/Mistral-7B-v0.1",
+    "model_type": "mistral",
+    "num_hidden_layers": 32,
+    "hidden_size": 4096,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 32000,
+    "max_position_embeddings": 32768,
+    "rope_theta": 10000.0,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "sliding_window": 4096,
+    "tie_word_embeddings": False,
+}
+
+
+def write_config(folder, config, name="config.json"):
+    path = folder / name
+    path.write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_a_configuration_file_gives_the_catalogue_s_architecture(name, tmp_path):
+    config = read_entry("models", name)["config"] | {"architectures": ["X"], "torch_dtype": "float16"}
+    path = write_config(tmp_path, config | {"_name_or_path": f"somewhere/{name.upper()}"})
+    assert load_model(path) == load_model(name)
+    assert load_model(tmp_path) == load_model(name)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_an_inline_architecture_gives_it_too(name):
+    model = load_model(name)
+    assert architecture_from_mapping(asdict(model)) == model
+
+
+def test_an_inline_architecture_needs_only_what_its_family_leaves_open():
+    given = {
+        "family": "llama",
+        "num_layers": 4,
+        "hidden_size": 256,
+        "num_heads": 4,
+        "intermediate_size": 512,
+        "vocab_size": 1000,
+        "max_position_embeddings": 512,
+    }
+    model = architecture_from_mapping(given)
+    assert (model.name, model.num_kv_heads, model.head_dim, model.rotary_dim) == ("inline", 4, 64, 64)
+    assert model.parameters() == 2 * 1000 * 256 + 4 * (4 * 256**2 + 3 * 256 * 512 + 2 * 256) + 256
+    assert architecture_from_mapping(given | {"head_dim": 32}).query_size == 128
+
+
+def test_a_mistral_like_model_is_a_llama_with_a_window(tmp_path):
+    model = load_model(write_config(tmp_path, MISTRAL))
+    assert (model.name, model.family) == ("mistral-7b-v0.1", "llama")
+    assert model.parameters() == pytest.approx(7_241_732_096, rel=1e-9)
+    assert (model.sliding_window, model.sliding_window_layers) == (4096, 32)
+    unwindowed = load_model(write_config(tmp_path, MISTRAL | {"sliding_window": None}))
+    assert (unwindowed.sliding_window, unwindowed.sliding_window_layers) == (None, 0)
+
+
+def test_keys_left_out_have_the_defaults_of_transformers(tmp_path):
+    config = read_entry("models", "qwen3-0.6b")["config"]
+    short = {key: value for key, value in config.items() if key not in ("head_dim", "hidden_act")}
+    assert load_model(write_config(tmp_path, short)).head_dim == 128
+
+
+def test_qwen_windows_its_last_layers_when_told_to(tmp_path):
+    config = read_entry("models", "qwen2.5-7b")["config"]
+    config |= {"use_sliding_window": True, "sliding_window": 1024, "max_window_layers": 20}
+    assert load_model(write_config(tmp_path, config)).sliding_window_layers == 8
+
+
+def test_newer_configurations_keep_theta_in_rope_parameters(tmp_path):
+    config = read_entry("models", "llama-3.2-1b")["config"]
+    del config["rope_theta"]
+    path = write_config(tmp_path, config | {"rope_parameters": {"rope_theta": 5e5, "rope_type": "llama3"}})
+    assert load_model(path).rope_theta == 5e5
+
+
+def test_a_relative_path_is_taken_from_the_given_folder(tmp_path):
+    write_config(tmp_path, MISTRAL, "mistral.json")
+    assert load_model("mistral.json", base_dir=tmp_path).num_layers == 32
+
+
+def test_an_unknown_name_names_the_nearest():
+    with pytest.raises(UsageError, match=r"no model 'opt-1\.3' in the catalogue .did you mean 'opt-1.3b'"):
+        load_model("opt-1.3")
+    with pytest.raises(UsageError, match="simslm list models"):
+        load_model("facebook/nothing-like-it")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "mixtral"}, "model_type 'mixtral' is not supported"),
+        ({"model_type": None}, "model_type None is not supported"),
+        ({"hidden_size": None}, "hidden_size is missing"),
+        ({"num_hidden_layers": "many"}, "num_layers: expected a whole number of at least 1, found 'many'"),
+        ({"hidden_act": "swish2"}, "activation 'swish2' is not supported"),
+        ({"num_attention_heads": 7}, "must divide hidden_size"),
+        ({"num_attention_heads": 0}, "must divide hidden_size"),
+    ],
+)
+def test_a_wrong_configuration_names_file_and_fault(change, message, tmp_path):
+    path = write_config(tmp_path, MISTRAL | {"sliding_window": None} | change)
+    with pytest.raises(ScenarioError, match=message) as caught:
+        load_model(path)
+    assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", "", "a: b: c"])
+def test_a_damaged_configuration_is_one_clear_error(text, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ScenarioError) as caught:
+        load_model(path)
+    assert caught.value.where.startswith(str(path))
+
+
+def test_a_missing_configuration_is_one_clear_error(tmp_path):
+    with pytest.raises(ScenarioError, match="No such file"):
+        load_model(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"family": "llama", "num_layer": 3}, "unknown key 'num_layer' .did you mean 'num_layers'"),
+        ({"family": "lama"}, "found 'lama' .did you mean 'llama'"),
+        ({}, "model.family: expected one of opt"),
+        ({"family": "opt", "num_heads": 2, "hidden_size": 4}, "num_layers is missing"),
+    ],
+)
+def test_a_wrong_inline_architecture_is_one_clear_error(mapping, message):
+    with pytest.raises(ScenarioError, match=message):
+        architecture_from_mapping(mapping)
