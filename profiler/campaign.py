@@ -1,0 +1,330 @@
+"""A measuring campaign: every shape of a grid, in several passes, into a trace.
+
+Each pass visits all shapes in a new random order, so that a drifting machine does not bend one area of the
+grid. A visit warms its shape up with one call, then keeps every timed call as a row; no outlier is dropped.
+What is finished is on disk at once, and a campaign that was cut off goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from profiler import ENGINE
+from profiler.engine.batch import Chunk
+from profiler.engine.cache import BLOCK_SIZE
+from profiler.engine.engine import Engine, open_device
+from profiler.grid import Shape, heldout_shapes, measured_shapes
+from profiler.journal import Journal
+from profiler.measure.meters import Meter, open_meter
+from profiler.measure.operators import (
+    Operator,
+    attention_operator,
+    dense_operators,
+    operator_tokens,
+    time_operator,
+    write_operator,
+)
+from profiler.measure.timing import time_iteration, warm_up
+from profiler.provenance import catalogue_device, describe, memory_bytes
+from simslm.catalog.architecture import Architecture
+from simslm.catalog.models import load_model
+from simslm.errors import InfeasibleError
+from simslm.traces.files import write_trace
+
+Progress = Callable[[int, int, str, float], None]
+"""Called with visits done, visits in all, what was measured, and seconds left."""
+
+REPEATS = {"quick": 5, "full": 8}
+"""Passes over the grid, by grid."""
+
+_VISIT_S = 0.04
+_MOST_CALLS = 5
+_LONG_CALL_S = 0.4
+_IDLE_S = 2.0
+_MEMORY_SHARE = 0.7
+_OPERATOR_PASSES = 5
+
+
+@dataclass
+class Campaign:
+    """One campaign in progress.
+
+    Attributes:
+        engine: what is measured.
+        meter: its energy counter.
+        journal: what is finished.
+        shapes: what cost models are built from.
+        heldout: what they are held against.
+        repeats: passes over both.
+        seed: of the order and of the block tables.
+        progress: see :data:`Progress`.
+        deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
+    """
+
+    engine: Engine
+    meter: Meter
+    journal: Journal
+    shapes: list[Shape]
+    heldout: list[Shape]
+    repeats: int
+    seed: int = 0
+    progress: Progress = lambda done, total, label, eta_s: None
+    deadline: float = float("inf")
+    _rng: np.random.Generator = field(init=False)
+    _seconds: dict[str, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rng = np.random.default_rng(self.seed)
+
+    def run(self) -> bool:
+        """Measure what the journal lacks; whether all of it is there at the end."""
+        visits = list(self._visits())
+        todo = [visit for visit in visits if visit[0] not in self.journal.entries]
+        if todo:
+            warm_up(lambda: time_iteration(self.engine, self.batch(self.shapes[0])).latency_s)
+        for done, (key, measure) in enumerate(todo):
+            if time.perf_counter() >= self.deadline:
+                return False
+            left = self._seconds_left([k for k, _ in todo[done:]])
+            self.progress(len(visits) - len(todo) + done, len(visits), key[1], left)
+            start = time.perf_counter()
+            self.journal.add(key, measure())
+            self._seconds[key[1]] = time.perf_counter() - start
+        self.progress(len(visits), len(visits), "done", 0.0)
+        return True
+
+    def batch(self, shape: Shape) -> list[Chunk]:
+        """Random tokens for a shape, in blocks from anywhere in the cache."""
+        free = self._rng.permutation(self.engine.cache.num_blocks)
+        decodes = [(1, shape.decode_ctx)] * shape.decode_seqs
+        prompts = [(shape.prefill_new, shape.prefill_ctx)] * shape.prefill_seqs
+        batch = []
+        for new, cached in decodes + prompts:
+            pages = -(-(cached + new) // self.engine.cache.block_size)
+            tokens = self._rng.integers(0, self.engine.architecture.vocab_size, new)
+            batch.append(Chunk(tokens, cached, free[:pages]))
+            free = free[pages:]
+        return batch
+
+    def _visits(self) -> Iterator[tuple[tuple[str, str, int], Callable[[], list[dict[str, Any]]]]]:
+        """Key and measurement of every visit, pass by pass, each pass in its own order."""
+        kinds = [("iteration", s) for s in self.shapes] + [("heldout", s) for s in self.heldout]
+        for number in range(self.repeats):
+            order = np.random.default_rng((self.seed, number)).permutation(len(kinds))
+            for kind, shape in (kinds[i] for i in order):
+                yield (kind, shape.label(), number), lambda shape=shape: self._visit(shape)
+        for number in range(min(self.repeats, _OPERATOR_PASSES)):
+            yield ("kernel", "operators", number), self._visit_operators
+        if not self.meter.note:
+            for number in range(self.repeats):
+                yield ("power", "power states", number), self._visit_power
+
+    def _visit(self, shape: Shape) -> list[dict[str, Any]]:
+        """One warm-up call, then the timed ones, as rows of ``iterations.parquet``."""
+        batch = self.batch(shape)
+        expected = self._seconds.get(shape.label(), 0.0)
+        first = time_iteration(self.engine, batch) if expected < 2 * _LONG_CALL_S else None
+        target = max(_VISIT_S, self.meter.window_s)
+        most = _MOST_CALLS if self.meter.note else 10_000
+        calls = 1 if first is None else int(np.clip(-(-target // first.latency_s), 1, most))
+        start, before = time.perf_counter(), self.meter.energy_j()
+        timings = [time_iteration(self.engine, batch) for _ in range(calls)]
+        energy_j, power_w = self._energy(start, before, calls)
+        clock = self.meter.clock_mhz()
+        common = {"sharing": "none", "replicas": 1, "energy_j": energy_j, "power_w": power_w}
+        common |= shape.columns() | {"sm_clock_mhz": clock}
+        return [common | timing._asdict() for timing in timings]
+
+    def _energy(self, start: float, before: float | None, calls: int) -> tuple[float | None, float | None]:
+        """Joules per call and mean watts since ``start``; None without a counter."""
+        after = self.meter.energy_j()
+        if before is None or after is None:
+            return None, None
+        return (after - before) / calls, (after - before) / (time.perf_counter() - start)
+
+    def _visit_operators(self) -> list[dict[str, Any]]:
+        rows = []
+        with torch.inference_mode():
+            for operator in self._operators():
+                operator.run()
+                rows.append(time_operator(operator, self.engine.device))
+        return rows
+
+    def _operators(self) -> Iterator[Operator]:
+        for tokens in operator_tokens(self.engine.architecture):
+            yield from dense_operators(self.engine, tokens)
+        for shape in self.shapes:
+            if not shape.prefill_seqs:
+                yield attention_operator(self.engine, self.batch(shape), "attention_decode")
+                yield write_operator(self.engine, self.batch(shape))
+            elif not shape.decode_seqs:
+                yield attention_operator(self.engine, self.batch(shape), "attention_prefill")
+
+    def _visit_power(self) -> list[dict[str, Any]]:
+        """Mean power idle, and under the largest decode and the largest prefill."""
+        decode = max(
+            (s for s in self.shapes if not s.prefill_seqs), key=lambda s: s.decode_seqs * s.decode_ctx
+        )
+        prefill = max((s for s in self.shapes if not s.decode_seqs), key=lambda s: s.prefill_new)
+        states: list[tuple[str, Callable[[], object]]] = [("idle", lambda: time.sleep(_IDLE_S))]
+        for state, shape in (("decode", decode), ("prefill", prefill)):
+            states.append((state, lambda batch=self.batch(shape): self.engine.iterate(batch)))
+        return [self._power(state, call) for state, call in states]
+
+    def _power(self, state: str, call: Callable[[], object]) -> dict[str, Any]:
+        start, before = time.perf_counter(), self.meter.energy_j()
+        while time.perf_counter() - start < self.meter.window_s:
+            call()
+        _, power_w = self._energy(start, before, 1)
+        clock = self.meter.clock_mhz()
+        return {"state": state, "power_w": power_w, "sm_clock_mhz": clock, "relative_speed": 1.0}
+
+    def _seconds_left(self, keys: Sequence[tuple[str, str, int]]) -> float:
+        """From earlier visits of the same shapes; the mean of all where there was none."""
+        known = list(self._seconds.values())
+        typical = sum(known) / len(known) if known else 0.0
+        return sum(self._seconds.get(label, typical) for _, label, _ in keys)
+
+
+def profile(
+    model: str,
+    device: str = "cpu",
+    dtype: str = "bf16",
+    grid: str = "quick",
+    output: Path | str | None = None,
+    *,
+    repeats: int | None = None,
+    threads: int | None = None,
+    budget_s: float | None = None,
+    seed: int = 0,
+    command: str = "",
+    progress: Progress | None = None,
+    meter: Meter | None = None,
+) -> Path:
+    """Measure a model on a device and write its trace; resumes a campaign that was cut off.
+
+    Args:
+        model: catalogue name, or path of a Hugging Face ``config.json``.
+        device: ``cpu`` or ``cuda:N``.
+        dtype: ``fp32``, ``bf16`` or ``fp16``.
+        grid: ``quick`` or ``full``.
+        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>``.
+        repeats: passes over the grid; by default :data:`REPEATS`.
+        threads: CPU threads of torch; by default as many as torch chooses.
+        budget_s: stop measuring after this long. Whole passes so far become the trace, and the next call
+            goes on from there.
+        seed: of weights, order and block tables.
+        command: what the provenance says this was run with.
+        progress: called before every visit.
+        meter: energy counter instead of the device's own.
+
+    Returns:
+        The trace's directory.
+
+    Raises:
+        UsageError: an unknown model, grid, dtype or device, or another campaign's journal is in the way.
+        InfeasibleError: the model does not fit, or the budget did not last for one pass.
+        DeviceError: the device is not there.
+    """
+    start = time.perf_counter()
+    architecture = load_model(model)
+    if threads:
+        torch.set_num_threads(threads)
+    name = catalogue_device(open_device(device))
+    target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{dtype}"
+    kind = device.partition(":")[0]
+    affordable = _affordable_blocks(architecture, device, dtype)
+    shapes = measured_shapes(architecture, kind, grid, affordable, BLOCK_SIZE)
+    heldout = heldout_shapes(architecture, affordable, BLOCK_SIZE)
+    if not shapes:
+        raise InfeasibleError(
+            f"no shape of the grid fits beside the weights of {architecture.name}",
+            remedy="use a smaller model",
+        )
+    blocks = max(shape.blocks(BLOCK_SIZE) for shape in (*shapes, *heldout))
+    header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
+    header |= {"engine": ENGINE, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
+    engine = Engine(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
+    campaign = Campaign(
+        engine,
+        meter or open_meter(device),
+        journal,
+        shapes,
+        heldout,
+        repeats or REPEATS[grid],
+        seed,
+        progress or (lambda *_: None),
+        start + budget_s if budget_s else float("inf"),
+    )
+    complete = campaign.run()
+    provenance = describe(
+        engine, campaign.meter, model=architecture.name, grid=grid, command=command, seed=seed
+    )
+    _write(campaign, target, provenance)
+    if complete:
+        journal.remove()
+    return target
+
+
+def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None:
+    """The journal's rows as a trace; an unfinished first pass is not one."""
+    journal = campaign.journal
+    keys = [(kind, s.label()) for kind, some in _areas(campaign) for s in some]
+    passes = min(sum((*key, i) in journal.entries for i in range(campaign.repeats)) for key in keys)
+    if not passes:
+        raise InfeasibleError(
+            "the time allowed ended within the first pass over the grid",
+            where=str(journal.path),
+            remedy="run the same command again: it goes on from there",
+        )
+    provenance["repeats"] = passes
+    provenance["warmup"] = 1
+    provenance["method"] = (
+        f"{passes} passes in random order; per visit one warm-up call (none for calls over {_LONG_CALL_S} s "
+        f"after the first pass), then 1 to {_MOST_CALLS} timed calls, all kept"
+    )
+    provenance["heldout"] = [s._asdict() for s in campaign.heldout]
+    write_trace(
+        target,
+        provenance=provenance,
+        iterations=_columns(journal.rows("iteration")),
+        heldout=_columns(journal.rows("heldout")),
+        kernels=_columns(journal.rows("kernel"), ("op", "tokens", "seqs", "ctx_tokens")),
+        power=_columns(journal.rows("power"), ("state",)),
+    )
+
+
+def _areas(campaign: Campaign) -> Iterator[tuple[str, list[Shape]]]:
+    yield "iteration", campaign.shapes
+    yield "heldout", campaign.heldout
+
+
+def _columns(rows: list[dict[str, Any]], key: Sequence[str] = ()) -> dict[str, list[Any]] | None:
+    """Rows as columns, or None without rows; with ``key``, ``repeat`` is counted anew within equal keys."""
+    if not rows:
+        return None
+    if key:
+        counts: dict[tuple[Any, ...], int] = {}
+        for row in rows:
+            which = tuple(row[name] for name in key)
+            row["repeat"] = counts.setdefault(which, 0)
+            counts[which] += 1
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _affordable_blocks(architecture: Architecture, device: str, dtype: str) -> int:
+    """KV blocks that fit beside the weights in what is free now; weights count twice while being packed."""
+    if device == "cpu":
+        free = memory_bytes("MemAvailable")
+    else:
+        free = torch.cuda.mem_get_info(torch.device(device))[0]
+    room = _MEMORY_SHARE * free - 2 * architecture.weight_bytes(dtype)
+    return max(0, int(room // (architecture.kv_bytes_per_token(dtype) * BLOCK_SIZE)))

@@ -1,0 +1,138 @@
+"""What one iteration runs, and its layout for the device: token rows, cache slots, spans of attention.
+
+A *chunk* is the new tokens of one sequence: a whole prompt, a piece of one, or the single token a decoding
+sequence reads. A *span* is a set of chunks whose attention is computed together: as many new tokens each, and
+block tables of about the same length, so that little padding is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_PADDING_SHARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens of one sequence.
+
+    Attributes:
+        tokens: their ids, ``(new,)``; one for a decoding sequence.
+        cached: tokens of the sequence already in the KV cache.
+        blocks: the sequence's block table, long enough for ``cached + new`` tokens.
+    """
+
+    tokens: Sequence[int] | np.ndarray
+    cached: int
+    blocks: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Chunks attended together; their token rows lie side by side.
+
+    Attributes:
+        start: first token row.
+        new: new tokens of each chunk.
+        cached: cached tokens of each chunk, ``(seqs,)``.
+        blocks: block tables, ``(seqs, pages)``; a shorter one is padded with its own last block.
+    """
+
+    start: int
+    new: int
+    cached: np.ndarray
+    blocks: np.ndarray
+
+    @property
+    def seqs(self) -> int:
+        return len(self.cached)
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.seqs * self.new)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A batch as arrays.
+
+    Attributes:
+        tokens, positions, slots: id, position and cache slot of every token row, ``(rows,)``.
+        last_rows: the row of each chunk's last token, in the order the chunks were given.
+        spans: what attends together; they cover all rows.
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    slots: np.ndarray
+    last_rows: np.ndarray
+    spans: list[Span]
+
+
+def lay_out(batch: Sequence[Chunk], block_size: int, span_pages: int) -> Layout:
+    """Order the chunks, group them into spans, and compute every token's place.
+
+    Args:
+        batch: at least one chunk.
+        block_size: tokens per KV block.
+        span_pages: most pages one span reads, unless a single chunk needs more.
+    """
+    new = np.array([len(chunk.tokens) for chunk in batch])
+    cached = np.array([chunk.cached for chunk in batch])
+    pages = -(-(cached + new) // block_size)
+    order = np.lexsort((cached, pages, new))
+    spans, start = [], 0
+    for members in _groups(order, new, pages, span_pages):
+        width = int(pages[members[-1]])
+        blocks = np.stack([_padded(batch[i].blocks, int(pages[i]), width) for i in members])
+        spans.append(Span(start, int(new[members[0]]), cached[members], blocks))
+        start = spans[-1].rows.stop
+    last_rows = np.empty(len(batch), dtype=np.int64)
+    last_rows[order] = np.cumsum(new[order]) - 1
+    positions = np.concatenate([_positions(span) for span in spans])
+    slots = np.concatenate([_slots(span, block_size) for span in spans])
+    return Layout(np.concatenate([batch[i].tokens for i in order]), positions, slots, last_rows, spans)
+
+
+def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: int) -> list[list[int]]:
+    """Neighbours in ``order`` that share a span: as many new tokens, few enough pages, little padding.
+
+    A span of its own costs about as much as reading an eighth of ``span_pages``, so padding may cost that.
+    """
+    groups: list[list[int]] = []
+    used = 0
+    for i in order.tolist():
+        group = groups[-1] if groups else []
+        needed = (len(group) + 1) * int(pages[i])
+        used += int(pages[i])
+        padding = needed - used
+        if (
+            group
+            and new[group[0]] == new[i]
+            and needed <= span_pages
+            and padding <= span_pages // _PADDING_SHARE
+        ):
+            group.append(i)
+        else:
+            groups.append([i])
+            used = int(pages[i])
+    return groups
+
+
+def _padded(blocks: np.ndarray, pages: int, width: int) -> np.ndarray:
+    if pages == width:
+        return blocks[:pages]
+    return np.concatenate([blocks[:pages], np.full(width - pages, blocks[pages - 1])])
+
+
+def _positions(span: Span) -> np.ndarray:
+    return (span.cached[:, None] + np.arange(span.new)).reshape(-1)
+
+
+def _slots(span: Span, block_size: int) -> np.ndarray:
+    positions = span.cached[:, None] + np.arange(span.new)
+    blocks = np.take_along_axis(span.blocks, positions // block_size, axis=1)
+    return (blocks * block_size + positions % block_size).reshape(-1)

@@ -1,0 +1,150 @@
+"""An engine: weights, cache and attention of one model on one device, and its iterations.
+
+An iteration is three stages, each timed apart by :mod:`profiler.measure.timing`: :meth:`Engine.prepare` lays
+the batch out (host), :meth:`Engine.run` is the forward pass and the sampler (device), and
+:meth:`Engine.consume` brings the sampled tokens back (host).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from profiler.engine.attention import Attention, FusedAttention, TiledAttention
+from profiler.engine.batch import Chunk, lay_out
+from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
+from profiler.engine.sampler import GREEDY, Sampling, sample
+from profiler.engine.transformer import Rows, Transformer
+from profiler.engine.weights import DTYPES, check_supported, random_weights
+from simslm.catalog.architecture import Architecture
+from simslm.errors import DeviceError, UsageError, nearest
+
+_ATTENTION = {"tiled": TiledAttention, "fused": FusedAttention}
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+class Engine:
+    """Runs iterations of one model.
+
+    Args:
+        architecture: of a supported family.
+        dtype: ``fp32``, ``bf16`` or ``fp16``.
+        device: ``cpu`` or ``cuda:N``.
+        num_blocks: KV blocks.
+        block_size: tokens per block.
+        attention: ``tiled`` or ``fused``; by default the faster one of the device.
+        weights: by name, instead of random ones.
+        sampling: how tokens are chosen.
+        seed: of weights and cache.
+
+    Raises:
+        UsageError: for a family or a data type the engine does not have.
+        DeviceError: for a device that is not there.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        dtype: str = "bf16",
+        device: str = "cpu",
+        num_blocks: int,
+        block_size: int = BLOCK_SIZE,
+        attention: str | None = None,
+        weights: dict[str, Tensor] | None = None,
+        sampling: Sampling = GREEDY,
+        seed: int = 0,
+    ) -> None:
+        check_supported(architecture)
+        self.architecture, self.dtype, self.device = architecture, dtype, open_device(device)
+        kind = torch_dtype(dtype)
+        self.pool = BlockPool(num_blocks)
+        self.cache = PagedCache(
+            architecture, num_blocks, block_size=block_size, dtype=kind, device=self.device
+        )
+        default = "tiled" if self.device.type == "cpu" else "fused"
+        self.attention: Attention = _ATTENTION[attention or default](architecture, self.cache)
+        if weights is None:
+            weights = random_weights(architecture, kind, self.device, seed)
+        self.model = Transformer(architecture, dict(weights), self.cache, self.attention)
+        self._sampling = sampling
+        self._generator = torch.Generator(device=self.device).manual_seed(seed)
+
+    def iterate(self, batch: Sequence[Chunk]) -> list[int]:
+        """One iteration: the next token of every chunk, in the order given."""
+        return self.consume(self.run(self.prepare(batch)))
+
+    def prepare(self, batch: Sequence[Chunk]) -> Rows:
+        """Lay the batch out and move it to the device."""
+        layout = lay_out(batch, self.cache.block_size, self.attention.span_pages)
+        fields = (layout.tokens, layout.positions, layout.slots, layout.last_rows)
+        moved = (torch.from_numpy(field).to(self.device, torch.int64, non_blocking=True) for field in fields)
+        return Rows(*moved, self.attention.plan(layout.spans))
+
+    @torch.inference_mode()
+    def run(self, rows: Rows) -> Tensor:
+        """Forward pass and sampler; the tokens, still on the device."""
+        return sample(self.model.forward(rows), self._sampling, self._generator)
+
+    @torch.inference_mode()
+    def logits(self, batch: Sequence[Chunk]) -> Tensor:
+        """Logits of every chunk's last token, ``(len(batch), vocab_size)``."""
+        return self.model.forward(self.prepare(batch))
+
+    def consume(self, tokens: Tensor) -> list[int]:
+        """The sampled tokens on the host; waits for the device."""
+        return tokens.tolist()
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The data type a scenario's name stands for.
+
+    Raises:
+        UsageError: for one the engine does not compute in.
+    """
+    if name in DTYPES:
+        return DTYPES[name]
+    raise UsageError(
+        f"the measured engine does not compute in {name!r}{nearest(name, list(DTYPES))}",
+        remedy=f"use one of {', '.join(DTYPES)}",
+    )
+
+
+def open_device(name: str) -> torch.device:
+    """The device of that name, made ready for steady timing.
+
+    Raises:
+        DeviceError: when it is not there.
+        UsageError: when it is neither ``cpu`` nor ``cuda:N``.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (index or "0").isdigit():
+        raise UsageError(f"device {name!r} is neither cpu nor cuda:N", remedy="use --device cpu or cuda:0")
+    if kind == "cpu":
+        _keep_freed_memory()
+        return torch.device("cpu")
+    number = int(index or 0)
+    if not torch.cuda.is_available() or number >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device {name} is not there: this torch sees {torch.cuda.device_count()} CUDA devices",
+            remedy="check the driver with `nvidia-smi` and the build with `simslm env`, or use --device cpu",
+        )
+    return torch.device("cuda", number)
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc to keep freed memory, where glibc is.
+
+    By default it maps every large tensor afresh and unmaps it when freed; the page faults cost more than the
+    computation on it and come and go with the allocator's state, which no trace should depend on.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

@@ -1,0 +1,210 @@
+"""The forward pass: embeddings, blocks and head of the supported families, over rows of a mixed batch.
+
+Sources: OPT (arXiv:2205.01068; blocks as in ``transformers`` ``modeling_opt.py``, the 350M model normalises
+after each sublayer), Llama (arXiv:2302.13971), Qwen2 (arXiv:2407.10671), Qwen3 (arXiv:2505.09388, normalised
+queries and keys), Phi-2 (parallel attention and MLP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from profiler.engine.attention import Attention, SpanPlan
+from profiler.engine.cache import PagedCache
+from profiler.engine.weights import Linear, linear
+from simslm.catalog.architecture import Architecture
+
+Norm = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The callables of one transformer block; ``None`` where the family has no such part."""
+
+    norm1: Norm
+    norm2: Norm | None
+    qkv: Linear
+    q_norm: Norm | None
+    k_norm: Norm | None
+    out: Linear
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One iteration on the device.
+
+    Attributes:
+        tokens, positions, slots: of every token row, ``(rows,)``.
+        last_rows: the row of each sequence's last token, ``(seqs,)``.
+        spans: how its attention is grouped.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    slots: Tensor
+    last_rows: Tensor
+    spans: list[SpanPlan]
+
+
+class Transformer:
+    """A decoder-only transformer with fused QKV and gate-up projections.
+
+    Args:
+        architecture: of a supported family.
+        weights: as from :func:`profiler.engine.weights.random_weights`; emptied, so that no matrix is held
+            both fused and unfused.
+        cache: where keys and values go.
+        attention: how they are read.
+    """
+
+    def __init__(
+        self, architecture: Architecture, weights: dict[str, Tensor], cache: PagedCache, attention: Attention
+    ) -> None:
+        self.architecture, self.cache, self.attention = architecture, cache, attention
+        self._embedding = weights.pop("embedding")
+        self._positions = weights.pop("positions", None)
+        self._project_in = _projection(weights.pop("project_in", None))
+        self._project_out = _projection(weights.pop("project_out", None))
+        self.blocks = [_block(architecture, weights, i) for i in range(architecture.num_layers)]
+        self._final_norm = _norm(architecture, weights, "final_norm") if architecture.final_norm else None
+        head = weights.pop("head.weight", self._embedding)
+        self._head = linear(head, weights.pop("head.bias", None))
+        self._rotary = _rotary_table(architecture, head) if architecture.positions == "rotary" else None
+        self._activate = _ACTIVATIONS[architecture.activation]
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Logits of every sequence's last token, ``(seqs, vocab_size)``."""
+        hidden = self.embed(rows)
+        rotation = self.rotation(rows.positions)
+        for index, block in enumerate(self.blocks):
+            hidden = self._run_block(index, block, hidden, rotation, rows)
+        return self.head(hidden.index_select(0, rows.last_rows))
+
+    def embed(self, rows: Rows) -> Tensor:
+        """Token and position embeddings, ``(rows, hidden_size)``."""
+        hidden = functional.embedding(rows.tokens, self._embedding)
+        if self._project_in is not None:
+            hidden = self._project_in(hidden)
+        if self._positions is not None:
+            hidden = hidden + self._positions[rows.positions + self.architecture.position_offset]
+        return hidden
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosine and sine of every row's rotary angles, ``(rows, 1, rotary_dim / 2)``; None if learned."""
+        if self._rotary is None:
+            return None
+        cosine, sine = self._rotary[:, positions]
+        return cosine[:, None], sine[:, None]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits of rows of the residual stream."""
+        if self._final_norm is not None:
+            hidden = self._final_norm(hidden)
+        if self._project_out is not None:
+            hidden = self._project_out(hidden)
+        return self._head(hidden)
+
+    def mlp(self, block: Block, hidden: Tensor) -> Tensor:
+        """Up, activate, down; a gate multiplies where the family has one."""
+        inner = block.up(hidden)
+        if self.architecture.gated_mlp:
+            gate, inner = inner.chunk(2, dim=-1)
+            return block.down(self._activate(gate).mul_(inner))
+        return block.down(self._activate(inner))
+
+    def _run_block(
+        self, index: int, block: Block, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, rows: Rows
+    ) -> Tensor:
+        attend = partial(self._attend, index, block, rotation, rows)
+        if self.architecture.parallel_block:
+            inner = block.norm1(hidden)
+            return hidden + attend(inner) + self.mlp(block, inner)
+        assert block.norm2 is not None
+        if self.architecture.norm_first:
+            hidden = hidden + attend(block.norm1(hidden))
+            return hidden + self.mlp(block, block.norm2(hidden))
+        hidden = block.norm1(hidden + attend(hidden))
+        return block.norm2(hidden + self.mlp(block, hidden))
+
+    def _attend(
+        self, index: int, block: Block, rotation: tuple[Tensor, Tensor] | None, rows: Rows, hidden: Tensor
+    ) -> Tensor:
+        a = self.architecture
+        queries, keys, values = block.qkv(hidden).split((a.query_size, a.kv_size, a.kv_size), dim=-1)
+        queries, keys, values = (x.unflatten(-1, (-1, a.head_dim)) for x in (queries, keys, values))
+        if block.q_norm is not None and block.k_norm is not None:
+            queries, keys = block.q_norm(queries), block.k_norm(keys)
+        if rotation is not None:
+            queries, keys = _rotate(queries, *rotation), _rotate(keys, *rotation)
+        self.cache.write(index, rows.slots, keys, values)
+        return block.out(self.attention.attend(index, queries.flatten(1), rows.spans))
+
+
+def _block(architecture: Architecture, weights: dict[str, Tensor], index: int) -> Block:
+    a, prefix = architecture, f"layers.{index}."
+    up = ("gate", "up") if a.gated_mlp else ("up",)
+    return Block(
+        norm1=_norm(a, weights, prefix + "norm1"),
+        norm2=None if a.parallel_block else _norm(a, weights, prefix + "norm2"),
+        qkv=_fused(weights, prefix, ("q", "k", "v")),
+        q_norm=_rms_norm(weights.pop(prefix + "q_norm.weight"), a.norm_eps) if a.qk_norm else None,
+        k_norm=_rms_norm(weights.pop(prefix + "k_norm.weight"), a.norm_eps) if a.qk_norm else None,
+        out=_fused(weights, prefix, ("out",)),
+        up=_fused(weights, prefix, up),
+        down=_fused(weights, prefix, ("down",)),
+    )
+
+
+def _fused(weights: dict[str, Tensor], prefix: str, names: Sequence[str]) -> Linear:
+    """One linear layer whose outputs are those of several, side by side."""
+    matrices = [weights.pop(f"{prefix}{name}.weight") for name in names]
+    biases = [weights.pop(f"{prefix}{name}.bias", None) for name in names]
+    bias = torch.cat([b for b in biases if b is not None]) if biases[0] is not None else None
+    return linear(torch.cat(matrices), bias)
+
+
+def _projection(weight: Tensor | None) -> Linear | None:
+    return None if weight is None else linear(weight, None)
+
+
+def _norm(architecture: Architecture, weights: dict[str, Tensor], name: str) -> Norm:
+    weight, eps = weights.pop(f"{name}.weight"), architecture.norm_eps
+    if architecture.norm == "rmsnorm":
+        return _rms_norm(weight, eps)
+    bias = weights.pop(f"{name}.bias")
+    return lambda x: functional.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def _rms_norm(weight: Tensor, eps: float) -> Norm:
+    return lambda x: functional.rms_norm(x, weight.shape, weight, eps)
+
+
+def _rotary_table(architecture: Architecture, like: Tensor) -> Tensor:
+    """Cosine and sine by position, ``(2, positions, rotary_dim / 2)`` (RoFormer, arXiv:2104.09864, §3.2)."""
+    half = torch.arange(0, architecture.rotary_dim, 2, dtype=torch.float64)
+    frequencies = architecture.rope_theta ** (-half / architecture.rotary_dim)
+    angles = torch.arange(architecture.max_position_embeddings, dtype=torch.float64)[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()]).to(like.device, like.dtype)
+
+
+def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate the first ``rotary_dim`` dimensions of ``heads`` ``(rows, heads, head_dim)``, in halves."""
+    half = cosine.shape[-1]
+    first, second, rest = heads[..., :half], heads[..., half : 2 * half], heads[..., 2 * half :]
+    turned = (first * cosine - second * sine, second * cosine + first * sine)
+    return torch.cat((*turned, rest), dim=-1)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu_,
+    "silu": functional.silu,
+    "gelu": partial(functional.gelu, approximate="tanh"),
+}

@@ -1,0 +1,157 @@
+"""Random weights for an architecture, by plain names, and linear layers packed for the device.
+
+Weights are never zeros: processors and memories spend less on zeros than on data, in time and in power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from simslm.catalog.architecture import Architecture
+from simslm.errors import UsageError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Data types the engine computes in, by their names in scenarios."""
+
+SUPPORTED_FAMILIES = ("opt", "llama", "qwen2", "qwen3", "phi")
+
+_EMBEDDING_STD = 0.05
+_NORM_STD = 0.1
+_BIAS_STD = 0.02
+_PACKED_ROWS = 128
+
+
+def check_supported(architecture: Architecture) -> None:
+    """Refuse an architecture whose forward pass the engine does not have.
+
+    Raises:
+        UsageError: naming the families it has.
+    """
+    lacks = list(_missing_parts(architecture))
+    if lacks:
+        raise UsageError(
+            f"the measured engine has no {' and no '.join(lacks)}",
+            where=f"model {architecture.name}",
+            remedy=f"profile a model of one of the families {', '.join(SUPPORTED_FAMILIES)}",
+        )
+
+
+def _missing_parts(a: Architecture) -> Iterator[str]:
+    if a.family not in SUPPORTED_FAMILIES:
+        yield f"{a.family} block"
+    if a.sliding_window_layers and (a.sliding_window or 0) < a.max_position_embeddings:
+        yield "sliding windows"
+    if a.attention_softcap or a.logit_softcap:
+        yield "capped scores"
+    if a.qk_norm and a.norm != "rmsnorm":
+        yield "layernorm of queries and keys"
+
+
+def weight_shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every weight, in a fixed order; matrices are ``(out, in)``."""
+    a = architecture
+    yield "embedding", (a.vocab_size, a.embedding_size)
+    if a.positions == "learned":
+        yield "positions", (a.max_position_embeddings + a.position_offset, a.hidden_size)
+    if a.embedding_size != a.hidden_size:
+        yield "project_in", (a.hidden_size, a.embedding_size)
+        yield "project_out", (a.embedding_size, a.hidden_size)
+    for layer in range(a.num_layers):
+        for name, shape in _layer_shapes(a):
+            yield f"layers.{layer}.{name}", shape
+    if a.final_norm:
+        yield from _norm_shapes("final_norm", a)
+    if not a.tied_embeddings:
+        yield "head.weight", (a.vocab_size, a.embedding_size)
+    if a.lm_head_bias:
+        yield "head.bias", (a.vocab_size,)
+
+
+def random_weights(
+    architecture: Architecture, dtype: torch.dtype, device: torch.device | str = "cpu", seed: int = 0
+) -> dict[str, Tensor]:
+    """Every weight by name, normal with a spread that keeps activations near one.
+
+    Matrices have a standard deviation of ``fan_in ** -0.5``, norms lie around one, and embeddings are small
+    so that what the layers add decides the next token.
+    """
+    generator = torch.Generator(device=device).manual_seed(seed)
+    weights = {}
+    for name, shape in weight_shapes(architecture):
+        mean, std = _spread(name, shape)
+        values = torch.empty(shape, dtype=dtype, device=device)
+        weights[name] = values.normal_(mean, std, generator=generator)
+    return weights
+
+
+def _layer_shapes(a: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield from _norm_shapes("norm1", a)
+    for name, width in (("q", a.query_size), ("k", a.kv_size), ("v", a.kv_size)):
+        yield from _linear_shapes(name, width, a.hidden_size, a.qkv_bias)
+    if a.qk_norm:
+        yield "q_norm.weight", (a.head_dim,)
+        yield "k_norm.weight", (a.head_dim,)
+    yield from _linear_shapes("out", a.hidden_size, a.query_size, a.attention_out_bias)
+    if not a.parallel_block:
+        yield from _norm_shapes("norm2", a)
+    if a.gated_mlp:
+        yield from _linear_shapes("gate", a.intermediate_size, a.hidden_size, a.mlp_bias)
+    yield from _linear_shapes("up", a.intermediate_size, a.hidden_size, a.mlp_bias)
+    yield from _linear_shapes("down", a.hidden_size, a.intermediate_size, a.mlp_bias)
+
+
+def _linear_shapes(name: str, rows: int, columns: int, bias: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (rows, columns)
+    if bias:
+        yield f"{name}.bias", (rows,)
+
+
+def _norm_shapes(name: str, a: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (a.hidden_size,)
+    if a.norm == "layernorm":
+        yield f"{name}.bias", (a.hidden_size,)
+
+
+def _spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of one weight."""
+    if name in ("embedding", "positions"):
+        return 0.0, _EMBEDDING_STD
+    if name.endswith(".bias"):
+        return 0.0, _BIAS_STD
+    if len(shape) == 1:
+        return 1.0, _NORM_STD
+    return 0.0, shape[1] ** -0.5
+
+
+Linear = Callable[[Tensor], Tensor]
+"""Activations ``(tokens, in)`` to ``(tokens, out)``."""
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    """The fastest linear layer torch has here for a weight ``(out, in)`` that never changes.
+
+    On a CPU the weight is reordered once into oneDNN's blocked layout: a batch of one then reads it at the
+    memory's speed, where the plain layer reaches a third of it. Devices without that use the plain layer.
+    """
+    packed = _packed(weight)
+    if packed is None:
+        return lambda x: functional.linear(x, weight, bias)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _packed(weight: Tensor) -> Tensor | None:
+    """The weight in oneDNN's blocked layout, or None where this torch or this device has no such thing."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    probe = torch.ones(2, weight.shape[1], dtype=weight.dtype)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_ROWS)
+        found = torch.ops.mkldnn._linear_pointwise(probe, packed, None, "none", [], "")
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return None
+    expected = functional.linear(probe, weight)
+    return packed if torch.allclose(found.float(), expected.float(), rtol=0.05, atol=0.05) else None

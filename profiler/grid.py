@@ -1,0 +1,190 @@
+"""Which iterations a campaign measures, and which of them no cost model may see.
+
+Latency is modelled as ``M(B, n) + E_D(B, c) + E_P(n, a)``: decoding sequences ``B``, their mean
+context ``c``, new prompt tokens ``n``, and the mean number of keys ``a`` a prompt token attends to. Each part
+has its area of the grid: mixed iterations at small contexts, decodes over contexts, prefills over cached
+context and number of prompts. Held-out shapes lie between the grid's lines in all three areas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import product
+from typing import NamedTuple
+
+from simslm.catalog.architecture import Architecture
+from simslm.errors import UsageError, nearest
+
+GRIDS = ("quick", "full")
+
+_SMALL_CONTEXT = 16
+_SHORTEST_PROMPT = 16
+
+
+class Shape(NamedTuple):
+    """One iteration to measure; its sequences are equally long.
+
+    Attributes:
+        decode_seqs: decoding sequences.
+        decode_ctx: cached tokens of each.
+        prefill_seqs: prompts.
+        prefill_new: new tokens of each prompt.
+        prefill_ctx: cached tokens of each prompt.
+    """
+
+    decode_seqs: int = 0
+    decode_ctx: int = 0
+    prefill_seqs: int = 0
+    prefill_new: int = 0
+    prefill_ctx: int = 0
+
+    def columns(self) -> dict[str, int]:
+        """The trace's columns: tokens summed over sequences."""
+        return {
+            "decode_seqs": self.decode_seqs,
+            "decode_ctx_tokens": self.decode_seqs * self.decode_ctx,
+            "prefill_seqs": self.prefill_seqs,
+            "prefill_tokens": self.prefill_seqs * self.prefill_new,
+            "prefill_ctx_tokens": self.prefill_seqs * self.prefill_ctx,
+        }
+
+    def blocks(self, block_size: int) -> int:
+        """KV blocks its sequences hold."""
+        decode = -(-(self.decode_ctx + 1) // block_size)
+        prefill = -(-(self.prefill_ctx + self.prefill_new) // block_size)
+        return self.decode_seqs * decode + self.prefill_seqs * prefill
+
+    def label(self) -> str:
+        """A few words for a progress bar."""
+        parts = []
+        if self.decode_seqs:
+            parts.append(f"decode {self.decode_seqs}×{self.decode_ctx}")
+        if self.prefill_seqs:
+            parts.append(f"prefill {self.prefill_seqs}×{self.prefill_new} after {self.prefill_ctx}")
+        return ", ".join(parts)
+
+
+class Axes(NamedTuple):
+    """The grid's lines.
+
+    Attributes:
+        batches: decoding sequences.
+        contexts: cached tokens of each decoding sequence.
+        chunks: new prompt tokens of an iteration.
+        cached: cached tokens before a prompt's chunk.
+        prompts: numbers of prompts that a chunk is split into.
+    """
+
+    batches: tuple[int, ...]
+    contexts: tuple[int, ...]
+    chunks: tuple[int, ...]
+    cached: tuple[int, ...]
+    prompts: tuple[int, ...]
+
+
+_CONTEXTS = (16, 128, 512, 1024, 2048, 4096, 8192, 16384)
+_AXES = {
+    ("cpu", "quick"): Axes((1, 4, 16, 32), (16, 512, 2048), (16, 64, 256, 1024), (0, 1024), (1, 4)),
+    ("cpu", "full"): Axes(
+        (1, 2, 4, 8, 16, 32),
+        _CONTEXTS,
+        (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+        (0, 512, 1024, 2048, 4096, 7168),
+        (1, 4, 16),
+    ),
+    ("cuda", "quick"): Axes(
+        (1, 4, 16, 64, 256), (16, 512, 2048, 8192), (16, 128, 512, 2048), (0, 1024, 4096), (1, 4)
+    ),
+    ("cuda", "full"): Axes(
+        (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+        _CONTEXTS[:7],
+        (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+        (0, 512, 1024, 2048, 4096),
+        (1, 4, 16, 64),
+    ),
+}
+_LONGEST_MIXED_CHUNK = 2048
+
+_HELDOUT_DECODE = ((3, 0.14), (6, 0.33), (12, 0.1), (24, 0.42), (5, 0.72), (24, 0.03), (10, 0.6), (3, 0.9))
+_HELDOUT_PREFILL = (
+    (1, 48, 0.0),
+    (1, 200, 0.0),
+    (1, 384, 0.15),
+    (1, 700, 0.0),
+    (1, 1500, 0.0),
+    (1, 96, 0.55),
+    (3, 100, 0.0),
+    (6, 60, 0.2),
+)
+_HELDOUT_MIXED = (
+    (3, 0.05, 1, 48, 0.0),
+    (6, 0.12, 1, 200, 0.0),
+    (12, 0.2, 1, 400, 0.0),
+    (24, 0.07, 1, 700, 0.0),
+    (12, 0.42, 1, 96, 0.1),
+    (20, 0.3, 1, 1300, 0.0),
+    (6, 0.5, 3, 80, 0.0),
+    (24, 0.35, 2, 180, 0.25),
+)
+
+
+def measured_shapes(
+    architecture: Architecture, kind: str, grid: str, max_blocks: int, block: int
+) -> list[Shape]:
+    """The shapes cost models are built from, each once.
+
+    Args:
+        architecture: gives the longest context.
+        kind: ``cpu`` or ``cuda``.
+        grid: ``quick`` or ``full``.
+        max_blocks: shapes that need more KV blocks are left out.
+        block: tokens per KV block.
+
+    Raises:
+        UsageError: for another grid.
+    """
+    if grid not in GRIDS:
+        raise UsageError(
+            f"grid {grid!r} is not known{nearest(grid, GRIDS)}", remedy=f"use one of {', '.join(GRIDS)}"
+        )
+    axes, limit = _AXES[kind, grid], architecture.max_position_embeddings
+    shapes = dict.fromkeys((*_decodes(axes, limit), *_prefills(axes, limit), *_mixed(axes, limit)))
+    return [shape for shape in shapes if shape.blocks(block) <= max_blocks]
+
+
+def heldout_shapes(architecture: Architecture, max_blocks: int, block: int) -> list[Shape]:
+    """Shapes between the grid's lines; contexts are shares of the longest one."""
+    limit = architecture.max_position_embeddings
+    decode = [Shape(b, int(c * limit)) for b, c in _HELDOUT_DECODE]
+    prefill = [Shape(0, 0, p, n, int(m * limit)) for p, n, m in _HELDOUT_PREFILL]
+    mixed = [Shape(b, int(c * limit), p, n, int(m * limit)) for b, c, p, n, m in _HELDOUT_MIXED]
+    return [
+        shape
+        for shape in (*decode, *prefill, *mixed)
+        if shape.prefill_new + shape.prefill_ctx <= limit and shape.blocks(block) <= max_blocks
+    ]
+
+
+def _decodes(axes: Axes, limit: int) -> Iterator[Shape]:
+    contexts = _clipped(axes.contexts, limit - 1)
+    yield from (Shape(batch, context) for batch, context in product(axes.batches, contexts))
+
+
+def _prefills(axes: Axes, limit: int) -> Iterator[Shape]:
+    longest = max(limit, _LONGEST_MIXED_CHUNK)
+    for tokens, cached, prompts in product(axes.chunks, axes.cached, axes.prompts):
+        new = tokens // prompts
+        fits = tokens <= longest and new + cached <= limit
+        if fits and (prompts == 1 or (new >= _SHORTEST_PROMPT and cached == 0)):
+            yield Shape(0, 0, prompts, new, cached)
+
+
+def _mixed(axes: Axes, limit: int) -> Iterator[Shape]:
+    chunks = [chunk for chunk in axes.chunks if chunk <= min(limit, _LONGEST_MIXED_CHUNK)]
+    for batch, chunk in product(axes.batches, chunks):
+        yield Shape(batch, min(_SMALL_CONTEXT, limit - 1), 1, chunk, 0)
+
+
+def _clipped(values: Iterable[int], limit: int) -> list[int]:
+    """The values below ``limit``, and ``limit``."""
+    return [*(value for value in values if value < limit), limit]

@@ -1,0 +1,1 @@
+"""The instruments: clocks, warm-up, power meters and the operators of an iteration."""

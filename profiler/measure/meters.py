@@ -1,0 +1,163 @@
+"""Energy counters behind one interface: NVML for NVIDIA GPUs, RAPL for processors, a replay, or none.
+
+A meter counts joules since some moment; a window's energy is the difference of two readings. One that cannot
+be read says why, and the trace then has null energy and that reason in its provenance.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from simslm.errors import DeviceError
+
+_POWERCAP = Path("/sys/class/powercap")
+
+
+class Meter(Protocol):
+    """An energy counter.
+
+    Attributes:
+        name: what it reads.
+        note: why there is no energy; empty when there is.
+        window_s: shortest window whose energy is true; 0 when there is none.
+    """
+
+    name: str
+    note: str
+    window_s: float
+
+    def energy_j(self) -> float | None:
+        """Joules since an arbitrary moment, or None without a counter."""
+        ...
+
+    def clock_mhz(self) -> float | None:
+        """The device's SM clock now, or None where there is none to read."""
+        ...
+
+
+class NoMeter:
+    """Nothing to read, and why."""
+
+    name, window_s = "none", 0.0
+
+    def __init__(self, note: str) -> None:
+        self.note = note
+
+    def energy_j(self) -> None:
+        return None
+
+    def clock_mhz(self) -> None:
+        return None
+
+
+class NvmlMeter:
+    """The total energy counter of one NVIDIA GPU (``nvmlDeviceGetTotalEnergyConsumption``, in mJ).
+
+    Args:
+        index: CUDA device number among those visible.
+        nvml: the ``pynvml`` module, or a stand-in.
+
+    Raises:
+        DeviceError: when the library, the device or its counter is not there.
+    """
+
+    name, note, window_s = "nvml", "", 0.25
+
+    def __init__(self, index: int, nvml: Any = None) -> None:
+        self._nvml = nvml or _pynvml()
+        try:
+            self._nvml.nvmlInit()
+            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+            self.energy_j()
+        except self._nvml.NVMLError as error:
+            raise DeviceError(f"NVML cannot read the energy of GPU {index} ({error})") from error
+
+    def energy_j(self) -> float:
+        return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3
+
+    def clock_mhz(self) -> float:
+        return float(self._nvml.nvmlDeviceGetClockInfo(self._handle, self._nvml.NVML_CLOCK_SM))
+
+
+class RaplMeter:
+    """The package counters of RAPL, which wrap round (``/sys/class/powercap``, in µJ).
+
+    Raises:
+        DeviceError: when there are none, or they are not readable.
+    """
+
+    name, note, window_s = "rapl", "", 0.05
+
+    def __init__(self, root: Path = _POWERCAP) -> None:
+        zones = sorted(root.glob("intel-rapl:[0-9]")) if root.is_dir() else []
+        if not zones:
+            raise DeviceError("the kernel shows no RAPL counters (/sys/class/powercap)")
+        try:
+            self._ranges = {zone: int((zone / "max_energy_range_uj").read_text()) for zone in zones}
+            self._last = {zone: _microjoules(zone) for zone in zones}
+        except (OSError, ValueError) as error:
+            raise DeviceError(f"the RAPL counters are not readable ({error})") from error
+        self._total_uj = 0
+
+    def energy_j(self) -> float:
+        for zone, last in self._last.items():
+            now = _microjoules(zone)
+            self._total_uj += now - last if now >= last else now - last + self._ranges[zone]
+            self._last[zone] = now
+        return self._total_uj / 1e6
+
+    def clock_mhz(self) -> None:
+        return None
+
+
+class ReplayMeter:
+    """A meter that replays recorded counter readings: what measuring code is tested with.
+
+    Args:
+        readings_j: counter values in joules, one for each call.
+        clock: SM clock in MHz it reports.
+        window_s: as a real meter's.
+
+    Raises:
+        DeviceError: when it is read more often than was recorded.
+    """
+
+    name, note = "replay", ""
+
+    def __init__(
+        self, readings_j: Iterable[float], clock: float | None = None, window_s: float = 0.0
+    ) -> None:
+        self._readings = iter(readings_j)
+        self._clock, self.window_s = clock, window_s
+
+    def energy_j(self) -> float:
+        try:
+            return next(self._readings)
+        except StopIteration:
+            raise DeviceError("the recorded energy readings are used up") from None
+
+    def clock_mhz(self) -> float | None:
+        return self._clock
+
+
+def open_meter(device: str) -> Meter:
+    """The meter of a device (``cpu`` or ``cuda:N``), or one that says why there is none."""
+    kind, _, index = device.partition(":")
+    try:
+        return NvmlMeter(int(index or 0)) if kind == "cuda" else RaplMeter()
+    except DeviceError as error:
+        return NoMeter(error.message)
+
+
+def _pynvml() -> Any:
+    try:
+        return importlib.import_module("pynvml")
+    except ImportError as error:
+        raise DeviceError("nvidia-ml-py is not installed, so NVML cannot be read") from error
+
+
+def _microjoules(zone: Path) -> int:
+    return int((zone / "energy_uj").read_text())

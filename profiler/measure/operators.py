@@ -1,0 +1,141 @@
+"""The operators of an iteration, one by one: what each costs against its shape, with its work.
+
+Every call loops over all layers and is divided by their number, so that weights come from memory as in a real
+iteration, not from a cache that the previous call warmed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from profiler.engine.batch import Chunk
+from profiler.engine.engine import Engine, torch_dtype
+from profiler.engine.sampler import sample
+from profiler.engine.transformer import Block, Rows, Transformer
+from profiler.measure.timing import time_call
+from simslm.catalog.architecture import Architecture
+from simslm.units import DTYPE_BYTES
+
+
+class Operator(NamedTuple):
+    """One operator at one shape.
+
+    Attributes:
+        op: its name in ``kernels.parquet``.
+        tokens, seqs, ctx_tokens: its shape.
+        flops, bytes: the work of one call, from the architecture; of an attention the masked half is not
+            counted, as the device need not do it.
+        calls: how many calls ``run`` makes.
+        run: makes them.
+    """
+
+    op: str
+    tokens: int
+    seqs: int
+    ctx_tokens: int
+    flops: float
+    bytes: float
+    calls: int
+    run: Callable[[], object]
+
+
+def time_operator(operator: Operator, device: torch.device) -> dict[str, Any]:
+    """One row of ``kernels.parquet``, but for ``repeat``."""
+    latency_s = time_call(operator.run, device) / operator.calls
+    row = operator._asdict()
+    del row["calls"], row["run"]
+    return row | {"latency_s": latency_s}
+
+
+def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
+    """Projections, MLP, norm, head and sampler for ``tokens`` rows (the last two: as many sequences)."""
+    a, model = engine.architecture, engine.model
+    kind = torch_dtype(engine.dtype)
+    hidden = torch.randn(tokens, a.hidden_size, dtype=kind, device=engine.device)
+    mixed = torch.randn(tokens, a.query_size, dtype=kind, device=engine.device)
+    logits = torch.randn(tokens, a.vocab_size, dtype=kind, device=engine.device)
+    qkv = a.hidden_size * (a.query_size + 2 * a.kv_size)
+    up = (2 if a.gated_mlp else 1) * a.hidden_size * a.intermediate_size
+    size = DTYPE_BYTES[engine.dtype]
+    wide = a.intermediate_size * (2 if a.gated_mlp else 1)
+
+    def matrix(op: str, weights: int, traffic: int, run: Callable[[], object], calls: int) -> Operator:
+        return Operator(
+            op, tokens, tokens, 0, 2.0 * tokens * weights, size * (weights + tokens * traffic), calls, run
+        )
+
+    def layers(call: Callable[[Block], object]) -> Callable[[], object]:
+        return lambda: _each_layer(model, call)
+
+    n = a.num_layers
+    narrow = a.hidden_size + a.query_size
+    yield matrix("qkv", qkv, narrow + 2 * a.kv_size, layers(lambda b: b.qkv(hidden)), n)
+    yield matrix("attention_out", a.hidden_size * a.query_size, narrow, layers(lambda b: b.out(mixed)), n)
+    mlp_traffic = 2 * (a.hidden_size + wide)
+    mlp = up + a.hidden_size * a.intermediate_size
+    yield matrix("mlp", mlp, mlp_traffic, layers(lambda b: model.mlp(b, hidden)), n)
+    norm_bytes = size * (2 * tokens + 1) * a.hidden_size
+    norm_flops = 4.0 * tokens * a.hidden_size
+    yield Operator("norm", tokens, tokens, 0, norm_flops, norm_bytes, n, layers(lambda b: b.norm1(hidden)))
+    head = a.vocab_size * a.embedding_size
+    yield matrix("head", head, a.hidden_size + a.vocab_size, lambda: model.head(hidden), 1)
+    vocabulary = tokens * a.vocab_size
+    yield Operator("sampler", tokens, tokens, 0, vocabulary, size * vocabulary, 1, lambda: sample(logits))
+
+
+def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:
+    """Attention of a batch of equal chunks over the paged cache."""
+    a = engine.architecture
+    rows = engine.prepare(batch)
+    queries = torch.randn(
+        len(rows.tokens), a.query_size, dtype=torch_dtype(engine.dtype), device=engine.device
+    )
+    new, cached = len(batch[0].tokens), batch[0].cached
+    pairs = len(batch) * new * (cached + (new + 1) / 2)
+    keys = len(batch) * (cached + new)
+    traffic = 2 * (keys * a.kv_size + len(queries) * a.query_size) * DTYPE_BYTES[engine.dtype]
+    return Operator(
+        op,
+        len(queries),
+        len(batch),
+        len(batch) * cached,
+        4.0 * pairs * a.query_size,
+        traffic,
+        a.num_layers,
+        lambda: _attend_all(engine, queries, rows),
+    )
+
+
+def write_operator(engine: Engine, batch: list[Chunk]) -> Operator:
+    """Writing a batch's new keys and values into the paged cache."""
+    a = engine.architecture
+    rows = engine.prepare(batch)
+    shape = (len(rows.tokens), a.num_kv_heads, a.head_dim)
+    new = torch.randn(shape, dtype=torch_dtype(engine.dtype), device=engine.device)
+    traffic = 4 * new.numel() * DTYPE_BYTES[engine.dtype]
+
+    def run() -> None:
+        for layer in range(a.num_layers):
+            engine.cache.write(layer, rows.slots, new, new)
+
+    return Operator("kv_write", shape[0], len(batch), 0, 0.0, traffic, a.num_layers, run)
+
+
+def _each_layer(model: Transformer, call: Callable[[Block], object]) -> None:
+    for block in model.blocks:
+        call(block)
+
+
+def _attend_all(engine: Engine, queries: Tensor, rows: Rows) -> None:
+    for layer in range(engine.architecture.num_layers):
+        engine.attention.attend(layer, queries, rows.spans)
+
+
+def operator_tokens(architecture: Architecture) -> tuple[int, ...]:
+    """Row counts that dense operators are measured at."""
+    counts = (1, 2, 4, 8, 16, 32, 128, 512, 2048)
+    return tuple(count for count in counts if count <= max(architecture.max_position_embeddings, 32))

@@ -1,0 +1,98 @@
+"""Timing one iteration: whole wall time, and the part of it in which no kernel runs.
+
+On CUDA the device's own events bound the forward pass and the sampler, and host time is what is left of the
+wall time. On a CPU host and device are one processor: host time is the Python that lays the batch out before
+the forward pass and reads the sampled tokens after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+from profiler.engine.batch import Chunk
+from profiler.engine.engine import Engine
+
+_WINDOW = 5
+_STATIONARY = 0.02
+_CALIBRATION_S = 3.0
+
+
+class Timing(NamedTuple):
+    """Seconds of one iteration.
+
+    Attributes:
+        latency_s: wall time from the batch to the sampled tokens on the host.
+        host_s: the part of it in which no kernel runs.
+    """
+
+    latency_s: float
+    host_s: float
+
+
+def time_iteration(engine: Engine, batch: Sequence[Chunk]) -> Timing:
+    """Run one iteration and time it."""
+    timed = _time_on_cuda if engine.device.type == "cuda" else _time_on_cpu
+    return timed(engine, batch)
+
+
+def _time_on_cpu(engine: Engine, batch: Sequence[Chunk]) -> Timing:
+    start = time.perf_counter()
+    rows = engine.prepare(batch)
+    prepared = time.perf_counter()
+    tokens = engine.run(rows)
+    ran = time.perf_counter()
+    engine.consume(tokens)
+    end = time.perf_counter()
+    return Timing(end - start, (prepared - start) + (end - ran))
+
+
+def _time_on_cuda(engine: Engine, batch: Sequence[Chunk]) -> Timing:
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(engine.device)
+    start = time.perf_counter()
+    rows = engine.prepare(batch)
+    first.record()
+    tokens = engine.run(rows)
+    last.record()
+    engine.consume(tokens)
+    end = time.perf_counter()
+    device_s = first.elapsed_time(last) / 1e3
+    return Timing(end - start, max(0.0, end - start - device_s))
+
+
+def time_call(call: Callable[[], object], device: torch.device) -> float:
+    """Wall seconds of ``call``, the device idle before and after."""
+    _settle(device)
+    start = time.perf_counter()
+    call()
+    _settle(device)
+    return time.perf_counter() - start
+
+
+def warm_up(call: Callable[[], float], limit_s: float = _CALIBRATION_S) -> int:
+    """Repeat ``call`` until its duration is stationary, or for ``limit_s``; how many calls that took.
+
+    Stationary: the median of the last five calls is within 2 % of that of the five before.
+    """
+    times: list[float] = []
+    start = time.perf_counter()
+    while not _stationary(times) and time.perf_counter() - start < limit_s:
+        times.append(call())
+    return len(times)
+
+
+def _stationary(times: Sequence[float]) -> bool:
+    if len(times) < 2 * _WINDOW:
+        return False
+    before, after = median(times[-2 * _WINDOW : -_WINDOW]), median(times[-_WINDOW:])
+    return abs(after - before) <= _STATIONARY * before
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

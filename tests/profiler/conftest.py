@@ -1,0 +1,57 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from simslm.catalog.families import architecture_from_mapping
+
+SIZES = {
+    "num_layers": 2,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "num_kv_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 97,
+    "max_position_embeddings": 96,
+}
+TINY = {
+    "opt": {"family": "opt"},
+    "opt-350m": {"family": "opt", "embedding_size": 16, "norm_first": False, "final_norm": False},
+    "llama": {"family": "llama"},
+    "llama-grouped-tied": {"family": "llama", "num_kv_heads": 2, "tied_embeddings": True},
+    "llama-biased": {"family": "llama", "mlp_bias": True, "attention_out_bias": True, "qkv_bias": True},
+    "qwen2": {"family": "qwen2", "num_kv_heads": 1, "tied_embeddings": True},
+    "qwen3": {"family": "qwen3", "num_kv_heads": 2, "head_dim": 16},
+    "phi": {"family": "phi", "rotary_dim": 4},
+}
+
+
+def tiny(name, **changes):
+    """A small architecture that has every part of its family."""
+    return architecture_from_mapping(SIZES | TINY[name] | changes, name=f"tiny-{name}")
+
+
+@pytest.fixture(params=list(TINY))
+def architecture(request):
+    return tiny(request.param)
+
+
+@pytest.fixture
+def llama():
+    return tiny("llama-grouped-tied")
+
+
+@pytest.fixture
+def make_tiny():
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The dense float64 forward pass."""
+    spec = importlib.util.spec_from_file_location(
+        "dense_reference", Path(__file__).with_name("dense_reference.py")
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

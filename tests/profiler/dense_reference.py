@@ -1,0 +1,104 @@
+"""A dense forward pass in float64, written apart from the engine: full attention, one sequence at a time.
+
+It takes unfused weights by name and follows the papers and ``transformers``' reference models; nothing here
+imports the engine.
+"""
+
+import math
+
+import torch
+
+
+def reference_logits(a, weights, tokens):
+    """Logits ``(len(tokens), vocab_size)`` of one sequence."""
+    w = {name: value.double() for name, value in weights.items()}
+    x = w["embedding"][torch.tensor(tokens)]
+    if "project_in" in w:
+        x = x @ w["project_in"].T
+    if "positions" in w:
+        x = x + torch.stack([w["positions"][i + a.position_offset] for i in range(len(tokens))])
+    for layer in range(a.num_layers):
+        p = {k.removeprefix(f"layers.{layer}."): v for k, v in w.items() if k.startswith(f"layers.{layer}.")}
+        x = _block(a, p, x)
+    if a.final_norm:
+        x = _norm(a, x, w["final_norm.weight"], w.get("final_norm.bias"))
+    if "project_out" in w:
+        x = x @ w["project_out"].T
+    logits = x @ w.get("head.weight", w["embedding"]).T
+    return logits + w["head.bias"] if "head.bias" in w else logits
+
+
+def reference_greedy(a, weights, prompt, count):
+    """The ``count`` tokens that greedy decoding appends to ``prompt``."""
+    tokens = list(prompt)
+    for _ in range(count):
+        tokens.append(int(reference_logits(a, weights, tokens)[-1].argmax()))
+    return tokens[len(prompt) :]
+
+
+def _block(a, p, x):
+    if a.parallel_block:
+        h = _norm(a, x, p["norm1.weight"], p.get("norm1.bias"))
+        return x + _attention(a, p, h) + _mlp(a, p, h)
+    if not a.norm_first:
+        x = _norm(a, x + _attention(a, p, x), p["norm1.weight"], p.get("norm1.bias"))
+        return _norm(a, x + _mlp(a, p, x), p["norm2.weight"], p.get("norm2.bias"))
+    x = x + _attention(a, p, _norm(a, x, p["norm1.weight"], p.get("norm1.bias")))
+    return x + _mlp(a, p, _norm(a, x, p["norm2.weight"], p.get("norm2.bias")))
+
+
+def _linear(p, name, x):
+    y = x @ p[f"{name}.weight"].T
+    return y + p[f"{name}.bias"] if f"{name}.bias" in p else y
+
+
+def _norm(a, x, weight, bias):
+    if a.norm == "rmsnorm":
+        return _rms(x, weight, a.norm_eps)
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.pow(2).mean(-1, keepdim=True) + a.norm_eps).sqrt() * weight + bias
+
+
+def _rms(x, weight, eps):
+    return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight
+
+
+def _mlp(a, p, x):
+    up = _linear(p, "up", x)
+    inner = _ACTIVATIONS[a.activation](_linear(p, "gate", x)) * up if a.gated_mlp else None
+    return _linear(p, "down", _ACTIVATIONS[a.activation](up) if inner is None else inner)
+
+
+def _attention(a, p, x):
+    length, d, group = len(x), a.head_dim, a.num_heads // a.num_kv_heads
+    q, k, v = (_linear(p, name, x).reshape(length, -1, d) for name in ("q", "k", "v"))
+    if a.qk_norm:
+        q, k = _rms(q, p["q_norm.weight"], a.norm_eps), _rms(k, p["k_norm.weight"], a.norm_eps)
+    if a.positions == "rotary":
+        q, k = _rotary(a, q), _rotary(a, k)
+    mixed = torch.zeros_like(q)
+    for head in range(a.num_heads):
+        for i in range(length):
+            scores = k[: i + 1, head // group] @ q[i, head] / math.sqrt(d)
+            mixed[i, head] = torch.softmax(scores, 0) @ v[: i + 1, head // group]
+    return _linear(p, "out", mixed.reshape(length, -1))
+
+
+def _rotary(a, heads):
+    """Each pair ``(j, j + half)`` of the rotated dimensions is a complex number turned by its angle."""
+    half = a.rotary_dim // 2
+    turned = heads.clone()
+    for position in range(len(heads)):
+        for j in range(half):
+            angle = position * a.rope_theta ** (-2 * j / a.rotary_dim)
+            pair = torch.complex(heads[position, :, j], heads[position, :, j + half])
+            pair = pair * torch.polar(torch.ones((), dtype=torch.float64), torch.tensor(angle).double())
+            turned[position, :, j], turned[position, :, j + half] = pair.real, pair.imag
+    return turned
+
+
+_ACTIVATIONS = {
+    "relu": lambda x: x.clamp(min=0),
+    "silu": lambda x: x / (1 + (-x).exp()),
+    "gelu": lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
