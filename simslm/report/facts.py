@@ -1,0 +1,222 @@
+"""The figures from which a page says what bounded a run, each with one definition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from simslm.report.attribution import TimeSplit, time_split
+from simslm.report.tables import Columns, RunTables, dig, figure_of
+from simslm.report.timeline import replica_count
+
+SLO_METRICS = ("ttft_s", "tpot_s", "e2e_s", "queue_s")
+"""Bounds that a row of ``requests.parquet`` can be held to, hence those whose misses can be explained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The engine's limits per replica; None where the scenario does not say.
+
+    ``block_tokens`` is the KV block size, ``mean_prompt_tokens`` what a waiting request asks for on the mean,
+    ``watermark`` the share of blocks that admission keeps free.
+    """
+
+    max_num_seqs: float | None
+    max_num_batched_tokens: float | None
+    num_gpu_blocks: float | None
+    block_tokens: float
+    mean_prompt_tokens: float
+    chunked: bool
+    watermark: float
+    blocks_set_by_hand: bool
+    replicas_per_device: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the rules of :mod:`bound` look at.
+
+    Attributes:
+        replicas: how many are deployed.
+        split: where their time went.
+        arrivals: ``open``, ``closed-loop`` or ``all-at-once`` (all within 5 % of the makespan).
+        waited: share of busy time in which at least one request waited, 0 to 1.
+        full: of that time, the share in which each limit was reached: ``kv``, ``slots``, ``tokens``.
+        drain_s: last finish - last arrival.
+        service_s: 99th percentile of E2E - queue, what a request takes once it is scheduled.
+        kept_up: whether the drain is at most the service time or 5 % of the makespan: no backlog was left.
+        weight_share: share of the bytes decode iterations read that are weights, or None.
+        fixed_share: share of the longest decode batches' duration that does not depend on the batch, or None.
+        missed: for each stated bound, the share of arrived requests that broke it.
+        queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
+        mixed_token_time: share of decode token time spent in iterations that also prefill.
+    """
+
+    replicas: int
+    split: TimeSplit
+    limits: Limits
+    arrivals: str
+    waited: float
+    full: Mapping[str, float]
+    drain_s: float
+    service_s: float
+    kept_up: bool
+    kv_peak: float | None
+    preemptions: int
+    weight_share: float | None
+    fixed_share: float | None
+    missed: Mapping[str, float]
+    queue_of_ttft: float | None
+    mixed_token_time: float
+
+
+def facts(run: RunTables) -> Facts:
+    """The facts of a run."""
+    replicas, limits = replica_count(run), engine_limits(run)
+    makespan = figure_of(run.summary, "makespan_s") or 0.0
+    arrival = run.requests["arrival_s"]
+    drain = makespan - float(np.ptp(arrival)) if len(arrival) else 0.0
+    service = service_time_s(run.requests)
+    waited, full = waiting(run.iterations, limits)
+    missed = missed_bounds(run)
+    return Facts(
+        replicas=replicas,
+        split=time_split(run.iterations, replicas, makespan),
+        limits=limits,
+        arrivals=arrival_kind(run, makespan),
+        waited=waited,
+        full=full,
+        drain_s=drain,
+        service_s=service,
+        kept_up=drain <= max(service, 0.05 * makespan),
+        kv_peak=figure_of(run.summary, "kv.peak_utilization"),
+        preemptions=int(figure_of(run.summary, "kv.preemptions") or 0),
+        weight_share=weight_share(run),
+        fixed_share=fixed_share(run.iterations),
+        missed=missed,
+        queue_of_ttft=_queue_of_ttft(run) if "ttft_s" in missed else None,
+        mixed_token_time=mixed_token_time(run.iterations),
+    )
+
+
+def engine_limits(run: RunTables) -> Limits:
+    engine = dig(run.scenario, "deployment.engine", {})
+    prompts = run.requests["prompt_tokens"]
+    return Limits(
+        max_num_seqs=figure_of(engine, "max_num_seqs"),
+        max_num_batched_tokens=figure_of(engine, "max_num_batched_tokens"),
+        num_gpu_blocks=figure_of(run.summary, "kv.num_gpu_blocks"),
+        block_tokens=figure_of(engine, "block_size") or 16.0,
+        mean_prompt_tokens=float(np.nanmean(prompts)) if len(prompts) else 0.0,
+        chunked="chunked" in str(dig(engine, "batching.policy", "")),
+        watermark=figure_of(engine, "watermark") or 0.0,
+        blocks_set_by_hand=dig(engine, "num_gpu_blocks") is not None,
+        replicas_per_device=figure_of(run.scenario, "deployment.replicas_per_device") or 1.0,
+    )
+
+
+def arrival_kind(run: RunTables, makespan_s: float) -> str:
+    """How requests came: from clients that wait for their answers, all at once, or on their own."""
+    if dig(run.scenario, "workload.arrivals.process") == "closed-loop":
+        return "closed-loop"
+    arrival = run.requests["arrival_s"]
+    at_once = not len(arrival) or float(np.ptp(arrival)) <= 0.05 * makespan_s
+    return "all-at-once" if at_once else "open"
+
+
+def waiting(iterations: Columns, limits: Limits) -> tuple[float, dict[str, float]]:
+    """The share of busy time with a queue, and the shares of that time in which each limit was reached."""
+    duration = iterations["duration_s"]
+    queued = iterations["waiting"] > 0
+    total, queued_s = float(np.sum(duration)), float(np.sum(duration[queued]))
+    if not queued_s:
+        return 0.0, dict.fromkeys(reached(iterations, limits), 0.0)
+    shares = {
+        name: float(np.sum(duration[queued & at])) / queued_s
+        for name, at in reached(iterations, limits).items()
+    }
+    return queued_s / total, shares
+
+
+def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
+    """For each limit, in which iterations one more (mean) prompt would not have fitted."""
+    tokens = iterations["decode_seqs"] + iterations["prefill_tokens"]
+    blocks = np.ceil((limits.mean_prompt_tokens + 1) / limits.block_tokens)
+    chunk = 1.0 if limits.chunked else max(limits.mean_prompt_tokens, 1.0)
+    seqs = np.maximum(iterations["running"], iterations["decode_seqs"] + iterations["prefill_seqs"])
+    return {
+        "kv": iterations["kv_blocks_used"] + blocks
+        > (limits.num_gpu_blocks or np.inf) * (1 - limits.watermark),
+        "slots": seqs >= (limits.max_num_seqs or np.inf),
+        "tokens": tokens + chunk > (limits.max_num_batched_tokens or np.inf),
+    }
+
+
+def service_time_s(requests: Columns) -> float:
+    service = requests["e2e_s"] - requests["queue_s"]
+    service = service[np.isfinite(service)]
+    return float(np.quantile(service, 0.99)) if len(service) else 0.0
+
+
+def weight_share(run: RunTables) -> float | None:
+    """Weights over weights plus KV, in the bytes that the iterations with a decode in them read."""
+    weights = figure_of(run.manifest, "model.weight_bytes")
+    per_token = figure_of(run.manifest, "model.kv_bytes_per_token")
+    decoding = run.iterations["decode_seqs"] > 0
+    if weights is None or per_token is None or not decoding.any():
+        return None
+    kv = per_token * float(np.sum(run.iterations["decode_ctx_tokens"][decoding]))
+    return weights * int(np.sum(decoding)) / (weights * int(np.sum(decoding)) + kv)
+
+
+def fixed_share(iterations: Columns) -> float | None:
+    """The intercept of duration against batch over decode-only iterations, as a share of the line's end.
+
+    None when the run holds too few batch sizes to draw a line: fewer than three, or less than a factor 2
+    apart.
+    """
+    pure = (iterations["decode_seqs"] > 0) & (iterations["prefill_tokens"] == 0)
+    seqs, duration = iterations["decode_seqs"][pure], iterations["duration_s"][pure]
+    sizes = np.unique(seqs)
+    if len(sizes) < 3 or sizes[-1] < 2 * sizes[0]:
+        return None
+    slope, fixed = np.polyfit(seqs, duration, 1)
+    longest = fixed + slope * sizes[-1]
+    return float(np.clip(fixed / longest, 0.0, 1.0)) if longest > 0 else None
+
+
+def mixed_token_time(iterations: Columns) -> float:
+    """Of the time decoding sequences spent per token, the share in iterations that also prefill."""
+    time = iterations["decode_seqs"] * iterations["duration_s"]
+    total = float(np.sum(time))
+    return float(np.sum(time[iterations["prefill_tokens"] > 0])) / total if total else 0.0
+
+
+def stated_bounds(run: RunTables) -> dict[str, float]:
+    """The bounds of the scenario's SLO on what a request's row holds, in seconds."""
+    bounds = {key: figure_of(run.scenario, f"slo.{key}") for key in SLO_METRICS}
+    return {key: bound for key, bound in bounds.items() if bound is not None}
+
+
+def within(run: RunTables, key: str, bound_s: float) -> np.ndarray:
+    """Which arrived requests finished within one bound; one output token meets ``tpot_s`` by definition."""
+    value = run.requests[key]
+    good = value <= bound_s
+    if key == "tpot_s":
+        good |= np.isnan(value)
+    return good & run.requests["finished"]
+
+
+def missed_bounds(run: RunTables) -> dict[str, float]:
+    arrived = len(run.requests["finished"])
+    if not arrived:
+        return {}
+    return {key: 1.0 - float(np.mean(within(run, key, bound))) for key, bound in stated_bounds(run).items()}
+
+
+def _queue_of_ttft(run: RunTables) -> float | None:
+    ttft, queue = run.requests["ttft_s"], run.requests["queue_s"]
+    late = np.isfinite(ttft) & (ttft > (figure_of(run.scenario, "slo.ttft_s") or 0.0))
+    return float(np.sum(queue[late]) / np.sum(ttft[late])) if late.any() else None

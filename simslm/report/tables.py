@@ -1,0 +1,157 @@
+"""The four files of a run directory, read once and checked before anything is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simslm.errors import UsageError
+
+REQUEST_COLUMNS = (
+    "arrival_s",
+    "prompt_tokens",
+    "output_tokens",
+    "first_token_s",
+    "ttft_s",
+    "tpot_s",
+    "e2e_s",
+    "queue_s",
+    "status",
+)
+ITERATION_COLUMNS = (
+    "replica",
+    "start_s",
+    "duration_s",
+    "decode_seqs",
+    "decode_ctx_tokens",
+    "prefill_seqs",
+    "prefill_tokens",
+    "waiting",
+    "running",
+    "kv_blocks_used",
+    "power_w",
+    "host_s",
+)
+SUMMARY_KEYS = (
+    "name",
+    "requests",
+    "makespan_s",
+    "throughput",
+    "ttft_s",
+    "tpot_s",
+    "itl_s",
+    "e2e_s",
+    "queue_s",
+)
+MANIFEST_KEYS = ("scenario",)
+REMEDY = "run `simslm simulate` again with `-o` this directory"
+
+Columns = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class RunTables:
+    """What one run left behind.
+
+    Attributes:
+        requests: columns over arrived requests, each of shape ``(requests,)``; ``finished`` (bool) stands for
+            ``status``, unknown numbers are NaN.
+        iterations: columns over iterations, each of shape ``(iterations,)``, in any order.
+        summary: ``summary.json`` as written.
+        manifest: ``manifest.json`` as written.
+    """
+
+    requests: Columns
+    iterations: Columns
+    summary: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.summary["name"])
+
+    @property
+    def scenario(self) -> Mapping[str, Any]:
+        return self.manifest["scenario"]
+
+
+def read_run(directory: Path) -> RunTables:
+    """Read and check a run directory.
+
+    Raises:
+        UsageError: the directory or a file is missing, damaged, or lacks a column or key.
+    """
+    if not directory.is_dir():
+        raise UsageError(
+            "no such run directory", where=str(directory), remedy="give a directory with a run in it"
+        )
+    summary = _read_object(directory / "summary.json", SUMMARY_KEYS)
+    manifest = _read_object(directory / "manifest.json", MANIFEST_KEYS)
+    if not isinstance(manifest["scenario"], dict):
+        raise UsageError("`scenario` is not an object", where=str(directory / "manifest.json"), remedy=REMEDY)
+    requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS)
+    iterations = _read_columns(directory / "iterations.parquet", ITERATION_COLUMNS)
+    requests["finished"] = requests.pop("status") == "finished"
+    return RunTables(requests, iterations, summary, manifest)
+
+
+def dig(mapping: Any, path: str, default: Any = None) -> Any:
+    """The value at a dotted path of nested mappings, or ``default`` where there is none or it is null."""
+    for key in path.split("."):
+        if not isinstance(mapping, Mapping) or mapping.get(key) is None:
+            return default
+        mapping = mapping[key]
+    return mapping
+
+
+def figure_of(mapping: Any, path: str) -> float | None:
+    """The finite number at a dotted path, or None."""
+    value = dig(mapping, path)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        return None
+    return float(value)
+
+
+def _read_object(path: Path, required: Sequence[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError("the file is missing", where=str(path), remedy=REMEDY) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"not a readable JSON file ({error})", where=str(path), remedy=REMEDY) from None
+    if not isinstance(content, dict):
+        raise UsageError("expected a JSON object", where=str(path), remedy=REMEDY)
+    if missing := [key for key in required if key not in content]:
+        raise UsageError(f"missing keys: {', '.join(missing)}", where=str(path), remedy=REMEDY)
+    return content
+
+
+def _read_columns(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            if missing := [name for name in required if name not in file.schema_arrow.names]:
+                raise UsageError(f"missing columns: {', '.join(missing)}", where=str(path), remedy=REMEDY)
+            table = file.read(columns=list(required))
+    except FileNotFoundError:
+        raise UsageError("the file is missing", where=str(path), remedy=REMEDY) from None
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"not a readable Parquet file ({reason})", where=str(path), remedy=REMEDY) from None
+    return {name: _column(table.column(name)) for name in required}
+
+
+def _column(column: Any) -> np.ndarray:
+    """A column as an array: text as it is, numbers as floats with NaN for null."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
+        return column.cast(pa.string()).to_numpy()
+    return column.cast(pa.float64()).to_numpy()
