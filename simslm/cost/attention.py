@@ -22,6 +22,9 @@ _LIGHT = 1e-3
 _BASE_AT_LEAST = 0.1
 """A base is at least this fraction of the value at the smallest measured context."""
 
+_VISIBLE = 0.02
+"""Attention shows in a measurement when it is at least this share of some iteration."""
+
 _GROWTH = 2.0
 _FARTHEST_CONTEXT = 2.0**22
 
@@ -70,15 +73,16 @@ def split(
     pair = _seconds_per_pair(nodes, curves, attention, unit)
     base = np.array([_base(c, node * each) for c, node, each in zip(curves, nodes, pair, strict=True)])
     base = isotonic_regression(base, weights=points).x
+    least = _least_ratio(nodes, curves, base, attention, unit)
     axis = np.unique(np.concatenate([curve.contexts for curve in curves]))
     table = np.empty((len(nodes), len(axis)))
     weights = np.empty_like(table)
     for i, (node, curve) in enumerate(zip(nodes, curves, strict=True)):
-        table[i] = _resample(node, curve, base[i], axis, attention, unit)
+        table[i] = _resample(node, curve, base[i], axis, attention, least)
         weights[i] = np.where(np.isin(axis, curve.contexts), 1.0, _LIGHT)
     table = monotone(table, weights)
     base = _refit_base(base, curves, table, axis, points)
-    return Split(nodes, base, points, _extended(nodes, axis, table, attention, unit))
+    return Split(nodes, base, points, _extended(nodes, axis, table, attention, least))
 
 
 def _curve(contexts: np.ndarray, values: np.ndarray) -> _Curve:
@@ -112,27 +116,39 @@ def _base(curve: _Curve, slope: float) -> float:
     return max(value - slope * first, _BASE_AT_LEAST * value)
 
 
+def _least_ratio(
+    nodes: np.ndarray, curves: list[_Curve], base: np.ndarray, attention: Attention, unit: float
+) -> float:
+    """The ratio of measured to roofline attention where it shows most; at most the roofline's own."""
+    last = np.array([curve.contexts[-1] for curve in curves])
+    values = np.array([curve.values[-1] for curve in curves])
+    excess = values - base
+    if (excess / values).max() < _VISIBLE:
+        return unit
+    return min(unit, float((excess / attention(nodes, last)).max()))
+
+
 def _resample(
-    node: float, curve: _Curve, base: float, axis: np.ndarray, attention: Attention, unit: float
+    node: float, curve: _Curve, base: float, axis: np.ndarray, attention: Attention, least: float
 ) -> np.ndarray:
     """The excess of one size at every context of the axis; the roofline carries it beyond its own."""
     excess = np.maximum(curve.values - base, 0.0)
     inside = np.interp(axis, np.append(0.0, curve.contexts), np.append(0.0, excess))
-    return inside + _carried(node, curve.contexts[-1], excess[-1], axis, attention, unit)
+    return inside + _carried(node, curve.contexts[-1], excess[-1], axis, attention, least)
 
 
 def _carried(
-    node: float, last: float, excess: float, axis: np.ndarray, attention: Attention, unit: float
+    node: float, last: float, excess: float, axis: np.ndarray, attention: Attention, least: float
 ) -> np.ndarray:
-    """What the excess gains beyond the last measured context: the roofline's gain, scaled by the ratio there.
+    """What the excess gains beyond the last measured context: the roofline's gain, times the ratio there.
 
-    The ratio of measured to roofline attention is at least 1, so that attention too small to be seen at short
-    contexts still costs what the device must spend at long ones.
+    The ratio of measured to roofline attention is at least ``least``, so that attention hidden at short
+    contexts (behind host time, or in noise) still costs what the device must spend at long ones.
     """
     size = np.full(len(axis), node)
     edge = attention(size, np.full(len(axis), last))
     gain = attention(size, np.maximum(axis, last)) - edge
-    return np.maximum(excess / edge, unit) * gain
+    return np.maximum(excess / edge, least) * gain
 
 
 def _refit_base(
@@ -148,7 +164,7 @@ def _refit_base(
 
 
 def _extended(
-    nodes: np.ndarray, axis: np.ndarray, table: np.ndarray, attention: Attention, unit: float
+    nodes: np.ndarray, axis: np.ndarray, table: np.ndarray, attention: Attention, least: float
 ) -> Grid:
     """The excess with its zero edges, and with nodes beyond the measured ones that follow the roofline."""
     beyond = [axis[-1] * _GROWTH]
@@ -156,7 +172,7 @@ def _extended(
         beyond.append(beyond[-1] * _GROWTH)
     more = np.array(beyond)
     edges = zip(nodes, table[:, -1], strict=True)
-    tail = np.array([v + _carried(x, axis[-1], v, more, attention, unit) for x, v in edges])
+    tail = np.array([v + _carried(x, axis[-1], v, more, attention, least) for x, v in edges])
     measured = np.hstack([np.zeros((len(nodes), 1)), table, tail])
     rows = np.vstack([np.zeros(measured.shape[1]), measured, _GROWTH * measured[-1]])
     xs = np.concatenate([[0.0], nodes, [_GROWTH * nodes[-1]]])

@@ -28,6 +28,8 @@ def decode_columns(
 ) -> None:
     """Overwrite, in place, the latency of the decode-only rows by their batch size's line."""
     only = np.flatnonzero(np.asarray(shapes.prefill_tokens) == 0)
+    if len(only) == 0:
+        return
     seqs = np.asarray(shapes.decode_seqs)[only]
     contexts = np.asarray(shapes.decode_ctx_tokens)[only]
     order = np.argsort(seqs, kind="stable")
