@@ -167,7 +167,9 @@ def _manifest(
         "scenario": scenario.model_dump(mode="json"),
         "seed": scenario.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "traces": [cost.provenance] if cost.source != "roofline" else [],
+        "traces": [{"path": cost.provenance["trace"]} | cost.provenance]
+        if "trace" in cost.provenance
+        else [],
         "cost": {"source": cost.source, "engine": cost.engine, "note": cost.power_note},
         "model": {
             "name": architecture.name,
@@ -176,7 +178,11 @@ def _manifest(
             "kv_bytes_per_token": architecture.kv_bytes_per_token(scenario.dtype),
         },
         "device": {"name": prepared.device.name, "memory_bytes": prepared.device.memory_bytes},
-        "workload": {"source": prepared.requests.source, "dropped": dict(prepared.requests.dropped)},
+        "workload": {
+            "source": prepared.requests.source,
+            "dropped": dict(prepared.requests.dropped),
+            "notes": list(prepared.requests.notes),
+        },
         "wall_time_s": wall_time_s,
         "events": events,
         "interrupted": interrupted,

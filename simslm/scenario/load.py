@@ -123,19 +123,22 @@ def _override(source: Source, dotted: str, value: Any) -> None:
     node: Any = source.tree
     for i, key in enumerate(keys[:-1]):
         inside = _index(node, key, dotted)
-        if isinstance(node, CommentedMap) and node.get(inside) is None:
+        if isinstance(node, dict) and node.get(inside) is None:
             node[inside] = CommentedMap()
         node = node[inside]
-        if not isinstance(node, CommentedMap | CommentedSeq):
+        if not isinstance(node, dict | list):
             raise ScenarioError(
                 f"{'.'.join(keys[: i + 1])} is a value, not a section", where=f"--set {dotted}"
             )
-    node[_index(node, keys[-1], dotted)] = value
+    last = _index(node, keys[-1], dotted)
+    if last == "policy" and node.get(last) not in (None, value):
+        node.clear()
+    node[last] = value
     source.overridden.add(keys)
 
 
 def _index(node: Any, key: str, dotted: str) -> Any:
-    if not isinstance(node, CommentedSeq):
+    if not isinstance(node, list):
         return key
     if not key.isdigit() or int(key) >= len(node):
         raise ScenarioError(f"{key!r} is no position in a list of {len(node)}", where=f"--set {dotted}")

@@ -11,16 +11,15 @@ from heapq import heappush
 from typing import cast
 
 import simpy
-from simpy.core import NORMAL, URGENT
-from simpy.events import Event
+from simpy.events import NORMAL, URGENT, Event, EventPriority
 
-__all__ = ["NORMAL", "URGENT", "Alarm", "Clock"]
+__all__ = ["URGENT", "Alarm", "Clock", "turn"]
 
 
 class Alarm(Event):
     """An event that happens at an absolute time; processes may wait for it like for any other event."""
 
-    def __init__(self, clock: Clock, time: float, priority: int) -> None:
+    def __init__(self, clock: Clock, time: float, priority: EventPriority) -> None:
         self.env = clock
         self.callbacks = []
         self._value = None
@@ -43,6 +42,11 @@ class Clock(simpy.Environment):
     each replica has a number of its own, so that ties are settled alike however long the jumps are.
     """
 
-    def alarm(self, time: float, priority: int = NORMAL) -> Alarm:
+    def alarm(self, time: float, priority: EventPriority = NORMAL) -> Alarm:
         """An event at ``time`` seconds, which must not lie in the past."""
         return Alarm(self, time, priority)
+
+
+def turn(index: int) -> EventPriority:
+    """The priority of replica ``index``: after whatever is urgent or normal, in order of the replicas."""
+    return EventPriority(NORMAL + 1 + index)

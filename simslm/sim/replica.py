@@ -21,7 +21,7 @@ from simslm.cost.model import CostModel
 from simslm.errors import SimslmError
 from simslm.policies.plan import BatchingPolicy, Plan
 from simslm.sim.blocks import BlockPool
-from simslm.sim.clock import NORMAL, Alarm, Clock
+from simslm.sim.clock import Alarm, Clock, turn
 from simslm.sim.log import FINISHED, ReplicaLog, RequestLog
 from simslm.sim.sequence import Sequence
 
@@ -93,7 +93,7 @@ class Replica:
         self._calendar: dict[int, list[Sequence]] = {}
         self._finishes: list[int] = []
         self._ends: list[float] = []
-        self._priority = NORMAL + 1 + index
+        self._priority = turn(index)
         self._queued = 0
         self._blocked = False
         self._alarm: Alarm | None = None

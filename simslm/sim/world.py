@@ -37,12 +37,15 @@ class Requests(Protocol):
 
 
 class ClosedLoop(Protocol):
-    """Clients that each send the next request when the last is answered, ``think_time_s`` later."""
+    """Clients that each send the next request when the last is answered, ``think_time_s`` later, while
+    there are requests and it is not yet ``until_s``."""
 
     @property
     def concurrency(self) -> int: ...
     @property
     def think_time_s(self) -> float: ...
+    @property
+    def until_s(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,11 @@ class _World:
         self.router = self.deployment.router()
         self.replicas = [self._replica(index) for index in range(self.deployment.replicas)]
         loop = self.requests.closed_loop
-        self.think_time_s = None if loop is None else loop.think_time_s
         if loop is None:
             self.clock.process(self._arrivals())
         else:
             for _ in range(min(loop.concurrency, count)):
-                self.clock.process(self._client())
+                self.clock.process(self._client(loop))
 
     def _replica(self, index: int) -> Replica:
         deployment = self.deployment
@@ -145,17 +147,18 @@ class _World:
                 yield clock.alarm(time, URGENT)
             self._send(request)
 
-    def _client(self) -> Generator[Event, None, None]:
+    def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
-        while self.sent < len(self.prompt_tokens):
+        until = float("inf") if loop.until_s is None else loop.until_s
+        while self.sent < len(self.prompt_tokens) and self.clock.now < until:
             request = self.sent
             self.sent += 1
             answered = Event(self.clock)
             self.answers[request] = answered
             if self._send(request):
                 yield answered
-            if self.think_time_s:
-                yield self.clock.alarm(self.clock.now + self.think_time_s, URGENT)
+            if loop.think_time_s:
+                yield self.clock.alarm(self.clock.now + loop.think_time_s, URGENT)
 
     def _send(self, request: int) -> bool:
         """Routes one request; False when it can never be served and was rejected."""

@@ -1,0 +1,39 @@
+# Everything runs in .venv, with the versions pinned in constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
+TORCH := torch==2.13.0
+
+.PHONY: demo test bench lint clean
+
+demo: .venv/core
+	$(BIN)/simslm check scenarios/quickstart.yaml
+	@echo
+	$(BIN)/simslm simulate scenarios/quickstart.yaml
+
+test: .venv/dev
+	$(BIN)/pytest -n 2
+
+bench: .venv/dev
+	$(BIN)/python tests/bench/speed.py
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "simslm needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+# torch is asked for by its exact version: a range would bring gigabytes of CUDA libraries where the CPU build does.
+.venv/dev: .venv/core
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[dev,profile]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info runs

@@ -1,0 +1,36 @@
+"""``simslm profile``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from simslm.cli import screen
+from simslm.errors import DeviceError
+
+
+def profile(
+    model: str, device: str, dtype: str, grid: str, output: Path | None, repeats: int, threads: int | None
+) -> None:
+    """Measures, and prints where the trace is."""
+    try:
+        from profiler.campaign import profile as measure
+    except ModuleNotFoundError as error:
+        raise DeviceError(
+            f"{error.name} is not installed", remedy="profiling needs torch: pip install 'simslm[profile]'"
+        ) from None
+    command = ["simslm", "profile", "--model", model, "--device", device, "--dtype", dtype, "--grid", grid]
+    command += ["--repeats", str(repeats)] + (["--threads", str(threads)] if threads else [])
+    with screen.progress("measuring") as update:
+        written = measure(
+            model,
+            device,
+            dtype,
+            grid,
+            output,
+            repeats=repeats,
+            threads=threads,
+            command=shlex.join(command),
+            progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
+        )
+    print(written)

@@ -1,0 +1,130 @@
+"""``simslm traces``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simslm.cli import screen
+from simslm.errors import TraceError
+from simslm.units import number, seconds
+
+if TYPE_CHECKING:
+    from simslm.cost.heldout import HeldoutPoint
+    from simslm.traces.files import Trace
+
+SEVERITY_FAILS = "error"
+
+
+def list_all(root: Path, as_json: bool) -> None:
+    """Prints every trace below a directory."""
+    from simslm.traces.files import list_traces
+
+    found = list_traces(root)
+    if as_json:
+        screen.show_json([asdict(trace) for trace in found])
+    elif not found:
+        screen.note(f"no traces below {root}; `simslm profile` measures one")
+    else:
+        rows = []
+        for trace in found:
+            origin = trace.provenance
+            said = (
+                trace.problem
+                or f"{origin.get('source')}, {origin.get('engine')}, {str(origin.get('date'))[:10]}"
+            )
+            rows.append((trace.path, trace.rows.get("iterations", 0), trace.rows.get("kernels", 0), said))
+        screen.show_table(("trace", "iterations", "kernels", "from"), rows, left=(0, 3))
+
+
+def show(path: Path, as_json: bool) -> None:
+    """Prints the provenance and the extent of one trace."""
+    from simslm.traces.files import read_trace
+
+    trace = read_trace(path)
+    if as_json:
+        screen.show_json(
+            {"provenance": trace.provenance, "content_hash": trace.content_hash, "extent": extent(trace)}
+        )
+        return
+    print(f"{path}")
+    print()
+    screen.show_facts([(name, _short(value)) for name, value in trace.provenance.items()])
+    screen.show_facts([("content_hash", trace.content_hash)])
+    print()
+    screen.show_facts(list(extent(trace).items()))
+
+
+def extent(trace: Trace) -> dict[str, Any]:
+    """What the tables of a trace cover, in words."""
+    tables = {"iterations": trace.iterations, "heldout": trace.heldout, "kernels": trace.kernels}
+    tables |= {"power": trace.power, "terms": trace.terms}
+    facts: dict[str, Any] = {
+        name: f"{table.num_rows:,} rows" for name, table in tables.items() if table is not None
+    }
+    if trace.iterations is None:
+        return facts
+    columns = {name: trace.iterations.column(name).to_numpy() for name in ("decode_seqs", "prefill_tokens")}
+    context = trace.iterations.column("decode_ctx_tokens").to_numpy()
+    decoding = columns["decode_seqs"] > 0
+    latency = trace.iterations.column("latency_s").to_numpy()
+    facts["batch"] = f"up to {columns['decode_seqs'].max():,} decoding sequences"
+    if decoding.any():
+        longest = (context[decoding] / columns["decode_seqs"][decoding]).max()
+        facts["context"] = f"up to {number(float(longest))} tokens per sequence"
+    facts["prefill"] = f"up to {columns['prefill_tokens'].max():,} tokens"
+    facts["latency"] = f"{seconds(float(latency.min()))} to {seconds(float(latency.max()))}"
+    return facts
+
+
+def check(path: Path, as_json: bool) -> None:
+    """Prints every finding about a trace; an error among them ends with exit code 3."""
+    from simslm.cost.heldout import heldout_findings
+    from simslm.traces.check import check_trace
+    from simslm.traces.files import read_trace
+
+    trace = read_trace(path)
+    points = heldout(trace)
+    findings = check_trace(trace) + heldout_findings(points)
+    if as_json:
+        screen.show_json({"findings": [asdict(finding) for finding in findings]})
+    elif not findings:
+        print(f"{path}: nothing to report")
+    else:
+        for finding in findings:
+            print(f"{finding.severity}: {finding.what} ({finding.where}); {finding.remedy}")
+    if any(finding.severity == SEVERITY_FAILS for finding in findings):
+        raise TraceError(
+            "this trace has errors and should not be used", where=str(path), remedy="measure it again"
+        )
+
+
+def heldout(trace: Trace) -> list[HeldoutPoint]:
+    """The held-out points of a trace of a catalogue model, against what is interpolated from the rest."""
+    from simslm.catalog.devices import device_names, load_device
+    from simslm.catalog.models import load_model, model_names
+    from simslm.cost.heldout import compare
+    from simslm.cost.interpolation import MeasuredCost
+
+    origin = trace.provenance
+    known = origin["model"] in model_names() and origin["device"] in device_names()
+    if trace.heldout is None or not known:
+        return []
+    model, device = load_model(origin["model"]), load_device(origin["device"])
+    return compare(MeasuredCost(trace, model, device, origin["dtype"]), trace.heldout)
+
+
+def convert(csv: Path, model: str, device: str, dtype: str, engine: str, output: Path) -> None:
+    """Writes a trace of iterations measured elsewhere, and prints where it is."""
+    from simslm.traces.convert import import_csv
+
+    date = datetime.now(UTC).date().isoformat()
+    trace = import_csv(csv, output, model=model, dtype=dtype, device=device, engine=engine, date=date)
+    print(trace.path)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else text[:97] + "..."

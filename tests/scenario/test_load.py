@@ -1,0 +1,134 @@
+"""Scenarios from YAML: what is accepted, and how faults are reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simslm.errors import ScenarioError
+from simslm.scenario.load import load_scenario
+
+GOOD = """\
+schema_version: 1
+name: small
+model: opt-1.3b
+device: h200
+cost: {roofline: {}}
+workload:
+  num_requests: 10
+  arrivals: {process: poisson, rate_rps: 8}
+  prompt_tokens: {dist: fixed, value: 100}
+  output_tokens: {dist: fixed, value: 10}
+deployment:
+  engine:
+    max_num_seqs: 8
+"""
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "scenario.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(path: Path, overrides=None) -> list[str]:
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(path, overrides)
+    return list(caught.value.problems)
+
+
+def test_a_good_scenario_has_vllms_defaults(tmp_path):
+    engine = load_scenario(write(tmp_path, GOOD)).deployment.engine
+    assert engine.max_num_seqs == 8
+    assert engine.block_size == 16
+    assert engine.gpu_memory_utilization == 0.9
+    assert engine.batching.policy == "chunked-prefill"
+
+
+def test_json_is_yaml_and_a_mapping_works_too(tmp_path):
+    scenario = load_scenario(write(tmp_path, GOOD))
+    as_json = tmp_path / "scenario.json"
+    as_json.write_text(json.dumps(scenario.model_dump(mode="json", exclude_none=True)))
+    assert load_scenario(as_json) == scenario
+    assert load_scenario(json.loads(as_json.read_text())).model_dump() == scenario.model_dump()
+
+
+def test_every_fault_is_reported_with_line_and_nearest_name(tmp_path):
+    text = GOOD.replace("max_num_seqs", "max_num_seq").replace("rate_rps: 8", "rate_rps: -8")
+    assert problems(write(tmp_path, text)) == [
+        "scenario.yaml:8: workload.arrivals.rate_rps: input should be greater than 0, got -8",
+        "scenario.yaml:13: deployment.engine.max_num_seq: unknown key (did you mean 'max_num_seqs'?)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("name: small", "name: ''", 2, "at least 1 character"),
+        ("max_num_seqs: 8", "max_num_seqs: eight", 13, "valid integer"),
+        ("max_num_seqs: 8", "max_num_seqs: 0", 13, "greater than or equal to 1"),
+        ("max_num_seqs: 8", "max_num_seqs: 4096", 12, "max_num_batched_tokens (2048) must be at least"),
+        ("max_num_seqs: 8", "gpu_memory_utilization: .nan", 13, "finite number"),
+        ("max_num_seqs: 8", "batching: {policy: chunked}", 13, "unknown policy 'chunked'"),
+        ("process: poisson", "process: poison", 8, "did you mean 'poisson'"),
+        ("process: poisson, ", "", 8, "names no"),
+        ("model: opt-1.3b", "model: 5", 3, "valid string"),
+        ("schema_version: 1", "schema_version: 2", 1, "should be 1"),
+        ("value: 100", "value: 1.5", 9, "integer"),
+        ("cost: {roofline: {}}", "cost: {}", 5, "either trace or roofline"),
+    ],
+)
+def test_one_fault_at_a_time(tmp_path, old, new, line, words):
+    found = problems(write(tmp_path, GOOD.replace(old, new)))
+    assert len(found) == 1
+    assert found[0].startswith(f"scenario.yaml:{line}: ")
+    assert words in found[0]
+
+
+def test_missing_sections_are_named(tmp_path):
+    assert problems(write(tmp_path, "model: opt-125m\ndevice: cpu\n")) == [
+        "scenario.yaml: cost: missing",
+        "scenario.yaml: workload: missing",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1, 2", "not valid YAML"),
+        ("a: 1\na: 2\n", "not valid YAML"),
+        ("- 1\n- 2\n", "a scenario is a mapping"),
+        ("", "a scenario is a mapping"),
+        ("a: !!python/object:os.system {}\n", "unknown key"),
+    ],
+)
+def test_what_is_no_scenario_at_all(tmp_path, text, words):
+    assert any(words in problem for problem in problems(write(tmp_path, text)))
+
+
+def test_bytes_that_are_no_text_and_missing_files(tmp_path):
+    path = tmp_path / "scenario.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    assert "cannot be read as text" in problems(path)[0]
+    assert "no such file" in problems(tmp_path / "nowhere.yaml")[0]
+
+
+def test_overrides_reach_every_key_and_are_named_in_errors(tmp_path):
+    path = write(tmp_path, GOOD)
+    scenario = load_scenario(
+        path,
+        ["deployment.engine.max_num_seqs=64", "slo.ttft_s=0.5", "workload.arrivals={process: all-at-once}"],
+    )
+    assert scenario.deployment.engine.max_num_seqs == 64
+    assert scenario.slo is not None
+    assert scenario.slo.ttft_s == 0.5
+    assert scenario.workload.arrivals.process == "all-at-once"
+    assert problems(path, ["deployment.engine.max_num_seqs=-1"])[0].startswith("--set: ")
+    assert "expected path=value" in problems(path, ["deployment"])[0]
+    assert "is a value, not a section" in problems(path, ["name.first=x"])[0]
+
+
+def test_relative_paths_start_at_the_scenarios_folder(tmp_path):
+    assert load_scenario(write(tmp_path, GOOD)).base_dir == tmp_path
