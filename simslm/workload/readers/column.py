@@ -28,12 +28,12 @@ def _read_parquet(path: Path, column: str) -> np.ndarray:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, columns=[column])
+        schema = parquet.read_schema(path)
+        if column not in schema.names or not pa.types.is_integer(schema.field(column).type):
+            raise ScenarioError(f"has no column {column!r} of whole numbers", where=str(path))
+        values = parquet.read_table(path, columns=[column]).column(column)
     except (OSError, pa.ArrowException) as error:
         raise ScenarioError(f"cannot be read as Parquet ({str(error)[:200]})", where=str(path)) from None
-    if column not in table.column_names or not pa.types.is_integer(table.schema.field(column).type):
-        raise ScenarioError(f"has no column {column!r} of whole numbers", where=str(path))
-    values = table.column(column)
     if values.null_count:
         raise ScenarioError(f"column {column!r} is empty in {values.null_count} rows", where=str(path))
     lengths = np.asarray(values.to_numpy(), dtype=np.int64)

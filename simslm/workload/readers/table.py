@@ -73,18 +73,22 @@ def blame(path: Path, fields: Mapping[str, Field], remedy: str, otherwise: str) 
     Raises:
         ScenarioError: always.
     """
-    rows = _csv_rows if _is_csv(path) else _json_rows
-    for line, row in rows(path):
-        where = f"{path}:{line}"
-        if isinstance(row, str):
-            raise ScenarioError(row, where=where, remedy=remedy)
-        for name, kind in fields.items():
-            if not kind.accepts(row.get(name)):
-                found = _shown(row.get(name))
-                raise ScenarioError(
-                    f"{name}: expected {kind.expected}, found {found}", where=where, remedy=remedy
-                )
-    raise ScenarioError(otherwise, where=str(path), remedy=remedy)
+    as_text, line = _is_csv(path), 0
+    for line, row in _csv_rows(path) if as_text else _json_rows(path):
+        fault = row if isinstance(row, str) else _fault(row, fields, as_text)
+        if fault:
+            raise ScenarioError(fault, where=f"{path}:{line}", remedy=remedy)
+    raise ScenarioError(otherwise if line else "the file has no rows", where=str(path), remedy=remedy)
+
+
+def _fault(row: Mapping[str, Any], fields: Mapping[str, Field], as_text: bool) -> str:
+    """What is wrong with a row, empty when nothing is; a number in quotes is one only where all is text."""
+    for name, kind in fields.items():
+        value = row.get(name)
+        quoted = isinstance(value, str) and kind.arrow != "string" and not as_text
+        if quoted or not kind.accepts(value):
+            return f"{name}: expected {kind.expected}, found {_shown(value)}"
+    return ""
 
 
 def _columns(table: Any, path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:

@@ -1,0 +1,224 @@
+"""Readers against the public slices and their oracle, and against damaged copies."""
+
+import json
+
+import numpy as np
+import pytest
+
+from simslm.errors import ScenarioError
+from simslm.workload.readers import READERS
+
+FORMATS = {
+    "azure2023_conv.csv": "azure-2023",
+    "azure2023_code.csv": "azure-2023",
+    "azure2024_code_rows5.csv": "azure-2024",
+    "azure2024_conv_rows5.csv": "azure-2024",
+    "burstgpt1.csv": "burstgpt",
+    "burstgpt3_w1.csv": "burstgpt",
+    "burstgpt3_w2.csv": "burstgpt",
+    "mooncake_conversation.jsonl": "mooncake",
+    "mooncake_synthetic.jsonl": "mooncake",
+    "mooncake_arxiv_toollike.jsonl": "mooncake",
+    "vidur_splitwise_conv.csv": "vidur",
+    "vidur_splitwise_code.csv": "vidur",
+    "llmservingsim_sharegpt.jsonl": "llmservingsim",
+    "llmservingsim_me2_01_mixed.jsonl": "llmservingsim",
+    "llmservingsim_example_trace.jsonl": "llmservingsim",
+}
+
+
+def seconds_on_the_file_s_clock(stamp):
+    """The oracle's first and last time stamps, by way of Python's own date arithmetic."""
+    from datetime import datetime
+
+    text = str(stamp)
+    if "-" not in text:
+        return float(text)
+    whole, _, rest = text.partition(".")
+    digits = rest.partition("+")[0].rstrip("Z")
+    return datetime.fromisoformat(whole).timestamp() + float(f"0.{digits}")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_public_slice_is_read_to_its_oracle(name, public_slice):
+    path = public_slice(name)
+    oracle = json.loads(public_slice("expected.json").read_text())[name]
+    recording = READERS[FORMATS[name]](path)
+    dropped = sum(recording.dropped.values())
+    assert dropped == oracle["zero_output"] == oracle["zero_prompt"]
+    assert len(recording.ticks) + dropped == oracle["rows"]
+    assert recording.prompt_tokens.sum() == oracle["sum_prompt_tokens"]
+    assert recording.output_tokens.sum() == oracle["sum_output_tokens"]
+    span = seconds_on_the_file_s_clock(oracle["last_timestamp"])
+    span -= seconds_on_the_file_s_clock(oracle["first_timestamp"])
+    scale = {"mooncake": 1e3, "llmservingsim": 1e9}.get(FORMATS[name], 1)
+    assert recording.arrival_s()[-1] == pytest.approx(span / scale, abs=2e-6)
+    assert recording.arrival_s()[0] == 0
+
+
+@pytest.mark.parametrize("part", ["conv", "code"])
+def test_azure_and_vidur_tell_the_same_requests(part, public_slice):
+    azure = READERS["azure-2023"](public_slice(f"azure2023_{part}.csv"))
+    vidur = READERS["vidur"](public_slice(f"vidur_splitwise_{part}.csv"))
+    assert np.array_equal(azure.prompt_tokens, vidur.prompt_tokens)
+    assert np.array_equal(azure.output_tokens, vidur.output_tokens)
+    assert azure.arrival_s() == pytest.approx(vidur.arrival_s(), abs=1e-9)
+
+
+HEADERS = {
+    "azure-2023": "TIMESTAMP,ContextTokens,GeneratedTokens",
+    "burstgpt": "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type",
+    "vidur": "arrived_at,num_prefill_tokens,num_decode_tokens",
+    "csv": "arrival_s,prompt_tokens,output_tokens",
+}
+
+
+def read_text(format_, text, tmp_path, name="trace"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return READERS[format_](path)
+
+
+def test_azure_times_are_exact_to_the_last_digit(tmp_path):
+    rows = [
+        "2023-11-16 23:59:59.9999999,1,1",
+        "2023-11-17 00:00:00,2,2",
+        "2023-11-17 00:00:00.0000001,3,3",
+        "2023-11-17T00:00:00.123456789,4,4",
+    ]
+    text = "\r\n".join([HEADERS["azure-2023"], *rows])
+    recording = read_text("azure-2023", text, tmp_path)
+    assert np.diff(recording.ticks).tolist() == [100, 100, 123456689]
+    assert recording.arrival_s().tolist() == [0.0, 1e-7, 2e-7, 0.123456889]
+
+
+@pytest.mark.parametrize("zone", ["+00:00", "Z", "+0000"])
+def test_azure_times_may_name_a_zone(zone, tmp_path):
+    text = f"{HEADERS['azure-2023']}\n2024-05-10 00:00:00{zone},5,6\n2024-05-10 00:00:00.5{zone},7,8\n"
+    assert read_text("azure-2024", text, tmp_path).arrival_s().tolist() == [0.0, 0.5]
+
+
+def test_azure_zones_may_differ(tmp_path):
+    text = f"{HEADERS['azure-2023']}\n2024-05-10 02:00:00+02:00,5,6\n2024-05-10 00:00:01Z,7,8\n"
+    assert read_text("azure-2024", text, tmp_path).arrival_s().tolist() == [0.0, 1.0]
+
+
+def test_azure_times_with_and_without_a_zone_are_refused(tmp_path):
+    text = f"{HEADERS['azure-2023']}\n2024-05-10 00:00:00Z,5,6\n2024-05-10 00:00:01,7,8\n"
+    with pytest.raises(ScenarioError, match="has a time zone in some rows and none in others"):
+        read_text("azure-2024", text, tmp_path)
+
+
+def test_rows_that_are_no_requests_are_counted(tmp_path):
+    rows = ["5,,,ChatGPT,10,0,10,x", "6,,,ChatGPT,0,0,0,x", "7,,,ChatGPT,0,4,4,x", "8.5,,,ChatGPT,9,4,13,x"]
+    recording = read_text("burstgpt", "\n".join([HEADERS["burstgpt"], *rows, ""]), tmp_path)
+    assert recording.dropped == {"failed (no response)": 2, "no prompt tokens": 1}
+    assert recording.ticks.tolist() == [8.5]
+
+
+def test_json_lines_may_hold_more_and_stand_in_any_order(tmp_path):
+    text = '\n{"output_length": 2, "hash_ids": [1, 2], "timestamp": 1500, "input_length": 7}\n\n'
+    text += '{"timestamp": 500, "input_length": 8, "output_length": 3, "extra": {"a": []}}'
+    recording = read_text("mooncake", text, tmp_path)
+    assert recording.arrival_s().tolist() == [1.0, 0.0]
+    assert recording.prompt_tokens.tolist() == [7, 8]
+    assert "prefix" in recording.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("format_", "row", "message"),
+    [
+        ("azure-2023", "2023-11-16 18:15:46.68,374", "expected 3 columns, found 2"),
+        ("azure-2023", "2023-11-16 18:15:46.68,374,4,5", "expected 3 columns, found 4"),
+        ("azure-2023", "2023-11-16 18:15:46.68,37x,4", "ContextTokens: expected a whole number.*found '37x'"),
+        ("azure-2023", "2023-11-16 18:15:46.68,,4", "ContextTokens: expected a whole number.*found ''"),
+        ("azure-2023", "2023-11-16 18:15:46.68,-3,4", "ContextTokens: expected a whole number.*found '-3'"),
+        ("azure-2023", "2023-11-16 18:15:46.68,99999999999999999999,4", "ContextTokens: expected"),
+        ("azure-2023", "2023-11-16 18:15:46.68,9007199254740993,4", "ContextTokens: expected"),
+        ("azure-2023", "2023-13-16 18:15:46.68,3,4", "TIMESTAMP: expected a date and time"),
+        ("azure-2023", "yesterday,3,4", "TIMESTAMP: expected a date and time.*found 'yesterday'"),
+        ("azure-2023", "2023-11-16 18:15:46.68,3\x00,4", "ContextTokens: expected"),
+        ("csv", "nan,3,4", "arrival_s: expected a number of seconds, found 'nan'"),
+        ("csv", "inf,3,4", "arrival_s: expected a number of seconds, found 'inf'"),
+        ("csv", "1.5,0,4", "prompt_tokens: expected a whole number of tokens, 1 or more, found '0'"),
+        ("csv", "1.5,3.5,4", "prompt_tokens: expected a whole number of tokens, 1 or more, found '3.5'"),
+        ("vidur", "1e999,3,4", "arrived_at: expected a number of seconds"),
+        ("burstgpt", "5,,,ChatGPT,a,1,1,x", "Request tokens: expected a whole number"),
+    ],
+)
+def test_a_malformed_row_is_named_by_file_and_line(format_, row, message, tmp_path):
+    good = {"azure-2023": "2023-11-16 18:15:45,3,4", "burstgpt": "4,,,ChatGPT,1,1,2,x"}.get(format_, "1,3,4")
+    text = "\n".join([HEADERS[format_], good, row, good])
+    with pytest.raises(ScenarioError, match=message) as caught:
+        read_text(format_, text, tmp_path)
+    assert caught.value.where == f"{tmp_path / 'trace'}:3"
+    assert caught.value.remedy
+    assert "\n" not in str(caught.value)
+
+
+GOOD_LINE = '{"timestamp": 1, "input_length": 2, "output_length": 3}'
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"timestamp": 1, "input_length": 2', "not valid JSON"),
+        ("[1, 2]", "expected one JSON object per line"),
+        ('{"timestamp": 1, "input_length": 2}', "output_length: expected a whole number.*found nothing"),
+        ('{"timestamp": 1, "input_length": "2", "output_length": 3}', "input_length: expected"),
+        ('{"timestamp": 1.5, "input_length": 2, "output_length": 3}', "timestamp: expected a whole number"),
+        ('{"timestamp": 1, "input_length": -2, "output_length": 3}', "input_length: expected"),
+        ('{"timestamp": 1, "input_length": true, "output_length": 3}', "input_length: expected"),
+        ('{"timestamp": 1, "input_length": 1e400, "output_length": 3}', "input_length: expected"),
+    ],
+)
+def test_a_malformed_line_is_named_by_file_and_line(line, message, tmp_path):
+    with pytest.raises(ScenarioError, match=message) as caught:
+        read_text("mooncake", f"{GOOD_LINE}\n{line}\n{GOOD_LINE}\n", tmp_path)
+    assert caught.value.where == f"{tmp_path / 'trace'}:2"
+
+
+@pytest.mark.parametrize("format_", READERS)
+def test_an_empty_file_is_one_clear_error(format_, tmp_path):
+    with pytest.raises(ScenarioError, match="the file is empty"):
+        read_text(format_, "", tmp_path)
+
+
+@pytest.mark.parametrize("format_", READERS)
+def test_a_missing_file_or_a_folder_is_one_clear_error(format_, tmp_path):
+    with pytest.raises(ScenarioError, match="no such file"):
+        READERS[format_](tmp_path / "nothing")
+    with pytest.raises(ScenarioError, match="is a folder"):
+        READERS[format_](tmp_path)
+
+
+@pytest.mark.parametrize("format_", HEADERS)
+def test_another_header_says_which_columns_are_missing(format_, tmp_path):
+    with pytest.raises(ScenarioError, match="the header has no column") as caught:
+        read_text(format_, "a,b\n1,2\n", tmp_path)
+    assert caught.value.where.endswith("trace:1")
+
+
+def test_lengths_without_arrivals_point_to_the_empirical_distribution(public_slice):
+    with pytest.raises(ScenarioError, match="dist: empirical"):
+        READERS["vidur"](public_slice("vidur_arxiv_summarization.csv"))
+
+
+def outcome(reader, path):
+    """How many requests a file gives, or the file its one clear error names."""
+    try:
+        return len(reader(path).ticks)
+    except ScenarioError as error:
+        return error.where.partition(":")[0]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"\x00" * 40, b'"', b"\n,,,,\n", b"\r\r\n\r1"])
+@pytest.mark.parametrize("name", ["azure2023_code.csv", "burstgpt1.csv", "mooncake_synthetic.jsonl"])
+def test_a_fuzzed_slice_never_ends_in_a_traceback(name, damage, tmp_path, public_slice):
+    content = public_slice(name).read_bytes()
+    reader = READERS[FORMATS[name]]
+    for cut in (3, len(content) // 3, len(content) // 2, len(content) - 5):
+        path = tmp_path / "fuzzed"
+        path.write_bytes(content[:cut] + damage + content[cut:])
+        most = content.count(b"\n") + damage.count(b"\n") + 1
+        assert outcome(reader, path) in range(most + 1) or outcome(reader, path) == str(path)
