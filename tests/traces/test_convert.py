@@ -1,0 +1,70 @@
+"""Importing a CSV as a trace."""
+
+from __future__ import annotations
+
+import pytest
+
+from simslm.errors import TraceError
+from simslm.traces.convert import import_csv
+from simslm.traces.files import read_trace
+
+NAMES = {"model": "opt-125m", "dtype": "fp32", "device": "cpu", "engine": "mine 2"}
+
+
+def test_the_least_a_csv_can_say(tmp_path):
+    csv = tmp_path / "steps.csv"
+    csv.write_text(
+        "decode_seqs,decode_ctx_tokens,prefill_tokens,latency_s\n1,16,0,0.02\n1,16,0,0.03\n0,0,64,0.1\n"
+    )
+    import_csv(csv, tmp_path / "trace", **NAMES, date="2025-01-01", more={"driver": "570"})
+    trace = read_trace(tmp_path / "trace")
+    assert trace.source == "imported"
+    assert trace.provenance["imported_from"] == "steps.csv"
+    assert trace.provenance["driver"] == "570"
+    rows = trace.iterations.to_pylist()
+    assert [row["repeat"] for row in rows] == [0, 1, 0]
+    assert [row["prefill_seqs"] for row in rows] == [0, 0, 1]
+    assert {row["replicas"] for row in rows} == {1}
+    assert {row["host_s"] for row in rows} == {row["energy_j"] for row in rows} == {None}
+
+
+def test_every_column_is_taken_as_it_is(tmp_path, trace):
+    csv = tmp_path / "steps.csv"
+    trace.iterations.to_pandas().to_csv(csv, index=False)
+    again = import_csv(csv, tmp_path / "again", **NAMES)
+    assert again.iterations.equals(trace.iterations)
+
+
+def test_text_columns(tmp_path):
+    csv = tmp_path / "steps.csv"
+    csv.write_text("prefill_tokens,latency_s,sharing,replicas\n16,0.5,mps,2\n16,0.5,,1\n")
+    rows = import_csv(csv, tmp_path / "t", **NAMES).iterations.to_pylist()
+    assert [row["sharing"] for row in rows] == ["mps", None]
+    assert [row["repeat"] for row in rows] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("decode_seqs,latency_ms\n1,2\n", "unknown column 'latency_ms' (did you mean 'latency_s'?)"),
+        ("decode_seqs,decode_ctx_tokens\n1,2\n", "lacks column latency_s"),
+        ("latency_s\n1\n", "lacks both decode_seqs and prefill_tokens"),
+        ("decode_seqs,latency_s\n1,2\n1\n", "cannot be read as CSV"),
+        ("decode_seqs,latency_s\n1,-2\n", "'latency_s' holds -2"),
+        ("decode_seqs,latency_s\n1,fast\n", "'latency_s' is not double"),
+        ("decode_seqs,latency_s\n", "holds no rows"),
+        ("", "cannot be read as CSV"),
+    ],
+)
+def test_wrong_files(tmp_path, text, fragment):
+    csv = tmp_path / "steps.csv"
+    csv.write_text(text)
+    with pytest.raises(TraceError) as caught:
+        import_csv(csv, tmp_path / "trace", **NAMES)
+    assert fragment in str(caught.value)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(TraceError, match="no such file"):
+        import_csv(tmp_path / "steps.csv", tmp_path / "trace", **NAMES)
