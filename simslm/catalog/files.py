@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +40,32 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         ScenarioError: when the file cannot be read, is not YAML, or holds something else than a mapping.
     """
-    from ruamel.yaml import YAML, YAMLError
-
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ScenarioError(f"cannot be read ({reason})", where=str(path), remedy="check the path") from None
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise ScenarioError(
-            f"not valid YAML or JSON: {problem}", where=f"{path}{line}", remedy="correct the file"
-        ) from None
+    content = _parse_json(text, path) if path.suffix == ".json" else _parse_yaml(text, path)
     if not isinstance(content, dict):
         raise ScenarioError("expected a mapping of names to values at the top level", where=str(path))
     return content
+
+
+def _parse_json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"{path}:{error.lineno}"
+        raise ScenarioError(f"not valid JSON: {error.msg}", where=where, remedy="correct the file") from None
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    from ruamel.yaml import YAML, YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        message = f"not valid YAML: {problem or 'cannot be parsed'}"
+        raise ScenarioError(message, where=where, remedy="correct the file") from None

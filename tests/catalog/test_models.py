@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from simslm.catalog.files import read_entry
+from simslm.catalog.files import read_entry, read_mapping
 from simslm.catalog.models import architecture_from_mapping, load_model, model_names
 from simslm.errors import ScenarioError, UsageError
 
@@ -148,3 +148,17 @@ def test_a_missing_configuration_is_one_clear_error(tmp_path):
 def test_a_wrong_inline_architecture_is_one_clear_error(mapping, message):
     with pytest.raises(ScenarioError, match=message):
         architecture_from_mapping(mapping)
+
+
+def test_a_configuration_may_be_indented_with_tabs(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(MISTRAL, indent="\t"))
+    assert load_model(path).norm_eps == 1e-5
+
+
+def test_a_damaged_data_file_names_its_line(tmp_path):
+    path = tmp_path / "entry.yaml"
+    path.write_text("a: 1\nb: c: 2\n")
+    with pytest.raises(ScenarioError, match="not valid YAML") as caught:
+        read_mapping(path)
+    assert caught.value.where == f"{path}:2"
