@@ -164,7 +164,8 @@ def _peaks(steps: Steps, edges: np.ndarray) -> np.ndarray:
     stop = np.searchsorted(steps.times, edges[1:], side="left")
     peaks = np.zeros(len(edges) - 1)
     some = stop > first
-    peaks[some] = np.maximum.reduceat(steps.values, first[some]) if some.any() else 0.0
+    if some.any():
+        peaks[some] = np.maximum.reduceat(steps.values[: stop[-1]], first[some])
     return peaks
 
 

@@ -1,0 +1,139 @@
+"""Each regime is told apart, with the knob that moves it; what is undecided is said to be."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from simslm.report.bound import Bound, bound, waiting_gate
+from simslm.report.facts import Facts, facts
+from simslm.report.tables import read_run
+
+REGIMES = {
+    "arrivals": {},
+    "slots": {"rate_rps": 40, "max_num_seqs": 16, "num_requests": 600},
+    "kv": {"rate_rps": 40, "num_gpu_blocks": 400, "num_requests": 600},
+    "tokens": {"rate_rps": 40, "mean_prompt": 1500, "mean_output": 8, "num_requests": 500},
+    "concurrency": {"process": "closed-loop", "rate_rps": 4},
+    "iterations": {"process": "all-at-once", "rate_rps": 0, "host_s": 0.02, "num_requests": 60},
+}
+
+
+@pytest.fixture(scope="module")
+def found(make_run: Callable[..., Path]) -> dict[str, Facts]:
+    return {name: facts(read_run(make_run(name=name, **changes))) for name, changes in REGIMES.items()}
+
+
+def explain(of: Facts) -> tuple[Bound, str]:
+    answer = bound(of)
+    return answer, " ".join([*answer.sentences, *answer.knobs])
+
+
+@pytest.mark.parametrize("regime", list(REGIMES))
+def test_each_regime_is_recognised(found: dict[str, Facts], regime: str):
+    answer, text = explain(found[regime])
+    assert answer.kind == regime
+    assert answer.knobs
+    assert "None" not in text
+    assert "nan" not in text
+    assert len(answer.evidence) >= 4
+
+
+@pytest.mark.parametrize(
+    ("regime", "phase", "knob"),
+    [
+        ("arrivals", "decode", "raise the arrival rate"),
+        ("slots", "decode", "Raise `max_num_seqs` above 16: KV blocks peaked at"),
+        ("kv", "decode", "`gpu_memory_utilization`"),
+        ("tokens", "prefill", "`max_num_batched_tokens` above 2,048"),
+        ("concurrency", "decode", "`workload.arrivals.concurrency`"),
+        ("iterations", "host", "Host time leads"),
+    ],
+)
+def test_the_leading_phase_and_the_knob_follow(found: dict[str, Facts], regime: str, phase: str, knob: str):
+    answer, _ = explain(found[regime])
+    assert answer.phase == phase
+    assert any(knob in text for text in answer.knobs)
+
+
+def test_requests_wait_when_overloaded_and_not_otherwise(found: dict[str, Facts]):
+    assert found["arrivals"].waited == 0
+    assert found["arrivals"].kept_up
+    assert found["slots"].waited > 0.9
+    assert not found["slots"].kept_up
+    assert found["slots"].full["slots"] > 0.95
+    assert found["slots"].queue_of_ttft is not None
+    assert found["slots"].queue_of_ttft > 0.9
+
+
+def test_a_policy_that_holds_requests_back_is_named(found: dict[str, Facts]):
+    held = replace(found["slots"], full={"kv": 0.0, "slots": 0.1, "tokens": 0.0})
+    answer, text = explain(held)
+    assert answer.kind == "policy"
+    assert "batching.policy" in text
+
+
+def test_no_limit_reached_half_of_the_time_is_undecided(found: dict[str, Facts]):
+    mixed = replace(found["slots"], full={"kv": 0.4, "slots": 0.3, "tokens": 0.2})
+    answer, text = explain(mixed)
+    assert answer.kind == "undecided"
+    assert "KV blocks 40 %, the batch limit 30 %, the token budget 20 %" in text
+
+
+def test_the_limit_reached_longest_wins(found: dict[str, Facts]):
+    assert waiting_gate(replace(found["slots"], full={"kv": 0.6, "slots": 0.9, "tokens": 0.0})) == "slots"
+    assert waiting_gate(replace(found["slots"], full={"kv": 0.9, "slots": 0.9, "tokens": 0.0})) == "kv"
+    assert waiting_gate(replace(found["slots"], waited=0.05)) is None
+
+
+def test_bursts_of_a_run_that_kept_up_name_what_they_waited_for(found: dict[str, Facts]):
+    answer, text = explain(replace(found["slots"], kept_up=True, waited=0.3))
+    assert answer.kind == "arrivals"
+    assert "In bursts, 30 % of the busy time, requests waited for the batch limit" in text
+    assert "Raise `max_num_seqs`" in text
+
+
+def test_a_larger_batch_is_not_advised_where_it_cannot_pay(found: dict[str, Facts]):
+    assert "buys little" in explain(replace(found["slots"], fixed_share=0.1))[1]
+    assert "needs more of them first" in explain(replace(found["slots"], kv_peak=0.97))[1]
+
+
+def test_kv_advice_follows_how_the_blocks_were_set(found: dict[str, Facts]):
+    limits = found["kv"].limits
+    by_hand = replace(found["kv"], limits=replace(limits, blocks_set_by_hand=True), preemptions=12)
+    assert "Raise `num_gpu_blocks`" in explain(by_hand)[1]
+    assert "12 sequences were preempted" in explain(by_hand)[1]
+    shared = replace(found["kv"], limits=replace(limits, replicas_per_device=2))
+    assert "fewer `replicas_per_device`" in explain(shared)[1]
+
+
+def test_idle_replicas_beside_a_queue_point_at_the_router(found: dict[str, Facts]):
+    split = replace(found["slots"].split, idle_s=found["slots"].split.busy_s)
+    assert "router.policy" in explain(replace(found["slots"], replicas=2, split=split))[1]
+
+
+def test_decode_traffic_names_weights_or_kv(found: dict[str, Facts]):
+    assert "is weights" in explain(found["slots"])[1]
+    assert "80 % of its memory traffic is KV" in explain(replace(found["slots"], weight_share=0.2))[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"missed": {"ttft_s": 0.4}, "queue_of_ttft": 0.8}, "80 % of their TTFT was queueing"),
+        ({"missed": {"ttft_s": 0.4}, "queue_of_ttft": 0.1}, "90 % of their TTFT was prefill"),
+        ({"missed": {"tpot_s": 0.4}, "mixed_token_time": 0.7}, "smaller `max_num_batched_tokens`"),
+        ({"missed": {"tpot_s": 0.4}, "mixed_token_time": 0.1}, "smaller `max_num_seqs`"),
+        ({"missed": {"ttft_s": 0.1, "e2e_s": 0.4}}, "40 % of the arrived requests broke the E2E bound."),
+    ],
+)
+def test_a_missed_bound_is_explained(found: dict[str, Facts], changes: dict, words: str):
+    assert words in explain(replace(found["slots"], **changes))[1]
+
+
+def test_a_run_without_an_iteration_has_nothing_to_explain(found: dict[str, Facts]):
+    split = replace(found["slots"].split, host_s=0.0, prefill_s=0.0, decode_s=0.0)
+    answer = bound(replace(found["slots"], split=split))
+    assert answer.kind == "nothing"
+    assert not answer.knobs

@@ -1,0 +1,100 @@
+"""Figures are valid plotly figures, with titles and units on every axis and colours from the palette alone."""
+
+import itertools
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simslm.report.distribution import cdf
+from simslm.report.figures import PALETTE, Figure, cdf_figure, decades, rounded, timeline_figure
+from simslm.report.tables import read_run
+from simslm.report.timeline import timeline
+
+CSS = Path(__file__).parents[2] / "simslm" / "report" / "page.css"
+
+
+@pytest.fixture(scope="module")
+def drawn(make_run: Callable[..., Path]) -> dict[str, Figure]:
+    run = read_run(make_run(name="drawn", rate_rps=40, max_num_seqs=16, num_requests=200))
+    time = timeline(run)
+    assert time is not None
+    return {
+        "timeline": timeline_figure(time),
+        "ttft": cdf_figure(cdf("ttft_s", run.requests["ttft_s"], 0.5)),
+        "tpot": cdf_figure(cdf("tpot_s", run.requests["tpot_s"], 0.05)),
+        "tail": cdf_figure(cdf("e2e_s", np.random.default_rng(0).lognormal(0, 2, 5000), 3.0)),
+        "same": cdf_figure(cdf("e2e_s", np.full(5, 2.0))),
+        "zero": cdf_figure(cdf("ttft_s", np.zeros(3))),
+    }
+
+
+def coloured(value: Any) -> Any:
+    return json.loads(re.sub(r"@[a-z]+", "#123456", json.dumps(value, allow_nan=False)))
+
+
+@pytest.mark.parametrize("name", ["timeline", "ttft", "tpot", "tail", "same", "zero"])
+def test_figures_are_valid_plotly(drawn: dict[str, Figure], name: str):
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure(coloured(drawn[name]))
+    assert all(len(trace.x) == len(trace.y) > 0 for trace in figure.data)
+
+
+@pytest.mark.parametrize("name", ["timeline", "ttft", "tpot", "tail", "same", "zero"])
+def test_every_axis_has_a_title_and_every_colour_a_name(drawn: dict[str, Figure], name: str):
+    layout = drawn[name]["layout"]
+    axes = [axis for key, axis in layout.items() if re.fullmatch(r"[xy]axis\d*", key)]
+    assert len(axes) >= 2
+    assert all(axis["title"]["text"] for axis in axes)
+    assert set(re.findall(r"@[a-z]+", json.dumps(drawn[name]))) <= set(PALETTE)
+    assert not re.search(r"#[0-9a-f]{3,6}|rgb", json.dumps(drawn[name]))
+
+
+def test_the_style_sheet_defines_every_colour_in_light_and_dark():
+    light, _, dark = CSS.read_text(encoding="utf-8").partition("prefers-color-scheme: dark")
+    for name in PALETTE:
+        assert f"--{name[1:]}: #" in light
+        assert f"--{name[1:]}: #" in dark
+
+
+def test_the_bound_is_marked_or_said_to_be_off_the_scale(drawn: dict[str, Figure]):
+    assert drawn["ttft"]["layout"]["shapes"][0]["x0"] in (0.5, 500.0)
+    assert drawn["ttft"]["layout"]["annotations"][0]["text"].startswith("SLO 500 ms · ")
+    assert not drawn["tpot"]["layout"]["shapes"]
+    assert "off scale" in drawn["tpot"]["layout"]["annotations"][0]["text"]
+
+
+def test_a_long_tail_is_drawn_on_a_logarithmic_axis(drawn: dict[str, Figure]):
+    axis = drawn["tail"]["layout"]["xaxis"]
+    assert axis["type"] == "log"
+    assert len(axis["tickvals"]) == len(axis["ticktext"]) >= 3
+    assert drawn["ttft"]["layout"]["xaxis"]["type"] == "linear"
+
+
+def test_the_timeline_shows_each_panel_once_and_the_batch_limit(drawn: dict[str, Figure]):
+    layout = drawn["timeline"]["layout"]
+    titles = [layout[key]["title"]["text"] for key in layout if key.startswith("yaxis")]
+    assert titles == ["requests", "sequences", "% of blocks", "tokens/s", "W"]
+    assert [shape["y0"] for shape in layout["shapes"]] == [16.0]
+    domains = [layout[key]["domain"] for key in layout if key.startswith("yaxis")]
+    assert all(lower[1] < upper[0] for upper, lower in itertools.pairwise(domains))
+
+
+def test_unknown_power_has_no_panel(make_run: Callable[..., Path]):
+    time = timeline(read_run(make_run(name="unlit", power_note="no meter", num_requests=20)))
+    assert time is not None
+    assert "yaxis5" not in timeline_figure(time)["layout"]
+
+
+def test_decades():
+    assert decades(0.9, 120) == [1.0, 3.0, 10.0, 30.0, 100.0]
+    assert decades(0.009, 120) == [0.01, 0.1, 1.0, 10.0, 100.0]
+
+
+def test_rounded_numbers_are_json():
+    assert rounded([1.23456789, float("nan"), np.inf]) == [1.23457, None, None]
