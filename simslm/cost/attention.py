@@ -11,10 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from simslm.cost.grid import Grid
-from simslm.cost.isotonic import monotone, running_maximum
+from simslm.cost.isotonic import monotone, rising, running_maximum
 
 _LIGHT = 1e-3
 """Weight of a filled-in node beside a measured one."""
@@ -72,7 +71,7 @@ def split(
     points = np.array([len(curve.contexts) for curve in curves])
     pair = _seconds_per_pair(nodes, curves, attention, unit)
     base = np.array([_base(c, node * each) for c, node, each in zip(curves, nodes, pair, strict=True)])
-    base = isotonic_regression(base, weights=points).x
+    base = rising(base, points)
     least = _least_ratio(nodes, curves, base, attention, unit)
     axis = np.unique(np.concatenate([curve.contexts for curve in curves]))
     table = np.empty((len(nodes), len(axis)))
@@ -88,7 +87,7 @@ def split(
 def _curve(contexts: np.ndarray, values: np.ndarray) -> _Curve:
     axis, index, counts = np.unique(contexts, return_inverse=True, return_counts=True)
     means = np.bincount(index, weights=values) / counts
-    return _Curve(axis, isotonic_regression(means, weights=counts).x)
+    return _Curve(axis, rising(means, counts))
 
 
 def _seconds_per_pair(
@@ -160,7 +159,7 @@ def _refit_base(
         for curve, row in zip(curves, table, strict=True)
     ]
     floor = _BASE_AT_LEAST * base
-    return np.maximum(isotonic_regression(np.array(left), weights=points).x, floor)
+    return np.maximum(rising(np.array(left), points), floor)
 
 
 def _extended(

@@ -81,7 +81,7 @@ class MeasuredCost:
     def host_s(self, shape: IterationShape) -> float:
         """Host time of one iteration in seconds; contexts do not change it."""
         seqs, tokens = shape.decode_seqs, shape.prefill_tokens
-        return self._surface.base.at(seqs, tokens) - self._device.at(seqs, tokens)
+        return max(self._surface.base.at(seqs, tokens) - self._device.at(seqs, tokens), 0.0)
 
     def evaluate(self, shapes: IterationShape) -> Costs:
         """Costs of many iterations at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 _ROUNDS = 200
 _TOLERANCE = 1e-9
@@ -43,6 +42,13 @@ def running_maximum(values: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(np.maximum.accumulate(values, axis=0), axis=1)
 
 
+def rising(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted least-squares projection of a sequence onto those that rise (or stay); shape ``(n,)``."""
+    from scipy.optimize import isotonic_regression
+
+    return isotonic_regression(values, weights=weights).x
+
+
 def _project_rows(table: np.ndarray, weights: np.ndarray) -> np.ndarray:
     pairs = zip(table, weights, strict=True)
-    return np.array([isotonic_regression(row, weights=weight).x for row, weight in pairs])
+    return np.array([rising(row, weight) for row, weight in pairs])
