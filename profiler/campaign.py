@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device
 from profiler.grid import Shape, heldout_shapes, measured_shapes
-from profiler.journal import Journal
+from profiler.journal import Journal, Key
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.operators import (
     Operator,
@@ -45,11 +46,14 @@ REPEATS = {"quick": 5, "full": 8}
 """Passes over the grid, by grid."""
 
 _VISIT_S = 0.04
+_SHORT_S = 0.1
+_SHORT_VISITS = 3
 _MOST_CALLS = 5
 _LONG_CALL_S = 0.4
 _IDLE_S = 2.0
 _MEMORY_SHARE = 0.7
-_OPERATOR_PASSES = 5
+_OPERATOR_PASSES = 3
+_LONGEST_OPERATOR = 2048
 
 
 @dataclass
@@ -85,19 +89,21 @@ class Campaign:
 
     def run(self) -> bool:
         """Measure what the journal lacks; whether all of it is there at the end."""
-        visits = list(self._visits())
-        todo = [visit for visit in visits if visit[0] not in self.journal.entries]
-        if todo:
-            warm_up(lambda: time_iteration(self.engine, self.batch(self.shapes[0])).latency_s)
-        for done, (key, measure) in enumerate(todo):
-            if time.perf_counter() >= self.deadline:
-                return False
-            left = self._seconds_left([k for k, _ in todo[done:]])
-            self.progress(len(visits) - len(todo) + done, len(visits), key[1], left)
-            start = time.perf_counter()
-            self.journal.add(key, measure())
-            self._seconds[key[1]] = time.perf_counter() - start
-        self.progress(len(visits), len(visits), "done", 0.0)
+        warm_up(lambda: time_iteration(self.engine, self.batch(self.shapes[0])).latency_s)
+        done = 0
+        for number in range(self.repeats + 1):
+            labels = [key[1] for later in range(number, self.repeats + 1) for key, _ in self._visits(later)]
+            for visited, (key, measure) in enumerate(self._visits(number)):
+                if key in self.journal.entries:
+                    continue
+                if time.perf_counter() >= self.deadline:
+                    return False
+                self.progress(done + visited, done + len(labels), key[1], self._seconds_for(labels[visited:]))
+                start = time.perf_counter()
+                self.journal.add(key, measure())
+                self._seconds[key[1]] = time.perf_counter() - start
+            done += len(self._visits(number))
+        self.progress(done, done, "done", 0.0)
         return True
 
     def batch(self, shape: Shape) -> list[Chunk]:
@@ -113,18 +119,46 @@ class Campaign:
             free = free[pages:]
         return batch
 
-    def _visits(self) -> Iterator[tuple[tuple[str, str, int], Callable[[], list[dict[str, Any]]]]]:
-        """Key and measurement of every visit, pass by pass, each pass in its own order."""
-        kinds = [("iteration", s) for s in self.shapes] + [("heldout", s) for s in self.heldout]
-        for number in range(self.repeats):
-            order = np.random.default_rng((self.seed, number)).permutation(len(kinds))
-            for kind, shape in (kinds[i] for i in order):
-                yield (kind, shape.label(), number), lambda shape=shape: self._visit(shape)
-        for number in range(min(self.repeats, _OPERATOR_PASSES)):
-            yield ("kernel", "operators", number), self._visit_operators
-        if not self.meter.note:
-            for number in range(self.repeats):
-                yield ("power", "power states", number), self._visit_power
+    def _visits(self, number: int) -> list[tuple[Key, Callable[[], list[dict[str, Any]]]]]:
+        """Key and measurement of every visit of one pass, in its own random order; operators come last.
+
+        What a visit of the first pass shows to be short is visited more often in the passes after it.
+        """
+        if number == self.repeats:
+            return self._last_visits()
+        visits = [
+            ((kind, shape.label(), number * _SHORT_VISITS + i), partial(self._visit, shape))
+            for kind, shapes in self.areas()
+            for shape in shapes
+            for i in range(self._times(kind, shape, number))
+        ]
+        order = np.random.default_rng((self.seed, number)).permutation(len(visits))
+        return [visits[i] for i in order]
+
+    def _last_visits(self) -> list[tuple[Key, Callable[[], list[dict[str, Any]]]]]:
+        times = range(min(self.repeats, _OPERATOR_PASSES))
+        visits = [(("kernel", "operators", i), self._visit_operators) for i in times]
+        if self.meter.note:
+            return visits
+        return visits + [(("power", "power states", i), self._visit_power) for i in range(self.repeats)]
+
+    def areas(self) -> Iterator[tuple[str, list[Shape]]]:
+        """Kind of journal entry, and the shapes of that kind."""
+        yield "iteration", self.shapes
+        yield "heldout", self.heldout
+
+    def passes(self) -> int:
+        """Passes that visited every shape."""
+        keys = [(kind, shape.label()) for kind, shapes in self.areas() for shape in shapes]
+        done = range(self.repeats)
+        return min(sum((*key, i * _SHORT_VISITS) in self.journal.entries for i in done) for key in keys)
+
+    def _times(self, kind: str, shape: Shape, number: int) -> int:
+        """Visits of a shape in one pass."""
+        rows = self.journal.entries.get((kind, shape.label(), 0))
+        if number == 0 or not rows:
+            return 1
+        return _SHORT_VISITS if min(row["latency_s"] for row in rows) < _SHORT_S else 1
 
     def _visit(self, shape: Shape) -> list[dict[str, Any]]:
         """One warm-up call, then the timed ones, as rows of ``iterations.parquet``."""
@@ -164,7 +198,7 @@ class Campaign:
             if not shape.prefill_seqs:
                 yield attention_operator(self.engine, self.batch(shape), "attention_decode")
                 yield write_operator(self.engine, self.batch(shape))
-            elif not shape.decode_seqs:
+            elif not shape.decode_seqs and shape.prefill_new <= _LONGEST_OPERATOR:
                 yield attention_operator(self.engine, self.batch(shape), "attention_prefill")
 
     def _visit_power(self) -> list[dict[str, Any]]:
@@ -186,11 +220,11 @@ class Campaign:
         clock = self.meter.clock_mhz()
         return {"state": state, "power_w": power_w, "sm_clock_mhz": clock, "relative_speed": 1.0}
 
-    def _seconds_left(self, keys: Sequence[tuple[str, str, int]]) -> float:
-        """From earlier visits of the same shapes; the mean of all where there was none."""
+    def _seconds_for(self, labels: Sequence[str]) -> float:
+        """Seconds that visits will take, judging by earlier ones of the same shapes."""
         known = list(self._seconds.values())
         typical = sum(known) / len(known) if known else 0.0
-        return sum(self._seconds.get(label, typical) for _, label, _ in keys)
+        return sum(self._seconds.get(label, typical) for label in labels)
 
 
 def profile(
@@ -277,8 +311,7 @@ def profile(
 def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None:
     """The journal's rows as a trace; an unfinished first pass is not one."""
     journal = campaign.journal
-    keys = [(kind, s.label()) for kind, some in _areas(campaign) for s in some]
-    passes = min(sum((*key, i) in journal.entries for i in range(campaign.repeats)) for key in keys)
+    passes = campaign.passes()
     if not passes:
         raise InfeasibleError(
             "the time allowed ended within the first pass over the grid",
@@ -288,8 +321,9 @@ def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None
     provenance["repeats"] = passes
     provenance["warmup"] = 1
     provenance["method"] = (
-        f"{passes} passes in random order; per visit one warm-up call (none for calls over {_LONG_CALL_S} s "
-        f"after the first pass), then 1 to {_MOST_CALLS} timed calls, all kept"
+        f"{passes} passes in random order, shapes under {_SHORT_S} s visited {_SHORT_VISITS} times per pass after "
+        f"the first; per visit one warm-up call (none for calls over {_LONG_CALL_S} s after the first pass), "
+        f"then 1 to {_MOST_CALLS} timed calls; all kept"
     )
     provenance["heldout"] = [s._asdict() for s in campaign.heldout]
     write_trace(
@@ -300,11 +334,6 @@ def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None
         kernels=_columns(journal.rows("kernel"), ("op", "tokens", "seqs", "ctx_tokens")),
         power=_columns(journal.rows("power"), ("state",)),
     )
-
-
-def _areas(campaign: Campaign) -> Iterator[tuple[str, list[Shape]]]:
-    yield "iteration", campaign.shapes
-    yield "heldout", campaign.heldout
 
 
 def _columns(rows: list[dict[str, Any]], key: Sequence[str] = ()) -> dict[str, list[Any]] | None:

@@ -71,8 +71,8 @@ class Axes(NamedTuple):
         batches: decoding sequences.
         contexts: cached tokens of each decoding sequence.
         chunks: new prompt tokens of an iteration.
-        cached: cached tokens before a prompt's chunk.
-        prompts: numbers of prompts that a chunk is split into.
+        cached: cached tokens before a prompt's chunk, the first 0; the model's limit is added.
+        prompts: numbers of prompts that a chunk is split into, the first 1.
     """
 
     batches: tuple[int, ...]
@@ -89,7 +89,7 @@ _AXES = {
         (1, 2, 4, 8, 16, 32),
         _CONTEXTS,
         (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
-        (0, 512, 1024, 2048, 4096, 7168),
+        (0, 512, 1024, 4096),
         (1, 4, 16),
     ),
     ("cuda", "quick"): Axes(
@@ -99,11 +99,12 @@ _AXES = {
         (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
         _CONTEXTS[:7],
         (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
-        (0, 512, 1024, 2048, 4096),
+        (0, 512, 1024, 4096),
         (1, 4, 16, 64),
     ),
 }
 _LONGEST_MIXED_CHUNK = 2048
+_LONG_CHUNK = 1024
 
 _HELDOUT_DECODE = ((3, 0.14), (6, 0.33), (12, 0.1), (24, 0.42), (5, 0.72), (24, 0.03), (10, 0.6), (3, 0.9))
 _HELDOUT_PREFILL = (
@@ -171,12 +172,18 @@ def _decodes(axes: Axes, limit: int) -> Iterator[Shape]:
 
 
 def _prefills(axes: Axes, limit: int) -> Iterator[Shape]:
-    longest = max(limit, _LONGEST_MIXED_CHUNK)
-    for tokens, cached, prompts in product(axes.chunks, axes.cached, axes.prompts):
-        new = tokens // prompts
-        fits = tokens <= longest and new + cached <= limit
-        if fits and (prompts == 1 or (new >= _SHORTEST_PROMPT and cached == 0)):
-            yield Shape(0, 0, prompts, new, cached)
+    for chunk in axes.chunks:
+        if chunk <= limit:
+            yield from (Shape(0, 0, 1, chunk, cached) for cached in _cached(axes, chunk, limit))
+        for prompts in axes.prompts[1:] if chunk <= _LONGEST_MIXED_CHUNK else ():
+            if _SHORTEST_PROMPT <= chunk // prompts <= limit:
+                yield Shape(0, 0, prompts, chunk // prompts, 0)
+
+
+def _cached(axes: Axes, chunk: int, limit: int) -> list[int]:
+    """Cached context before a chunk, up to the model's limit; fewer values for chunks that take long."""
+    inner = axes.cached if chunk <= _LONG_CHUNK else (axes.cached[0], axes.cached[-1])
+    return _clipped(inner, limit - chunk)
 
 
 def _mixed(axes: Axes, limit: int) -> Iterator[Shape]:

@@ -184,7 +184,17 @@ def _norm(architecture: Architecture, weights: dict[str, Tensor], name: str) -> 
 
 
 def _rms_norm(weight: Tensor, eps: float) -> Norm:
-    return lambda x: functional.rms_norm(x, weight.shape, weight, eps)
+    """Root-mean-square normalisation (arXiv:1910.07467, eq. 4); torch has it fused for a GPU only."""
+    if weight.device.type != "cpu":
+        return lambda x: functional.rms_norm(x, weight.shape, weight, eps)
+    width = len(weight)
+
+    def normalise(x: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = norm.square_().div_(width).add_(eps).rsqrt_()
+        return (x * scale.to(x.dtype)).mul_(weight)
+
+    return normalise
 
 
 def _rotary_table(architecture: Architecture, like: Tensor) -> Tensor:

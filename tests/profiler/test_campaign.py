@@ -1,0 +1,224 @@
+"""Campaigns at tiny size: complete traces, nothing lost or measured twice when one is cut off."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from profiler import campaign as campaign_module
+from profiler.campaign import profile
+from profiler.grid import Shape, heldout_shapes, measured_shapes
+from profiler.journal import Journal
+from profiler.measure.meters import NoMeter, ReplayMeter
+from profiler.measure.timing import Timing, warm_up
+from profiler.provenance import cpu_model, match_device, shown_command
+from simslm.errors import InfeasibleError, UsageError
+from simslm.traces.files import read_trace
+
+SHAPE = ["decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens"]
+
+
+@pytest.fixture(autouse=True)
+def quick_clock(monkeypatch, llama):
+    """A model of two tiny layers, and neither warm-up nor long visits."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(campaign_module, "load_model", lambda name: llama)
+    monkeypatch.setattr(campaign_module, "warm_up", lambda call: call())
+    monkeypatch.setattr(campaign_module, "_VISIT_S", 0.0)
+    monkeypatch.setattr(campaign_module, "_IDLE_S", 0.0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def measure(tmp_path, **options):
+    options = {"repeats": 3, "threads": 1, "meter": NoMeter("no meter in this test")} | options
+    return profile("tiny", "cpu", "fp32", "quick", tmp_path / "trace", **options)
+
+
+def journal_of(tmp_path):
+    return tmp_path / "trace.journal.partial"
+
+
+def test_a_campaign_writes_a_whole_trace_and_leaves_no_journal(tmp_path, llama):
+    seen = []
+    path = measure(tmp_path, command="simslm profile", progress=lambda *args: seen.append(args))
+    trace = read_trace(path)
+    assert trace.heldout is not None
+    assert trace.kernels is not None
+    assert trace.power is None
+    rows = trace.iterations.to_pandas()
+    shapes = measured_shapes(llama, "cpu", "quick", 10**6, 16)
+    assert {tuple(row) for row in rows[SHAPE].to_numpy()} == {tuple(s.columns().values()) for s in shapes}
+    assert (rows.groupby(SHAPE).size() == 1 + 2 * 3).all()
+    assert (rows.host_s < rows.latency_s).all()
+    assert rows.energy_j.isna().all()
+    ops = {"qkv", "attention_out", "mlp", "norm", "head", "sampler", "kv_write"}
+    assert set(trace.kernels.to_pandas().op) == ops | {"attention_decode", "attention_prefill"}
+    assert not journal_of(tmp_path).exists()
+    assert seen[-1] == (seen[-1][1], seen[-1][1], "done", 0.0)
+    assert [done for done, *_ in seen] == list(range(len(seen)))
+    assert all(done < total for done, total, *_ in seen[:-1])
+
+
+def test_heldout_rows_are_apart_from_the_grid(tmp_path):
+    trace = read_trace(measure(tmp_path, repeats=1))
+    grid, heldout = trace.iterations.to_pandas(), trace.heldout.to_pandas()
+    assert not set(map(tuple, grid[SHAPE].to_numpy())) & set(map(tuple, heldout[SHAPE].to_numpy()))
+
+
+def test_provenance_tells_the_method_and_no_place(tmp_path):
+    provenance = read_trace(measure(tmp_path)).provenance
+    expected = {
+        "source": "measured",
+        "device": "cpu",
+        "dtype": "fp32",
+        "repeats": 3,
+        "warmup": 1,
+        "threads": 1,
+    }
+    assert expected.items() <= provenance.items()
+    assert provenance["power_note"] == "no meter in this test"
+    assert str(tmp_path) not in json.dumps(provenance)
+
+
+def test_a_readable_meter_gives_energy_and_power(tmp_path):
+    readings = itertools.count(0.0, 2.0)
+    trace = read_trace(measure(tmp_path, repeats=1, meter=ReplayMeter(readings, clock=1500.0)))
+    rows = trace.iterations.to_pandas()
+    assert (rows.energy_j == 2.0).all()
+    assert (rows.power_w > 0).all()
+    assert (rows.sm_clock_mhz == 1500.0).all()
+    assert trace.provenance["power_note"] == ""
+
+
+class Cut(BaseException):
+    """A process killed at some moment."""
+
+
+@pytest.mark.parametrize("after", [1, 17, 40, 75])
+def test_a_cut_off_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch, after):
+    visits = []
+    original = campaign_module.Campaign._visit
+
+    def visit(self, shape):
+        if len(visits) == after:
+            raise Cut
+        visits.append(shape)
+        return original(self, shape)
+
+    monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
+    with pytest.raises(Cut):
+        measure(tmp_path)
+    assert not (tmp_path / "trace").exists()
+    with journal_of(tmp_path).open("a") as sink:
+        sink.write('["iteration", "half a li')
+    first, after = len(visits), -1
+    trace = read_trace(measure(tmp_path))
+    total = trace.iterations.num_rows + trace.heldout.num_rows
+    assert len(visits) == total
+    assert first < total
+
+
+def test_time_allowed_ends_between_visits_and_whole_passes_count(tmp_path, monkeypatch):
+    ticks = itertools.count(0.0, 1.0)
+    with pytest.raises(InfeasibleError, match="first pass"):
+        measure(tmp_path, budget_s=1e-9)
+    assert journal_of(tmp_path).exists()
+    monkeypatch.setattr(campaign_module.time, "perf_counter", lambda: next(ticks))
+    path = measure(tmp_path, repeats=200, budget_s=600.0)
+    passes = read_trace(path).provenance["repeats"]
+    assert 1 <= passes < 200
+    assert journal_of(tmp_path).exists()
+
+
+def test_another_campaigns_journal_is_not_continued(tmp_path):
+    with pytest.raises(InfeasibleError):
+        measure(tmp_path, budget_s=1e-9)
+    with pytest.raises(UsageError, match="differs in seed"):
+        measure(tmp_path, seed=1)
+
+
+def test_unknown_grids_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="did you mean 'quick'"):
+        profile("tiny", "cpu", "fp32", "quik", tmp_path / "trace")
+
+
+@pytest.mark.parametrize(("kind", "grid"), list(itertools.product(("cpu", "cuda"), ("quick", "full"))))
+def test_grids_cover_every_area_up_to_the_models_limit(make_tiny, kind, grid):
+    model = make_tiny("opt", max_position_embeddings=2048)
+    shapes = measured_shapes(model, kind, grid, 10**9, 16)
+    assert len(shapes) == len(set(shapes))
+    assert max(s.decode_ctx for s in shapes) == 2047
+    assert all(s.prefill_ctx + s.prefill_new <= 2048 for s in shapes)
+    assert any(s.prefill_ctx for s in shapes)
+    assert any(s.prefill_seqs > 1 for s in shapes)
+    batches = {s.decode_seqs for s in shapes}
+    assert {s.decode_seqs for s in shapes if s.prefill_seqs} == batches
+    assert not set(shapes) & set(heldout_shapes(model, 10**9, 16))
+    small = measured_shapes(model, kind, grid, 100, 16)
+    assert small
+    assert all(s.blocks(16) <= 100 for s in small)
+
+
+def test_enough_heldout_shapes_in_every_area(make_tiny):
+    shapes = heldout_shapes(make_tiny("opt", max_position_embeddings=2048), 10**9, 16)
+    decode = [s for s in shapes if not s.prefill_seqs]
+    prefill = [s for s in shapes if not s.decode_seqs]
+    mixed = [s for s in shapes if s.prefill_seqs and s.decode_seqs]
+    assert min(len(decode), len(prefill), len(mixed)) >= 6
+    assert len(shapes) >= 20
+
+
+def test_a_shape_sums_tokens_over_its_sequences():
+    shape = Shape(3, 100, 2, 50, 7)
+    assert tuple(shape.columns().values()) == (3, 300, 2, 100, 14)
+    assert shape.blocks(16) == 3 * 7 + 2 * 4
+
+
+def test_a_journal_numbers_repeats_in_the_order_of_visits(tmp_path):
+    journal = Journal(tmp_path / "journal", {"model": "tiny"})
+    journal.add(("iteration", "a", 1), [{"latency_s": 3.0}])
+    journal.add(("iteration", "a", 0), [{"latency_s": 1.0}, {"latency_s": 2.0}])
+    journal.add(("iteration", "b", 0), [{"latency_s": 9.0}])
+    again = Journal(tmp_path / "journal", {"model": "tiny"})
+    found = [(row["latency_s"], row["repeat"]) for row in again.rows("iteration")]
+    assert found == [(1.0, 0), (2.0, 1), (3.0, 2), (9.0, 0)]
+
+
+def test_warm_up_lasts_until_durations_are_stationary():
+    falling = [2.0**-i for i in range(8)] + [0.001] * 100
+    times = iter(falling)
+    assert warm_up(lambda: next(times)) == 8 + 2 * 5 - 2
+    assert warm_up(lambda: 1.0, limit_s=0.0) == 0
+
+
+def test_host_time_is_part_of_the_latency():
+    assert Timing(latency_s=2.0, host_s=0.5)._asdict() == {"latency_s": 2.0, "host_s": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "entry"),
+    [
+        ("NVIDIA H200", 139.8, "h200"),
+        ("NVIDIA H100 80GB HBM3", 79.1, "h100-80gb"),
+        ("NVIDIA A100-SXM4-40GB", 39.5, "a100-40gb"),
+        ("NVIDIA A100-SXM4-80GB", 79.2, "a100-80gb"),
+        ("NVIDIA GeForce RTX 4090", 23.6, "rtx-4090"),
+        ("NVIDIA RTX A6000", 47.5, "rtx-a6000"),
+        ("NVIDIA L4", 22.2, "l4"),
+        ("NVIDIA L40S", 44.4, "l40s"),
+        ("NVIDIA Z9000", 10.0, "z9000"),
+    ],
+)
+def test_gpus_are_known_by_model_and_memory(name, gib, entry):
+    assert match_device(name, int(gib * 2**30)) == entry
+
+
+def test_the_processor_is_named_from_cpuinfo():
+    text = "processor\t: 0\nmodel name\t: Acme 9 Xyz\nflags\t\t: fpu avx2 avx512f avx512_bf16\n"
+    assert cpu_model(text) == "Acme 9 Xyz (avx2, avx512f, avx512_bf16)"
+
+
+def test_commands_are_shown_without_absolute_paths():
+    assert shown_command(["/opt/env/bin/simslm", "profile", "-o", "/data/x"]) == "simslm profile -o x"

@@ -1,0 +1,87 @@
+"""Meters: counters in joules whatever their own unit, and a reason where there is none."""
+
+import types
+
+import pytest
+
+from profiler.measure import meters
+from profiler.measure.meters import NoMeter, NvmlMeter, RaplMeter, ReplayMeter, open_meter
+from simslm.errors import DeviceError
+
+
+class NVMLError(Exception):
+    pass
+
+
+def fake_nvml(readings_mj, clock=1980):
+    """The few calls of ``pynvml`` that are used, with recorded readings."""
+    left = list(readings_mj)
+
+    def total(handle):
+        if not left:
+            raise NVMLError("Not Supported")
+        assert handle == "gpu 3"
+        return left.pop(0)
+
+    return types.SimpleNamespace(
+        NVMLError=NVMLError,
+        NVML_CLOCK_SM=1,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: f"gpu {index}",
+        nvmlDeviceGetTotalEnergyConsumption=total,
+        nvmlDeviceGetClockInfo=lambda handle, kind: clock if kind == 1 else 0,
+    )
+
+
+def rapl(tmp_path, readings):
+    for i, value in enumerate(readings):
+        zone = tmp_path / f"intel-rapl:{i}"
+        zone.mkdir(exist_ok=True)
+        (zone / "max_energy_range_uj").write_text("1000000\n")
+        (zone / "energy_uj").write_text(f"{value}\n")
+
+
+def test_nvml_counts_millijoules_and_reads_the_sm_clock():
+    meter = NvmlMeter(3, fake_nvml([0, 1500, 4000]))
+    assert meter.energy_j() == 1.5
+    assert meter.energy_j() == 4.0
+    assert meter.clock_mhz() == 1980.0
+    assert meter.note == ""
+
+
+def test_a_gpu_without_the_counter_says_so():
+    with pytest.raises(DeviceError, match=r"GPU 3 \(Not Supported"):
+        NvmlMeter(3, fake_nvml([]))
+
+
+def test_rapl_sums_packages_and_survives_wrapping(tmp_path):
+    rapl(tmp_path, [900_000, 100])
+    meter = RaplMeter(tmp_path)
+    rapl(tmp_path, [950_000, 100])
+    assert meter.energy_j() == pytest.approx(0.05)
+    rapl(tmp_path, [50_000, 600])
+    assert meter.energy_j() == pytest.approx(0.05 + 0.1 + 0.0005)
+
+
+def test_a_machine_without_rapl_says_so(tmp_path):
+    with pytest.raises(DeviceError, match="no RAPL counters"):
+        RaplMeter(tmp_path / "nothing")
+
+
+def test_the_reason_becomes_the_note(monkeypatch):
+    def refuse():
+        raise DeviceError("no counter today")
+
+    monkeypatch.setattr(meters, "RaplMeter", refuse)
+    meter = open_meter("cpu")
+    assert isinstance(meter, NoMeter)
+    assert meter.note == "no counter today"
+    assert meter.energy_j() is None
+    assert meter.clock_mhz() is None
+
+
+def test_a_replay_ends_with_its_recording():
+    meter = ReplayMeter([1.0, 2.5])
+    assert [meter.energy_j(), meter.energy_j()] == [1.0, 2.5]
+    with pytest.raises(DeviceError, match="used up"):
+        meter.energy_j()
