@@ -45,9 +45,9 @@ Progress = Callable[[int, int, str, float], None]
 REPEATS = {"quick": 5, "full": 8}
 """Passes over the grid, by grid."""
 
-_VISIT_S = 0.04
-_SHORT_S = 0.1
-_SHORT_VISITS = 3
+_VISIT_S = 0.02
+_PASS_S = 0.25
+_MOST_VISITS = 5
 _MOST_CALLS = 5
 _LONG_CALL_S = 0.4
 _IDLE_S = 2.0
@@ -127,7 +127,7 @@ class Campaign:
         if number == self.repeats:
             return self._last_visits()
         visits = [
-            ((kind, shape.label(), number * _SHORT_VISITS + i), partial(self._visit, shape))
+            ((kind, shape.label(), number * _MOST_VISITS + i), partial(self._visit, shape))
             for kind, shapes in self.areas()
             for shape in shapes
             for i in range(self._times(kind, shape, number))
@@ -151,14 +151,14 @@ class Campaign:
         """Passes that visited every shape."""
         keys = [(kind, shape.label()) for kind, shapes in self.areas() for shape in shapes]
         done = range(self.repeats)
-        return min(sum((*key, i * _SHORT_VISITS) in self.journal.entries for i in done) for key in keys)
+        return min(sum((*key, i * _MOST_VISITS) in self.journal.entries for i in done) for key in keys)
 
     def _times(self, kind: str, shape: Shape, number: int) -> int:
-        """Visits of a shape in one pass."""
+        """Visits of a shape in one pass: more for short ones on a CPU, which other work disturbs."""
         rows = self.journal.entries.get((kind, shape.label(), 0))
-        if number == 0 or not rows:
+        if number == 0 or not rows or self.engine.device.type != "cpu":
             return 1
-        return _SHORT_VISITS if min(row["latency_s"] for row in rows) < _SHORT_S else 1
+        return int(np.clip(_PASS_S // min(row["latency_s"] for row in rows), 1, _MOST_VISITS))
 
     def _visit(self, shape: Shape) -> list[dict[str, Any]]:
         """One warm-up call, then the timed ones, as rows of ``iterations.parquet``."""
@@ -289,7 +289,7 @@ def profile(
     engine = Engine(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
     campaign = Campaign(
         engine,
-        meter or open_meter(device),
+        meter or open_meter(engine.device),
         journal,
         shapes,
         heldout,
@@ -321,9 +321,9 @@ def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None
     provenance["repeats"] = passes
     provenance["warmup"] = 1
     provenance["method"] = (
-        f"{passes} passes in random order, shapes under {_SHORT_S} s visited {_SHORT_VISITS} times per pass after "
-        f"the first; per visit one warm-up call (none for calls over {_LONG_CALL_S} s after the first pass), "
-        f"then 1 to {_MOST_CALLS} timed calls; all kept"
+        f"{passes} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the first, for "
+        f"{_PASS_S} s of each shape; per visit one warm-up call (none for calls over {_LONG_CALL_S} s after the "
+        f"first pass), then 1 to {_MOST_CALLS} timed calls; all kept"
     )
     provenance["heldout"] = [s._asdict() for s in campaign.heldout]
     write_trace(

@@ -88,7 +88,7 @@ _AXES = {
     ("cpu", "full"): Axes(
         (1, 2, 4, 8, 16, 32),
         _CONTEXTS,
-        (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
+        (16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
         (0, 512, 1024, 4096),
         (1, 4, 16),
     ),
@@ -182,8 +182,9 @@ def _prefills(axes: Axes, limit: int) -> Iterator[Shape]:
 
 def _cached(axes: Axes, chunk: int, limit: int) -> list[int]:
     """Cached context before a chunk, up to the model's limit; fewer values for chunks that take long."""
-    inner = axes.cached if chunk <= _LONG_CHUNK else (axes.cached[0], axes.cached[-1])
-    return _clipped(inner, limit - chunk)
+    if chunk > _LONGEST_MIXED_CHUNK:
+        return [0]
+    return _clipped(axes.cached if chunk <= _LONG_CHUNK else axes.cached[:1], limit - chunk)
 
 
 def _mixed(axes: Axes, limit: int) -> Iterator[Shape]:

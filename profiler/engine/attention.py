@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 
 from profiler.engine.batch import Span
 from profiler.engine.cache import PagedCache
 from simslm.catalog.architecture import Architecture
 
 _WORKSPACE_BYTES = 4 * 2**20
-_SCORE_BYTES = 8 * 2**20
+_SCORE_BYTES = 16 * 2**20
 _TILE_QUERIES = 256
 _SMALLEST_TILE = 32
 _GPU_SPAN_BYTES = 512 * 2**20
@@ -36,7 +37,8 @@ class Tile:
         queries: which of each chunk's new tokens.
         keys: how many keys, from position 0, any of them may see.
         bias: zero where a query sees a key and minus infinity elsewhere, ``(seqs, 1, queries, tail)``, for
-            the last ``tail`` keys; every query sees all keys before those.
+            the last ``tail`` keys; every query sees all keys before those. Fused attention of chunks has
+            torch's causal bias in its place.
     """
 
     queries: slice
@@ -144,7 +146,11 @@ class TiledAttention:
 
 
 class FusedAttention:
-    """Gathered pages given to ``scaled_dot_product_attention``."""
+    """Gathered pages given to ``scaled_dot_product_attention``, in the forms its fused kernels take.
+
+    A decode's grouped queries become rows of one head, under a mask that hides what lies beyond each context.
+    Chunks are causal from the lower right corner, without a mask in memory.
+    """
 
     def __init__(self, architecture: Architecture, cache: PagedCache) -> None:
         self._cache = cache
@@ -155,30 +161,52 @@ class FusedAttention:
         self.span_pages = max(1, _GPU_SPAN_BYTES // (like[0].numel() * like.element_size()))
 
     def plan(self, spans: Sequence[Span]) -> list[SpanPlan]:
-        return [_on_device(span, [self._tile(span)], self._device) for span in spans]
+        return [_on_device(span, self._tiles(span), self._device) for span in spans]
 
     def attend(self, layer: int, queries: Tensor, plans: Sequence[SpanPlan]) -> Tensor:
         out = torch.empty_like(queries)
         for plan in plans:
-            q = queries[plan.rows].view(plan.seqs, plan.new, -1, self._width).transpose(1, 2)
             keys, values = (
                 self._gather(cache[layer], plan) for cache in (self._cache.keys, self._cache.values)
             )
-            mixed = functional.scaled_dot_product_attention(
-                q, keys, values, attn_mask=plan.tiles[0].bias, enable_gqa=self._grouped
-            )
-            out[plan.rows] = mixed.transpose(1, 2).reshape(len(out[plan.rows]), -1)
+            shape = (plan.seqs, plan.new, -1, self._width)
+            attend = self._decode if plan.new == 1 else self._prefill
+            attend(queries[plan.rows].view(shape), keys, values, plan.tiles, out[plan.rows].view(shape))
         return out
+
+    def _decode(self, queries: Tensor, keys: Tensor, values: Tensor, tiles: list[Tile], out: Tensor) -> None:
+        rows = queries.view(len(queries), self._heads, -1, self._width)
+        mixed = functional.scaled_dot_product_attention(rows, keys, values, attn_mask=tiles[0].bias)
+        out.copy_(mixed.view_as(out))
+
+    def _prefill(self, queries: Tensor, keys: Tensor, values: Tensor, tiles: list[Tile], out: Tensor) -> None:
+        """One call per tile: all chunks at once where they are equally long, else each alone."""
+        each = len(queries) // len(tiles)
+        for i, tile in enumerate(tiles):
+            some = slice(i * each, (i + 1) * each)
+            mixed = functional.scaled_dot_product_attention(
+                queries[some].transpose(1, 2),
+                keys[some, :, : tile.keys],
+                values[some, :, : tile.keys],
+                attn_mask=tile.bias,
+                enable_gqa=self._grouped,
+            )
+            out[some] = mixed.transpose(1, 2)
 
     def _gather(self, cache: Tensor, plan: SpanPlan) -> Tensor:
         """The span's pages of one layer, ``(seqs, kv_heads, keys, head_dim)``."""
         pages = torch.index_select(cache, 0, plan.pages)
         return pages.view(plan.seqs, -1, self._heads, self._width).transpose(1, 2)
 
-    def _tile(self, span: Span) -> Tile:
-        keys = span.blocks.shape[1] * self._cache.block_size
-        bias = _causal_bias(span, 0, span.new, 0, keys, self._dtype, self._device)
-        return Tile(slice(0, span.new), keys, bias)
+    def _tiles(self, span: Span) -> list[Tile]:
+        queries = slice(0, span.new)
+        if span.new == 1:
+            keys = span.blocks.shape[1] * self._cache.block_size
+            return [Tile(queries, keys, _causal_bias(span, 0, 1, 0, keys, self._dtype, self._device))]
+        lengths = (span.cached + span.new).tolist()
+        if len(set(lengths)) == 1:
+            lengths = lengths[:1]
+        return [Tile(queries, keys, causal_lower_right(span.new, keys)) for keys in lengths]
 
 
 def _on_device(span: Span, tiles: list[Tile], device: torch.device) -> SpanPlan:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from simslm.errors import DeviceError
 
 _POWERCAP = Path("/sys/class/powercap")
@@ -57,7 +59,7 @@ class NvmlMeter:
     """The total energy counter of one NVIDIA GPU (``nvmlDeviceGetTotalEnergyConsumption``, in mJ).
 
     Args:
-        index: CUDA device number among those visible.
+        uuid: the GPU's own identity (``GPU-...``), the same whatever devices are visible to CUDA.
         nvml: the ``pynvml`` module, or a stand-in.
 
     Raises:
@@ -66,14 +68,14 @@ class NvmlMeter:
 
     name, note, window_s = "nvml", "", 0.25
 
-    def __init__(self, index: int, nvml: Any = None) -> None:
+    def __init__(self, uuid: str, nvml: Any = None) -> None:
         self._nvml = nvml or _pynvml()
         try:
             self._nvml.nvmlInit()
-            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+            self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
             self.energy_j()
         except self._nvml.NVMLError as error:
-            raise DeviceError(f"NVML cannot read the energy of GPU {index} ({error})") from error
+            raise DeviceError(f"NVML cannot read the energy of {uuid} ({error})") from error
 
     def energy_j(self) -> float:
         return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1e3
@@ -143,11 +145,12 @@ class ReplayMeter:
         return self._clock
 
 
-def open_meter(device: str) -> Meter:
-    """The meter of a device (``cpu`` or ``cuda:N``), or one that says why there is none."""
-    kind, _, index = device.partition(":")
+def open_meter(device: torch.device) -> Meter:
+    """The meter of a device, or one that says why there is none."""
     try:
-        return NvmlMeter(int(index or 0)) if kind == "cuda" else RaplMeter()
+        if device.type == "cuda":
+            return NvmlMeter(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        return RaplMeter()
     except DeviceError as error:
         return NoMeter(error.message)
 

@@ -76,24 +76,24 @@ def _attention(a, p, x):
         q, k = _rms(q, p["q_norm.weight"], a.norm_eps), _rms(k, p["k_norm.weight"], a.norm_eps)
     if a.positions == "rotary":
         q, k = _rotary(a, q), _rotary(a, k)
+    future = torch.ones(length, length, dtype=torch.bool).triu(1)
     mixed = torch.zeros_like(q)
     for head in range(a.num_heads):
-        for i in range(length):
-            scores = k[: i + 1, head // group] @ q[i, head] / math.sqrt(d)
-            mixed[i, head] = torch.softmax(scores, 0) @ v[: i + 1, head // group]
+        scores = q[:, head] @ k[:, head // group].T / math.sqrt(d)
+        mixed[:, head] = torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v[:, head // group]
     return _linear(p, "out", mixed.reshape(length, -1))
 
 
 def _rotary(a, heads):
     """Each pair ``(j, j + half)`` of the rotated dimensions is a complex number turned by its angle."""
     half = a.rotary_dim // 2
+    positions = torch.arange(len(heads)).double()
     turned = heads.clone()
-    for position in range(len(heads)):
-        for j in range(half):
-            angle = position * a.rope_theta ** (-2 * j / a.rotary_dim)
-            pair = torch.complex(heads[position, :, j], heads[position, :, j + half])
-            pair = pair * torch.polar(torch.ones((), dtype=torch.float64), torch.tensor(angle).double())
-            turned[position, :, j], turned[position, :, j + half] = pair.real, pair.imag
+    for j in range(half):
+        angles = positions * a.rope_theta ** (-2 * j / a.rotary_dim)
+        pair = torch.complex(heads[..., j], heads[..., j + half])
+        pair = pair * torch.polar(torch.ones_like(angles), angles)[:, None]
+        turned[..., j], turned[..., j + half] = pair.real, pair.imag
     return turned
 
 

@@ -50,7 +50,7 @@ def test_a_campaign_writes_a_whole_trace_and_leaves_no_journal(tmp_path, llama):
     rows = trace.iterations.to_pandas()
     shapes = measured_shapes(llama, "cpu", "quick", 10**6, 16)
     assert {tuple(row) for row in rows[SHAPE].to_numpy()} == {tuple(s.columns().values()) for s in shapes}
-    assert (rows.groupby(SHAPE).size() == 1 + 2 * 3).all()
+    assert (rows.groupby(SHAPE).size() == 1 + 2 * 5).all()
     assert (rows.host_s < rows.latency_s).all()
     assert rows.energy_j.isna().all()
     ops = {"qkv", "attention_out", "mlp", "norm", "head", "sampler", "kv_write"}

@@ -3,6 +3,7 @@
 import types
 
 import pytest
+import torch
 
 from profiler.measure import meters
 from profiler.measure.meters import NoMeter, NvmlMeter, RaplMeter, ReplayMeter, open_meter
@@ -20,14 +21,14 @@ def fake_nvml(readings_mj, clock=1980):
     def total(handle):
         if not left:
             raise NVMLError("Not Supported")
-        assert handle == "gpu 3"
+        assert handle == "handle of GPU-3"
         return left.pop(0)
 
     return types.SimpleNamespace(
         NVMLError=NVMLError,
         NVML_CLOCK_SM=1,
         nvmlInit=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda index: f"gpu {index}",
+        nvmlDeviceGetHandleByUUID=lambda uuid: f"handle of {uuid}",
         nvmlDeviceGetTotalEnergyConsumption=total,
         nvmlDeviceGetClockInfo=lambda handle, kind: clock if kind == 1 else 0,
     )
@@ -42,7 +43,7 @@ def rapl(tmp_path, readings):
 
 
 def test_nvml_counts_millijoules_and_reads_the_sm_clock():
-    meter = NvmlMeter(3, fake_nvml([0, 1500, 4000]))
+    meter = NvmlMeter("GPU-3", fake_nvml([0, 1500, 4000]))
     assert meter.energy_j() == 1.5
     assert meter.energy_j() == 4.0
     assert meter.clock_mhz() == 1980.0
@@ -50,8 +51,8 @@ def test_nvml_counts_millijoules_and_reads_the_sm_clock():
 
 
 def test_a_gpu_without_the_counter_says_so():
-    with pytest.raises(DeviceError, match=r"GPU 3 \(Not Supported"):
-        NvmlMeter(3, fake_nvml([]))
+    with pytest.raises(DeviceError, match=r"GPU-3 \(Not Supported"):
+        NvmlMeter("GPU-3", fake_nvml([]))
 
 
 def test_rapl_sums_packages_and_survives_wrapping(tmp_path):
@@ -73,7 +74,7 @@ def test_the_reason_becomes_the_note(monkeypatch):
         raise DeviceError("no counter today")
 
     monkeypatch.setattr(meters, "RaplMeter", refuse)
-    meter = open_meter("cpu")
+    meter = open_meter(torch.device("cpu"))
     assert isinstance(meter, NoMeter)
     assert meter.note == "no counter today"
     assert meter.energy_j() is None
