@@ -8,24 +8,31 @@ DEBUG = "--debug"
 
 
 def main() -> None:
-    """Runs a command; a :class:`SimslmError` becomes one clear message and its exit code.
+    """Runs a command; whatever goes wrong becomes one clear message and an exit code.
 
-    ``--debug``, anywhere on the line, shows the traceback instead.
+    ``--debug``, anywhere on the line, shows the traceback as well.
     """
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
-    from simslm.cli.app import app
-    from simslm.errors import ScenarioError, SimslmError
-
+    _print_any_text()
     try:
+        from simslm.cli.app import app
+
         app(args=arguments, prog_name="simslm")
-    except SimslmError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        from simslm.cli.failure import explain
+
         if debug:
-            raise
-        lines = error.problems if isinstance(error, ScenarioError) else (str(error),)
-        for line in lines:
+            sys.excepthook(type(error), error, error.__traceback__)
+        failure = explain(error)
+        for line in failure.lines:
             print(f"simslm: {line}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+        sys.exit(failure.exit_code)
+
+
+def _print_any_text() -> None:
+    """A character that the terminal cannot show is printed as its code, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from simslm.cli.failure import InterruptError
+
+
+class Commands(TyperGroup):
+    """The commands, and how one ends that is cut short."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a command; whoever read its output may have had enough of it, or pressed Ctrl-C."""
+        try:
+            value = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+        except KeyboardInterrupt:
+            raise InterruptError from None
+        return value
+
 
 app = typer.Typer(
     name="simslm",
-    help="Measure a small language model once on a GPU; then answer every serving question on a laptop.",
+    cls=Commands,
     epilog="Exit codes: 0 ok · 1 a stated condition failed · 2 bad scenario or usage · 3 bad or missing trace · "
-    "4 infeasible · 5 device.  --debug, anywhere, shows the traceback of an error.",
+    "4 infeasible · 5 device · 70 a fault of simslm's own · 130 interrupted.  --debug, anywhere, shows the "
+    "traceback of an error.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -20,6 +43,18 @@ app = typer.Typer(
 )
 traces = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at, verify and convert traces.")
 app.add_typer(traces, name="traces")
+
+
+def _place(text: str) -> Path:
+    """Where results go: not an empty path, which is the current directory, and nothing that is no UTF-8."""
+    if not text:
+        raise typer.BadParameter("an empty path")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("a path that is not UTF-8") from None
+    return Path(text)
+
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="scenario file, YAML or JSON")]
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="directory of a trace")]
@@ -29,6 +64,12 @@ Sets = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="override the scenario's seed")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+
+
+class Dtype(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 class Grid(StrEnum):
@@ -43,17 +84,40 @@ class Listed(StrEnum):
     scenarios = "scenarios"
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"simslm {version('simslm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def simslm(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Measure a small language model once on a GPU; then answer every serving question on a laptop."""
+    del version
+
+
 @app.command()
 def simulate(
     scenario: ScenarioPath,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="default: runs/<name>")
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", parser=_place, help="default: runs/<name>"),
     ] = None,
     sets: Sets = None,
     seed: Seed = None,
     json: Json = False,
 ) -> None:
     """Run a scenario: one answer, and a directory of tables with a report.
+
+    Ctrl-C ends the simulation early and writes what has happened by then, the requests under way as
+    unfinished (exit code 130); a second Ctrl-C abandons it.
 
     Example: simslm simulate scenarios/quickstart.yaml --set workload.arrivals.rate_rps=2
     """
@@ -78,7 +142,9 @@ def report(
     directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of runs")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="default: report.html beside the run"),
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=_place, help="default: report.html beside the run"
+        ),
     ] = None,
 ) -> None:
     """Draw the page of one or several runs from their files alone.
@@ -94,10 +160,13 @@ def report(
 def profile(
     model: Annotated[str, typer.Option(help="catalogue name or a Hugging Face config.json")],
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N")] = "cuda:0",
-    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16")] = "bf16",
+    dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
     grid: Annotated[Grid, typer.Option(help="how many points to measure")] = Grid.quick,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="default: traces/DEVICE/MODEL-DTYPE")
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="DIR", parser=_place, help="default: traces/DEVICE/MODEL-DTYPE"
+        ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="measurements of each point")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores")] = None,
@@ -108,7 +177,7 @@ def profile(
     """
     from simslm.cli import profiling
 
-    profiling.profile(model, device, dtype, grid.value, output, repeats, threads)
+    profiling.profile(model, device, dtype.value, grid.value, output, repeats, threads)
 
 
 @traces.command("list")
@@ -153,8 +222,10 @@ def traces_import(
     model: Annotated[str, typer.Option(help="model the rows were measured with")],
     device: Annotated[str, typer.Option(help="device they were measured on")],
     engine: Annotated[str, typer.Option(help="name and version of the engine")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="where the trace goes")],
-    dtype: Annotated[str, typer.Option(help="fp32, bf16 or fp16")] = "bf16",
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", parser=_place, help="where the trace goes")
+    ],
+    dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
 ) -> None:
     """Make a trace of iteration times measured elsewhere.
 
@@ -162,7 +233,7 @@ def traces_import(
     """
     from simslm.cli import tracing
 
-    tracing.convert(csv, model, device, dtype, engine, output)
+    tracing.convert(csv, model, device, dtype.value, engine, output)
 
 
 @app.command("list")

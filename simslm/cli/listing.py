@@ -70,5 +70,6 @@ def _scenarios() -> list[dict[str, Any]]:
 
 
 def _first_comment(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").splitlines()[:1]
-    return first[0].lstrip("# ") if first and first[0].startswith("#") else ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline().strip()
+    return first.lstrip("# ") if first.startswith("#") else ""

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
 from simslm.cli import screen
+from simslm.cli.destination import free_place
+from simslm.cli.failure import InterruptError
+from simslm.cli.interruption import WRITING, Interruption, held_back
 from simslm.units import number, seconds
+
+LONGEST_NAME = 120
+"""Bytes of a scenario's name that its directory's name keeps; file systems take 255."""
 
 
 def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None, as_json: bool) -> None:
     """Runs, writes the run's directory with its report, and prints the answer."""
     from simslm import api
     from simslm.metrics.files import write_run
-
-    scenario = api.load_scenario(path, overrides(sets, seed))
-    directory = output or Path("runs") / directory_name(scenario.name)
-    with screen.progress("simulating") as update:
-        result = api.simulate(scenario, progress=_feed(update), command=command(path, sets, seed))
-    if result.log.interrupted:
-        screen.note("interrupted: what had happened by then is kept")
-    write_run(result, directory)
     from simslm.report import write_report
 
-    page = write_report([directory])
+    scenario = api.load_scenario(path, overrides(sets, seed))
+    directory = free_place(output or Path("runs") / directory_name(scenario.name))
+    with held_back() as interruption:
+        with screen.progress("simulating") as update:
+            feed = _feed(update, interruption)
+            result = api.simulate(scenario, progress=feed, command=command(path, sets, seed))
+        interruption.answer = WRITING
+        write_run(result, directory)
+        page = write_report([directory])
     if as_json:
         screen.show_json(result.summary)
     else:
         _show(directory, result.summary, page)
+    if result.log.interrupted:
+        left = result.summary["requests"]["unfinished"]
+        raise InterruptError(f"interrupted: {directory} holds what had happened by then, {left:,} unfinished")
 
 
 def overrides(sets: list[str], seed: int | None) -> list[str]:
@@ -44,18 +52,24 @@ def command(path: Path, sets: list[str], seed: int | None) -> str:
         words += ["--set", text]
     if seed is not None:
         words += ["--seed", str(seed)]
-    return shlex.join(words)
+    return shlex.join(words).encode(errors="backslashreplace").decode()
 
 
 def directory_name(name: str) -> str:
     """The scenario's name as a directory name."""
-    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "scenario"
+    plain = re.sub(r"[^\w.-]+", "-", name).encode()[:LONGEST_NAME].decode(errors="ignore")
+    return plain.strip(".-") or "scenario"
 
 
-def _feed(update: screen.Update | None) -> Any:
-    if update is None:
-        return None
-    return lambda done, total, time_s: update(done, total, f"requests, {seconds(time_s)} simulated")
+def _feed(update: screen.Update | None, interruption: Interruption) -> Any:
+    """What the simulation calls now and then: it moves the bar, and stops where Ctrl-C was pressed."""
+
+    def feed(done: int, total: int, time_s: float) -> None:
+        interruption.obey()
+        if update is not None:
+            update(done, total, f"requests, {seconds(time_s)} simulated")
+
+    return feed
 
 
 def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
@@ -84,4 +98,3 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
             f"from: {cost['source']} on {cost['engine']}; {number(100 * inside)} % of busy time inside what it covers"
         )
     print(f"page: {page}")
-    sys.stdout.flush()

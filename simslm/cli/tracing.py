@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simslm.cli import screen
-from simslm.errors import TraceError
+from simslm.cli.destination import free_place
+from simslm.errors import TraceError, UsageError, nearest
 from simslm.units import number, seconds
 
 if TYPE_CHECKING:
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 
 SEVERITY_FAILS = "error"
 
+DEFAULT_ROOT = Path("traces")
+"""Where traces are kept unless said otherwise; that there are none yet is no error."""
+
 
 def list_all(root: Path, as_json: bool) -> None:
     """Prints every trace below a directory."""
     from simslm.traces.files import list_traces
 
+    if not root.is_dir() and root != DEFAULT_ROOT:
+        raise UsageError("no such directory", where=str(root))
     found = list_traces(root)
     if as_json:
         screen.show_json([asdict(trace) for trace in found])
@@ -118,10 +124,19 @@ def heldout(trace: Trace) -> list[HeldoutPoint]:
 
 def convert(csv: Path, model: str, device: str, dtype: str, engine: str, output: Path) -> None:
     """Writes a trace of iterations measured elsewhere, and prints where it is."""
+    from simslm.catalog.devices import device_names
+    from simslm.catalog.models import model_names
     from simslm.traces.convert import import_csv
 
     date = datetime.now(UTC).date().isoformat()
-    trace = import_csv(csv, output, model=model, dtype=dtype, device=device, engine=engine, date=date)
+    place = free_place(output)
+    trace = import_csv(csv, place, model=model, dtype=dtype, device=device, engine=engine, date=date)
+    for kind, name, known in (("model", model, model_names()), ("device", device, device_names())):
+        if name not in known:
+            screen.note(
+                f"note: {kind} {name!r} is not in the catalogue{nearest(name, known)}: only a scenario with a "
+                f"{kind} of this very name can use the trace"
+            )
     print(trace.path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -15,6 +15,12 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from simslm.errors import ScenarioError, nearest
 from simslm.scenario.schema import Scenario
 
+MOST_BYTES = 1 << 24
+"""Size of a scenario file from which it is taken for something else."""
+
+MOST_NODES = 1_000_000
+"""Values in a scenario, aliases written out, from which it is taken for a bomb."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -23,7 +29,7 @@ class Source:
     Attributes:
         path: the file, None for a mapping given from Python.
         tree: what it says.
-        overridden: dotted paths that an override set, so that errors can name the override.
+        overridden: keys that an override set or created, so that errors can name the override.
     """
 
     path: Path | None
@@ -64,7 +70,7 @@ def load_scenario(
     for path, value in _override_items(overrides):
         _override(parsed, path, value)
     try:
-        scenario = Scenario.model_validate(_plain(parsed.tree))
+        scenario = Scenario.model_validate(_content(parsed))
     except ValidationError as error:
         problems = _problems(parsed, error)
         raise ScenarioError(problems[0], problems=problems) from None
@@ -83,22 +89,39 @@ def _mapping_source(mapping: Mapping[str, Any]) -> Source:
 
 def _file_source(path: Path) -> Source:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ScenarioError("no such file", where=str(path), remedy="see `simslm list scenarios`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"cannot be read as text ({error})", where=str(path)) from None
-    try:
-        tree = _yaml().load(text)
+        tree = _yaml().load(_text(path))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path.name}:{mark.line + 1}" if mark else path.name
         raise ScenarioError(f"not valid YAML: {error.problem or error.context}", where=where) from None
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:
         raise ScenarioError(f"not valid YAML: {error}", where=path.name) from None
+    except RecursionError:
+        raise ScenarioError("nested too deeply", where=path.name) from None
     if not isinstance(tree, CommentedMap):
         raise ScenarioError("a scenario is a mapping of keys to values", where=path.name)
     return Source(path, tree)
+
+
+def _text(path: Path) -> str:
+    """The text of a scenario file; in JSON, where a tab may indent, tabs become spaces."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise ScenarioError("no such file", where=str(path), remedy="see `simslm list scenarios`") from None
+    except IsADirectoryError:
+        raise ScenarioError("is a directory, not a scenario file", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise ScenarioError(
+            "cannot be read as text: a scenario is YAML or JSON in UTF-8", where=str(path)
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ScenarioError(f"cannot be read ({reason})", where=str(path)) from None
+    if len(text) > MOST_BYTES:
+        raise ScenarioError("is too large for a scenario", where=str(path))
+    return text.replace("\t", " ") if text.lstrip().startswith("{") else text
 
 
 def _override_items(overrides: Mapping[str, Any] | Iterable[str] | None) -> Iterable[tuple[str, Any]]:
@@ -113,28 +136,42 @@ def _override_items(overrides: Mapping[str, Any] | Iterable[str] | None) -> Iter
             raise ScenarioError(f"expected path=value, got {text!r}", where="--set")
         try:
             yield path.strip(), _yaml().load(value)
-        except YAMLError:
+        except (YAMLError, ValueError, RecursionError):
             raise ScenarioError(f"the value of {text!r} is not valid YAML", where="--set") from None
 
 
 def _override(source: Source, dotted: str, value: Any) -> None:
-    """Sets one value, creating the sections on its way; choosing another ``policy`` drops the old one's options."""
+    """Sets one value, creating the sections on its way; choosing another policy, process or distribution drops
+    the options that it does not have."""
     keys = tuple(dotted.split("."))
+    if not all(keys):
+        raise ScenarioError("expected keys with a dot between each two", where=f"--set {dotted}")
     node: Any = source.tree
     for i, key in enumerate(keys[:-1]):
         inside = _index(node, key, dotted)
         if isinstance(node, dict) and node.get(inside) is None:
             node[inside] = CommentedMap()
+            source.overridden.add(keys[: i + 1])
         node = node[inside]
         if not isinstance(node, dict | list):
             raise ScenarioError(
                 f"{'.'.join(keys[: i + 1])} is a value, not a section", where=f"--set {dotted}"
             )
-    last = _index(node, keys[-1], dotted)
-    if last == "policy" and node.get(last) not in (None, value):
-        node.clear()
-    node[last] = value
+    if isinstance(node, dict):
+        for foreign in set(node) - _chosen_fields(keys, value, set(node)):
+            del node[foreign]
+    node[_index(node, keys[-1], dotted)] = value
     source.overridden.add(keys)
+
+
+def _chosen_fields(keys: tuple[str, ...], value: Any, present: set[str]) -> set[str]:
+    """The keys of the member of a union that ``value`` chooses; ``present`` where nothing is chosen."""
+    members = _models_at(keys[:-1])
+    for model in members if len(members) > 1 else ():
+        tag = model.model_fields.get(keys[-1])
+        if tag is not None and value in get_args(tag.annotation):
+            return set(model.model_fields)
+    return present
 
 
 def _index(node: Any, key: str, dotted: str) -> Any:
@@ -143,6 +180,28 @@ def _index(node: Any, key: str, dotted: str) -> Any:
     if not key.isdigit() or int(key) >= len(node):
         raise ScenarioError(f"{key!r} is no position in a list of {len(node)}", where=f"--set {dotted}")
     return int(key)
+
+
+def _content(source: Source) -> Any:
+    """What a source says, as plain values.
+
+    Raises:
+        ScenarioError: it is beyond all measure once its aliases are written out.
+    """
+    if _size(source.tree) > MOST_NODES:
+        raise ScenarioError("has too many values, with its aliases written out", where=source.where(()))
+    return _plain(source.tree)
+
+
+def _size(node: Any, known: dict[int, int] | None = None) -> int:
+    """Values in a tree with every alias written out, without writing them out."""
+    known = {} if known is None else known
+    if not isinstance(node, Mapping | list | tuple):
+        return 1
+    if id(node) not in known:
+        values = node.values() if isinstance(node, Mapping) else node
+        known[id(node)] = 1 + sum(_size(value, known) for value in values)
+    return known[id(node)]
 
 
 def _plain(node: Any) -> Any:
@@ -167,6 +226,8 @@ def _problems(source: Source, error: ValidationError) -> list[str]:
     problems: dict[str, str] = {}
     for fault in error.errors(include_url=False):
         keys = _keys_in(source.tree, fault["loc"])
+        if fault["type"] == "union_tag_invalid":
+            keys += (_discriminator(fault),)
         dotted = ".".join(map(str, keys)) or "scenario"
         problems.setdefault(dotted, f"{source.where(keys)}: {dotted}: {_message(fault, keys)}")
     return list(problems.values())
@@ -194,30 +255,49 @@ def _message(fault: Any, keys: tuple[Any, ...]) -> str:
     if kind == "missing":
         return "missing"
     if kind == "union_tag_not_found":
-        return f"names no {context['discriminator']}"
+        return f"names no {_discriminator(fault)}"
     if kind == "union_tag_invalid":
         expected = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         hint = nearest(str(context["tag"]), expected)
         known = ", ".join(expected)
-        return f"unknown {context['discriminator'].strip(chr(39))} {context['tag']!r}{hint}; known: {known}"
+        return f"unknown {_discriminator(fault)} {context['tag']!r}{hint}; known: {known}"
     if kind == "value_error":
         return str(context["error"])
-    text = fault["msg"][0].lower() + fault["msg"][1:]
+    text = EXPECTED.get(kind) or fault["msg"][0].lower() + fault["msg"][1:]
     shown = repr(given)
     return f"{text}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 
+EXPECTED = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "expected a section of keys")
+EXPECTED |= dict.fromkeys(("list_type", "tuple_type"), "expected a list")
+"""What pydantic says in terms of Python, in terms of YAML."""
+
+
+def _discriminator(fault: Any) -> str:
+    """The key that chooses among the members of a union."""
+    return fault["ctx"]["discriminator"].strip("'")
+
+
 def _siblings(loc: tuple[Any, ...]) -> list[str]:
     """The keys known where an unknown one was found."""
-    models: list[Any] = [Scenario]
-    for key in loc[:-1]:
+    return [name for model in _models_at(loc[:-1]) for name in model.model_fields]
+
+
+def _models_at(loc: tuple[Any, ...]) -> list[type[BaseModel]]:
+    """What may stand at a place in a scenario; several where there is a choice that ``loc`` does not name."""
+    models: list[type[BaseModel]] = [Scenario]
+    for key in loc:
         models = [found for model in models for found in _step(model, key)]
-    return [name for model in models for name in model.model_fields]
+    return models
 
 
 def _step(model: type[BaseModel], key: Any) -> list[type[BaseModel]]:
+    """From a model into its field, into a position of its list, or to itself if ``key`` is its tag in a union."""
     info = model.model_fields.get(str(key))
-    return _models(info.annotation) if info else [model]
+    if info:
+        return _models(info.annotation)
+    tagged = any(key in get_args(field.annotation) for field in model.model_fields.values())
+    return [model] if isinstance(key, int) or str(key).isdigit() or tagged else []
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
