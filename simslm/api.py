@@ -4,27 +4,57 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+
+import numpy as np
 
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device, device_from_mapping, load_device
 from simslm.catalog.models import architecture_from_mapping, load_model
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
+from simslm.cost.parallel import TensorParallel
+from simslm.cost.sharing import DemandModel, sharing
 from simslm.errors import ScenarioError
-from simslm.metrics.result import Result, summarize
+from simslm.metrics.result import Priced, Result, summarize
 from simslm.policies.registry import create
 from simslm.scenario.load import load_scenario
-from simslm.scenario.schema import Scenario
+from simslm.scenario.schema import GroupSpec, Replicas, Scenario
 from simslm.sim.memory import MemoryPlan, plan_memory
-from simslm.sim.replica import EngineConfig
-from simslm.sim.world import Deployment, Progress, run
+from simslm.sim.replica import EngineConfig, Policies
+from simslm.sim.world import Deployment, Group, Progress, run
+from simslm.units import GIB
 from simslm.workload import generate
 from simslm.workload.requests import RequestArrays
+from simslm.workload.streams import stream
 
-__all__ = ["Prepared", "load_scenario", "prepare", "simulate"]
+__all__ = ["Prepared", "PreparedGroup", "load_scenario", "prepare", "simulate"]
+
+
+@dataclass(frozen=True)
+class PreparedGroup:
+    """Replicas of one model with everything looked up.
+
+    Attributes:
+        name: the group's, or the scenario's where there are no groups.
+        spec: as the user wrote it.
+        architecture: of its model.
+        cost: what an iteration takes a replica that has the device to itself.
+        memory: where a replica's memory goes.
+        max_model_len: longest prompt + output, tokens.
+        devices: the (first) device of each replica.
+    """
+
+    name: str
+    spec: Replicas
+    architecture: Architecture
+    cost: CostModel
+    memory: MemoryPlan
+    max_model_len: int
+    devices: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,84 +63,147 @@ class Prepared:
 
     Attributes:
         scenario: as the user wrote it.
-        architecture: of its model.
         device: that it runs on.
-        cost: what an iteration takes.
-        memory: where a replica's memory goes.
-        max_model_len: longest prompt + output, tokens.
+        groups: of replicas, at least one.
         requests: the workload, drawn or replayed.
     """
 
     scenario: Scenario
-    architecture: Architecture
     device: Device
-    cost: CostModel
-    memory: MemoryPlan
-    max_model_len: int
+    groups: tuple[PreparedGroup, ...]
     requests: RequestArrays
 
     @property
-    def num_replicas(self) -> int:
-        return self.scenario.deployment.num_devices
+    def tenants(self) -> Counter[int]:
+        """Replicas on each device."""
+        return Counter(device for group in self.groups for device in group.devices)
+
+    @property
+    def priced(self) -> list[Priced]:
+        """What the metrics need of each replica."""
+        tenants = self.tenants
+        return [
+            Priced(group.cost, tenants[device], group.memory.num_gpu_blocks)
+            for group in self.groups
+            for device in group.devices
+        ]
 
     def deployment(self) -> Deployment:
         """What the simulator needs of it."""
-        engine = self.scenario.deployment.engine
-        blocks = self.memory.num_gpu_blocks
+        kind = self.scenario.deployment.sharing
         return Deployment(
-            EngineConfig(
-                engine.max_num_seqs,
-                engine.max_num_batched_tokens,
-                blocks,
-                engine.block_size,
-                int(engine.watermark * blocks),
-            ),
-            self.num_replicas,
-            self.cost,
-            lambda: create("batching", engine.batching),
-            lambda: create("routing", self.scenario.deployment.router),
-            self.max_model_len,
+            tuple(self._group(group) for group in self.groups),
+            None if kind == "none" else lambda count: sharing(kind, count),
+            self._group_of(),
         )
+
+    def _group(self, group: PreparedGroup) -> Group:
+        engine, memory = group.spec.engine, group.memory
+        swap = int(engine.swap_space * GIB / memory.block) if engine.preemption == "swap" else 0
+        limits = EngineConfig(
+            engine.max_num_seqs,
+            engine.max_num_batched_tokens,
+            memory.num_gpu_blocks,
+            engine.block_size,
+            int(engine.watermark * memory.num_gpu_blocks),
+            engine.prefix_caching,
+            swap,
+            memory.block / self.device.host_link_bytes_per_s,
+        )
+
+        def draws(purpose: str) -> np.random.Generator:
+            return stream(self.scenario.seed, f"{purpose} {group.name}")
+
+        def policies() -> Policies:
+            return Policies(
+                create("batching", engine.batching, draws),
+                create("queueing", engine.scheduling_policy, draws),
+                create("admission", engine.admission, draws),
+            )
+
+        return Group(
+            group.name,
+            limits,
+            group.devices,
+            group.cost,
+            DemandModel(group.architecture, self.device, self.scenario.dtype),
+            policies,
+            lambda: create("routing", group.spec.router, draws),
+            group.max_model_len,
+        )
+
+    def _group_of(self) -> np.ndarray | None:
+        """Each request's group, drawn by the groups' shares; None where there is one."""
+        if len(self.groups) == 1:
+            return None
+        shares = np.array([group.spec.share for group in self.groups if isinstance(group.spec, GroupSpec)])
+        draws = stream(self.scenario.seed, "groups").random(len(self.requests))
+        return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], draws, side="right")
 
 
 def prepare(scenario: Scenario) -> Prepared:
-    """Looks up model, device, trace and workload.
+    """Looks up models, device, traces and workload.
 
     Raises:
         SimslmError: something named does not exist, does not fit or cannot be read.
     """
-    base, engine = scenario.base_dir, scenario.deployment.engine
-    architecture = (
-        load_model(scenario.model, base)
-        if isinstance(scenario.model, str)
-        else architecture_from_mapping(scenario.model)
-    )
     device = (
         load_device(scenario.device)
         if isinstance(scenario.device, str)
         else device_from_mapping(scenario.device)
     )
-    longest = scenario.max_model_len or architecture.max_position_embeddings
-    if longest > architecture.max_position_embeddings:
-        raise ScenarioError(
-            f"max_model_len is {longest}, but {architecture.name} has "
-            f"{architecture.max_position_embeddings} positions",
-            where=scenario.name,
-        )
+    specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
+    groups = tuple(_prepare_group(scenario, spec, device, len(specs)) for spec in specs)
+    longest = max(group.max_model_len for group in groups)
+    requests = generate(scenario.workload, scenario.seed, longest, scenario.base_dir)
+    return Prepared(scenario, device, groups, requests)
+
+
+def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, groups: int) -> PreparedGroup:
+    model, cost, longest, numbers = scenario.model, scenario.cost, scenario.max_model_len, None
+    if isinstance(spec, GroupSpec):
+        model, cost = spec.model or model, spec.cost or cost
+        longest, numbers = spec.max_model_len or longest, spec.devices
+    architecture = (
+        load_model(model, scenario.base_dir) if isinstance(model, str) else architecture_from_mapping(model)
+    )
+    own = architecture.max_position_embeddings
+    if (longest or 0) > own:
+        raise ScenarioError(f"max_model_len is {longest}, but {architecture.name} has {own} positions")
+    split, engine = spec.tensor_parallel_size, spec.engine
     memory = plan_memory(
         architecture,
         device,
         scenario.dtype,
-        gpu_memory_utilization=engine.gpu_memory_utilization,
-        replicas_per_device=scenario.deployment.replicas_per_device,
+        gpu_memory_utilization=_utilization(scenario, spec, groups),
+        replicas_per_device=spec.replicas_per_device,
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
         block_size=engine.block_size,
         num_gpu_blocks=engine.num_gpu_blocks,
+        tensor_parallel_size=split,
     )
-    cost = load_cost(scenario.cost, architecture, device, scenario.dtype, base)
-    requests = generate(scenario.workload, scenario.seed, longest, base)
-    return Prepared(scenario, architecture, device, cost, memory, longest, requests)
+    model_cost = load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir)
+    if split > 1:
+        model_cost = TensorParallel(model_cost, architecture, device, scenario.dtype, split, cost.all_reduce)
+    numbers = (numbers or tuple(range(scenario.deployment.num_devices)))[::split]
+    return PreparedGroup(
+        spec.name if isinstance(spec, GroupSpec) else scenario.name,
+        spec,
+        architecture,
+        model_cost,
+        memory,
+        longest or own,
+        tuple(number for number in numbers for _ in range(spec.replicas_per_device)),
+    )
+
+
+def _utilization(scenario: Scenario, spec: Replicas, groups: int) -> float:
+    """The group's part of each device's memory: what it states, else an equal part of the default."""
+    stated = spec.engine.gpu_memory_utilization
+    if groups == 1 or "gpu_memory_utilization" in spec.engine.model_fields_set:
+        return stated
+    return stated / groups
 
 
 def simulate(
@@ -132,34 +225,32 @@ def simulate(
     prepared = prepare(scenario)
     log = run(prepared.requests, prepared.deployment(), jump=jump, progress=progress)
     bounds = scenario.slo.bounds() if scenario.slo else {}
-    result = summarize(
-        scenario.name,
-        log,
-        prepared.requests,
-        prepared.cost,
-        slo=bounds,
-        num_gpu_blocks=prepared.memory.num_gpu_blocks,
-    )
+    result = summarize(scenario.name, log, prepared.requests, prepared.priced, slo=bounds)
     counts = result.summary["requests"]
     if counts["rejected"] == counts["arrived"] and counts["arrived"]:
-        raise ScenarioError(
-            f"none of the {counts['arrived']} requests can be served: each has more prompt + output tokens than "
-            f"max_model_len ({prepared.max_model_len}) or the KV cache "
-            f"({prepared.memory.num_gpu_blocks} blocks) holds, or a prompt beyond max_num_batched_tokens",
-            where=scenario.name,
-            remedy="shorten the requests, or choose a model or device with more room",
-        )
+        raise ScenarioError(_none_fits(prepared, counts["arrived"]), where=scenario.name)
     result.manifest.update(
         _manifest(prepared, log.events, log.interrupted, time.perf_counter() - begun, command)
     )
     return result
 
 
+def _none_fits(prepared: Prepared, count: int) -> str:
+    group = prepared.groups[0]
+    return (
+        f"none of the {count} requests can be served: each has more prompt + output tokens than max_model_len "
+        f"({group.max_model_len}) or the KV cache ({group.memory.num_gpu_blocks} blocks) holds, or a prompt beyond "
+        "max_num_batched_tokens, or is not let in; shorten the requests, or choose a model or device with more room"
+    )
+
+
 def _manifest(
     prepared: Prepared, events: int, interrupted: bool, wall_time_s: float, command: str
 ) -> dict[str, Any]:
-    scenario, cost, architecture = prepared.scenario, prepared.cost, prepared.architecture
+    scenario, first = prepared.scenario, prepared.groups[0]
+    cost, architecture = first.cost, first.architecture
     packages = ("simslm", "simpy", "numpy", "pyarrow", "pydantic")
+    origins = [group.cost.provenance for group in prepared.groups]
     return {
         "schema_version": 1,
         "name": scenario.name,
@@ -167,9 +258,7 @@ def _manifest(
         "scenario": scenario.model_dump(mode="json"),
         "seed": scenario.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "traces": [{"path": cost.provenance["trace"]} | cost.provenance]
-        if "trace" in cost.provenance
-        else [],
+        "traces": [{"path": origin["trace"]} | origin for origin in origins if "trace" in origin],
         "cost": {"source": cost.source, "engine": cost.engine, "note": cost.power_note},
         "model": {
             "name": architecture.name,

@@ -60,14 +60,14 @@ def estimate(prepared: Prepared) -> Estimate:
     requests, engine = prepared.requests, prepared.scenario.deployment.engine
     prompt, output = float(requests.prompt_tokens.mean()), float(requests.output_tokens.mean())
     held = prompt + output / 2
-    tokens = prepared.memory.num_gpu_blocks * engine.block_size
+    tokens = prepared.groups[0].memory.num_gpu_blocks * engine.block_size
     batch = max(1, min(engine.max_num_seqs, int(tokens / held), len(requests)))
-    decode = prepared.cost.decode(batch).latency_s(batch * held)
+    decode = prepared.groups[0].cost.decode(batch).latency_s(batch * held)
     whole = round(prompt)
     prefill = IterationShape(batch, round(batch * held), 1, whole, 0, whole * (whole + 1) / 2)
-    per_request = output * decode / batch + max(prepared.cost.latency_s(prefill) - decode, 0.0)
+    per_request = output * decode / batch + max(prepared.groups[0].cost.latency_s(prefill) - decode, 0.0)
     return Estimate(
-        batch, decode, prepared.num_replicas / per_request, requests.arrival_rate_rps, prompt, output
+        batch, decode, len(prepared.priced) / per_request, requests.arrival_rate_rps, prompt, output
     )
 
 
@@ -88,24 +88,26 @@ def covered(prepared: Prepared, expected: Estimate) -> dict[str, bool]:
     }
     seqs, context, prompts, tokens = np.array(list(shapes.values()), dtype=float).T
     pairs = tokens * (tokens + 1) / 2
-    costs = prepared.cost.evaluate(IterationShape(seqs, context, prompts, tokens, np.zeros(len(tokens)), pairs))
+    costs = prepared.groups[0].cost.evaluate(
+        IterationShape(seqs, context, prompts, tokens, np.zeros(len(tokens)), pairs)
+    )
     return {name: bool(inside) for name, inside in zip(shapes, costs.in_domain, strict=True)}
 
 
 def _facts(prepared: Prepared, expected: Estimate, coverage: dict[str, bool]) -> dict[str, Any]:
-    memory, cost, requests = prepared.memory, prepared.cost, prepared.requests
+    memory, cost, requests = prepared.groups[0].memory, prepared.groups[0].cost, prepared.requests
     return {
         "name": prepared.scenario.name,
-        "model": prepared.architecture.name,
+        "model": prepared.groups[0].architecture.name,
         "device": prepared.device.name,
-        "parameters": prepared.architecture.parameters(),
+        "parameters": prepared.groups[0].architecture.parameters(),
         "weight_bytes": memory.weights,
         "activation_bytes": memory.activations,
         "replica_memory_bytes": memory.share,
         "kv_block_bytes": memory.block,
         "num_gpu_blocks": memory.num_gpu_blocks,
         "kv_tokens": memory.num_gpu_blocks * prepared.scenario.deployment.engine.block_size,
-        "max_model_len": prepared.max_model_len,
+        "max_model_len": prepared.groups[0].max_model_len,
         "requests": len(requests),
         "dropped": dict(requests.dropped),
         "mean_prompt_tokens": expected.prompt,
@@ -123,16 +125,16 @@ def _facts(prepared: Prepared, expected: Estimate, coverage: dict[str, bool]) ->
 
 
 def _show(path: Path, prepared: Prepared, expected: Estimate, coverage: dict[str, bool]) -> None:
-    memory, requests, scenario = prepared.memory, prepared.requests, prepared.scenario
+    memory, requests, scenario = prepared.groups[0].memory, prepared.requests, prepared.scenario
     tokens = memory.num_gpu_blocks * scenario.deployment.engine.block_size
-    model = prepared.architecture
+    model = prepared.groups[0].architecture
     print(f"{path} is a valid scenario.")
     print()
     facts = [
         ("model", f"{model.name}, {model.parameters() / 1e9:.3f} B parameters, {scenario.dtype}"),
         (
             "device",
-            f"{prepared.device.name}, {prepared.num_replicas} replica(s) of {bytes_(memory.share)} each",
+            f"{prepared.device.name}, {len(prepared.priced)} replica(s) of {bytes_(memory.share)} each",
         ),
         ("weights", f"{bytes_(memory.weights)}, and {bytes_(memory.activations)} of activations at the peak"),
         ("KV cache", f"{memory.num_gpu_blocks:,} blocks of {bytes_(memory.block)} = {tokens:,} tokens"),
@@ -142,12 +144,12 @@ def _show(path: Path, prepared: Prepared, expected: Estimate, coverage: dict[str
         ("capacity", f"about {number(expected.capacity_rps)} requests/s (estimated, not simulated)"),
         ("expected load", _load(expected)),
         ("costs", _source(prepared)),
-        ("energy", prepared.cost.power_note or "known"),
+        ("energy", prepared.groups[0].cost.power_note or "known"),
     ]
     facts += [("dropped", f"{count:,} rows: {reason}") for reason, count in requests.dropped.items()]
     facts += [("note", text) for text in requests.notes]
     screen.show_facts(facts)
-    if prepared.cost.source != "roofline":
+    if prepared.groups[0].cost.source != "roofline":
         print()
         print("inside the measured domain:")
         screen.show_facts([(name, "yes" if inside else "no: the roofline carries the shape on") for name, inside
@@ -162,6 +164,6 @@ def _load(expected: Estimate) -> str:
 
 
 def _source(prepared: Prepared) -> str:
-    if prepared.cost.source == "roofline":
+    if prepared.groups[0].cost.source == "roofline":
         return "roofline, not measured"
-    return f"{prepared.cost.source} on {prepared.cost.engine}"
+    return f"{prepared.groups[0].cost.source} on {prepared.groups[0].cost.engine}"

@@ -80,7 +80,6 @@ def split(
         table[i] = _resample(node, curve, base[i], axis, attention, least)
         weights[i] = np.where(np.isin(axis, curve.contexts), 1.0, _LIGHT)
     table = monotone(table, weights)
-    base = _refit_base(base, curves, table, axis, points)
     return Split(nodes, base, points, _extended(nodes, axis, table, attention, least))
 
 
@@ -148,18 +147,6 @@ def _carried(
     edge = attention(size, np.full(len(axis), last))
     gain = attention(size, np.maximum(axis, last)) - edge
     return np.maximum(excess / edge, least) * gain
-
-
-def _refit_base(
-    base: np.ndarray, curves: list[_Curve], table: np.ndarray, axis: np.ndarray, points: np.ndarray
-) -> np.ndarray:
-    """The base that fits best beside the final excess, and still rises."""
-    left = [
-        np.mean(curve.values - row[np.isin(axis, curve.contexts)])
-        for curve, row in zip(curves, table, strict=True)
-    ]
-    floor = _BASE_AT_LEAST * base
-    return np.maximum(rising(np.array(left), points), floor)
 
 
 def _extended(

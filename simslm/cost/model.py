@@ -88,6 +88,10 @@ class CostModel(Protocol):
         """Seconds of one iteration, host time included; for decode-only shapes equal to :meth:`decode`."""
         ...
 
+    def host_s(self, shape: IterationShape) -> float:
+        """Seconds of one iteration in which no kernel runs."""
+        ...
+
     def evaluate(self, shapes: IterationShape) -> Costs:
         """The cost of many iterations at once; every field of ``shapes`` is an array of shape ``(n,)``."""
         ...

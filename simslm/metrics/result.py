@@ -53,14 +53,23 @@ class Result:
         return iterations_arrow(self).to_pandas()
 
 
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What is known of a replica beside its log.
+
+    Attributes:
+        cost: prices its iterations in joules and host time.
+        sharers: replicas on its device.
+        num_gpu_blocks: its KV blocks.
+    """
+
+    cost: CostModel
+    sharers: int
+    num_gpu_blocks: int
+
+
 def summarize(
-    name: str,
-    log: SimulationLog,
-    requests: Requests,
-    cost: CostModel,
-    *,
-    slo: dict[str, float | None],
-    num_gpu_blocks: int,
+    name: str, log: SimulationLog, requests: Requests, replicas: list[Priced], *, slo: dict[str, float | None]
 ) -> Result:
     """Turns a log into tables and figures.
 
@@ -68,11 +77,13 @@ def summarize(
         name: of the scenario.
         log: what the simulation left.
         requests: the workload it ran.
-        cost: prices iterations in joules and host time.
+        replicas: one for each log of a replica.
         slo: bounds by metric name, None where unbounded.
-        num_gpu_blocks: KV blocks per replica.
     """
-    tables = [iteration_table(replica, cost) for replica in log.replicas]
+    tables = [
+        iteration_table(entry, priced.cost, priced.sharers)
+        for entry, priced in zip(log.replicas, replicas, strict=True)
+    ]
     columns = _request_columns(log, requests, tables)
     seconds = figures.makespan(columns, tables)
     done = columns["status"] == FINISHED
@@ -81,7 +92,7 @@ def summarize(
     gaps = [token_gaps(replica, table) for replica, table in zip(log.replicas, tables, strict=True)]
     latencies = figures.request_figures(columns)
     itl = spread(np.concatenate([gap[0] for gap in gaps]), np.concatenate([gap[1] for gap in gaps]))
-    peak = max((int(table.columns["kv_blocks_used"].max()) for table in tables if len(table)), default=0)
+    cost = replicas[0].cost
     summary = {
         "schema_version": figures.SCHEMA_VERSION,
         "name": name,
@@ -94,17 +105,32 @@ def summarize(
         "e2e_s": latencies["e2e_s"],
         "queue_s": latencies["queue_s"],
         "slo": figures.slo_figures(columns, slo, seconds),
-        "energy": figures.energy_figures(tables, tokens, seconds, cost.idle_w, cost.power_note),
-        "kv": {
-            "num_gpu_blocks": num_gpu_blocks,
-            "peak_utilization": peak / num_gpu_blocks,
-            "preemptions": int(columns["preemptions"].sum()),
-        },
+        "energy": figures.energy_figures(tables, tokens, seconds, cost.power_note),
+        "kv": _kv_figures(columns, tables, replicas),
         "utilization": figures.utilization(tables, seconds),
         "coverage": figures.coverage(tables),
         "cost": {"source": cost.source, "engine": cost.engine},
     }
     return Result(columns, tables, summary, log)
+
+
+def _kv_figures(
+    requests: dict[str, np.ndarray], tables: list[IterationTable], replicas: list[Priced]
+) -> dict[str, Any]:
+    """Blocks per replica (of the first group), the fullest moment of any replica, and preemptions."""
+    fullest = (
+        float(table.columns["kv_blocks_used"].max()) / priced.num_gpu_blocks
+        for table, priced in zip(tables, replicas, strict=True)
+        if len(table)
+    )
+    served = requests["status"] == FINISHED
+    prompts = int(requests["prompt_tokens"][served].sum())
+    return {
+        "num_gpu_blocks": replicas[0].num_gpu_blocks,
+        "peak_utilization": max(fullest, default=0.0),
+        "preemptions": int(requests["preemptions"].sum()),
+        "cached_prompt_share": figures.rate(int(requests["cached_prompt_tokens"][served].sum()), prompts),
+    }
 
 
 def _request_columns(
@@ -121,7 +147,6 @@ def _request_columns(
         "ttft_s": columns["first_token_s"] - log.arrival_s,
         "e2e_s": columns["finish_s"] - log.arrival_s,
         "queue_s": columns["first_scheduled_s"] - log.arrival_s,
-        "cached_prompt_tokens": np.zeros(count, dtype=np.int64),
     }
     columns["tpot_s"] = _time_per_output_token(columns)
     if all(table.energy_j is not None for table in tables):

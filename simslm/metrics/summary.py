@@ -80,15 +80,14 @@ def slo_figures(
 
 
 def energy_figures(
-    tables: list[IterationTable], tokens: tuple[int, int], seconds: float, idle_w: float | None, note: str
+    tables: list[IterationTable], tokens: tuple[int, int], seconds: float, note: str
 ) -> dict[str, Any]:
     """Energy over the makespan and per finished token, or nulls with the reason.
 
     Args:
-        tables: one per replica, each on a device of its own.
+        tables: one per replica.
         tokens: output tokens and all tokens of finished requests.
         seconds: the makespan.
-        idle_w: power of a device on which nothing runs.
         note: why energy is unknown.
     """
     keys = (
@@ -100,11 +99,13 @@ def energy_figures(
         "j_per_output_token",
         "j_per_total_token",
     )
-    if idle_w is None or any(table.energy_j is None for table in tables):
-        return dict.fromkeys(keys) | {"note": note or "no power was measured"}
-    prefill = sum(float(np.dot(table.energy_j, table.prefill_share)) for table in tables)  # type: ignore[arg-type]
-    busy = sum(float(np.sum(table.energy_j)) for table in tables)  # type: ignore[arg-type]
-    idle = idle_w * sum(seconds - float(table.columns["duration_s"].sum()) for table in tables)
+    prefill = busy = idle = 0.0
+    for table in tables:
+        if table.energy_j is None or table.idle_w is None:
+            return dict.fromkeys(keys) | {"note": note or "no power was measured"}
+        prefill += float(np.dot(table.energy_j, table.prefill_share))
+        busy += float(np.sum(table.energy_j))
+        idle += table.idle_w * (seconds - float(table.columns["duration_s"].sum()))
     total = busy + idle
     return {
         "total_j": total,

@@ -12,44 +12,37 @@ def token_gaps(log: ReplicaLog, table: IterationTable) -> tuple[np.ndarray, np.n
     """All gaps between consecutive output tokens of the same request, with how often each occurs.
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
-    first gap of a segment runs from the end of its prefill (and, after a preemption, the gap before that
-    from the request's last token to it).
+    gaps before a request's first decode iteration and across its preemptions are in the log one by one.
 
     Returns:
         values in seconds and weights, both of shape ``(m,)``.
     """
-    decoding = table.columns["decode_seqs"] > 0
+    decoding = table.columns["decoding"] > 0
     ends = table.end_s[decoding]
-    segments = log.segment_table()
-    first = segments["decode_from"].astype(np.int64)
-    decoded = segments["decode_to"] > segments["decode_from"]
-    again = segments["previous_s"] >= 0
-    started = np.bincount(first[decoded], minlength=len(ends))
-    shared = table.columns["decode_seqs"][decoding] - started
-    opening = ends[first[decoded]] - segments["emit_s"][decoded]
-    waiting = segments["emit_s"][again] - segments["previous_s"][again]
-    values = np.concatenate([np.diff(ends), opening, waiting])
-    weights = np.concatenate([shared[1:], np.ones(len(opening) + len(waiting))])
-    return values, weights
+    shared = (table.columns["decoding"] - table.columns["starting"])[decoding]
+    own = np.frombuffer(log.gaps, dtype=np.float64)
+    values = np.concatenate([np.diff(ends), own])
+    return values, np.concatenate([shared[1:], np.ones(len(own))])
 
 
 def request_energy(log: ReplicaLog, table: IterationTable, requests: int) -> np.ndarray:
     """Joules charged to each request, shape ``(requests,)``; idle energy is charged to nobody.
 
-    The decode part of an iteration is divided equally among its sequences, the prefill part among its chunks in
-    proportion to their tokens.
+    The decode part of an iteration is divided equally among the sequences that emit a token, the prefill part
+    among the chunks in proportion to their tokens; padding is charged to those it was made for.
     """
     energy = np.zeros(requests)
     assert table.energy_j is not None
-    decoding = table.columns["decode_seqs"] > 0
+    decoding = table.columns["decoding"] > 0
     decode = table.energy_j[decoding] * (1 - table.prefill_share[decoding])
-    total = np.concatenate([[0.0], np.cumsum(decode / table.columns["decode_seqs"][decoding])])
-    segments = log.segment_table()
-    charged = total[segments["decode_to"].astype(np.int64)] - total[segments["decode_from"].astype(np.int64)]
-    np.add.at(energy, segments["request_id"].astype(np.int64), charged)
+    total = np.concatenate([[0.0], np.cumsum(decode / table.columns["decoding"][decoding])])
+    stays = log.stay_table()
+    charged = total[stays["decode_to"].astype(np.int64)] - total[stays["decode_from"].astype(np.int64)]
+    np.add.at(energy, stays["request_id"].astype(np.int64), charged)
     chunks = log.chunk_table()
     iteration = chunks["iteration"].astype(np.int64)
     prefill = table.energy_j[iteration] * table.prefill_share[iteration]
-    share = chunks["tokens"] / table.columns["prefill_tokens"][iteration]
+    together = np.bincount(iteration, chunks["tokens"], minlength=len(table))
+    share = chunks["tokens"] / together[iteration]
     np.add.at(energy, chunks["request_id"].astype(np.int64), prefill * share)
     return energy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 
@@ -14,9 +14,10 @@ class Prompt(Protocol):
         arrival_s: when it arrived.
         prompt_tokens: length of its prompt.
         max_tokens: the declared limit of its output; the true length is not known to a policy.
-        remaining: tokens still to prefill: the rest of the prompt and, after a preemption by recompute, the
-            tokens generated before it.
-        blocks: KV blocks its whole prefill needs (held already once it is admitted).
+        priority: the lower, the sooner.
+        remaining: tokens still to prefill: the rest of the prompt that no prefix cache holds and, after a
+            preemption by recompute, the tokens generated before it.
+        blocks: free KV blocks that admitting it takes.
     """
 
     @property
@@ -28,6 +29,8 @@ class Prompt(Protocol):
     @property
     def max_tokens(self) -> int: ...
     @property
+    def priority(self) -> int: ...
+    @property
     def remaining(self) -> int: ...
     @property
     def blocks(self) -> int: ...
@@ -37,7 +40,7 @@ class ReplicaView(Protocol):
     """What a policy may know of a replica between two iterations.
 
     Attributes:
-        waiting: requests not admitted, in queue order.
+        waiting: requests that may be admitted, in queue order; none while swapped sequences wait to come back.
         partial: admitted requests whose prompt is only partly in the cache, oldest first.
         decoding: number of sequences that decode.
         free_blocks: KV blocks nobody holds.
@@ -48,7 +51,7 @@ class ReplicaView(Protocol):
     """
 
     @property
-    def waiting(self) -> Collection[Prompt]: ...
+    def waiting(self) -> Iterable[Prompt]: ...
     @property
     def partial(self) -> Sequence[Prompt]: ...
     @property
@@ -74,9 +77,10 @@ class Plan:
         tokens: tokens of the iteration so far.
         admitted: how many of the chunks belong to prompts that were waiting.
         blocks: KV blocks the plan takes: those of admitted prompts and, when it decodes, of growing sequences.
+        padded_to: every prompt is padded to this many tokens; 0 = no padding.
     """
 
-    __slots__ = ("admitted", "blocks", "chunks", "decode", "tokens")
+    __slots__ = ("admitted", "blocks", "chunks", "decode", "padded_to", "tokens")
 
     def __init__(self, view: ReplicaView, *, decode: bool) -> None:
         self.decode = decode
@@ -84,6 +88,7 @@ class Plan:
         self.tokens = view.decoding if decode else 0
         self.blocks = view.decode_blocks if decode else 0
         self.admitted = 0
+        self.padded_to = 0
 
     def advance(self, prompt: Prompt, tokens: int) -> None:
         """Prefills ``tokens`` more of a prompt that is admitted already."""
@@ -114,9 +119,14 @@ class BatchingPolicy(Protocol):
 
     Attributes:
         whole_prompts: prompts are never split, so one longer than ``max_num_batched_tokens`` cannot be served.
+        reserves_output: a sequence gets the blocks of its declared ``max_tokens`` when it is admitted, and
+            takes none later; else blocks are taken as it grows.
+        holds_batch: a sequence that has finished stays in the batch, padded, until the whole batch has.
     """
 
     whole_prompts: bool
+    reserves_output: bool
+    holds_batch: bool
 
     def plan(self, view: ReplicaView) -> Plan:
         """Who runs next. A function of the view alone: the same view gives the same plan.
@@ -125,3 +135,11 @@ class BatchingPolicy(Protocol):
         preempted: until then more blocks are taken and none are freed, so nothing new could be admitted.
         """
         ...
+
+
+class Batching:
+    """What most batching policies are like: prompts may be split, blocks are taken as needed, slots freed at once."""
+
+    whole_prompts = False
+    reserves_output = False
+    holds_batch = False

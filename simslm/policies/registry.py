@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from simslm.errors import UsageError, nearest
 
-KINDS = ("batching", "routing")
+KINDS = ("admission", "batching", "queueing", "routing")
 
 
 class PolicyOptions(BaseModel):
@@ -27,13 +28,17 @@ class PolicyOptions(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """One policy: its kind, name, class, options model, and the first sentence of its docstring."""
+    """One policy: its kind, name, class, options model, and the first paragraph of its docstring.
+
+    ``needs_stream`` says that it draws random numbers: its class takes a ``stream``, a generator of its own.
+    """
 
     kind: str
     name: str
     cls: type
     options: type[PolicyOptions]
     summary: str
+    needs_stream: bool
 
 
 _REGISTER: dict[tuple[str, str], Registered] = {}
@@ -52,7 +57,8 @@ def policy(kind: str, name: str, options: type[PolicyOptions] = PolicyOptions) -
         if not cls.__doc__:
             raise ValueError(f"{kind} policy {name!r} has no docstring: one line, with its source")
         summary = cls.__doc__.strip().split("\n\n")[0].replace("\n", " ")
-        _REGISTER[kind, name] = Registered(kind, name, cls, options, " ".join(summary.split()))
+        needs_stream = "stream" in inspect.signature(cls).parameters
+        _REGISTER[kind, name] = Registered(kind, name, cls, options, " ".join(summary.split()), needs_stream)
         return cls
 
     return register
@@ -84,11 +90,17 @@ def lookup(kind: str, name: str) -> Registered:
         ) from None
 
 
-def create(kind: str, choice: Any, **resources: Any) -> Any:
-    """An instance of the policy that a scenario's ``choice`` (a model of :func:`choices`) names."""
+def create(kind: str, choice: Any, stream: Callable[[str], Any]) -> Any:
+    """An instance of the policy that a scenario's ``choice`` (a model of :func:`choices`) names.
+
+    Args:
+        kind: of the policy.
+        choice: its name and options.
+        stream: makes the random generator of a name; called for policies that draw.
+    """
     entry = lookup(kind, choice.policy)
     options = entry.options.model_validate(choice.model_dump(exclude={"policy"}))
-    return entry.cls(options, **resources)
+    return entry.cls(options, stream=stream(kind)) if entry.needs_stream else entry.cls(options)
 
 
 def choices(kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a routing policy sees of an arriving request and of the replicas."""
+"""What routing and admission policies see of an arriving request and of the replicas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Protocol
 
 
 class ArrivingRequest(Protocol):
-    """An arriving request; its true output length is not known to a router."""
+    """An arriving request; its true output length is not known to a policy.
+
+    Attributes:
+        units: hashes of its prompt's prefix, empty when they are not known.
+        session_id: the conversation it belongs to, -1 for none.
+    """
 
     @property
     def request_id(self) -> int: ...
@@ -17,16 +22,41 @@ class ArrivingRequest(Protocol):
     def prompt_tokens(self) -> int: ...
     @property
     def max_tokens(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
+    @property
+    def session_id(self) -> int: ...
+    @property
+    def units(self) -> Sequence[int]: ...
 
 
 class ReplicaLoad(Protocol):
-    """How busy a replica is: ``outstanding`` counts its requests that are waiting or running."""
+    """How busy a replica is.
+
+    Attributes:
+        outstanding: its requests, waiting or running.
+        queued: those of them that wait.
+        kv_utilization: share of its KV blocks in use.
+    """
 
     @property
     def outstanding(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+    @property
+    def kv_utilization(self) -> float: ...
+    def cached_units(self, request: ArrivingRequest) -> int:
+        """How many leading units of the request's prompt the replica's prefix cache holds."""
+        ...
 
 
 class Router(Protocol):
     def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
         """The index of the replica that serves ``request``."""
+        ...
+
+
+class Admission(Protocol):
+    def admits(self, request: ArrivingRequest, replica: ReplicaLoad) -> bool:
+        """Whether ``replica`` lets ``request`` in; a pure function of what it sees."""
         ...

@@ -50,6 +50,17 @@ class RooflineOptions(_Options):
         return {"compute": value, "bandwidth": value} if is_number else value
 
 
+class AllReduce(_Options):
+    """What the exchange between the devices of a tensor-parallel replica takes."""
+
+    latency_s: float = Field(
+        default=1e-5, ge=0, description="fixed time of one all-reduce, in seconds (assumed)"
+    )
+    bandwidth_efficiency: float = Field(
+        default=0.8, gt=0, le=1, description="fraction of the link's bandwidth reached"
+    )
+
+
 class Transform(_Options):
     """One change to a cost model."""
 
@@ -64,6 +75,9 @@ class Cost(_Options):
         default=None, description="no measurement: the roofline of the device"
     )
     transforms: tuple[Transform, ...] = Field(default=(), description="changes, applied in order")
+    all_reduce: AllReduce = Field(
+        default_factory=AllReduce, description="exchange between devices, for tensor_parallel_size above 1"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Cost:

@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    model_validator,
+)
 
 import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
-from simslm.policies.registry import choices
+from simslm.policies.registry import choices, lookup
 from simslm.scenario.cost import Cost
 from simslm.scenario.workload import Workload
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 
-Batching = choices("batching")
-Routing = choices("routing")
+
+def _chosen(kind: str) -> Any:
+    """The annotation of a policy choice; a bare name stands for the policy without options."""
+    return Annotated[
+        choices(kind), BeforeValidator(lambda value: {"policy": value} if isinstance(value, str) else value)
+    ]
+
+
+def _default(kind: Any, name: str, description: str) -> Any:
+    return Field(
+        default_factory=lambda: TypeAdapter(kind).validate_python(name),
+        description=f"{description}; `simslm list policies` shows the choice",
+    )
+
+
+if TYPE_CHECKING:
+    Admission = Batching = Queueing = Routing = Any
+else:
+    Admission = _chosen("admission")
+    Batching = _chosen("batching")
+    Queueing = _chosen("queueing")
+    Routing = _chosen("routing")
 
 
 class Section(BaseModel):
@@ -25,10 +53,9 @@ class Section(BaseModel):
 class Engine(Section):
     """One replica's limits; the options of vLLM keep vLLM's names."""
 
-    batching: Batching = Field(  # type: ignore[valid-type]
-        default_factory=lambda: _choice(Batching, "chunked-prefill"),
-        description="who runs in the next iteration; `simslm list policies` shows the choice",
-    )
+    batching: Batching = _default(Batching, "chunked-prefill", "who runs in the next iteration")
+    scheduling_policy: Queueing = _default(Queueing, "fcfs", "order of the waiting queue")
+    admission: Admission = _default(Admission, "open", "who is let in")
     max_num_seqs: int = Field(default=256, ge=1, description="most sequences that run at once")
     max_num_batched_tokens: int = Field(default=2048, ge=1, description="most tokens of one iteration")
     block_size: int = Field(default=16, ge=1, le=4096, description="tokens in one KV block")
@@ -43,8 +70,15 @@ class Engine(Section):
     watermark: float = Field(
         default=0.01, ge=0, lt=1, description="share of the KV blocks kept free when admitting (vLLM: 0.01)"
     )
-    preemption: Literal["recompute"] = Field(
-        default="recompute", description="what becomes of a sequence whose blocks others need"
+    prefix_caching: bool = Field(
+        default=False, description="keep the blocks of finished prompts and share them with equal prefixes"
+    )
+    preemption: Literal["recompute", "swap"] = Field(
+        default="recompute",
+        description="what becomes of a sequence whose blocks others need: prefilled again, or moved to the host",
+    )
+    swap_space: float = Field(
+        default=4.0, ge=0, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
     )
 
     @model_validator(mode="after")
@@ -54,21 +88,77 @@ class Engine(Section):
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
                 f"({self.max_num_seqs}): every running sequence decodes one token an iteration"
             )
+        reserves = lookup("batching", self.batching.policy).cls.reserves_output
+        if reserves and self.prefix_caching:
+            raise ValueError(
+                f"prefix_caching needs blocks taken as needed; {self.batching.policy} reserves them"
+            )
         return self
 
 
-class Deployment(Section):
-    """Which replicas serve, and how requests reach them."""
+class Replicas(Section):
+    """Replicas of one model: where they run, and how requests reach them."""
 
-    num_devices: int = Field(default=1, ge=1, description="devices, each with its own replicas")
-    replicas_per_device: Literal[1] = Field(default=1, description="replicas on each device")
-    sharing: Literal["none"] = Field(default="none", description="how replicas share a device")
-    tensor_parallel_size: Literal[1] = Field(default=1, description="devices one replica spans")
-    router: Routing = Field(  # type: ignore[valid-type]
-        default_factory=lambda: _choice(Routing, "round-robin"),
-        description="which replica an arriving request goes to",
-    )
+    replicas_per_device: int = Field(default=1, ge=1, le=64, description="replicas on each device")
+    tensor_parallel_size: Literal[1, 2, 4, 8] = Field(default=1, description="devices one replica spans")
+    router: Routing = _default(Routing, "round-robin", "which replica an arriving request goes to")
     engine: Engine = Field(default_factory=Engine, description="limits of each replica")
+
+    @model_validator(mode="after")
+    def _whole_devices(self) -> Self:
+        if self.tensor_parallel_size > 1 and self.replicas_per_device > 1:
+            raise ValueError("a replica that spans devices has them to itself: set replicas_per_device to 1")
+        return self
+
+
+class GroupSpec(Replicas):
+    """One of several groups of replicas, perhaps of another model, perhaps on the devices of others."""
+
+    name: str = Field(min_length=1, description="for reports")
+    share: float = Field(
+        default=1.0, gt=0, description="its share of the requests, relative to the other groups"
+    )
+    model: str | dict[str, Any] | None = Field(default=None, description="null = the scenario's")
+    cost: Cost | None = Field(default=None, description="null = the scenario's")
+    max_model_len: int | None = Field(default=None, ge=2, description="null = the model's own")
+    devices: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, min_length=1, description="numbers of its devices; null = all"
+    )
+
+
+class Deployment(Replicas):
+    """What serves: devices, and replicas on them, of one model or in groups."""
+
+    num_devices: int = Field(default=1, ge=1, le=4096, description="devices")
+    sharing: Literal["none", "mps", "time-slice", "streams", "sm-partition"] = Field(
+        default="none", description="how replicas share a device; none needs one replica on each"
+    )
+    groups: tuple[GroupSpec, ...] | None = Field(
+        default=None, min_length=1, description="groups of replicas, in place of the keys above"
+    )
+
+    @model_validator(mode="after")
+    def _devices_agree(self) -> Self:
+        tenants = [0] * self.num_devices
+        for group in self.groups or (self,):
+            devices = getattr(group, "devices", None) or tuple(range(self.num_devices))
+            if max(devices) >= self.num_devices:
+                raise ValueError(f"device {max(devices)} does not exist: num_devices is {self.num_devices}")
+            if len(devices) % group.tensor_parallel_size:
+                raise ValueError(
+                    f"{len(devices)} devices cannot be divided into replicas of "
+                    f"tensor_parallel_size {group.tensor_parallel_size}"
+                )
+            for device in devices:
+                tenants[device] += group.replicas_per_device
+        if max(tenants) > 1 and self.sharing == "none":
+            raise ValueError(
+                f"sharing: none means one replica on each device, but {max(tenants)} would share one; "
+                "choose mps, time-slice, streams or sm-partition"
+            )
+        if max(tenants) > 1 and any(group.tensor_parallel_size > 1 for group in self.groups or (self,)):
+            raise ValueError("replicas that span devices cannot share them")
+        return self
 
 
 class Slo(Section):
@@ -124,8 +214,3 @@ class Scenario(Section):
         copy = self.model_copy()
         copy._base_dir = directory
         return copy
-
-
-def _choice(kind: Any, name: str) -> Any:
-    """The choice of a policy by its name alone."""
-    return TypeAdapter(kind).validate_python({"policy": name})

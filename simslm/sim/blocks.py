@@ -3,7 +3,7 @@
 A decoding sequence takes a new block every ``block_size`` decode iterations, so all that matters is *when*: the
 pool counts, for each residue of the decode iteration's number, how many sequences take a block then.
 
-Invariant: ``free + used == num_blocks``, with every block of an admitted sequence counted once.
+Invariant: ``free + used == num_blocks``; blocks of cached prefixes that nobody holds count as free.
 """
 
 from __future__ import annotations
@@ -11,16 +11,25 @@ from __future__ import annotations
 from array import array
 
 from simslm.errors import SimslmError
+from simslm.sim.prefix import PrefixCache
+from simslm.sim.sequence import Sequence
 
 
 class BlockPool:
-    """Blocks of ``block_size`` tokens; ``at`` is always the number of a decode iteration of the replica."""
+    """Blocks of ``block_size`` tokens; ``at`` is always the number of a decode iteration of the replica.
 
-    __slots__ = ("_growing", "_growth", "block_size", "free", "num_blocks")
+    Args:
+        num_blocks: all of them.
+        block_size: tokens in each.
+        prefix: keeps the blocks of finished prompts for others, or None.
+    """
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    __slots__ = ("_growing", "_growth", "block_size", "free", "num_blocks", "prefix")
+
+    def __init__(self, num_blocks: int, block_size: int, prefix: PrefixCache | None = None) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.prefix = prefix
         self.free = num_blocks
         self._growth = [0] * block_size
         self._growing = 0
@@ -42,6 +51,12 @@ class BlockPool:
         if blocks > self.free:
             raise SimslmError(f"{blocks} KV blocks were taken where {self.free} were free")
         self.free -= blocks
+        if self.prefix is not None:
+            self._evict()
+
+    def release(self, blocks: int) -> None:
+        """Gives back blocks that were allocated."""
+        self.free += blocks
 
     def start(self, cached_tokens: int, at: int) -> int:
         """A sequence with that many cached tokens decodes from iteration ``at`` on; returns its phase."""
@@ -55,10 +70,6 @@ class BlockPool:
         self._growth[phase] -= 1
         self._growing -= 1
         self.free += self.blocks(cached_tokens)
-
-    def release(self, blocks: int) -> None:
-        """Gives back the blocks of a prompt that was not decoding yet."""
-        self.free += blocks
 
     def demand(self, at: int) -> int:
         """Blocks that iteration ``at`` takes if everybody decodes."""
@@ -86,3 +97,56 @@ class BlockPool:
             now += growth[i % size]
             used.append(now)
         self.free = self.num_blocks - now
+        if self.prefix is not None:
+            self._evict()
+
+    # ---- shared prefixes -----------------------------------------------------------------------------------
+
+    def find_prefix(self, sequence: Sequence) -> None:
+        """Notes what of a waiting sequence's prompt is cached now: what is left to prefill, and its blocks."""
+        assert self.prefix is not None
+        found = sequence.units[: self.prefix.match(sequence.units)]
+        shared = sum(self._unit_blocks(sequence, i) for i in range(len(found)))
+        sequence.held = found
+        hit = min(shared * self.block_size, sequence.prefill_tokens - 1)
+        sequence.remaining = sequence.prefill_tokens - hit
+        sequence.blocks = self.blocks(sequence.prefill_tokens) - shared + self.prefix.idle_blocks(found)
+
+    def hold_prefix(self, sequence: Sequence) -> None:
+        """Takes the cached units that :meth:`find_prefix` found; their blocks are no longer free."""
+        assert self.prefix is not None
+        idle = self.prefix.idle_blocks(sequence.held)
+        self.prefix.hold(sequence.held)
+        self.free -= idle
+        sequence.blocks -= idle
+
+    def keep_prefix(self, sequence: Sequence) -> None:
+        """The prompt is computed: its units are there for others, as long as it or they hold them."""
+        assert self.prefix is not None
+        for i in range(len(sequence.held), len(sequence.units)):
+            blocks = self._unit_blocks(sequence, i)
+            if not blocks or not self.prefix.add(sequence.units[i], blocks):
+                return
+            sequence.held = sequence.units[: i + 1]
+
+    def leave_prefix(self, sequence: Sequence) -> None:
+        """Lets go of the units of a sequence that has just given back all its blocks, theirs included.
+
+        Units that others hold keep their blocks; those that nobody holds count as free, but stay cached until
+        their room is needed.
+        """
+        assert self.prefix is not None
+        shared = sum(self._unit_blocks(sequence, i) for i in range(len(sequence.held)))
+        self.free += self.prefix.leave(sequence.held) - shared
+        sequence.held = ()
+
+    def _unit_blocks(self, sequence: Sequence, index: int) -> int:
+        """Full blocks in unit ``index`` of a prompt; only its last unit may be partly filled."""
+        start = index * sequence.unit_tokens
+        return (min(start + sequence.unit_tokens, sequence.prompt_tokens) - start) // self.block_size
+
+    def _evict(self) -> None:
+        """Drops idle units until no more blocks are cached idly than count as free."""
+        assert self.prefix is not None
+        while self.prefix.evictable > self.free:
+            self.prefix.evict()

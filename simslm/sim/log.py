@@ -1,8 +1,9 @@
 """What a simulation leaves behind: columns, appended to in the loop and read as arrays afterwards.
 
-Per-token times are not stored. A request decodes in consecutive decode iterations of its replica, so a
-*segment* (first and last decode iteration, and when the prefill before it emitted its token) says when each of
-its tokens came; a preemption ends one segment and the next prefill begins another.
+Per-token times are not stored. A request decodes in consecutive decode iterations of its replica, so a *stay*
+(first decode iteration, and the one after the last) says when its tokens came. Between two decode iterations the
+gap is the same for everybody in both; the gaps that are a request's own, before its first decode iteration and
+across a preemption, are stored one by one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ SPAN_FIELDS = (
     "prefill_pairs",
     "waiting",
     "running",
+    "decoding",
+    "starting",
 )
 CHUNK_FIELDS = ("iteration", "request_id", "tokens")
-SEGMENT_FIELDS = ("request_id", "emit_s", "previous_s", "decode_from", "decode_to")
+STAY_FIELDS = ("request_id", "decode_from", "decode_to")
 
 FINISHED, REJECTED, FAILED, UNFINISHED = range(4)
 STATUS = ("finished", "rejected", "failed", "unfinished")
@@ -33,27 +36,32 @@ STATUS = ("finished", "rejected", "failed", "unfinished")
 
 
 class ReplicaLog:
-    """The iterations of one replica, its prompt chunks and its segments.
+    """The iterations of one replica, its prompt chunks, and when its requests decoded.
 
     Attributes:
-        spans: flat, ``len(SPAN_FIELDS)`` numbers for each run of iterations of one batch.
+        spans: flat, ``len(SPAN_FIELDS)`` numbers for each run of iterations of one batch; the shape is what the
+            device runs, padding included, ``decoding`` counts the sequences that emit a token, ``starting``
+            those of them that do so for the first time since their prefill, in the span's first iteration.
         ends: end of every iteration, in seconds.
         used_blocks: KV blocks held during every iteration.
         chunks: flat, ``len(CHUNK_FIELDS)`` numbers for each piece of a prompt.
-        segments: flat, ``len(SEGMENT_FIELDS)`` numbers for each segment; ``previous_s`` is the time of the
-            request's token before the segment, -1 when there is none, and ``decode_to`` is exclusive.
+        stays: flat, ``len(STAY_FIELDS)`` numbers for each uninterrupted decoding of a request, when it ends.
+        gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
         late: iterations that began with one more request waiting than their span noted.
+        emitted: tokens that prefills emitted.
     """
 
-    __slots__ = ("chunks", "ends", "late", "segments", "spans", "used_blocks")
+    __slots__ = ("chunks", "emitted", "ends", "gaps", "late", "spans", "stays", "used_blocks")
 
     def __init__(self) -> None:
         self.spans = array("d")
         self.ends = array("d")
         self.used_blocks = array("q")
         self.chunks = array("d")
-        self.segments = array("d")
+        self.stays = array("d")
+        self.gaps = array("d")
         self.late = array("q")
+        self.emitted = 0
 
     def iterations(self) -> dict[str, np.ndarray]:
         """One array per column of ``iterations.parquet`` that the loop knows, plus ``prefill_pairs``; ``(n,)``."""
@@ -67,6 +75,7 @@ class ReplicaLog:
         starts[first] = spans["start_s"]
         offset = np.arange(len(ends)) - np.repeat(first, count)
         columns["decode_ctx_tokens"] += offset * columns["decode_seqs"]
+        columns["starting"] *= offset == 0
         columns["waiting"] += self._late(first, count)
         columns |= {"start_s": starts, "end_s": ends}
         columns["kv_blocks_used"] = np.frombuffer(self.used_blocks, dtype=np.int64)
@@ -85,14 +94,22 @@ class ReplicaLog:
     def chunk_table(self) -> dict[str, np.ndarray]:
         return table(self.chunks, CHUNK_FIELDS)
 
-    def segment_table(self) -> dict[str, np.ndarray]:
-        return table(self.segments, SEGMENT_FIELDS)
+    def stay_table(self) -> dict[str, np.ndarray]:
+        return table(self.stays, STAY_FIELDS)
 
 
 class RequestLog:
     """What became of every request; one entry per row of the workload, NaN or -1 where nothing happened."""
 
-    __slots__ = ("finish_s", "first_scheduled_s", "first_token_s", "preemptions", "replica", "status")
+    __slots__ = (
+        "cached_prompt_tokens",
+        "finish_s",
+        "first_scheduled_s",
+        "first_token_s",
+        "preemptions",
+        "replica",
+        "status",
+    )
 
     def __init__(self, count: int) -> None:
         nothing = float("nan")
@@ -101,6 +118,7 @@ class RequestLog:
         self.first_token_s = array("d", [nothing]) * count
         self.finish_s = array("d", [nothing]) * count
         self.preemptions = array("q", [0]) * count
+        self.cached_prompt_tokens = array("q", [0]) * count
         self.status = array("b", [UNFINISHED]) * count
 
     def columns(self) -> dict[str, np.ndarray]:

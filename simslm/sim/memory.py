@@ -62,19 +62,23 @@ def plan_memory(
     max_num_batched_tokens: int,
     block_size: int,
     num_gpu_blocks: int | None,
+    tensor_parallel_size: int = 1,
 ) -> MemoryPlan:
     """Divides a device's memory.
+
+    A replica that spans devices has its part of the weights and of every KV block on each; activations of the
+    sampler and of the residual stream are on all of them, and counted whole.
 
     Raises:
         InfeasibleError: weights and activations leave no room for a single KV block, or a stated
             ``num_gpu_blocks`` does not fit beside the weights even with all of the device's memory.
     """
     share = int(device.memory_bytes * gpu_memory_utilization / replicas_per_device)
-    weights = architecture.weight_bytes(dtype)
+    weights = architecture.weight_bytes(dtype) // tensor_parallel_size
     activations = activation_bytes(
         architecture, dtype, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
     )
-    block = architecture.kv_bytes_per_token(dtype) * block_size
+    block = architecture.kv_bytes_per_token(dtype) * block_size // tensor_parallel_size
     room = share - weights - activations - PROCESS_BYTES
     fitting = max(room // block, 0)
     most = max((device.memory_bytes // replicas_per_device - weights) // block, 0)

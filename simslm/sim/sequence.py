@@ -14,31 +14,42 @@ class Sequence:
         arrival_s: when it arrived.
         prompt_tokens: tokens of its prompt.
         max_tokens: declared limit of its output.
+        priority: the lower, the sooner.
+        session_id: the conversation it belongs to, -1 for none.
+        units: hashes of its prompt's prefix, ``unit_tokens`` tokens each; empty when they are not known.
         prefill_tokens: tokens of the whole present prefill: the prompt and, after a preemption by recompute,
             what had been generated.
-        remaining: tokens of it still to prefill.
-        blocks: KV blocks of the whole prefill.
-        generated: output tokens emitted.
+        remaining: tokens of it still to prefill, without what a prefix cache holds.
+        blocks: KV blocks that admitting it takes from the free ones.
+        generated: output tokens emitted before the present segment.
         decode_from: number of the replica's decode iteration that it decodes in first, -1 before.
         decode_last: number of the one it finishes in.
-        phase: when it takes new blocks, see :class:`~simslm.sim.blocks.BlockPool`.
+        phase: when it takes new blocks, see :class:`~simslm.sim.blocks.BlockPool`; -1 when it takes none.
         segment: where its present segment stands in the replica's log.
         last_token_s: when its last token came, as far as noted: at a prefill's end and at a preemption.
+        held: the cached units it holds.
+        cancelled: its client has gone.
     """
 
     request_id: int
     arrival_s: float
     prompt_tokens: int
     max_tokens: int
-    prefill_tokens: int
-    remaining: int
-    blocks: int
-    generated: int = 0
-    decode_from: int = -1
-    decode_last: int = -1
-    phase: int = field(default=0, repr=False)
+    priority: int = 0
+    session_id: int = -1
+    units: tuple[int, ...] = ()
+    unit_tokens: int = 0
+    prefill_tokens: int = 0
+    remaining: int = 0
+    blocks: int = 0
+    generated: int = field(default=0, repr=False)
+    decode_from: int = field(default=-1, repr=False)
+    decode_last: int = field(default=-1, repr=False)
+    phase: int = field(default=-1, repr=False)
     segment: int = field(default=-1, repr=False)
     last_token_s: float = field(default=-1.0, repr=False)
+    held: tuple[int, ...] = field(default=(), repr=False)
+    cancelled: bool = field(default=False, repr=False)
 
     @property
     def cached(self) -> int:

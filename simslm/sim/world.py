@@ -1,39 +1,26 @@
-"""The simulated world: arrivals, a router, replicas, one clock."""
+"""The simulated world: arrivals, routers, replicas on their devices, one clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from simpy.events import Event
 
 from simslm.cost.model import CostModel
-from simslm.policies.plan import BatchingPolicy
+from simslm.cost.sharing import DemandModel, Sharing
 from simslm.policies.route import Router
+from simslm.sim import sequence as inflight
 from simslm.sim.clock import URGENT, Clock
-from simslm.sim.log import REJECTED, RequestLog, SimulationLog
-from simslm.sim.replica import UNBOUNDED, EngineConfig, Replica
-from simslm.sim.sequence import Sequence
+from simslm.sim.device import OwnDevice, SharedDevice
+from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, SimulationLog
+from simslm.sim.replica import UNBOUNDED, EngineConfig, Policies, Replica
 
 PROGRESS_EVERY = 1024
 """Requests done between two calls of a progress callback."""
-
-
-class Requests(Protocol):
-    """The workload, one entry per request, in order of arrival; closed-loop clients set ``closed_loop``."""
-
-    @property
-    def arrival_s(self) -> np.ndarray: ...
-    @property
-    def prompt_tokens(self) -> np.ndarray: ...
-    @property
-    def output_tokens(self) -> np.ndarray: ...
-    @property
-    def max_tokens(self) -> np.ndarray: ...
-    @property
-    def closed_loop(self) -> ClosedLoop | None: ...
 
 
 class ClosedLoop(Protocol):
@@ -48,19 +35,77 @@ class ClosedLoop(Protocol):
     def until_s(self) -> float | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """Replicas of one engine, each on a device of its own, behind one router.
+class Requests(Protocol):
+    """The workload, one entry per request, in order of arrival; None where a column does not apply.
 
-    ``batching`` and ``router`` make fresh policies, so that two runs share no state.
+    Attributes:
+        priority: the lower, the sooner.
+        session_id: the conversation a request belongs to.
+        units: hashes of each prompt's prefix, of ``unit_tokens`` tokens each.
+        patience_s: how long a client waits for its last token before it goes.
+        closed_loop: how arrivals follow completions; then ``arrival_s`` does not apply.
     """
 
+    @property
+    def arrival_s(self) -> np.ndarray: ...
+    @property
+    def prompt_tokens(self) -> np.ndarray: ...
+    @property
+    def output_tokens(self) -> np.ndarray: ...
+    @property
+    def max_tokens(self) -> np.ndarray: ...
+    @property
+    def priority(self) -> np.ndarray | None: ...
+    @property
+    def session_id(self) -> np.ndarray | None: ...
+    @property
+    def units(self) -> Sequence[tuple[int, ...]] | None: ...
+    @property
+    def unit_tokens(self) -> int: ...
+    @property
+    def patience_s(self) -> np.ndarray | None: ...
+    @property
+    def closed_loop(self) -> ClosedLoop | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Replicas of one model and engine, behind one router.
+
+    Attributes:
+        name: for reports.
+        engine: limits of each replica.
+        devices: the device of each replica, by number.
+        cost: seconds and joules of an iteration of a replica that has the device to itself.
+        demand: what an iteration asks of a shared device; None when no device is shared.
+        policies: makes the policies of one replica.
+        router: makes the router; two runs share no state.
+        max_model_len: longest prompt + output.
+    """
+
+    name: str
     engine: EngineConfig
-    replicas: int
+    devices: tuple[int, ...]
     cost: CostModel
-    batching: Callable[[], BatchingPolicy]
+    demand: DemandModel | None
+    policies: Callable[[], Policies]
     router: Callable[[], Router]
     max_model_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What serves: groups of replicas, and how replicas that share a device get along.
+
+    Attributes:
+        groups: at least one.
+        sharing: makes the way of sharing for so many replicas on a device; None when none is shared.
+        group_of: the group that serves each request; None when there is one group.
+    """
+
+    groups: tuple[Group, ...]
+    sharing: Callable[[int], Sharing] | None = None
+    group_of: np.ndarray | None = None
 
 
 Progress = Callable[[int, int, float], None]
@@ -87,62 +132,78 @@ def run(
         world.clock.run()
     except KeyboardInterrupt:
         interrupted = True
-    return SimulationLog(
-        np.array(world.arrived_s),
-        world.log,
-        tuple(replica.log for replica in world.replicas),
-        next(world.clock._eid),
-        interrupted,
-    )
+    logs = tuple(replica.log for replica in world.replicas)
+    return SimulationLog(np.array(world.arrived_s), world.log, logs, next(world.clock._eid), interrupted)
 
 
-@dataclass
 class _World:
-    requests: Requests
-    deployment: Deployment
-    most_iterations: int
-    progress: Progress | None
-    clock: Clock = field(default_factory=Clock)
-    answers: dict[int, Event] = field(default_factory=dict)
-    done: int = 0
-    sent: int = 0
-
-    def __post_init__(self) -> None:
-        count = len(self.requests.prompt_tokens)
-        self.log = RequestLog(count)
-        self.prompt_tokens: list[int] = self.requests.prompt_tokens.tolist()
-        self.output_tokens: list[int] = self.requests.output_tokens.tolist()
-        self.max_tokens: list[int] = self.requests.max_tokens.tolist()
-        self.arrived_s: list[float] = [float("nan")] * count
-        self.router = self.deployment.router()
-        self.replicas = [self._replica(index) for index in range(self.deployment.replicas)]
-        loop = self.requests.closed_loop
+    def __init__(
+        self, requests: Requests, deployment: Deployment, most_iterations: int, progress: Progress | None
+    ) -> None:
+        self.clock = Clock()
+        self.progress = progress
+        self.done = 0
+        self.sent = 0
+        self.answers: dict[int, Event] = {}
+        self._columns(requests)
+        self.log = RequestLog(self.count)
+        self.group_of = None if deployment.group_of is None else deployment.group_of.tolist()
+        self.groups = deployment.groups
+        self.routers = [group.router() for group in deployment.groups]
+        self.replicas: list[Replica] = []
+        self.members: list[list[Replica]] = []
+        self._deploy(deployment, most_iterations)
+        loop = requests.closed_loop
         if loop is None:
-            self.clock.process(self._arrivals())
+            self.clock.process(self._arrivals(requests.arrival_s))
         else:
-            for _ in range(min(loop.concurrency, count)):
+            for _ in range(min(loop.concurrency, self.count)):
                 self.clock.process(self._client(loop))
 
-    def _replica(self, index: int) -> Replica:
-        deployment = self.deployment
-        replica = Replica(
-            index,
-            self.clock,
-            deployment.engine,
-            deployment.cost,
-            deployment.batching(),
-            self.output_tokens,
-            self.log,
-            self._on_finish,
-            self.most_iterations,
-        )
-        self.clock.process(replica.run())
-        return replica
+    def _columns(self, requests: Requests) -> None:
+        """The workload as lists: Python reads one element of a list several times faster than one of an array."""
+        self.count = len(requests.prompt_tokens)
+        self.prompt_tokens: list[int] = requests.prompt_tokens.tolist()
+        self.output_tokens: list[int] = requests.output_tokens.tolist()
+        self.max_tokens: list[int] = requests.max_tokens.tolist()
+        self.priority = None if requests.priority is None else requests.priority.tolist()
+        self.session_id = None if requests.session_id is None else requests.session_id.tolist()
+        self.patience_s = None if requests.patience_s is None else requests.patience_s.tolist()
+        self.units, self.unit_tokens = requests.units, requests.unit_tokens
+        self.arrived_s: list[float] = [float("nan")] * self.count
 
-    def _arrivals(self) -> Generator[Event, None, None]:
+    def _deploy(self, deployment: Deployment, most_iterations: int) -> None:
+        tenants = Counter(device for group in deployment.groups for device in group.devices)
+        shared = {
+            device: SharedDevice(self.clock, deployment.sharing(count))
+            for device, count in tenants.items()
+            if count > 1 and deployment.sharing is not None
+        }
+        for group in deployment.groups:
+            members = []
+            for device in group.devices:
+                replica = Replica(
+                    len(self.replicas),
+                    self.clock,
+                    shared.get(device) or OwnDevice(self.clock),
+                    group.engine,
+                    group.cost,
+                    group.demand,
+                    group.policies(),
+                    self.output_tokens,
+                    self.log,
+                    self._on_done,
+                    most_iterations,
+                )
+                self.clock.process(replica.run())
+                self.replicas.append(replica)
+                members.append(replica)
+            self.members.append(members)
+
+    def _arrivals(self, arrival_s: np.ndarray) -> Generator[Event, None, None]:
         """Open loop: requests arrive at their times, whatever has become of the others."""
         clock = self.clock
-        for request, time in enumerate(self.requests.arrival_s.tolist()):
+        for request, time in enumerate(arrival_s.tolist()):
             if time > clock.now:
                 yield clock.alarm(time, URGENT)
             self._send(request)
@@ -150,7 +211,7 @@ class _World:
     def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
         until = float("inf") if loop.until_s is None else loop.until_s
-        while self.sent < len(self.prompt_tokens) and self.clock.now < until:
+        while self.sent < self.count and self.clock.now < until:
             request = self.sent
             self.sent += 1
             answered = Event(self.clock)
@@ -161,31 +222,55 @@ class _World:
                 yield self.clock.alarm(self.clock.now + loop.think_time_s, URGENT)
 
     def _send(self, request: int) -> bool:
-        """Routes one request; False when it can never be served and was rejected."""
-        now = self.arrived_s[request] = self.clock.now
-        prompt, output = self.prompt_tokens[request], self.output_tokens[request]
-        if not self._fits(prompt, output):
-            self.log.status[request] = REJECTED
-            self._count()
+        """Routes one request; False when it is not let in, or can never be served."""
+        self.arrived_s[request] = self.clock.now
+        number = 0 if self.group_of is None else self.group_of[request]
+        group, members = self.groups[number], self.members[number]
+        sequence = self._sequence(request)
+        output = self.output_tokens[request]
+        if sequence.prompt_tokens + output > group.max_model_len or not members[0].fits(sequence, output):
+            self._reject(request)
             return False
-        blocks = self.replicas[0].pool.blocks(prompt)
-        sequence = Sequence(request, now, prompt, self.max_tokens[request], prompt, prompt, blocks)
-        chosen = self.router.choose(sequence, self.replicas)
-        self.log.replica[request] = chosen
-        self.replicas[chosen].arrive(sequence)
+        chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
+        if not chosen.admission.admits(sequence, chosen):
+            self._reject(request)
+            return False
+        self.log.replica[request] = chosen.index
+        chosen.arrive(sequence)
+        if self.patience_s is not None and self.patience_s[request] != float("inf"):
+            self._hurry(request, sequence, chosen)
         return True
 
-    def _fits(self, prompt: int, output: int) -> bool:
-        """Whether a request can be served at all: context, KV blocks and, for unsplit prompts, token budget."""
-        replica = self.replicas[0]
-        whole = replica.batching.whole_prompts
-        return (
-            prompt + output <= self.deployment.max_model_len
-            and replica.pool.blocks(prompt + output - 1) <= replica.pool.num_blocks
-            and not (whole and prompt > replica.max_num_batched_tokens)
+    def _sequence(self, request: int) -> inflight.Sequence:
+        return inflight.Sequence(
+            request,
+            self.clock.now,
+            self.prompt_tokens[request],
+            self.max_tokens[request],
+            self.priority[request] if self.priority is not None else 0,
+            self.session_id[request] if self.session_id is not None else -1,
+            self.units[request] if self.units is not None else (),
+            self.unit_tokens,
         )
 
-    def _on_finish(self, request: int) -> None:
+    def _hurry(self, request: int, sequence: inflight.Sequence, replica: Replica) -> None:
+        """The client leaves when its patience ends, unless it has its answer by then."""
+
+        def leave(_event: Event) -> None:
+            if self.log.status[request] == UNFINISHED:
+                replica.cancel(sequence)
+
+        assert self.patience_s is not None
+        alarm = self.clock.alarm(self.clock.now + self.patience_s[request], URGENT)
+        assert alarm.callbacks is not None
+        alarm.callbacks.append(leave)
+
+    def _reject(self, request: int) -> None:
+        self.log.status[request] = REJECTED
+        self.answers.pop(request, None)
+        self._count()
+
+    def _on_done(self, request: int) -> None:
         self._count()
         answered = self.answers.pop(request, None)
         if answered is not None:
@@ -194,4 +279,4 @@ class _World:
     def _count(self) -> None:
         self.done += 1
         if self.progress is not None and self.done % PROGRESS_EVERY == 0:
-            self.progress(self.done, len(self.prompt_tokens), self.clock.now)
+            self.progress(self.done, self.count, self.clock.now)

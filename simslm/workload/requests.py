@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,12 @@ class RequestArrays:
         dropped: rows of a trace that are no requests, counted by reason.
         notes: what a reader of the results should know about the workload.
         closed_loop: how arrivals follow completions; None when ``arrival_s`` says it all.
+        priority: int64, the lower the sooner; None when all are equal.
+        session_id: int64, the conversation a request belongs to, -1 for none; None when nobody says.
+        units: hashes of each prompt's prefix, one per ``unit_tokens`` tokens, the last perhaps of fewer; equal
+            hashes mean equal prompts up to there. None when they are not known.
+        unit_tokens: tokens of one unit, 0 without units.
+        patience_s: how long each client waits for its last token before it goes, inf for ever; None = all do.
     """
 
     arrival_s: np.ndarray
@@ -46,6 +52,11 @@ class RequestArrays:
     dropped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     closed_loop: ClosedLoop | None = None
+    priority: np.ndarray | None = None
+    session_id: np.ndarray | None = None
+    units: Sequence[tuple[int, ...]] | None = None
+    unit_tokens: int = 0
+    patience_s: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.arrival_s)

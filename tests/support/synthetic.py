@@ -10,9 +10,10 @@ import numpy as np
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.catalog.work import IterationShape
 from simslm.cost.model import Costs, DecodeLine
+from simslm.cost.sharing import Demand, sharing
 from simslm.policies.registry import lookup
-from simslm.sim.replica import EngineConfig
-from simslm.sim.world import Deployment
+from simslm.sim.replica import EngineConfig, Policies
+from simslm.sim.world import Deployment, Group
 
 
 @dataclass
@@ -44,6 +45,9 @@ class LinearCost:
         decode = self.fixed + self.per_seq * shape.decode_seqs + self.per_context * shape.decode_ctx_tokens
         return decode + self.per_token * shape.prefill_tokens + self.per_pair * shape.prefill_pairs
 
+    def host_s(self, shape: IterationShape) -> Any:
+        return self.latency_s(shape) / 3
+
     def evaluate(self, shapes: IterationShape) -> Costs:
         latency = self.latency_s(shapes)
         energy = None if self.watts is None else latency * self.watts
@@ -68,20 +72,40 @@ class Lists:
     output_tokens: np.ndarray
     max_tokens: np.ndarray
     closed_loop: Loop | None = None
+    priority: np.ndarray | None = None
+    session_id: np.ndarray | None = None
+    units: list[tuple[int, ...]] | None = None
+    unit_tokens: int = 0
+    patience_s: np.ndarray | None = None
 
     @classmethod
-    def of(cls, arrival_s: Any, prompt: Any, output: Any, loop: Loop | None = None) -> Lists:
+    def of(cls, arrival_s: Any, prompt: Any, output: Any, loop: Loop | None = None, **more: Any) -> Lists:
         count = len(arrival_s)
         prompts = np.broadcast_to(np.asarray(prompt, dtype=np.int64), count).copy()
         outputs = np.broadcast_to(np.asarray(output, dtype=np.int64), count).copy()
-        return cls(np.asarray(arrival_s, dtype=float), prompts, outputs, outputs.copy(), loop)
+        return cls(np.asarray(arrival_s, dtype=float), prompts, outputs, outputs.copy(), loop, **more)
+
+
+@dataclass(frozen=True)
+class FixedDemand:
+    """Every device phase asks for the same share of the device."""
+
+    compute: float = 0.3
+    memory: float = 0.7
+
+    def __call__(self, shape: IterationShape, device_s: float) -> Demand:
+        return Demand(self.compute, self.memory)
 
 
 def deployment(
     *,
     batching: str = "chunked-prefill",
     router: str = "round-robin",
+    queueing: str = "fcfs",
+    admission: Any = None,
     replicas: int = 1,
+    replicas_per_device: int = 1,
+    sharing_name: str = "mps",
     cost: Any = None,
     max_num_seqs: int = 64,
     max_num_batched_tokens: int = 2048,
@@ -89,17 +113,37 @@ def deployment(
     block_size: int = 16,
     watermark: float = 0.01,
     max_model_len: int = 4096,
+    **engine: Any,
 ) -> Deployment:
     """A deployment of registered policies on a closed-form cost."""
-    batch, route = lookup("batching", batching), lookup("routing", router)
-    engine = EngineConfig(
-        max_num_seqs, max_num_batched_tokens, num_gpu_blocks, block_size, int(watermark * num_gpu_blocks)
+    limits = EngineConfig(
+        max_num_seqs,
+        max_num_batched_tokens,
+        num_gpu_blocks,
+        block_size,
+        int(watermark * num_gpu_blocks),
+        **engine,
     )
-    return Deployment(
-        engine,
-        replicas,
+
+    def policies() -> Policies:
+        return Policies(
+            _made("batching", batching), _made("queueing", queueing), admission or _made("admission", "open")
+        )
+
+    group = Group(
+        "test",
+        limits,
+        tuple(i // replicas_per_device for i in range(replicas)),
         cost or LinearCost(),
-        lambda: batch.cls(batch.options()),
-        lambda: route.cls(route.options()),
+        FixedDemand(),  # type: ignore[arg-type]
+        policies,
+        lambda: _made("routing", router),
         max_model_len,
     )
+    return Deployment((group,), lambda count: sharing(sharing_name, count))
+
+
+def _made(kind: str, name: str) -> Any:
+    entry = lookup(kind, name)
+    resources = {"stream": np.random.default_rng(0)} if entry.needs_stream else {}
+    return entry.cls(entry.options(), **resources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from simslm.policies.plan import Plan, ReplicaView
+from simslm.policies.plan import Batching, Plan, ReplicaView
 from simslm.policies.registry import PolicyOptions, policy
 
 
@@ -17,10 +17,8 @@ class ChunkedPrefillOptions(PolicyOptions):
 
 
 @policy("batching", "chunked-prefill", ChunkedPrefillOptions)
-class ChunkedPrefill:
+class ChunkedPrefill(Batching):
     """Decodes first, then prompts in chunks, within one token budget (Sarathi-Serve, arXiv:2403.02310, §4)."""
-
-    whole_prompts = False
 
     def __init__(self, options: ChunkedPrefillOptions) -> None:
         self.most_partial = options.max_partial_prompts

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from simslm.policies.plan import Plan, ReplicaView
+from simslm.policies.plan import Batching, Plan, ReplicaView
 from simslm.policies.registry import PolicyOptions, policy
 
 
 @policy("batching", "prefill-first")
-class PrefillFirst:
+class PrefillFirst(Batching):
     """Whole prompts first, alone in their iteration, then decodes (vLLM V0 default scheduler; SOSP 2023, §4.5).
 
     Waiting prompts are admitted in queue order while the sum of their tokens fits ``max_num_batched_tokens``; an

@@ -1,0 +1,16 @@
+"""Queue orders: who is first in a replica's waiting queue.
+
+A policy is a class with one method, ``key(prompt)``: the queue is sorted by it, the smallest first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from simslm.policies.plan import Prompt
+
+
+class QueueOrder(Protocol):
+    def key(self, prompt: Prompt) -> Any:
+        """What the queue is sorted by; it must not change while a prompt waits."""
+        ...
