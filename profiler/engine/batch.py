@@ -101,25 +101,28 @@ def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: i
     """Neighbours in ``order`` that share a span: as many new tokens, few enough pages, little padding.
 
     A span of its own costs about as much as reading an eighth of ``span_pages``, so padding may cost that.
+    Capacity is what divides the pages evenly, so that no small span is left over.
     """
     groups: list[list[int]] = []
-    used = 0
+    used = capacity = 0
     for i in order.tolist():
         group = groups[-1] if groups else []
         needed = (len(group) + 1) * int(pages[i])
         used += int(pages[i])
-        padding = needed - used
-        if (
-            group
-            and new[group[0]] == new[i]
-            and needed <= span_pages
-            and padding <= span_pages // _PADDING_SHARE
-        ):
+        same = bool(group) and new[group[0]] == new[i]
+        if same and needed <= capacity and needed - used <= span_pages // _PADDING_SHARE:
             group.append(i)
-        else:
-            groups.append([i])
-            used = int(pages[i])
+            continue
+        if not same:
+            capacity = _even_share(int(pages[new == new[i]].sum()), span_pages)
+        groups.append([i])
+        used = int(pages[i])
     return groups
+
+
+def _even_share(pages: int, span_pages: int) -> int:
+    """Pages per span when ``pages`` are divided over as few spans as can hold them."""
+    return -(-pages // -(-pages // span_pages))
 
 
 def _padded(blocks: np.ndarray, pages: int, width: int) -> np.ndarray:

@@ -34,9 +34,9 @@ def test_batches_reach_32_and_contexts_the_models_limit(trace):
     rows = trace.iterations.to_pandas()
     limit = load_model(trace.provenance["model"]).max_position_embeddings
     decode = rows[rows.prefill_seqs == 0]
-    assert set(decode.decode_seqs) == {1, 2, 4, 8, 16, 32}
+    assert set(decode.decode_seqs) == {1, 2, 4, 8, 12, 16, 24, 32}
     longest = decode[decode.decode_ctx_tokens == decode.decode_seqs * (limit - 1)]
-    assert set(longest.decode_seqs) == {1, 2, 4, 8, 16, 32}
+    assert set(longest.decode_seqs) == {1, 2, 4, 8, 12, 16, 24, 32}
     assert ((rows.prefill_seqs > 0) & (rows.decode_seqs > 0)).any()
 
 
