@@ -76,19 +76,18 @@ class Plan:
         chunks: ``(prompt, tokens)`` to prefill, in order.
         tokens: tokens of the iteration so far.
         admitted: how many of the chunks belong to prompts that were waiting.
-        blocks: KV blocks the plan takes: those of admitted prompts and, when it decodes, of growing sequences.
         padded_to: every prompt is padded to this many tokens; 0 = no padding.
     """
 
-    __slots__ = ("admitted", "blocks", "chunks", "decode", "padded_to", "tokens")
+    __slots__ = ("_spare", "admitted", "chunks", "decode", "padded_to", "tokens")
 
     def __init__(self, view: ReplicaView, *, decode: bool) -> None:
         self.decode = decode
         self.chunks: list[tuple[Prompt, int]] = []
         self.tokens = view.decoding if decode else 0
-        self.blocks = view.decode_blocks if decode else 0
         self.admitted = 0
         self.padded_to = 0
+        self._spare = -1
 
     def advance(self, prompt: Prompt, tokens: int) -> None:
         """Prefills ``tokens`` more of a prompt that is admitted already."""
@@ -98,14 +97,19 @@ class Plan:
     def admit(self, prompt: Prompt, tokens: int, view: ReplicaView) -> bool:
         """Admits a waiting prompt and prefills its first ``tokens``, if a sequence slot and its blocks are free.
 
-        The watermark is not kept on a replica that would otherwise stand empty.
+        Blocks that decoding sequences need for the iteration, if the plan decodes, come first. The watermark is
+        not kept on a replica that would otherwise stand empty.
         """
         running = view.decoding + len(view.partial) + self.admitted
-        spare = view.free_blocks - self.blocks - (view.watermark_blocks if running else 0)
-        if running >= view.max_num_seqs or prompt.blocks > spare:
+        if running >= view.max_num_seqs:
             return False
+        if self._spare < 0:
+            self._spare = view.free_blocks - (view.decode_blocks if self.decode else 0)
+        spare = self._spare - prompt.blocks
+        if spare < (view.watermark_blocks if running else 0):
+            return False
+        self._spare = spare
         self.admitted += 1
-        self.blocks += prompt.blocks
         self.advance(prompt, tokens)
         return True
 

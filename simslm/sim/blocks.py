@@ -8,8 +8,6 @@ Invariant: ``free + used == num_blocks``; blocks of cached prefixes that nobody 
 
 from __future__ import annotations
 
-from array import array
-
 from simslm.errors import SimslmError
 from simslm.sim.prefix import PrefixCache
 from simslm.sim.sequence import Sequence
@@ -89,14 +87,18 @@ class BlockPool:
             done += 1
         return limit
 
-    def grow(self, at: int, iterations: int, used: array) -> None:
-        """Takes what ``iterations`` decode iterations from ``at`` on need, noting the used blocks of each."""
+    def grow(self, at: int, iterations: int) -> None:
+        """Takes what ``iterations`` decode iterations from ``at`` on need."""
         size, growth = self.block_size, self._growth
-        now = self.num_blocks - self.free
-        for i in range(at, at + iterations):
-            now += growth[i % size]
-            used.append(now)
-        self.free = self.num_blocks - now
+        cycles, rest = divmod(iterations, size)
+        taken = cycles * self._growing
+        if rest:
+            first = at % size
+            last = first + rest
+            taken += (
+                sum(growth[first:last]) if last <= size else sum(growth[first:]) + sum(growth[: last - size])
+            )
+        self.free -= taken
         if self.prefix is not None:
             self._evict()
 

@@ -43,8 +43,8 @@ class OwnDevice:
     def execute(self, tenant: Tenant, shape: IterationShape) -> Event:
         """An event at the end of the tenant's iterations."""
         del shape
-        self._alarm = self._clock.alarm(tenant.ends[-1], tenant.priority)
-        return self._alarm
+        self._alarm = alarm = Alarm(self._clock, tenant.ends[-1], tenant.priority)
+        return alarm
 
     def cut(self, tenant: Tenant, iterations: int) -> None:
         """The tenant stops after so many of the iterations under way."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from struct import Struct
 
 import numpy as np
 
@@ -26,9 +27,15 @@ SPAN_FIELDS = (
     "running",
     "decoding",
     "starting",
+    "kv_blocks_used",
 )
 CHUNK_FIELDS = ("iteration", "request_id", "tokens")
-STAY_FIELDS = ("request_id", "decode_from", "decode_to")
+STAY_FIELDS = ("request_id", "decode_from", "decode_to", "phase")
+
+PACK_SPAN = Struct(f"{len(SPAN_FIELDS)}d").pack
+PACK_CHUNK = Struct(f"{len(CHUNK_FIELDS)}d").pack
+PACK_STAY = Struct(f"{len(STAY_FIELDS)}d").pack
+"""Rows as bytes: appending them is several times faster than appending numbers one by one."""
 
 FINISHED, REJECTED, FAILED, UNFINISHED = range(4)
 STATUS = ("finished", "rejected", "failed", "unfinished")
@@ -39,26 +46,28 @@ class ReplicaLog:
     """The iterations of one replica, its prompt chunks, and when its requests decoded.
 
     Attributes:
-        spans: flat, ``len(SPAN_FIELDS)`` numbers for each run of iterations of one batch; the shape is what the
+        spans: packed, ``len(SPAN_FIELDS)`` numbers for each run of iterations of one batch; the shape is what the
             device runs, padding included, ``decoding`` counts the sequences that emit a token, ``starting``
-            those of them that do so for the first time since their prefill, in the span's first iteration.
+            those of them that do so for the first time since their prefill, in the span's first iteration, and
+            ``kv_blocks_used`` the blocks held before anybody takes more to decode.
         ends: end of every iteration, in seconds.
-        used_blocks: KV blocks held during every iteration.
-        chunks: flat, ``len(CHUNK_FIELDS)`` numbers for each piece of a prompt.
-        stays: flat, ``len(STAY_FIELDS)`` numbers for each uninterrupted decoding of a request, when it ends.
+        chunks: packed, ``len(CHUNK_FIELDS)`` numbers for each piece of a prompt.
+        stays: packed, ``len(STAY_FIELDS)`` numbers for each uninterrupted decoding of a request, when it ends;
+            ``phase`` is when it took new blocks, see :class:`~simslm.sim.blocks.BlockPool`, -1 for never.
+        block_size: tokens in a KV block.
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
     """
 
-    __slots__ = ("chunks", "emitted", "ends", "gaps", "late", "spans", "stays", "used_blocks")
+    __slots__ = ("block_size", "chunks", "emitted", "ends", "gaps", "late", "spans", "stays")
 
-    def __init__(self) -> None:
-        self.spans = array("d")
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+        self.spans = bytearray()
         self.ends = array("d")
-        self.used_blocks = array("q")
-        self.chunks = array("d")
-        self.stays = array("d")
+        self.chunks = bytearray()
+        self.stays = bytearray()
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
@@ -78,8 +87,32 @@ class ReplicaLog:
         columns["starting"] *= offset == 0
         columns["waiting"] += self._late(first, count)
         columns |= {"start_s": starts, "end_s": ends}
-        columns["kv_blocks_used"] = np.frombuffer(self.used_blocks, dtype=np.int64)
+        columns["kv_blocks_used"] += self._grown(columns["decoding"] > 0, first, count)
         return columns
+
+    def _grown(self, decoding: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """Blocks taken to decode since each iteration's span began, its own included."""
+        taken = np.zeros(len(decoding))
+        taken[decoding] = self._growth(int(decoding.sum()))
+        total = np.cumsum(taken)
+        before = total[first] - taken[first]
+        return total - np.repeat(before, count)
+
+    def _growth(self, iterations: int) -> np.ndarray:
+        """Blocks taken in each decode iteration: one for every stay whose phase it is.
+
+        A stay takes a block every ``block_size`` decode iterations: in a table with so many columns it is a run
+        down one column, counted by its two ends.
+        """
+        size = self.block_size
+        stays = {name: column.astype(np.int64) for name, column in self.stay_table().items()}
+        grows = stays["phase"] >= 0
+        start, stop, phase = (stays[name][grows] for name in ("decode_from", "decode_to", "phase"))
+        rows = -(-iterations // size) + 1
+        table = np.zeros((rows, size), dtype=np.int64)
+        np.add.at(table, (-(-(start - phase) // size), phase), 1)
+        np.add.at(table, (-(-(stop - phase) // size), phase), -1)
+        return np.cumsum(table, axis=0).ravel()[:iterations]
 
     def _late(self, first: np.ndarray, count: np.ndarray) -> np.ndarray:
         """Arrivals that joined a queue which was blocked, from the iteration after theirs to the span's end."""
@@ -144,9 +177,7 @@ class SimulationLog:
     interrupted: bool
 
 
-def table(flat: array, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The columns of a flat array of rows."""
-    rows = (
-        np.frombuffer(flat, dtype=np.float64).reshape(-1, len(fields)) if flat else np.empty((0, len(fields)))
-    )
+def table(packed: bytearray, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The columns of packed rows."""
+    rows = np.frombuffer(packed, dtype=np.float64).reshape(-1, len(fields))
     return {name: rows[:, i].copy() for i, name in enumerate(fields)}

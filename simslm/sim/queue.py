@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from simslm.sim.sequence import Sequence
 
 
-class WaitingQueue:
+class WaitingQueue(deque[Sequence]):
     """Sequences by ascending key; equal keys in order of arrival.
 
     A sequence that was preempted comes back to where its key says: under first come, first served that is the
@@ -20,33 +20,26 @@ class WaitingQueue:
         key: what the order goes by; it must not change while a sequence waits.
     """
 
-    __slots__ = ("_items", "_key")
-
     def __init__(self, key: Callable[[Sequence], Any]) -> None:
+        super().__init__()
         self._key = key
-        self._items: deque[Sequence] = deque()
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Sequence]:
-        return iter(self._items)
 
     def add(self, sequence: Sequence) -> None:
         """Puts a sequence where its key says; at either end without a search."""
-        items, place = self._items, self._place
-        if not items or place(sequence) >= place(items[-1]):
-            items.append(sequence)
-        elif place(sequence) < place(items[0]):
-            items.appendleft(sequence)
+        place = self._place
+        if not self or place(sequence) >= place(self[-1]):
+            self.append(sequence)
+        elif place(sequence) < place(self[0]):
+            self.appendleft(sequence)
         else:
-            items.insert(bisect_right(items, place(sequence), key=place), sequence)
+            self.insert(bisect_right(self, place(sequence), key=place), sequence)
 
-    def remove(self, sequence: Sequence) -> None:
-        if self._items[0] is sequence:
-            self._items.popleft()
+    def take(self, sequence: Sequence) -> None:
+        """Removes a sequence; the first without a search."""
+        if self[0] is sequence:
+            self.popleft()
         else:
-            self._items.remove(sequence)
+            self.remove(sequence)
 
     def _place(self, sequence: Sequence) -> tuple[Any, int]:
         return self._key(sequence), sequence.request_id

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Protocol, cast
 
-import numpy as np
 from simpy.events import Event
 
 from simslm.catalog.work import IterationShape
@@ -25,14 +24,11 @@ from simslm.policies.queueing import QueueOrder
 from simslm.policies.route import Admission, ArrivingRequest
 from simslm.sim.blocks import BlockPool
 from simslm.sim.clock import Clock, turn
-from simslm.sim.log import FAILED, FINISHED, ReplicaLog, RequestLog
+from simslm.sim.log import FAILED, FINISHED, PACK_CHUNK, PACK_SPAN, PACK_STAY, ReplicaLog, RequestLog
 from simslm.sim.prefix import PrefixCache
 from simslm.sim.queue import WaitingQueue
 from simslm.sim.sequence import Sequence
 from simslm.sim.swap import HostPool
-
-VECTOR_FROM = 16
-"""Iterations from which a jump is worth a numpy call; the result is the same either way."""
 
 UNBOUNDED = 1 << 60
 
@@ -123,7 +119,7 @@ class Replica:
         prefix = PrefixCache() if engine.prefix_caching else None
         self.pool = BlockPool(engine.num_gpu_blocks, engine.block_size, prefix)
         self.host = HostPool(engine.swap_blocks, engine.swap_s_per_block)
-        self.log = ReplicaLog()
+        self.log = ReplicaLog(engine.block_size)
         self.queue = WaitingQueue(policies.order.key)
         self.swapped: deque[Sequence] = deque()
         self.partial: list[Sequence] = []
@@ -196,10 +192,10 @@ class Replica:
             if plan.empty:
                 yield self._sleep()
                 continue
-            if plan.decode:
+            if plan.decode and self.pool.demand(self.decoded) > self.pool.free:
                 moved += self._make_room(plan)
             start_s = self.clock.now
-            shape = self._begin(plan, self.host.transfer_s(moved))
+            shape = self._begin(plan, self.host.transfer_s(moved) if moved else 0.0)
             self._busy = True
             yield self.device.execute(self, shape)
             self._busy = False
@@ -224,7 +220,7 @@ class Replica:
             running = bisect_left(self.ends, self.clock.now) + 1
             if running == len(self.ends):
                 return
-            if self._blocked and next(iter(self.queue)) is not sequence:
+            if self._blocked and self.queue[0] is not sequence:
                 self.log.late.append(len(self.log.ends) + running)
             else:
                 self.device.cut(self, running)
@@ -235,7 +231,7 @@ class Replica:
         if sequence in self.running:
             self._leaving = True
         else:
-            (self.queue if sequence not in self.swapped else self.swapped).remove(sequence)
+            (self.swapped if sequence.phase == SWAPPED else self.queue).remove(sequence)
             self.host.release(sequence.blocks if sequence.phase == SWAPPED else 0)
             self._end(sequence, FAILED)
         if self._busy and len(self.ends) > 1:
@@ -266,24 +262,26 @@ class Replica:
         now = self.clock.now
         if plan.admitted:
             self._admit(plan, now)
-        self._queued = self.queued
-        self._blocked = self._queued > 0 and not plan.chunks
-        rows = self.decoding + len(self.padded) if plan.decode else 0
-        context = self.context if plan.decode else 0
+        self._queued = len(self.queue) + len(self.swapped)
+        rows = context = 0
+        if plan.decode:
+            rows, context = self.decoding + len(self.padded), self.context
+        self._blocked = False
         if plan.chunks:
             shape = _shape(rows, context, plan)
             self.ends = [now + (self.cost.latency_s(shape) + transfer_s)]
             return shape
+        self._blocked = self._queued > 0
         self.ends = self._decode_ends(now, rows, context, transfer_s)
         return IterationShape(rows, context)
 
     def _admit(self, plan: Plan, now: float) -> None:
-        admitted = [cast(Sequence, prompt) for prompt, _ in plan.chunks]
-        admitted = [sequence for sequence in admitted if sequence not in self.running]
+        running, pool = self.running, self.pool
+        admitted = [cast(Sequence, prompt) for prompt, _ in plan.chunks if prompt not in running]
         for sequence in admitted:
-            self.queue.remove(sequence)
-            if self.pool.prefix is not None:
-                self.pool.hold_prefix(sequence)
+            self.queue.take(sequence)
+            if pool.prefix is not None:
+                pool.hold_prefix(sequence)
         scheduled = self.requests.first_scheduled_s
         for sequence in admitted:
             self.pool.allocate(sequence.blocks)
@@ -300,19 +298,7 @@ class Replica:
             heappop(finishes)
         limit = min(finishes[0] - self.decoded + 1, self.most_iterations)
         count = self.pool.horizon(self.decoded, limit)
-        line = self.cost.decode(rows)
-        now += transfer_s
-        if count < VECTOR_FROM:
-            ends = []
-            for _ in range(count):
-                now += line.latency_s(context)
-                ends.append(now)
-                context += rows
-            return ends
-        latencies = np.empty(count + 1)
-        latencies[0] = now
-        latencies[1:] = line.latencies_s(context + rows * np.arange(count))
-        return np.add.accumulate(latencies)[1:].tolist()
+        return self.cost.decode(rows).ends_s(now + transfer_s, context, rows, count)
 
     def _make_room(self, plan: Plan) -> int:
         """Preempts the youngest until the decoding sequences have the blocks of their next iteration.
@@ -370,15 +356,16 @@ class Replica:
         iteration = len(log.ends)
         decoding = self.decoding if plan.decode else 0
         starting = len(self._starting) if plan.decode else 0
-        log.spans.extend((iterations, start_s, *shape, self._queued, len(self.running), decoding, starting))
+        used = self.pool.num_blocks - self.pool.free
+        log.spans += PACK_SPAN(
+            iterations, start_s, *shape, self._queued, len(self.running), decoding, starting, used
+        )
         log.ends.extend(ends)
         if plan.decode:
             self._decode(iterations, ends[0], now)
-        else:
-            log.used_blocks.append(self.pool.used)
         for prompt, tokens in plan.chunks:
             sequence = cast(Sequence, prompt)
-            log.chunks.extend((iteration, sequence.request_id, tokens))
+            log.chunks += PACK_CHUNK(iteration, sequence.request_id, tokens)
             sequence.remaining -= tokens
             if not sequence.remaining:
                 self._emit(sequence, now)
@@ -388,7 +375,7 @@ class Replica:
     def _decode(self, iterations: int, first_s: float, now: float) -> None:
         """Every decoding sequence has decoded so many tokens, and those whose last it was finish."""
         log = self.log
-        self.pool.grow(self.decoded, iterations, log.used_blocks)
+        self.pool.grow(self.decoded, iterations)
         for sequence in self._starting:
             log.gaps.append(first_s - sequence.last_token_s)
         self._starting.clear()
@@ -453,7 +440,7 @@ class Replica:
         steps = self.decoded - sequence.decode_from
         self.decoding -= 1
         self.context -= sequence.prefill_tokens + steps
-        self.log.stays.extend((sequence.request_id, sequence.decode_from, self.decoded))
+        self.log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, self.decoded, sequence.phase)
         self._give_back(sequence, steps)
         return steps
 
@@ -494,7 +481,7 @@ class Replica:
         """A finished sequence keeps its place in the batch."""
         self.decoding -= 1
         self.padded.append(sequence)
-        self.log.stays.extend((sequence.request_id, sequence.decode_from, self.decoded))
+        self.log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, self.decoded, sequence.phase)
 
     def _clear_padding(self) -> None:
         """The whole batch has finished: everybody leaves it."""
