@@ -12,7 +12,7 @@ from simslm.catalog.models import load_model
 from simslm.catalog.work import IterationShape, equal_prompts
 from simslm.cost.interpolation import MeasuredCost
 from simslm.errors import TraceError
-from simslm.traces.files import read_trace
+from simslm.traces.files import read_trace, write_trace
 
 ROUNDING = 1e-11
 
@@ -197,8 +197,6 @@ def test_power(exact, synthetic):
     builder = synthetic()
     trace = builder.trace(power_note="no meter")
     bare = trace.iterations.drop_columns(["energy_j", "power_w"])
-    from simslm.traces.files import write_trace
-
     written = write_trace(builder.directory, provenance=trace.provenance | {"idle_w": 7.0}, iterations=bare)
     cost = MeasuredCost(written, load_model("opt-125m"), load_device("cpu"), "fp32")
     assert cost.evaluate(columns([shape(1, 16, 0, 0)])).energy_j is None
@@ -242,13 +240,40 @@ def test_a_trace_of_two_points_still_answers(synthetic):
     assert model.latency_s(shape(8, 100, 64, 0)) > model.latency_s(shape(8, 100, 0, 0)) > 0
 
 
+def test_mixed_iterations_nobody_measured_are_estimated(synthetic):
+    """Weights are read once for all tokens, and each decoding sequence adds its head and host time."""
+    rows = [row for row in synthetic().rows if not (row[0] and row[3])]
+    model, cost = synthetic(rows=rows).model(), synthetic().cost
+    for seqs, tokens in ((4, 64), (32, 64), (32, 256), (16, 1024)):
+        each = shape(seqs, 16, tokens, 0)
+        assert model.latency_s(each) == pytest.approx(float(cost(each)), rel=0.03)
+        assert not model.evaluate(columns([each])).in_domain.any()
+
+
+def test_mixed_domain_ends_where_mixed_iterations_end(synthetic):
+    rows = [row for row in synthetic().rows if not (row[3] and (row[0] > 16 or (row[0] and row[3] > 256)))]
+    model = synthetic(rows=rows).model()
+    shapes = [shape(16, 64, 256, 0), shape(17, 64, 256, 0), shape(16, 64, 257, 0), shape(32, 64, 0, 0)]
+    assert model.evaluate(columns(shapes)).in_domain.tolist() == [True, False, False, True]
+
+
+def test_one_bad_mixed_measurement_does_not_pull_the_edges(synthetic):
+    """Decode-only iterations were measured at five contexts; a mixed one that is half as long is outvoted."""
+    builder = synthetic()
+    rows = builder.columns(builder.rows)
+    bad = (rows["decode_seqs"] == 32) & (rows["prefill_tokens"] == 16)
+    rows["latency_s"] = np.where(bad, 0.4, 1.0) * rows["latency_s"]
+    trace = write_trace(builder.directory, provenance=builder.trace().provenance, iterations=rows)
+    cost = MeasuredCost(trace, load_model("opt-125m"), load_device("cpu"), "fp32")
+    each = shape(32, 64, 0, 0)
+    assert cost.latency_s(each) == pytest.approx(float(builder.cost(each)), rel=0.1)
+
+
 def test_co_located_rows_are_left_out(synthetic):
     builder = synthetic()
     columns_ = builder.columns(builder.rows)
     slow = {**columns_, "latency_s": columns_["latency_s"] * 3, "replicas": columns_["replicas"] * 2}
     both = {name: np.concatenate([columns_[name], slow[name]]) for name in columns_}
-    from simslm.traces.files import write_trace
-
     trace = write_trace(builder.directory, provenance=builder.trace().provenance, iterations=both)
     cost = MeasuredCost(trace, load_model("opt-125m"), load_device("cpu"), "fp32")
     assert cost.latency_s(shape(8, 64, 0, 0)) == builder.model().latency_s(shape(8, 64, 0, 0))

@@ -44,6 +44,18 @@ def test_projection_is_the_nearest_monotone_table():
     np.testing.assert_allclose(best, 2.0, atol=1e-6)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_projection_meets_the_conditions_of_a_nearest_point(seed):
+    """For a convex cone: what is left over is orthogonal to the projection, and blunt to every monotone table."""
+    rng = np.random.default_rng(seed)
+    table, weights = rng.uniform(0, 10, (4, 5)), rng.uniform(0.5, 2, (4, 5))
+    best = monotone(table, weights)
+    left = weights * (table - best)
+    assert abs((left * best).sum()) < 1e-4
+    for _ in range(20):
+        assert (left * running_maximum(rng.uniform(-10, 10, (4, 5)))).sum() < 1e-4
+
+
 def test_weights_decide_who_moves():
     result = monotone(np.array([[2.0, 1.0]]), np.array([[1000.0, 1.0]]))
     np.testing.assert_allclose(result, [[2.0, 2.0]], atol=2e-3)

@@ -86,14 +86,17 @@ def test_windows_bend_the_line_and_nothing_else_does():
     assert bent.slopes[1] == pytest.approx(bent.slopes[0] / 2, rel=1e-6)
 
 
-def test_compute_bound_attention_bends_the_line():
-    """A device so slow that attention is bound by arithmetic, but for the first token's cache write."""
-    device = device_from_mapping({"like": "h200", "compute_flops": {"bf16": 5e12}})
-    roofline = Roofline(load_model("llama-3.2-1b"), device, "bf16", IDEAL)
-    contexts = np.array([0, 1, 100, 10_000, 1_000_000])
-    parts = roofline.parts(IterationShape(np.full(5, 8), contexts, 0, 0, 0, 0.0))
-    line = roofline.decode(8).latencies_s(contexts)
-    np.testing.assert_allclose(line, parts.device + parts.host, rtol=1e-9)
+def test_attention_that_turns_compute_bound_bends_the_line():
+    """A device on which the cache write of the new token outweighs arithmetic up to 999 tokens of context."""
+    model, h200 = load_model("llama-3.2-1b"), load_device("h200")
+    per_key = 2 * model.query_size / (model.kv_size * 2) * h200.memory_bandwidth_bytes_per_s
+    device = device_from_mapping({"like": "h200", "compute_flops": {"bf16": per_key / 1.001}})
+    roofline = Roofline(model, device, "bf16", IDEAL)
+    line = roofline.decode(8)
+    assert line.starts == pytest.approx((0, 8 * 999), rel=1e-6)
+    contexts = np.array([0, 1, 100, 8 * 999, 10_000, 1_000_000])
+    parts = roofline.parts(IterationShape(np.full(6, 8), contexts, 0, 0, 0, 0.0))
+    np.testing.assert_allclose(line.latencies_s(contexts), parts.device + parts.host, rtol=1e-12)
 
 
 def test_energy_lies_between_idle_and_maximum_power(roofline):

@@ -63,6 +63,20 @@ def test_latency_still_never_falls(noisy, seqs, context, tokens):
     assert cost.latency_s(more) >= cost.latency_s(less) * (1 - 1e-11) > 0
 
 
+def test_device_time_rises_even_where_host_time_hides_it(synthetic):
+    """Latency is flat and host time grows with the batch: what is left for the device must not shrink."""
+    flat = synthetic(
+        cost=lambda work: 5e-3 + 1e-9 * np.asarray(work.decode_seqs + work.prefill_tokens)
+    ).model()
+    cost = HostReplaced(flat, HostTime(fixed_s=0, per_seq_s=0))
+    latencies = [cost.decode(seqs).latency_s(16 * seqs) for seqs in range(1, 33)]
+    assert (np.diff(latencies) >= -1e-15).all()
+    assert min(latencies) > 3e-3
+    assert (
+        5.4e-4 < flat.host_s(IterationShape(16, 160)) < 1.1e-3
+    )  # between the least and the most, not the least
+
+
 def test_two_transforms_apply_in_order(exact):
     twice = HostReplaced(HostReplaced(exact, OWN), HostTime(fixed_s=0, per_seq_s=0))
     once = HostReplaced(exact, HostTime(fixed_s=0, per_seq_s=0))
