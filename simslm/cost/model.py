@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
+from math import inf
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,26 +46,10 @@ class DecodeLine:
         i = np.searchsorted(np.asarray(self.starts), ctx_tokens, side="right") - 1
         return np.asarray(self.intercepts)[i] + np.asarray(self.slopes)[i] * ctx_tokens
 
-    def ends_s(self, start_s: float, ctx_tokens: int, step: int, count: int) -> list[float]:
-        """Ends of ``count`` iterations in a row, whose contexts grow by ``step`` from ``ctx_tokens``.
-
-        Latencies are added one by one, so that the ends are the same bits however the iterations are divided
-        into calls.
-        """
-        i = bisect_right(self.starts, ctx_tokens) - 1
-        last = ctx_tokens + step * (count - 1)
-        if i + 1 < len(self.starts) and last >= self.starts[i + 1] or count > _VECTOR_FROM:
-            latencies = self.latencies_s(ctx_tokens + step * np.arange(count)).tolist()
-        else:
-            intercept, slope = self.intercepts[i], self.slopes[i]
-            latencies = [intercept + slope * ctx for ctx in range(ctx_tokens, last + 1, step)]
-        ends = list(accumulate(latencies, initial=start_s))
-        del ends[0]
-        return ends
-
-
-_VECTOR_FROM = 64
-"""Iterations from which a numpy call is faster than a loop."""
+    def segment(self, ctx_tokens: float) -> tuple[float, float, float]:
+        """Intercept and slope at a context, and the context where they change next (inf for never)."""
+        i = bisect_right(self.starts, ctx_tokens)
+        return self.intercepts[i - 1], self.slopes[i - 1], self.starts[i] if i < len(self.starts) else inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,17 +15,18 @@ from simpy.events import Event, EventPriority
 from simslm.catalog.work import IterationShape
 from simslm.cost.sharing import Demand, Sharing
 from simslm.sim.clock import Alarm, Clock
+from simslm.sim.span import Span
 
 
 class Tenant(Protocol):
     """What a device knows of a replica.
 
     Attributes:
-        ends: ends of the iterations under way, as if it were alone; the device cuts and corrects them.
+        span: the iterations under way, timed as if it were alone; the device cuts and corrects them.
         priority: settles ties between replicas.
     """
 
-    ends: list[float]
+    span: Span
     priority: EventPriority
 
     def host_s(self, shape: IterationShape) -> float: ...
@@ -43,14 +44,14 @@ class OwnDevice:
     def execute(self, tenant: Tenant, shape: IterationShape) -> Event:
         """An event at the end of the tenant's iterations."""
         del shape
-        self._alarm = alarm = Alarm(self._clock, tenant.ends[-1], tenant.priority)
+        self._alarm = alarm = Alarm(self._clock, tenant.span.end_s, tenant.priority)
         return alarm
 
     def cut(self, tenant: Tenant, iterations: int) -> None:
         """The tenant stops after so many of the iterations under way."""
         assert self._alarm is not None
-        del tenant.ends[iterations:]
-        self._alarm = self._alarm.advance(tenant.ends[-1])
+        tenant.span.cut(iterations)
+        self._alarm = self._alarm.advance(tenant.span.end_s)
 
 
 class _Run:
@@ -109,13 +110,13 @@ class SharedDevice:
         others = list(self._runs.values())
         self._runs[tenant] = run
         if not others:
-            self._wait(run, tenant.ends[-1], self._finish)
+            self._wait(run, tenant.span.end_s, self._finish)
             return run.done
         for other in others:
             if other.phase == "solo":
                 self._disturb(other)
-        del tenant.ends[1:]
-        self._prepare(run, tenant.ends[0] - now)
+        tenant.span.cut(1)
+        self._prepare(run, tenant.span.end_s - now)
         if self._host_busy():
             run.phase = "queue"
             self._host_queue.append(run)
@@ -126,9 +127,9 @@ class SharedDevice:
     def cut(self, tenant: Tenant, iterations: int) -> None:
         """The tenant stops after so many of the iterations under way; only a solo run has several."""
         run = self._runs[tenant]
-        del tenant.ends[iterations:]
+        tenant.span.cut(iterations)
         assert run.alarm is not None
-        run.alarm = run.alarm.advance(tenant.ends[-1])
+        run.alarm = run.alarm.advance(tenant.span.end_s)
 
     def _wait(self, run: _Run, time: float, then: Callable[[_Run], None]) -> None:
         """Goes on with ``then`` at ``time``; whatever the run waited for before is forgotten."""
@@ -146,21 +147,20 @@ class SharedDevice:
 
     def _disturb(self, run: _Run) -> None:
         """Somebody joins: a solo run keeps only the iteration under way, and continues phase by phase."""
-        now, ends = self._clock.now, run.tenant.ends
-        current = next(i for i, end in enumerate(ends) if end >= now)
-        start = ends[current - 1] if current else run.start_s
-        del ends[current + 1 :]
-        seqs = run.shape.decode_seqs
-        shape = run.shape._replace(decode_ctx_tokens=run.shape.decode_ctx_tokens + current * seqs)
-        run.shape = shape
-        self._prepare(run, ends[current] - start)
+        now, span = self._clock.now, run.tenant.span
+        current = span.running(now)
+        start = span.end(current - 1) if current > 1 else run.start_s
+        span.cut(current)
+        grown = run.shape.decode_ctx_tokens + (current - 1) * run.shape.decode_seqs
+        run.shape = run.shape._replace(decode_ctx_tokens=grown)
+        self._prepare(run, span.end_s - start)
         if now < start + run.host_s:
             run.phase = "host"
             self._wait(run, start + run.host_s, self._start_device)
             return
         run.phase = "device"
         run.since_s, run.speed = now, 0.0
-        run.left_s = max(ends[current] - now, 0.0)
+        run.left_s = max(span.end_s - now, 0.0)
         self._retime()
 
     def _host_busy(self) -> bool:
@@ -182,7 +182,8 @@ class SharedDevice:
         """The iterations are over; whoever is still in a device phase runs faster from here."""
         del self._runs[run.tenant]
         if run.phase == "device":
-            run.tenant.ends[-1] = self._clock.now
+            run.tenant.span.end_s = self._clock.now
+            run.tenant.span.steady = False
             self._retime()
         run.done.succeed()
 

@@ -17,6 +17,11 @@ import numpy as np
 SPAN_FIELDS = (
     "iterations",
     "start_s",
+    "end_s",
+    "origin_s",
+    "first_s",
+    "growth_s",
+    "done",
     "decode_seqs",
     "decode_ctx_tokens",
     "prefill_seqs",
@@ -49,8 +54,9 @@ class ReplicaLog:
         spans: packed, ``len(SPAN_FIELDS)`` numbers for each run of iterations of one batch; the shape is what the
             device runs, padding included, ``decoding`` counts the sequences that emit a token, ``starting``
             those of them that do so for the first time since their prefill, in the span's first iteration, and
-            ``kv_blocks_used`` the blocks held before anybody takes more to decode.
-        ends: end of every iteration, in seconds.
+            ``kv_blocks_used`` the blocks held before anybody takes more to decode. For the times between
+            ``start_s`` and ``end_s`` see :class:`~simslm.sim.span.Span`.
+        count: iterations so far.
         chunks: packed, ``len(CHUNK_FIELDS)`` numbers for each piece of a prompt.
         stays: packed, ``len(STAY_FIELDS)`` numbers for each uninterrupted decoding of a request, when it ends;
             ``phase`` is when it took new blocks, see :class:`~simslm.sim.blocks.BlockPool`, -1 for never.
@@ -60,12 +66,12 @@ class ReplicaLog:
         emitted: tokens that prefills emitted.
     """
 
-    __slots__ = ("block_size", "chunks", "emitted", "ends", "gaps", "late", "spans", "stays")
+    __slots__ = ("block_size", "chunks", "count", "emitted", "gaps", "late", "spans", "stays")
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
         self.spans = bytearray()
-        self.ends = array("d")
+        self.count = 0
         self.chunks = bytearray()
         self.stays = bytearray()
         self.gaps = array("d")
@@ -77,18 +83,18 @@ class ReplicaLog:
         spans = table(self.spans, SPAN_FIELDS)
         count = spans["iterations"].astype(np.int64)
         first = np.cumsum(count) - count
-        ends = np.frombuffer(self.ends, dtype=np.float64)
-        columns = {name: np.repeat(spans[name], count) for name in SPAN_FIELDS[2:]}
+        columns = {name: np.repeat(spans[name], count) for name in SPAN_FIELDS[7:]}
+        offset = np.arange(len(columns["waiting"])) - np.repeat(first, count)
+        ends = _ends(spans, count, offset)
+        ends[first + count - 1] = spans["end_s"]
         starts = np.empty_like(ends)
         starts[1:] = ends[:-1]
         starts[first] = spans["start_s"]
-        offset = np.arange(len(ends)) - np.repeat(first, count)
         columns["decode_ctx_tokens"] += offset * columns["decode_seqs"]
         columns["starting"] *= offset == 0
         columns["waiting"] += self._late(first, count)
-        columns |= {"start_s": starts, "end_s": ends}
         columns["kv_blocks_used"] += self._grown(columns["decoding"] > 0, first, count)
-        return columns
+        return columns | {"start_s": starts, "end_s": ends}
 
     def _grown(self, decoding: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
         """Blocks taken to decode since each iteration's span began, its own included."""
@@ -175,6 +181,13 @@ class SimulationLog:
     replicas: tuple[ReplicaLog, ...]
     events: int
     interrupted: bool
+
+
+def _ends(spans: dict[str, np.ndarray], count: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Ends of all iterations, by the formula of :meth:`~simslm.sim.span.Span.end`, in the same order of operations."""
+    origin, first, growth = (np.repeat(spans[name], count) for name in ("origin_s", "first_s", "growth_s"))
+    number = np.repeat(spans["done"].astype(np.int64), count) + offset + 1
+    return origin + (number * first + (number * (number - 1) // 2) * growth)
 
 
 def table(packed: bytearray, fields: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -6,11 +6,11 @@ iterations in one jump leaves the same bits as one by one.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 from typing import Protocol, cast
 
 from simpy.events import Event
@@ -28,6 +28,7 @@ from simslm.sim.log import FAILED, FINISHED, PACK_CHUNK, PACK_SPAN, PACK_STAY, R
 from simslm.sim.prefix import PrefixCache
 from simslm.sim.queue import WaitingQueue
 from simslm.sim.sequence import Sequence
+from simslm.sim.span import Span
 from simslm.sim.swap import HostPool
 
 UNBOUNDED = 1 << 60
@@ -130,7 +131,7 @@ class Replica:
         self.context = 0
         self.decoded = 0
         self.last_decode_s = 0.0
-        self.ends: list[float] = []
+        self.span = Span(0.0, 0.0, 0.0, 0, 0, 0)
         self._demand = demand
         self._starting: list[Sequence] = []
         self._calendar: dict[int, list[Sequence]] = {}
@@ -216,12 +217,12 @@ class Replica:
         if self._wake is not None:
             self._wake.succeed()
             self._wake = None
-        elif self._busy and len(self.ends) > 1:
-            running = bisect_left(self.ends, self.clock.now) + 1
-            if running == len(self.ends):
+        elif self._busy and self.span.count > 1:
+            running = self.span.running(self.clock.now)
+            if running == self.span.count:
                 return
             if self._blocked and self.queue[0] is not sequence:
-                self.log.late.append(len(self.log.ends) + running)
+                self.log.late.append(self.log.count + running)
             else:
                 self.device.cut(self, running)
 
@@ -234,8 +235,8 @@ class Replica:
             (self.swapped if sequence.phase == SWAPPED else self.queue).remove(sequence)
             self.host.release(sequence.blocks if sequence.phase == SWAPPED else 0)
             self._end(sequence, FAILED)
-        if self._busy and len(self.ends) > 1:
-            self.device.cut(self, bisect_left(self.ends, self.clock.now) + 1)
+        if self._busy and self.span.count > 1:
+            self.device.cut(self, self.span.running(self.clock.now))
 
     def _sleep(self) -> Event:
         if self.queue or self.swapped:
@@ -269,10 +270,10 @@ class Replica:
         self._blocked = False
         if plan.chunks:
             shape = _shape(rows, context, plan)
-            self.ends = [now + (self.cost.latency_s(shape) + transfer_s)]
+            self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
             return shape
         self._blocked = self._queued > 0
-        self.ends = self._decode_ends(now, rows, context, transfer_s)
+        self.span = self._decode_span(now + transfer_s, rows, context)
         return IterationShape(rows, context)
 
     def _admit(self, plan: Plan, now: float) -> None:
@@ -291,14 +292,20 @@ class Replica:
                 scheduled[sequence.request_id] = now
                 self.requests.cached_prompt_tokens[sequence.request_id] = sequence.cached
 
-    def _decode_ends(self, now: float, rows: int, context: int, transfer_s: float) -> list[float]:
-        """Ends of the decode iterations until one finishes a sequence or runs out of blocks."""
-        finishes = self._finishes
+    def _decode_span(self, now: float, rows: int, context: int) -> Span:
+        """The decode iterations until one finishes a sequence, runs out of blocks, or costs by another slope."""
+        finishes, last = self._finishes, self.span
         while finishes[0] not in self._calendar:
             heappop(finishes)
         limit = min(finishes[0] - self.decoded + 1, self.most_iterations)
-        count = self.pool.horizon(self.decoded, limit)
-        return self.cost.decode(rows).ends_s(now + transfer_s, context, rows, count)
+        if last.steady and last.left > last.count:
+            left = last.left - last.count
+            count = self.pool.horizon(self.decoded, min(limit, left))
+            return Span(last.origin_s, last.first_s, last.growth_s, left, last.done + last.count, count)
+        intercept, slope, until = self.cost.decode(rows).segment(context)
+        left = UNBOUNDED if until == inf else max(-int((context - until) // rows), 1)
+        count = self.pool.horizon(self.decoded, min(limit, left))
+        return Span(now, intercept + slope * context, slope * rows, left, 0, count)
 
     def _make_room(self, plan: Plan) -> int:
         """Preempts the youngest until the decoding sequences have the blocks of their next iteration.
@@ -351,18 +358,29 @@ class Replica:
 
     def _apply(self, plan: Plan, shape: IterationShape, start_s: float) -> None:
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
-        ends, log, iterations = self.ends, self.log, len(self.ends)
-        now = ends[-1]
-        iteration = len(log.ends)
+        span, log = self.span, self.log
+        now, iterations, iteration = span.end_s, span.count, log.count
         decoding = self.decoding if plan.decode else 0
         starting = len(self._starting) if plan.decode else 0
         used = self.pool.num_blocks - self.pool.free
         log.spans += PACK_SPAN(
-            iterations, start_s, *shape, self._queued, len(self.running), decoding, starting, used
+            iterations,
+            start_s,
+            now,
+            span.origin_s,
+            span.first_s,
+            span.growth_s,
+            span.done,
+            *shape,
+            self._queued,
+            len(self.running) - len(self.padded),
+            decoding,
+            starting,
+            used,
         )
-        log.ends.extend(ends)
+        log.count += iterations
         if plan.decode:
-            self._decode(iterations, ends[0], now)
+            self._decode(iterations, span.end(1) if iterations > 1 else now, now)
         for prompt, tokens in plan.chunks:
             sequence = cast(Sequence, prompt)
             log.chunks += PACK_CHUNK(iteration, sequence.request_id, tokens)
@@ -425,6 +443,7 @@ class Replica:
         sequence.phase = -1
         if not self.batching.reserves_output:
             sequence.phase = self.pool.start(sequence.prefill_tokens, self.decoded)
+        self.span.steady = False
         self.decoding += 1
         self.context += sequence.prefill_tokens
         self._starting.append(sequence)
@@ -438,6 +457,7 @@ class Replica:
     def _leave(self, sequence: Sequence) -> int:
         """Takes a decoding sequence out of the aggregates; returns how often it decoded since its prefill."""
         steps = self.decoded - sequence.decode_from
+        self.span.steady = False
         self.decoding -= 1
         self.context -= sequence.prefill_tokens + steps
         self.log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, self.decoded, sequence.phase)
@@ -490,6 +510,7 @@ class Replica:
             self._give_back(sequence, 0)
         self.padded.clear()
         self.context = 0
+        self.span.steady = False
 
     def _drop_cancelled(self) -> None:
         """Running sequences whose clients have gone leave between two iterations."""

@@ -24,7 +24,7 @@ class Witness:
         decode, emit = Replica._decode, Replica._emit
 
         def seen_decode(replica, iterations, first_s, now):
-            place = (replica.index, len(replica.log.ends) - 1)
+            place = (replica.index, replica.log.count - 1)
             for sequence in replica.running:
                 if sequence.decode_from >= 0:
                     self.tokens[sequence.request_id].append((*place, now))
@@ -32,7 +32,7 @@ class Witness:
             decode(replica, iterations, first_s, now)
 
         def seen_emit(replica, sequence, now):
-            self.tokens[sequence.request_id].append((replica.index, len(replica.log.ends) - 1, now))
+            self.tokens[sequence.request_id].append((replica.index, replica.log.count - 1, now))
             emit(replica, sequence, now)
 
         patch.setattr(Replica, "_decode", seen_decode)

@@ -1,0 +1,67 @@
+"""A run of iterations of one unchanged batch, kept as an arithmetic progression of latencies.
+
+While nobody joins or leaves, every iteration has ``step`` more tokens of context than the one before, and costs a
+constant more. The end of the ``j``-th iteration since the batch last changed is then
+
+    origin + (j * first + j (j - 1) / 2 * growth)
+
+whatever jumps the iterations were taken in: jumping over many of them costs no more than one, and leaves the same
+bits as stepping through each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+
+@dataclass(slots=True)
+class Span:
+    """Some iterations of a progression.
+
+    Attributes:
+        origin_s: when the progression began.
+        first_s: latency of its first iteration.
+        growth_s: how much longer each is than the one before.
+        left: iterations the progression can still take, these included, before the slope of the cost changes.
+        done: iterations of it before these.
+        count: how many these are.
+        end_s: when the last of them ends; a shared device may make it later.
+        steady: whether what follows may continue the progression.
+    """
+
+    origin_s: float
+    first_s: float
+    growth_s: float
+    left: int
+    done: int
+    count: int
+    end_s: float = 0.0
+    steady: bool = True
+
+    def __post_init__(self) -> None:
+        self.end_s = self.end(self.count)
+
+    def end(self, number: int) -> float:
+        """End of iteration ``number`` of these, counted from 1."""
+        j = self.done + number
+        return self.origin_s + (j * self.first_s + (j * (j - 1) // 2) * self.growth_s)
+
+    def running(self, now: float) -> int:
+        """The number, counted from 1, of the first of these iterations that has not ended before ``now``."""
+        passed, half = now - self.origin_s, self.first_s - self.growth_s / 2
+        if self.growth_s > 0:
+            guess = (sqrt(half * half + 2 * self.growth_s * max(passed, 0.0)) - half) / self.growth_s
+        else:
+            guess = passed / self.first_s
+        number = min(max(int(guess) - self.done, 1), self.count)
+        while number > 1 and self.end(number - 1) >= now:
+            number -= 1
+        while number < self.count and self.end(number) < now:
+            number += 1
+        return number
+
+    def cut(self, count: int) -> None:
+        """Only the first ``count`` of these iterations take place now."""
+        self.count = count
+        self.end_s = self.end(count)
