@@ -52,12 +52,13 @@ def time_split(iterations: Columns, replicas: int, makespan_s: float) -> TimeSpl
     host = np.nan_to_num(iterations["host_s"])
     device = np.maximum(iterations["duration_s"] - host, 0.0)
     decode = decode_device_s(iterations, device)
-    busy = float(np.sum(iterations["duration_s"]))
+    available = replicas * makespan_s
+    idle = available - float(np.sum(iterations["duration_s"]))
     return TimeSplit(
         host_s=float(np.sum(host)) if known else None,
         prefill_s=float(np.sum(device - decode)),
         decode_s=float(np.sum(decode)),
-        idle_s=max(0.0, replicas * makespan_s - busy),
+        idle_s=idle if idle > 1e-9 * available else 0.0,
     )
 
 

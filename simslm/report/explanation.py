@@ -7,6 +7,9 @@ from simslm.report.metric import BY_KEY
 from simslm.report.wording import count, share
 from simslm.units import seconds
 
+MINOR = 0.01
+"""Share of arrived requests below which a broken bound is not explained."""
+
 GATE_NAMES = {
     "kv": "KV blocks",
     "slots": "the batch limit",
@@ -61,8 +64,8 @@ def spent(facts: Facts) -> str:
 
 
 def slo_miss(facts: Facts) -> str:
-    """Why the stated bound that most requests broke was broken; empty when none was."""
-    if not facts.missed or max(facts.missed.values()) == 0:
+    """Why the stated bound that most requests broke was broken; empty when hardly any broke one."""
+    if not facts.missed or max(facts.missed.values()) < MINOR:
         return ""
     worst = max(facts.missed, key=lambda key: facts.missed[key])
     broken = f"{share(facts.missed[worst])} of the arrived requests broke the {BY_KEY[worst].name} bound"

@@ -49,7 +49,7 @@ class Facts:
         kept_up: whether the drain is at most the service time or 5 % of the makespan: no backlog was left.
         weight_share: share of the bytes decode iterations read that are weights, or None.
         fixed_share: share of the longest decode batches' duration that does not depend on the batch, or None.
-        missed: for each stated bound, the share of arrived requests that broke it.
+        missed: for each stated bound, the share of arrived requests that finished and broke it.
         queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
         mixed_token_time: share of decode token time spent in iterations that also prefill.
     """
@@ -213,7 +213,8 @@ def missed_bounds(run: RunTables) -> dict[str, float]:
     arrived = len(run.requests["finished"])
     if not arrived:
         return {}
-    return {key: 1.0 - float(np.mean(within(run, key, bound))) for key, bound in stated_bounds(run).items()}
+    done = run.requests["finished"]
+    return {key: float(np.mean(done & ~within(run, key, bound))) for key, bound in stated_bounds(run).items()}
 
 
 def _queue_of_ttft(run: RunTables) -> float | None:

@@ -52,7 +52,7 @@ class Panel:
 
 def cdf_figure(distribution: Cdf) -> Figure:
     """The cumulative distribution of one latency, with its SLO bound when there is one."""
-    unit = time_unit(distribution.values)
+    unit = time_unit(distribution.values[-1:])
     values = distribution.values * unit.per_s
     name = BY_KEY[distribution.metric].name
     line = {

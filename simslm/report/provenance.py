@@ -29,14 +29,14 @@ class Provenance:
     Attributes:
         source: ``measured | calibrated | imported | roofline``, or what the manifest says, or ``unknown``.
         meaning: one sentence on what that is worth.
-        warning: what a reader must know before trusting the page; empty when there is nothing.
+        warnings: what a reader must know before trusting the page.
         coverage: share of busy time inside the measured domain, or None.
         rows: name and value of everything else that is known.
     """
 
     source: str
     meaning: str
-    warning: str
+    warnings: list[str]
     coverage: float | None
     rows: list[tuple[str, str]]
 
@@ -47,77 +47,121 @@ def provenance(run: RunTables) -> Provenance:
     return Provenance(
         source=source,
         meaning=MEANING.get(source, "The manifest does not say where the latencies come from."),
-        warning=_warning(source, coverage),
+        warnings=_warnings(run, source, coverage),
         coverage=coverage,
         rows=[*_cost_rows(run, source, coverage), *_trace_rows(run), *_run_rows(run)],
     )
 
 
-def _warning(source: str, coverage: float | None) -> str:
+def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
+    found = []
     if source == "roofline":
-        return "Roofline, not measured: take orders of magnitude and trends from this page, not figures."
-    if coverage is not None and coverage < COVERED:
-        return (
+        found.append(
+            "Roofline, not measured: take orders of magnitude and trends from this page, not figures."
+        )
+    elif coverage is not None and coverage < COVERED:
+        found.append(
             f"Only {share(coverage)} of the simulated busy time lies inside the {source} domain; "
             "outside it the roofline of the same model and device carries the shape on."
         )
-    return ""
+    if dig(run.manifest, "interrupted"):
+        found.append("The simulation was interrupted: the page shows what had happened by then.")
+    return found
 
 
 def _cost_rows(run: RunTables, source: str, coverage: float | None) -> list[tuple[str, str]]:
     inside = (
         "nothing measured" if source == "roofline" else "unknown" if coverage is None else share(coverage)
     )
+    note, power = str(dig(run.manifest, "cost.note", "")), str(dig(run.summary, "energy.note", ""))
     rows = [
         ("Source", source),
         ("Busy time inside the domain", inside),
         ("Host time of engine", str(dig(run.manifest, "cost.engine", "unknown"))),
-        ("Cost note", str(dig(run.manifest, "cost.note", ""))),
-        ("Energy note", str(dig(run.summary, "energy.note", ""))),
+        ("Note", note if note != power else ""),
+        ("Power", power),
     ]
     return [(name, value) for name, value in rows if value]
 
 
 def _trace_rows(run: RunTables) -> list[tuple[str, str]]:
     traces = dig(run.manifest, "traces", [])
-    rows = []
+    rows: list[tuple[str, str]] = []
     for trace in traces if isinstance(traces, list) else []:
-        about = [
-            str(trace[key])
-            for key in ("device", "engine", "date")
-            if isinstance(trace, Mapping) and trace.get(key)
-        ]
-        digest = str(dig(trace, "content_hash", ""))
-        text = " · ".join(
-            [str(dig(trace, "path", "unnamed")), *about, *([f"content {digest[:19]}"] if digest else [])]
-        )
-        rows.append(("Trace", text))
+        parts = [str(dig(trace, key, "")) for key in ("path", "device", "cpu", "engine", "date")]
+        if digest := str(dig(trace, "content_hash", "")):
+            parts.append(f"content {digest[:19]}")
+        rows.append(("Trace", " · ".join(part for part in parts if part)))
+        if host := str(dig(trace, "host_time", "")):
+            rows.append(("Host time is", host))
     return rows
 
 
 def _run_rows(run: RunTables) -> list[tuple[str, str]]:
-    manifest, rows = run.manifest, []
-    if (size := figure_of(manifest, "model.weight_bytes")) is not None:
-        per_token = bytes_(figure_of(manifest, "model.kv_bytes_per_token") or 0)
-        params = number((figure_of(manifest, "model.parameters") or 0) / 1e9)
-        rows.append(
-            ("Model", f"{params} × 10⁹ parameters · weights {bytes_(size)} · KV {per_token} per token")
-        )
-    if (memory := figure_of(manifest, "device.memory_bytes")) is not None:
-        rows.append(("Device", f"{dig(manifest, 'device.name', 'unnamed')} · {bytes_(memory)}"))
-    if (blocks := figure_of(run.summary, "kv.num_gpu_blocks")) is not None:
-        peak = figure_of(run.summary, "kv.peak_utilization")
-        used = f" · {share(peak)} used at the peak" if peak is not None else ""
-        lost = count(figure_of(run.summary, "kv.preemptions"))
-        rows.append(("KV cache", f"{count(blocks)} blocks per replica{used} · {lost} preemptions"))
+    rows = [
+        ("Model", _model(run.manifest)),
+        ("Device", _device(run.manifest)),
+        ("KV cache", _kv_cache(run.summary)),
+        ("Workload", _workload(run.manifest)),
+        ("Versions", _versions(run.manifest)),
+        ("Simulation", _simulation(run)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _model(manifest: Mapping[str, Any]) -> str:
+    weights = figure_of(manifest, "model.weight_bytes")
+    per_token = figure_of(manifest, "model.kv_bytes_per_token")
+    if weights is None or per_token is None:
+        return ""
+    return f"{_parameters(manifest)}weights {bytes_(weights)} · KV {bytes_(per_token)} per token"
+
+
+def _parameters(manifest: Mapping[str, Any]) -> str:
+    size = figure_of(manifest, "model.parameters")
+    if size is None:
+        return ""
+    amount, word = (size / 1e9, "billion") if size >= 1e9 else (size / 1e6, "million")
+    return f"{number(amount)} {word} parameters · "
+
+
+def _device(manifest: Mapping[str, Any]) -> str:
+    memory = figure_of(manifest, "device.memory_bytes")
+    return "" if memory is None else f"{dig(manifest, 'device.name', 'unnamed')} · {bytes_(memory)}"
+
+
+def _kv_cache(summary: Mapping[str, Any]) -> str:
+    blocks, peak = figure_of(summary, "kv.num_gpu_blocks"), figure_of(summary, "kv.peak_utilization")
+    if blocks is None:
+        return ""
+    used = f" · {share(peak)} used at the peak" if peak is not None else ""
+    return f"{count(blocks)} blocks per replica{used} · {count(figure_of(summary, 'kv.preemptions'))} preemptions"
+
+
+def _workload(manifest: Mapping[str, Any]) -> str:
+    """Where the requests came from, what was dropped on the way, and what else there is to know."""
+    dropped, notes = dig(manifest, "workload.dropped", {}), dig(manifest, "workload.notes", [])
+    parts = [str(dig(manifest, "workload.source", ""))]
+    if isinstance(dropped, Mapping):
+        parts += [f"{number_of} dropped: {reason}" for reason, number_of in dropped.items()]
+    if isinstance(notes, list):
+        parts += [str(note) for note in notes]
+    return " · ".join(part for part in parts if part)
+
+
+def _versions(manifest: Mapping[str, Any]) -> str:
     versions = dig(manifest, "versions", {})
-    if isinstance(versions, Mapping) and versions:
-        rows.append(("Versions", " · ".join(f"{name} {version}" for name, version in versions.items())))
-    if (wall := figure_of(manifest, "wall_time_s")) is not None:
-        speed = number((figure_of(run.summary, "makespan_s") or 0) / wall) if wall else "–"
-        events = count(figure_of(manifest, "events"))
-        rows.append(("Simulation", f"{seconds(wall)} of computing, {events} events, {speed} × real time"))
-    return rows
+    return (
+        " · ".join(f"{name} {it}" for name, it in versions.items()) if isinstance(versions, Mapping) else ""
+    )
+
+
+def _simulation(run: RunTables) -> str:
+    wall, events = figure_of(run.manifest, "wall_time_s"), figure_of(run.manifest, "events")
+    if not wall:
+        return ""
+    speed = number((figure_of(run.summary, "makespan_s") or 0.0) / wall)
+    return f"{seconds(wall)} of computing · {count(events)} events · {speed} × real time"
 
 
 def setup(run: RunTables) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from simslm.report.facts import stated_bounds, within
 from simslm.report.metric import BY_KEY
 from simslm.report.tables import RunTables, dig, figure_of
-from simslm.report.wording import count, share
+from simslm.report.wording import attained, count, share
 from simslm.units import number, seconds
 
 
@@ -53,16 +53,18 @@ def verdict(run: RunTables) -> Verdict:
     finished = figure_of(run.summary, "requests.finished") or 0
     if not finished:
         return Verdict("empty", "Nothing finished", f"No request finished: {_counts(run.summary)}.")
-    attained, asked = figure_of(run.summary, "slo.attainment"), target(run)
+    reached, asked = figure_of(run.summary, "slo.attainment"), target(run)
     rates = f"{_performance(run.summary)}{_energy(run.summary)}."
-    if attained is None or asked is None or not stated_bounds(run):
+    if reached is None or asked is None or not stated_bounds(run):
         return Verdict("unstated", "No SLO stated", f"{_counts(run.summary)}, at {rates}")
-    state, word = ("met", "SLO met") if attained >= asked else ("missed", "SLO missed")
+    state, word = ("met", "SLO met") if reached >= asked else ("missed", "SLO missed")
     bounds = " and ".join(
         f"{BY_KEY[key].name} ≤ {seconds(bound)}" for key, bound in stated_bounds(run).items()
     )
-    kept = f"{share(attained)} of {count(figure_of(run.summary, 'requests.arrived'))} requests kept {bounds}"
-    return Verdict(state, word, f"{kept} ({share(asked)} asked), at {rates}")
+    kept = (
+        f"{attained(reached)} of {count(figure_of(run.summary, 'requests.arrived'))} requests kept {bounds}"
+    )
+    return Verdict(state, word, f"{kept} ({share(asked)} asked), at {rates}{_lost(run.summary)}")
 
 
 def target(run: RunTables) -> float | None:
@@ -77,6 +79,13 @@ def _counts(summary: Mapping[str, Any]) -> str:
         if number_of or name == "finished":
             parts.append(f"{count(number_of)} {name}")
     return ", ".join(parts)
+
+
+def _lost(summary: Mapping[str, Any]) -> str:
+    """The requests that count as misses because they never finished."""
+    numbers = {name: figure_of(summary, f"requests.{name}") for name in ("rejected", "failed", "unfinished")}
+    parts = [f"{count(number_of)} {name}" for name, number_of in numbers.items() if number_of]
+    return f" Counted as misses: {', '.join(parts)}." if parts else ""
 
 
 def _performance(summary: Mapping[str, Any]) -> str:
@@ -102,10 +111,10 @@ def slo_rows(run: RunTables) -> list[SloRow]:
     rows = []
     for key, bound in stated_bounds(run).items():
         kept = float(within(run, key, bound).mean())
-        rows.append(SloRow(BY_KEY[key].name, f"≤ {seconds(bound)}", share(kept), kept >= asked))
-    attained = figure_of(run.summary, "slo.attainment")
-    if attained is not None and rows:
-        rows.append(SloRow("All together", f"{share(asked)} asked", share(attained), attained >= asked))
+        rows.append(SloRow(BY_KEY[key].name, f"≤ {seconds(bound)}", attained(kept), kept >= asked))
+    reached = figure_of(run.summary, "slo.attainment")
+    if reached is not None and rows:
+        rows.append(SloRow("All together", f"{share(asked)} asked", attained(reached), reached >= asked))
     return rows
 
 
@@ -122,10 +131,10 @@ def tiles(run: RunTables) -> list[Tile]:
 
 
 def _attainment_tile(run: RunTables) -> Tile | None:
-    attained, asked = figure_of(run.summary, "slo.attainment"), target(run)
-    if attained is None or asked is None:
+    reached, asked = figure_of(run.summary, "slo.attainment"), target(run)
+    if reached is None or asked is None:
         return None
-    figure, unit = share(attained).rsplit(" ", 1)
+    figure, unit = attained(reached).split(" ")
     goodput = number(figure_of(run.summary, "slo.goodput_rps"))
     return Tile("SLO attainment", figure, unit, f"{share(asked)} asked · goodput {goodput} requests/s")
 

@@ -47,6 +47,12 @@ def share(value: float) -> str:
     return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"
 
 
+def attained(value: float) -> str:
+    """A share held against a target: ``89.9 %``, rounded down so that a miss never reads as met."""
+    tenths = math.floor(round(value * 1000, 6))
+    return "100 %" if tenths == 1000 else f"{tenths / 10:.1f} %"
+
+
 def count(value: float | None) -> str:
     """A whole number with thousands separators."""
     return "–" if value is None else f"{value:,.0f}"

@@ -52,6 +52,11 @@ def test_unknown_host_time_stays_unknown():
     assert split.busy_s == 4.0
 
 
+def test_idle_time_of_a_rounding_error_is_none():
+    log = iterations(duration_s=[0.1, 0.2], host_s=[0, 0], decode_seqs=[1, 1], prefill_tokens=[0, 0])
+    assert time_split(log, 1, 0.30000000000000010).idle_s == 0.0
+
+
 def test_the_split_recovers_the_costs_of_a_run(make_run: Callable[..., Path]):
     """The run's iterations cost 1.5e-5 s a prompt token, known here and not to the rules."""
     run = read_run(make_run(name="split", rate_rps=40, mean_prompt=800))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simslm.report.bound import Bound, bound, waiting_gate
@@ -130,6 +131,19 @@ def test_decode_traffic_names_weights_or_kv(found: dict[str, Facts]):
 )
 def test_a_missed_bound_is_explained(found: dict[str, Facts], changes: dict, words: str):
     assert words in explain(replace(found["slots"], **changes))[1]
+
+
+def test_hardly_any_miss_is_not_explained(found: dict[str, Facts]):
+    assert "broke the" not in explain(replace(found["slots"], missed={"ttft_s": 0.004}))[1]
+
+
+def test_a_rejected_request_broke_no_bound(make_run: Callable[..., Path]):
+    run = read_run(make_run(name="refused", num_requests=20))
+    none = np.zeros(20, dtype=bool)
+    assert facts(replace(run, requests={**run.requests, "finished": none})).missed == {
+        "ttft_s": 0.0,
+        "tpot_s": 0.0,
+    }
 
 
 def test_a_run_without_an_iteration_has_nothing_to_explain(found: dict[str, Facts]):

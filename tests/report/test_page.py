@@ -140,7 +140,7 @@ def test_a_roofline_says_so_on_top(make_run: Callable[..., Path]):
         render_run(make_run(name="roof", source="roofline", in_domain=0.0, power_note="no power <here>"))
     )
     assert text.index("Roofline, not measured") < text.index("What bounded it")
-    assert "No power: no power &lt;here&gt;" in text
+    assert "Power is unknown: no power &lt;here&gt;" in text
     assert "unknown energy" in text
 
 
@@ -148,6 +148,23 @@ def test_little_coverage_is_a_warning(make_run: Callable[..., Path], page: str):
     text = own(render_run(make_run(name="beyond", in_domain=0.61, num_requests=30)))
     assert "Only 61 % of the simulated busy time lies inside the measured domain" in text
     assert 'class="warning" role="note"' not in page
+
+
+def test_the_manifest_tells_of_the_workload_the_trace_and_an_interruption(quiet_run: Path, tmp_path: Path):
+    def extend(content: dict[str, Any]) -> None:
+        content["interrupted"] = True
+        content["workload"] = {
+            "source": "replay.csv",
+            "dropped": {"no output": 3},
+            "notes": ["times rescaled"],
+        }
+        content["traces"][0].update(cpu="some processor", host_time="laying out the batch")
+
+    text = own(render_run(edited(quiet_run, tmp_path / "run", "manifest.json", extend)))
+    assert "The simulation was interrupted" in text
+    assert "replay.csv · 3 dropped: no output · times rescaled" in text
+    assert "some processor" in text
+    assert "laying out the batch" in text
 
 
 def test_a_run_in_which_nothing_ran(quiet_run: Path, tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 
 from simslm.report.tables import RunTables, read_run
 from simslm.report.verdict import slo_rows, tiles, verdict
-from simslm.report.wording import count, share, time_unit
+from simslm.report.wording import attained, count, share, time_unit
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_missed_slo(make_run: Callable[..., Path]):
     rows = {row.name: row for row in slo_rows(run)}
     assert rows["TTFT"].enough is False
     assert rows["TPOT"].enough is True
-    assert rows["All together"].kept == share(run.summary["slo"]["attainment"])
+    assert rows["All together"].kept == attained(run.summary["slo"]["attainment"])
 
 
 def test_without_an_slo_the_sentence_counts_requests(make_run: Callable[..., Path]):
@@ -64,7 +64,7 @@ def test_unfinished_requests_break_a_bound_and_single_tokens_keep_tpot(run: RunT
     row = next(
         row for row in slo_rows(replace(run, requests={**run.requests, **changed})) if row.name == "TPOT"
     )
-    assert row.kept == "99.7 %"
+    assert row.kept == "99.6 %"
 
 
 def test_unknown_energy_says_why(make_run: Callable[..., Path]):
@@ -92,6 +92,19 @@ def test_shares(value: float, text: str):
 def test_a_share_is_only_whole_when_it_is():
     assert share(0.999999) == "99.99 %"
     assert share(0.9997) == "99.97 %"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.89999, "89.9 %"), (0.9, "90.0 %"), (0.29, "29.0 %"), (0.99999, "99.9 %"), (1.0, "100 %")],
+)
+def test_what_is_held_against_a_target_is_rounded_down(value: float, text: str):
+    assert attained(value) == text
+
+
+def test_requests_that_never_finished_are_counted_in_the_answer(run: RunTables):
+    run.summary["requests"].update(finished=280, rejected=15, failed=5)
+    assert verdict(run).sentence.endswith("Counted as misses: 15 rejected, 5 failed.")
 
 
 def test_a_row_of_durations_has_one_unit():
