@@ -151,8 +151,11 @@ def report(
 
     Example: simslm report runs/quickstart -o quickstart.html
     """
+    from simslm.cli.destination import free_place
     from simslm.report import write_report
 
+    if output is not None:
+        free_place(output.parent)
     typer.echo(write_report(directories, output))
 
 

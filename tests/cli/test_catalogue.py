@@ -1,0 +1,95 @@
+"""``simslm list``, ``env``, ``schema`` and ``check``: what is there, and what a scenario comes to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli.conftest import SCENARIO
+from cli.json_schema import faults
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_list_models_devices_policies(simslm):
+    for what, column, some in (
+        ("models", "model", {"opt-125m", "llama-2-7b", "qwen3-8b"}),
+        ("devices", "device", {"h200", "l4", "cpu"}),
+        ("policies", "policy", {"prefill-first", "chunked-prefill", "round-robin"}),
+    ):
+        rows = json.loads(simslm("list", what, "--json").out)
+        named = [row[column] for row in rows]
+        assert some <= set(named)
+        text = simslm("list", what).out
+        assert all(name in text for name in named)
+
+
+def test_list_scenarios(simslm, here):
+    assert "no scenarios here" in simslm("list", "scenarios").err
+    (here / "scenarios" / "deeper").mkdir(parents=True)
+    (here / "scenarios" / "one.yaml").write_text("# What one asks.\nname: one\n", encoding="utf-8")
+    (here / "scenarios" / "deeper" / "two.yaml").write_bytes(b"\xff\xfe no text")
+    assert json.loads(simslm("list", "scenarios", "--json").out) == [
+        {"scenario": "scenarios/deeper/two.yaml", "what it asks": ""},
+        {"scenario": "scenarios/one.yaml", "what it asks": "What one asks."},
+    ]
+    assert "What one asks." in simslm("list", "scenarios").out
+
+
+def test_env(simslm):
+    found = json.loads(simslm("env", "--json").out)
+    assert found["python"].startswith("3.")
+    assert found["packages"]["simpy"]
+    assert found["gpus"] or found["gpu_note"]
+    assert "simpy" in simslm("env").out
+
+
+def load(text: str) -> dict:
+    return YAML(typ="safe").load(text)
+
+
+@pytest.fixture
+def schema(simslm) -> dict:
+    ended = simslm("schema")
+    assert ended.err == ""
+    return json.loads(ended.out)
+
+
+def test_the_schema_accepts_what_is_shipped(schema):
+    assert faults(load(SCENARIO), schema) == []
+    for path in (ROOT / "scenarios").rglob("*.yaml"):
+        assert faults(load(path.read_text(encoding="utf-8")), schema) == [], path
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_num_seqs", "max_num_seq"),
+        ("rate_rps: 2", "rate_rps: -2"),
+        ("num_requests: 30", "num_requests: many"),
+        ("round-robin", "magic"),
+        ("schema_version: 1", "schema_version: 2"),
+        ("model: opt-125m", "mode: opt-125m"),
+    ],
+)
+def test_the_schema_refuses_what_is_wrong(schema, old, new):
+    assert faults(load(SCENARIO.replace(old, new)), schema)
+
+
+def test_check_explains(simslm, scenario):
+    text = simslm("check", scenario).out
+    assert all(word in text for word in ("weights", "KV cache", "largest batch", "capacity", "expected load"))
+    facts = json.loads(simslm("check", scenario, "--json").out)
+    assert facts["requests"] == 30
+    assert facts["largest_batch"] == 8
+    assert facts["cost_source"] == "roofline"
+    assert facts["expected_load"] > 0
+    assert facts["offered_rps"] == pytest.approx(2, rel=0.5)
+
+
+def test_check_follows_overrides(simslm, scenario):
+    slow = json.loads(simslm("check", scenario, "--json", "--set", "workload.arrivals.rate_rps=1").out)
+    fast = json.loads(simslm("check", scenario, "--json", "--set", "workload.arrivals.rate_rps=100").out)
+    assert fast["expected_load"] == pytest.approx(100 * slow["expected_load"], rel=1e-6)

@@ -1,0 +1,93 @@
+"""Ctrl-C in the middle of a long simulation, and readers that have had enough."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from simslm.cli.interruption import held_back
+
+PROGRAM = (sys.executable, "-c", "from simslm.cli import main; main()")
+LONG = (
+    "--set", "workload.num_requests=400000",
+    "--set", "workload.arrivals={process: poisson, rate_rps: 50}",
+    "--set", "workload.prompt_tokens.value=2",
+)  # fmt: skip
+
+
+def await_text(terminal: int, text: bytes) -> bytes:
+    """What the terminal shows, until ``text`` is among it."""
+    shown = b""
+    while text not in shown:
+        shown += os.read(terminal, 4096)
+    return shown
+
+
+def test_what_is_finished_is_kept(scenario, here):
+    ours, theirs = pty.openpty()
+    command = (*PROGRAM, "simulate", str(scenario), *LONG, "-o", "out", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, cwd=here) as process:
+        os.close(theirs)
+        await_text(ours, b"simulated")
+        process.send_signal(signal.SIGINT)
+        shown = await_text(ours, b"unfinished")
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"interrupted: out holds what had happened by then" in shown
+    assert b"Traceback" not in shown
+    summary = json.loads(out)
+    assert summary == json.loads((here / "out" / "summary.json").read_text(encoding="utf-8"))
+    counts = summary["requests"]
+    assert counts["finished"] >= 1024
+    assert counts["unfinished"] > 0
+    assert counts["arrived"] == counts["finished"] + counts["unfinished"] < 400_000
+    status = pq.read_table(here / "out" / "requests.parquet").column("status").to_pylist()
+    assert (status.count("finished"), len(status)) == (counts["finished"], counts["arrived"])
+    assert json.loads((here / "out" / "manifest.json").read_text(encoding="utf-8"))["interrupted"] is True
+    assert (here / "out" / "report.html").exists()
+
+
+def test_the_first_is_held_back_and_the_second_is_not():
+    before = signal.getsignal(signal.SIGINT)
+    with held_back() as interruption:
+        interruption.obey()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked
+        with pytest.raises(KeyboardInterrupt):
+            interruption.obey()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupted_start_writes_nothing(simslm, scenario, here, monkeypatch):
+    from simslm import api
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "load_scenario", interrupt)
+    ended = simslm("simulate", scenario)
+    assert ended.code == 130
+    assert ended.complaint == "interrupted"
+    assert list(here.iterdir()) == [scenario]
+
+
+def test_a_reader_that_goes_away_is_no_error(here: Path):
+    process = subprocess.Popen(
+        (*PROGRAM, "schema"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=here, bufsize=0
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        assert stderr.read() == b""
+    assert process.wait(timeout=60) == 0

@@ -1,0 +1,237 @@
+"""``simslm simulate``: five files with the promised names, columns and keys, and an answer on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from cli.conftest import SCENARIO
+
+FILES = {"requests.parquet", "iterations.parquet", "summary.json", "manifest.json", "report.html"}
+REQUESTS = [
+    "request_id",
+    "arrival_s",
+    "prompt_tokens",
+    "output_tokens",
+    "replica",
+    "first_scheduled_s",
+    "first_token_s",
+    "finish_s",
+    "ttft_s",
+    "tpot_s",
+    "e2e_s",
+    "queue_s",
+    "cached_prompt_tokens",
+    "preemptions",
+    "energy_j",
+    "status",
+]
+ITERATIONS = [
+    "replica",
+    "start_s",
+    "duration_s",
+    "decode_seqs",
+    "decode_ctx_tokens",
+    "prefill_seqs",
+    "prefill_tokens",
+    "prefill_ctx_tokens",
+    "waiting",
+    "running",
+    "kv_blocks_used",
+    "power_w",
+    "host_s",
+]
+SPREAD = {"mean", "p50", "p90", "p95", "p99", "max"}
+SUMMARY = {
+    "requests": {"arrived", "finished", "rejected", "failed", "unfinished"},
+    "throughput": {"requests_per_s", "output_tokens_per_s", "total_tokens_per_s"},
+    **dict.fromkeys(("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s"), SPREAD),
+    "slo": {"attainment", "goodput_rps"},
+    "energy": {"total_j", "prefill_j", "decode_j", "idle_j", "mean_power_w", "j_per_output_token",
+               "j_per_total_token"},
+    "kv": {"num_gpu_blocks", "peak_utilization", "preemptions"},
+    "utilization": {"busy", "host_gap"},
+    "coverage": {"in_domain_time"},
+}  # fmt: skip
+
+
+def read(directory: Path, name: str) -> Any:
+    return json.loads((directory / name).read_text(encoding="utf-8"))
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_five_files_as_promised(simslm, scenario, here):
+    ended = simslm("simulate", scenario)
+    run = here / "runs" / "small"
+    assert ended.code == 0
+    assert ended.err == ""
+    assert names(run) == FILES
+    assert pq.read_schema(run / "requests.parquet").names == REQUESTS
+    assert pq.read_schema(run / "iterations.parquet").names == ITERATIONS
+    assert pq.read_metadata(run / "requests.parquet").num_rows == 30
+    assert (run / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_summary_has_the_promised_keys(simslm, scenario, here):
+    assert simslm("simulate", scenario).code == 0
+    summary = read(here / "runs" / "small", "summary.json")
+    assert summary["schema_version"] == 1
+    assert summary["name"] == "small"
+    assert summary["makespan_s"] > 0
+    for section, keys in SUMMARY.items():
+        assert keys <= set(summary[section]), section
+    assert summary["requests"] == {"arrived": 30, "finished": 30, "rejected": 0, "failed": 0, "unfinished": 0}
+    assert summary["coverage"]["in_domain_time"] == 0.0
+
+
+def test_the_manifest_is_enough_to_run_it_again(simslm, scenario, here):
+    options = ("--set", "workload.arrivals.rate_rps=5", "--seed", 9)
+    assert simslm("simulate", scenario, *options, "-o", "first").code == 0
+    manifest = read(here / "first", "manifest.json")
+    assert manifest["seed"] == 9
+    assert manifest["scenario"]["workload"]["arrivals"]["rate_rps"] == 5
+    assert {"simslm", "python", "simpy", "numpy"} <= set(manifest["versions"])
+    assert manifest["traces"] == []
+    assert manifest["events"] > 30
+    assert manifest["wall_time_s"] > 0
+    again = here / "again.json"
+    again.write_text(json.dumps(manifest["scenario"]), encoding="utf-8")
+    assert simslm("simulate", again, "-o", "second").code == 0
+    for name in ("requests.parquet", "iterations.parquet", "summary.json"):
+        assert (here / "first" / name).read_bytes() == (here / "second" / name).read_bytes(), name
+
+
+def test_json_is_the_summary_and_nothing_else(simslm, scenario, here):
+    ended = simslm("simulate", scenario, "--json")
+    assert json.loads(ended.out) == read(here / "runs" / "small", "summary.json")
+    assert ended.err == ""
+
+
+def test_the_answer_names_its_source_and_its_page(simslm, scenario):
+    out = simslm("simulate", scenario, "-o", "mine").out
+    assert "roofline, not measured" in out
+    assert f"page: {Path('mine') / 'report.html'}\n" in out
+    assert all(name in out for name in ("TTFT", "TPOT", "ITL", "E2E", "QUEUE", "why:"))
+
+
+def test_set_reaches_nested_keys_lists_and_sections(simslm, scenario, here):
+    ended = simslm(
+        "simulate", scenario, "-o", "out",
+        "--set", "deployment.engine.max_num_seqs=4",
+        "--set", "deployment.engine.batching.policy=prefill-first",
+        "--set", "cost.transforms=[{host: {fixed_s: 0.001, per_seq_s: 0}}]",
+        "--set", "cost.transforms.0.host.fixed_s=0.125",
+        "--set", "workload.arrivals={process: gamma, rate_rps: 3, cv: 2}",
+        "--set", "name=an other",
+        "--set", "slo=null",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    resolved = read(here / "out", "manifest.json")["scenario"]
+    assert resolved["deployment"]["engine"]["max_num_seqs"] == 4
+    assert resolved["deployment"]["engine"]["batching"]["policy"] == "prefill-first"
+    assert resolved["cost"]["transforms"][0]["host"]["fixed_s"] == 0.125
+    assert resolved["workload"]["arrivals"] == {"process": "gamma", "rate_rps": 3, "cv": 2}
+    assert resolved["slo"] is None
+    assert read(here / "out", "summary.json")["slo"]["attainment"] is None
+
+
+def test_choosing_another_member_of_a_section_drops_only_what_it_does_not_have(simslm, scenario, here):
+    ended = simslm("simulate", scenario, "--set", "workload.arrivals.process=deterministic", "-o", "a")
+    assert ended.code == 0
+    arrivals = read(here / "a", "manifest.json")["scenario"]["workload"]["arrivals"]
+    assert arrivals == {"process": "deterministic", "rate_rps": 2}
+    ended = simslm("simulate", scenario, "--set", "workload.arrivals.process=all-at-once", "-o", "b")
+    assert ended.code == 0
+    assert read(here / "b", "manifest.json")["scenario"]["workload"]["arrivals"] == {"process": "all-at-once"}
+    ended = simslm("simulate", scenario, "--set", "workload.arrivals.process=nonsense", "-o", "c")
+    assert "unknown process 'nonsense'" in ended.complaint
+    assert ended.complaint.startswith("--set: workload.arrivals.process: ")
+
+
+def test_the_seed_decides_and_nothing_else_does(simslm, scenario, here):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert simslm("simulate", scenario, "--seed", seed, "-o", name).code == 0
+    for name in ("requests.parquet", "summary.json"):
+        assert (here / "a" / name).read_bytes() == (here / "b" / name).read_bytes()
+        assert (here / "a" / name).read_bytes() != (here / "c" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "directory"),
+    [
+        ("a/b/c", "a-b-c"),
+        ("../../up", "up"),
+        ("..", "scenario"),
+        ("<script>alert(1)</script>", "script-alert-1-script"),
+        ("two words", "two-words"),
+        ("日本語", "日本語"),
+        ("日" * 200, "日" * 40),
+        ("-rf", "rf"),
+    ],
+)
+def test_a_name_never_leaves_runs(simslm, scenario, here, name, directory):
+    ended = simslm("simulate", scenario, "--set", f"name={json.dumps(name)}")
+    assert ended.code == 0, ended.err
+    assert names(here) == {"small.yaml", "runs"}
+    assert names(here / "runs") == {directory}
+    assert read(here / "runs" / directory, "summary.json")["name"] == name
+    assert "<script>alert" not in (here / "runs" / directory / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_second_run_replaces_the_first_and_nothing_else(simslm, scenario, here):
+    assert simslm("simulate", scenario, "-o", "out").code == 0
+    (here / "out" / "notes.txt").write_text("mine", encoding="utf-8")
+    assert simslm("simulate", scenario, "-o", "out", "--set", "workload.num_requests=5").code == 0
+    assert names(here / "out") == FILES | {"notes.txt"}
+    assert pq.read_metadata(here / "out" / "requests.parquet").num_rows == 5
+
+
+@pytest.mark.parametrize("place", ["small.yaml", "small.yaml/deeper", "x" * 300])
+def test_a_place_where_no_directory_can_be_is_refused_before_the_work(
+    simslm, scenario, here, place, monkeypatch
+):
+    from simslm import api
+
+    monkeypatch.setattr(api, "simulate", None)
+    ended = simslm("simulate", scenario, "-o", place)
+    assert ended.code == 2
+    assert ended.complaint.startswith(f"{place}: ")
+    assert names(here) == {"small.yaml"}
+    assert scenario.read_text(encoding="utf-8") == SCENARIO
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_a_directory_without_permission_is_refused(simslm, scenario, here):
+    (here / "closed").mkdir(mode=0o500)
+    ended = simslm("simulate", scenario, "-o", "closed/out")
+    assert ended.code == 2
+    assert "permission" in ended.complaint
+
+
+def test_permission_is_asked_of_the_nearest_directory_there_is(simslm, scenario, here, monkeypatch):
+    def readable_only(path: Path, mode: int) -> bool:
+        asked.append(path)
+        return mode == os.R_OK
+
+    asked: list[Path] = []
+    monkeypatch.setattr(os, "access", readable_only)
+    ended = simslm("simulate", scenario, "-o", "some/where")
+    assert ended.code == 2
+    assert "no permission" in ended.complaint
+    assert asked[-1] == Path()
+
+
+def test_rejected_requests_are_counted_not_refused(simslm, scenario):
+    ended = simslm("simulate", scenario, "--json",
+                   "--set", "workload.prompt_tokens={dist: uniform, low: 1000, high: 3000}")  # fmt: skip
+    counts = json.loads(ended.out)["requests"]
+    assert ended.code == 0
+    assert counts["rejected"] > 0
+    assert counts["arrived"] == counts["finished"] + counts["rejected"] == 30

@@ -1,0 +1,177 @@
+"""``simslm traces``: list, show, check and import, on a whole trace and on damaged ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+
+def test_list(simslm, trace):
+    ended = simslm("traces", "list")
+    assert ended.code == 0
+    assert "imported, mine 1" in ended.out
+    (found,) = json.loads(simslm("traces", "list", "--json").out)
+    assert found["rows"]["iterations"] == 60
+    assert found["provenance"]["model"] == "opt-125m"
+
+
+def test_list_where_there_is_none(simslm, here):
+    ended = simslm("traces", "list")
+    assert (ended.code, ended.out) == (0, "")
+    assert "no traces below traces" in ended.err
+    assert json.loads(simslm("traces", "list", "--json").out) == []
+    missing = simslm("traces", "list", "nowhere")
+    assert missing.code == 2
+    assert missing.complaint == "nowhere: no such directory"
+
+
+def test_show(simslm, trace):
+    ended = simslm("traces", "show", trace)
+    assert ended.code == 0
+    assert all(
+        word in ended.out for word in ("imported", "opt-125m", "mine 1", "up to 8 decoding", "60 rows")
+    )
+    shown = json.loads(simslm("traces", "show", trace, "--json").out)
+    assert shown["provenance"]["source"] == "imported"
+    assert len(shown["content_hash"]) >= 32
+
+
+def test_check(simslm, trace):
+    ended = simslm("traces", "check", trace)
+    assert ended.code == 0
+    assert "error: " not in ended.out
+    findings = json.loads(simslm("traces", "check", trace, "--json").out)["findings"]
+    assert all({"severity", "what", "where", "remedy"} <= set(finding) for finding in findings)
+
+
+def test_a_trace_with_errors_fails_its_check(simslm, here):
+    (here / "steps.csv").write_text("decode_seqs,decode_ctx_tokens,latency_s\n1,16,0.01\n", encoding="utf-8")
+    options = ("--model", "opt-125m", "--device", "cpu", "--engine", "mine 1", "-o", "poor")
+    assert simslm("traces", "import", "steps.csv", *options).code == 0
+    ended = simslm("traces", "check", "poor")
+    assert ended.code == 3
+    assert "error: no prefill-only iterations" in ended.out
+    as_json = simslm("traces", "check", "poor", "--json")
+    assert as_json.code == 3
+    assert "error" in {finding["severity"] for finding in json.loads(as_json.out)["findings"]}
+
+
+def test_a_trace_is_simulated_on_and_named(simslm, trace, scenario, here):
+    options = ("--set", f"cost={{trace: {trace}}}")
+    checked = json.loads(simslm("check", scenario, *options, "--json").out)
+    assert checked["cost_source"] == "imported"
+    assert checked["engine"] == "mine 1"
+    ended = simslm("simulate", scenario, *options, "-o", "out")
+    assert ended.code == 0, ended.err
+    assert "imported on mine 1" in ended.out
+    manifest = json.loads((here / "out" / "manifest.json").read_text(encoding="utf-8"))
+    (used,) = manifest["traces"]
+    assert used["content_hash"] == json.loads(simslm("traces", "show", trace, "--json").out)["content_hash"]
+    summary = json.loads((here / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["energy"]["total_j"] is None
+    assert summary["energy"]["note"]
+    assert 0 < summary["coverage"]["in_domain_time"] <= 1
+
+
+def truncated(trace):
+    data = (trace / "iterations.parquet").read_bytes()
+    (trace / "iterations.parquet").write_bytes(data[: len(data) // 2])
+
+
+def emptied(trace):
+    (trace / "iterations.parquet").unlink()
+
+
+def overwritten(trace):
+    (trace / "iterations.parquet").write_text("decode_seqs,latency_s\n1,2\n", encoding="utf-8")
+
+
+def foreign(trace):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"latency_s": [1.0]}), trace / "iterations.parquet")
+
+
+def flipped(trace):
+    path = trace / "iterations.parquet"
+    data = bytearray(path.read_bytes())
+    data[-4:] = b"RAP1"
+    path.write_bytes(data)
+
+
+def gone(trace):
+    shutil.rmtree(trace)
+
+
+def replaced_by_a_file(trace):
+    shutil.rmtree(trace)
+    trace.write_text("no trace", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "damage", [truncated, emptied, overwritten, foreign, flipped, gone, replaced_by_a_file]
+)
+def test_a_damaged_trace_exits_3(simslm, trace, scenario, here, damage):
+    damage(trace)
+    for command in (
+        ("traces", "show", trace),
+        ("traces", "check", trace),
+        ("check", scenario, "--set", f"cost={{trace: {trace}}}"),
+        ("simulate", scenario, "--set", f"cost={{trace: {trace}}}", "-o", "out"),
+    ):
+        ended = simslm(*command)
+        assert ended.code == 3, command
+        assert str(trace) in ended.complaint
+        assert ended.out == ""
+    assert not (here / "out").exists()
+
+
+def test_a_trace_of_another_model_exits_3(simslm, trace, scenario):
+    ended = simslm("simulate", scenario, "--set", f"cost={{trace: {trace}}}", "--set", "model=smollm2-135m")
+    assert ended.code == 3
+    assert "is of model 'opt-125m'" in ended.complaint
+
+
+IMPORT = ("--model", "opt-125m", "--device", "cpu", "--engine", "mine 1")
+HEADER = "decode_seqs,decode_ctx_tokens,latency_s\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (HEADER + "1,16,fast\n", "latency_s"),
+        (HEADER + "1,16,-1\n", "latency_s"),
+        (HEADER + "1,16,nan\n", "latency_s"),
+        (HEADER, "no rows"),
+        ("", "steps.csv"),
+        (HEADER.replace("latency_s", "latency"), "did you mean 'latency_s'"),
+        ("latency_s\n1\n", "decode_seqs"),
+        ("\x00\x01", "steps.csv"),
+    ],
+)
+def test_a_bad_table_is_not_imported(simslm, here, content, words):
+    (here / "steps.csv").write_text(content, encoding="utf-8")
+    ended = simslm("traces", "import", "steps.csv", *IMPORT, "-o", "out")
+    assert ended.code == 3
+    assert words in ended.complaint
+    assert [path.name for path in here.iterdir()] == ["steps.csv"]
+
+
+def test_an_import_never_replaces_a_file(simslm, here):
+    (here / "steps.csv").write_text(HEADER + "1,16,0.01\n", encoding="utf-8")
+    (here / "thesis.txt").write_text("precious", encoding="utf-8")
+    ended = simslm("traces", "import", "steps.csv", *IMPORT, "-o", "thesis.txt")
+    assert ended.code == 2
+    assert (here / "thesis.txt").read_text(encoding="utf-8") == "precious"
+
+
+def test_an_import_of_an_unknown_model_says_what_that_means(simslm, here):
+    (here / "steps.csv").write_text(HEADER + "1,16,0.01\n", encoding="utf-8")
+    options = ("--model", "opt-125", "--device", "cpu", "--engine", "mine 1")
+    ended = simslm("traces", "import", "steps.csv", *options, "-o", "out")
+    assert ended.code == 0
+    assert "model 'opt-125' is not in the catalogue (did you mean 'opt-125m'?)" in ended.err
+    assert ended.out == "out\n"
