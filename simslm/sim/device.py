@@ -191,6 +191,8 @@ class SharedDevice:
         """New speeds for everybody in a device phase, from now on."""
         now = self._clock.now
         active = [run for run in self._runs.values() if run.phase == "device"]
+        if not active:
+            return
         speeds = self._sharing.speeds([run.demand for run in active if run.demand is not None])
         for run, speed in zip(active, speeds, strict=True):
             if speed != run.speed:

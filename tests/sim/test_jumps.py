@@ -4,41 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.invariants import same_logs, simulate
-from support.synthetic import Lists, Loop, deployment
-
-from simslm.policies.registry import registered
-
-
-@st.composite
-def scenarios(draw: st.DrawFn):
-    """A random workload and deployment, often short of KV blocks."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    count = draw(st.integers(1, 60))
-    rate = draw(st.sampled_from([0.5, 10.0, 100.0, 2000.0]))
-    arrivals = np.cumsum(rng.exponential(1 / rate, count))
-    if draw(st.booleans()):
-        arrivals = np.round(arrivals, draw(st.integers(0, 2)))
-    loop = Loop(draw(st.integers(1, 12)), draw(st.sampled_from([0.0, 0.25]))) if draw(st.booleans()) else None
-    longest = draw(st.sampled_from([3, 60, 300]))
-    requests = Lists.of(
-        arrivals, rng.integers(1, longest + 1, count), rng.integers(1, longest + 1, count), loop
-    )
-    block_size = draw(st.sampled_from([1, 4, 16]))
-    engine = deployment(
-        batching=draw(st.sampled_from([entry.name for entry in registered("batching")])),
-        router=draw(st.sampled_from([entry.name for entry in registered("routing")])),
-        replicas=draw(st.integers(1, 3)),
-        max_num_seqs=draw(st.integers(1, 24)),
-        max_num_batched_tokens=draw(st.sampled_from([24, 64, 512])),
-        block_size=block_size,
-        num_gpu_blocks=draw(st.integers(1, 3 * longest // block_size + 4)),
-    )
-    return requests, engine
+from support.scenarios import examples, scenarios
+from support.synthetic import Lists, deployment
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(scenarios())
 def test_jumping_is_stepping(scenario):
     requests, engine = scenario

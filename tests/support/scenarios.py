@@ -1,0 +1,174 @@
+"""Random scenarios over everything the simulator can do: every policy with its options, every mechanism."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+from hypothesis import strategies as st
+
+import simslm.policies  # noqa: F401  (fills the register)
+from simslm.cost.sharing import sharing
+from simslm.policies.registry import Registered, lookup, registered
+from simslm.sim.replica import EngineConfig, Policies
+from simslm.sim.world import Deployment, Group
+from support.synthetic import FixedDemand, LinearCost, Lists, Loop
+
+SHARINGS = ("mps", "time-slice", "streams", "sm-partition")
+
+
+def examples(usual: int) -> int:
+    """How many random scenarios a test draws: ``SIMSLM_EXAMPLES`` where set (5000 every night), else the usual."""
+    return int(os.environ.get("SIMSLM_EXAMPLES", usual))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A registered policy and the options it is made with."""
+
+    kind: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, seed: int = 0) -> Any:
+        """A fresh instance, with a stream of its own if it draws."""
+        entry = lookup(self.kind, self.name)
+        resources = {"stream": np.random.default_rng(seed)} if entry.needs_stream else {}
+        return entry.cls(entry.options(**self.options), **resources)
+
+
+@st.composite
+def policies(draw: st.DrawFn, kind: str) -> Choice:
+    """Any policy of a kind, with its default options or others within their bounds."""
+    entry = draw(st.sampled_from(registered(kind)))
+    return Choice(kind, entry.name, draw(options(entry)) if draw(st.booleans()) else {})
+
+
+def options(entry: Registered) -> st.SearchStrategy[dict[str, Any]]:
+    """Values for every option of a policy, small ones where no upper bound is stated."""
+    return st.fixed_dictionaries(
+        {
+            name: _values(option.annotation, option.metadata)
+            for name, option in entry.options.model_fields.items()
+        }
+    )
+
+
+def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy[Any]:
+    stated = {
+        side: value
+        for bound in bounds
+        for side in ("ge", "gt", "le", "lt")
+        if (value := getattr(bound, side, None)) is not None
+    }
+    low = stated.get("ge", stated.get("gt", 0))
+    high = stated.get("le", stated.get("lt", low + 8))
+    known: dict[Any, Callable[[], st.SearchStrategy[Any]]] = {
+        bool: st.booleans,
+        int: lambda: st.integers(low + ("gt" in stated), high - ("lt" in stated)),
+        float: lambda: st.floats(low, high, exclude_min="gt" in stated, exclude_max="lt" in stated),
+        type(None): st.none,
+    }
+    if annotation in known:
+        return known[annotation]()
+    parts = get_args(annotation)
+    if all(part in known for part in parts):
+        return st.one_of(*(known[part]() for part in parts))
+    return st.sampled_from(parts)
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> Lists:
+    """Up to 40 requests, open or closed loop, perhaps with classes, sessions, shared prefixes, impatient clients."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count = draw(st.integers(1, 40))
+    rate = draw(st.sampled_from([0.5, 10.0, 100.0, 2000.0]))
+    arrivals = np.cumsum(rng.exponential(1 / rate, count))
+    if draw(st.booleans()):
+        arrivals = np.round(arrivals, draw(st.integers(0, 2)))
+    loop = Loop(draw(st.integers(1, 12)), draw(st.sampled_from([0.0, 0.25]))) if draw(st.booleans()) else None
+    longest = draw(st.sampled_from([3, 60, 200]))
+    prompts, outputs = rng.integers(1, longest + 1, (2, count))
+    if draw(st.booleans()):
+        prompts[:] = prompts[0]
+    requests = Lists.of(arrivals, prompts, outputs, loop)
+    if draw(st.booleans()):
+        requests.max_tokens = outputs + rng.integers(0, 20, count)
+    if draw(st.booleans()):
+        requests.priority = rng.integers(0, 3, count)
+    if draw(st.booleans()):
+        requests.session_id = rng.integers(-1, 5, count)
+    if draw(st.booleans()):
+        _share_prefixes(requests, draw(st.sampled_from([16, 32])), rng)
+    if draw(st.booleans()):
+        patience = rng.exponential(draw(st.sampled_from([0.02, 1.0])), count)
+        requests.patience_s = np.where(rng.random(count) < 0.5, patience, np.inf)
+    return requests
+
+
+def _share_prefixes(requests: Lists, unit_tokens: int, rng: np.random.Generator) -> None:
+    """Prompts begin with full units of one of three documents and go on by themselves; some are copies of others."""
+    requests.unit_tokens, requests.units = unit_tokens, []
+    for i in range(len(requests.prompt_tokens)):
+        if i and rng.random() < 0.2:
+            other = int(rng.integers(i))
+            requests.prompt_tokens[i] = requests.prompt_tokens[other]
+            requests.units.append(requests.units[other])
+            continue
+        tokens = int(requests.prompt_tokens[i])
+        document, common = int(rng.integers(3)), int(rng.integers(tokens // unit_tokens + 1))
+        own = range(common, -(-tokens // unit_tokens))
+        requests.units.append(
+            (*(1000 * document + j for j in range(common)), *(10**6 + 1000 * i + j for j in own))
+        )
+
+
+@st.composite
+def deployments(draw: st.DrawFn, requests: Lists) -> Deployment:
+    """One or two groups on one to four devices, of which several replicas share each, often short of KV blocks."""
+    batching = draw(policies("batching"))
+    longest = int((requests.prompt_tokens + requests.max_tokens).max())
+    block_size = draw(st.sampled_from([1, 4, 16]))
+    num_gpu_blocks = draw(st.integers(1, 2 * longest // block_size + 4))
+    limits = EngineConfig(
+        max_num_seqs=draw(st.integers(1, 24)),
+        max_num_batched_tokens=draw(st.sampled_from([24, 64, 512])),
+        num_gpu_blocks=num_gpu_blocks,
+        block_size=block_size,
+        watermark_blocks=int(draw(st.sampled_from([0.0, 0.01, 0.2])) * num_gpu_blocks),
+        prefix_caching=not lookup("batching", batching.name).cls.reserves_output and draw(st.booleans()),
+        swap_blocks=draw(st.sampled_from([0, 5, 500])),
+        swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
+    )
+    made = {kind: draw(policies(kind)) for kind in ("queueing", "admission", "routing")}
+
+    def each() -> Policies:
+        return Policies(batching.make(), made["queueing"].make(), made["admission"].make())
+
+    per_device = draw(st.integers(1, 3))
+    groups = tuple(
+        Group(
+            f"group {number}",
+            limits,
+            tuple(i // per_device for i in range(draw(st.integers(1, 4)))),
+            draw(st.sampled_from([LinearCost(), LinearCost(2.0**-8, 0.0, 0.0, 0.0, 0.0)])),
+            FixedDemand(draw(st.sampled_from([0.1, 0.6])), draw(st.sampled_from([0.2, 0.7]))),  # type: ignore[arg-type]
+            each,
+            made["routing"].make,
+            4096,
+        )
+        for number in range(draw(st.integers(1, 2)))
+    )
+    way = draw(st.sampled_from(SHARINGS))
+    group_of = np.arange(len(requests.prompt_tokens)) * 7 % 3 % len(groups) if len(groups) > 1 else None
+    return Deployment(groups, lambda count: sharing(way, count), group_of)
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> tuple[Lists, Deployment]:
+    """A random workload and what serves it."""
+    requests = draw(workloads())
+    return requests, draw(deployments(requests))
