@@ -20,7 +20,8 @@ import torch
 from profiler import ENGINE
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
-from profiler.engine.engine import Engine, open_device
+from profiler.engine.engine import Engine, open_device, torch_dtype
+from profiler.engine.weights import check_supported
 from profiler.grid import Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
 from profiler.measure.meters import Meter, open_meter
@@ -269,23 +270,17 @@ def profile(
     """
     start = time.perf_counter()
     architecture = load_model(model)
+    check_supported(architecture)
+    torch_dtype(dtype)
     if threads:
         torch.set_num_threads(threads)
     name = catalogue_device(open_device(device))
+    shapes, heldout = _shapes(architecture, device, dtype, grid)
     target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{dtype}"
-    kind = device.partition(":")[0]
-    affordable = _affordable_blocks(architecture, device, dtype)
-    shapes = measured_shapes(architecture, kind, grid, affordable, BLOCK_SIZE)
-    heldout = heldout_shapes(architecture, affordable, BLOCK_SIZE)
-    if not shapes:
-        raise InfeasibleError(
-            f"no shape of the grid fits beside the weights of {architecture.name}",
-            remedy="use a smaller model",
-        )
-    blocks = max(shape.blocks(BLOCK_SIZE) for shape in (*shapes, *heldout))
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": ENGINE, "torch": torch.__version__, "threads": torch.get_num_threads()}
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
+    blocks = max(shape.blocks(BLOCK_SIZE) for shape in (*shapes, *heldout))
     engine = Engine(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
     campaign = Campaign(
         engine,
@@ -299,13 +294,25 @@ def profile(
         start + budget_s if budget_s else float("inf"),
     )
     complete = campaign.run()
-    provenance = describe(
-        engine, campaign.meter, model=architecture.name, grid=grid, command=command, seed=seed
-    )
-    _write(campaign, target, provenance)
+    _write(campaign, target, describe(engine, campaign.meter, grid=grid, command=command, seed=seed))
     if complete:
         journal.remove()
     return target
+
+
+def _shapes(
+    architecture: Architecture, device: str, dtype: str, grid: str
+) -> tuple[list[Shape], list[Shape]]:
+    """The grid's shapes and the held-out ones, as far as the device's memory allows."""
+    affordable = _affordable_blocks(architecture, device, dtype)
+    shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, BLOCK_SIZE)
+    if not shapes:
+        raise InfeasibleError(
+            f"no shape of the grid fits beside the weights of {architecture.name} in {dtype}",
+            where=f"device {device}",
+            remedy="profile a smaller model or a narrower dtype, or free memory",
+        )
+    return shapes, heldout_shapes(architecture, affordable, BLOCK_SIZE)
 
 
 def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None:

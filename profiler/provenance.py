@@ -20,15 +20,13 @@ from simslm.catalog.devices import device_names, load_device
 _MEMORY_SLACK = 0.1
 
 
-def describe(
-    engine: Engine, meter: Meter, *, model: str, grid: str, command: str, seed: int
-) -> dict[str, Any]:
+def describe(engine: Engine, meter: Meter, *, grid: str, command: str, seed: int) -> dict[str, Any]:
     """Provenance of a campaign, but for what only its end knows (warm-up and repeats)."""
     kind = engine.device.type
     machine = _cuda(engine.device) if kind == "cuda" else _cpu()
     return {
         "source": "measured",
-        "model": model,
+        "model": engine.architecture.name,
         "dtype": engine.dtype,
         "device": catalogue_device(engine.device),
         "engine": ENGINE,

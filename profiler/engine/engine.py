@@ -11,6 +11,7 @@ import ctypes
 import sys
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,8 +83,11 @@ class Engine:
         """Lay the batch out and move it to the device."""
         layout = lay_out(batch, self.cache.block_size, self.attention.span_pages)
         fields = (layout.tokens, layout.positions, layout.slots, layout.last_rows)
-        moved = (torch.from_numpy(field).to(self.device, torch.int64, non_blocking=True) for field in fields)
-        return Rows(*moved, self.attention.plan(layout.spans))
+        tokens, positions, slots, last_rows = (self._moved(field) for field in fields)
+        return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout.spans))
+
+    def _moved(self, field: np.ndarray) -> Tensor:
+        return torch.from_numpy(field).to(self.device, torch.int64, non_blocking=True)
 
     @torch.inference_mode()
     def run(self, rows: Rows) -> Tensor:

@@ -139,9 +139,24 @@ def test_another_campaigns_journal_is_not_continued(tmp_path):
         measure(tmp_path, seed=1)
 
 
-def test_unknown_grids_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="did you mean 'quick'"):
-        profile("tiny", "cpu", "fp32", "quik", tmp_path / "trace")
+@pytest.mark.parametrize(
+    ("device", "dtype", "grid", "message"),
+    [
+        ("cpu", "fp32", "quik", "did you mean 'quick'"),
+        ("cpu", "int8", "quick", "does not compute in 'int8'"),
+        ("gpu", "fp32", "quick", "neither cpu nor cuda"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, device, dtype, grid, message):
+    with pytest.raises(UsageError, match=message):
+        profile("tiny", device, dtype, grid, tmp_path / "trace")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_does_not_fit_is_an_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(campaign_module, "memory_bytes", lambda key: 1000)
+    with pytest.raises(InfeasibleError, match="no shape of the grid fits"):
+        measure(tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "grid"), list(itertools.product(("cpu", "cuda"), ("quick", "full"))))
