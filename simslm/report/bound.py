@@ -68,12 +68,14 @@ def bound(facts: Facts) -> Bound:
         explanation.bursts(facts, gate) if kind == "arrivals" else "",
         explanation.spent(facts),
         explanation.slo_miss(facts),
+        explanation.rejections(facts),
     ]
     knobs = [
         explanation.kind_knob(facts, kind),
         explanation.kind_knob(facts, gate) if kind == "arrivals" and gate else "",
         explanation.imbalance_knob(facts) if kind in (*GATES, "undecided") else "",
         explanation.phase_knob(facts, phase) if kind not in ("arrivals", "tokens") else "",
+        explanation.rejection_knob(facts),
     ]
     return Bound(kind, phase, [s for s in sentences if s], [k for k in knobs if k], evidence(facts))
 

@@ -8,7 +8,7 @@ from simslm.report.wording import count, share
 from simslm.units import seconds
 
 MINOR = 0.01
-"""Share of arrived requests below which a broken bound is not explained."""
+"""Share of arrived requests below which a broken bound or a rejection is not explained."""
 
 GATE_NAMES = {
     "kv": "KV blocks",
@@ -81,6 +81,21 @@ def slo_miss(facts: Facts) -> str:
     if worst == "tpot_s":
         return f"{broken}; a smaller `max_num_seqs` or more replicas shorten it."
     return f"{broken}."
+
+
+def rejections(facts: Facts) -> str:
+    """That requests were rejected, when more than a few were."""
+    if facts.rejected < MINOR:
+        return ""
+    return f"{share(facts.rejected)} of the arrived requests can never fit and were rejected."
+
+
+def rejection_knob(facts: Facts) -> str:
+    """What makes rejected requests fit."""
+    if facts.rejected < MINOR:
+        return ""
+    whole = "" if facts.limits.chunked else ", or a `max_num_batched_tokens` that holds a whole prompt"
+    return f"Rejected requests take a longer `max_model_len` or more KV blocks{whole}."
 
 
 def kind_knob(facts: Facts, kind: str) -> str:

@@ -50,6 +50,7 @@ class Facts:
         weight_share: share of the bytes decode iterations read that are weights, or None.
         fixed_share: share of the longest decode batches' duration that does not depend on the batch, or None.
         missed: for each stated bound, the share of arrived requests that finished and broke it.
+        rejected: share of arrived requests that can never fit.
         queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
         mixed_token_time: share of decode token time spent in iterations that also prefill.
     """
@@ -68,6 +69,7 @@ class Facts:
     weight_share: float | None
     fixed_share: float | None
     missed: Mapping[str, float]
+    rejected: float
     queue_of_ttft: float | None
     mixed_token_time: float
 
@@ -96,6 +98,7 @@ def facts(run: RunTables) -> Facts:
         weight_share=weight_share(run),
         fixed_share=fixed_share(run.iterations),
         missed=missed,
+        rejected=(figure_of(run.summary, "requests.rejected") or 0.0) / max(len(arrival), 1),
         queue_of_ttft=_queue_of_ttft(run) if "ttft_s" in missed else None,
         mixed_token_time=mixed_token_time(run.iterations),
     )

@@ -189,7 +189,8 @@ def timeline_panels(timeline: Timeline) -> list[Panel]:
         ),
     ]
     if timeline.kv_share is not None:
-        heading = f"KV blocks {key('@third', 'used')}"
+        highest = share(float(np.max(timeline.kv_share.peak)))
+        heading = f"KV blocks {key('@third', 'used')}, at most {highest}"
         traces = _band(timeline.kv_share, edges, "@third", "used", 100)
         panels.append(Panel("% of blocks", heading, traces, top=105.0))
     panels.append(_rate_panel(timeline))

@@ -146,6 +146,16 @@ def test_a_rejected_request_broke_no_bound(make_run: Callable[..., Path]):
     }
 
 
+def test_rejections_are_explained(found: dict[str, Facts]):
+    assert found["slots"].rejected == 0
+    text = explain(replace(found["slots"], rejected=0.16))[1]
+    assert "16 % of the arrived requests can never fit and were rejected." in text
+    assert "`max_model_len` or more KV blocks." in text
+    whole = replace(found["slots"], rejected=0.16, limits=replace(found["slots"].limits, chunked=False))
+    assert "holds a whole prompt" in explain(whole)[1]
+    assert "rejected" not in explain(replace(found["slots"], rejected=0.001))[1]
+
+
 def test_a_run_without_an_iteration_has_nothing_to_explain(found: dict[str, Facts]):
     split = replace(found["slots"].split, host_s=0.0, prefill_s=0.0, decode_s=0.0)
     answer = bound(replace(found["slots"], split=split))
