@@ -19,13 +19,14 @@ from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
 from simslm.cost.sharing import DemandModel, sharing
 from simslm.errors import ScenarioError
-from simslm.metrics.result import Priced, Result, summarize
+from simslm.metrics.ledger import Priced
+from simslm.metrics.result import Result, Sink, observe
 from simslm.policies.registry import create
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import GroupSpec, Replicas, Scenario
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.replica import EngineConfig, Policies
-from simslm.sim.world import Deployment, Group, Progress, run
+from simslm.sim.world import Deployment, Group, Progress
 from simslm.units import GIB
 from simslm.workload import generate
 from simslm.workload.requests import RequestArrays
@@ -207,7 +208,12 @@ def _utilization(scenario: Scenario, spec: Replicas, groups: int) -> float:
 
 
 def simulate(
-    scenario: Scenario, *, progress: Progress | None = None, jump: bool = True, command: str = ""
+    scenario: Scenario,
+    *,
+    progress: Progress | None = None,
+    jump: bool = True,
+    command: str = "",
+    sink: Sink | None = None,
 ) -> Result:
     """Runs a scenario.
 
@@ -216,6 +222,7 @@ def simulate(
         progress: called with requests done, requests in all, and simulated seconds.
         jump: False steps through every iteration instead of jumping; the result is the same, to the bit.
         command: what reproduces the run, for the manifest.
+        sink: takes the iterations as the run goes on instead of the result, see :func:`observe`.
 
     Raises:
         ScenarioError: not one request of the workload can be served.
@@ -223,14 +230,21 @@ def simulate(
     """
     begun = time.perf_counter()
     prepared = prepare(scenario)
-    log = run(prepared.requests, prepared.deployment(), jump=jump, progress=progress)
-    bounds = scenario.slo.bounds() if scenario.slo else {}
-    result = summarize(scenario.name, log, prepared.requests, prepared.priced, slo=bounds)
+    result = observe(
+        scenario.name,
+        prepared.requests,
+        prepared.deployment(),
+        prepared.priced,
+        slo=scenario.slo.bounds() if scenario.slo else {},
+        jump=jump,
+        progress=progress,
+        sink=sink,
+    )
     counts = result.summary["requests"]
     if counts["rejected"] == counts["arrived"] and counts["arrived"]:
         raise ScenarioError(_none_fits(prepared, counts["arrived"]), where=scenario.name)
     result.manifest.update(
-        _manifest(prepared, log.events, log.interrupted, time.perf_counter() - begun, command)
+        _manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
     )
     return result
 

@@ -20,17 +20,18 @@ LONGEST_NAME = 120
 def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None, as_json: bool) -> None:
     """Runs, writes the run's directory with its report, and prints the answer."""
     from simslm import api
-    from simslm.metrics.files import write_run
+    from simslm.metrics.files import RunWriter
     from simslm.report import write_report
 
     scenario = api.load_scenario(path, overrides(sets, seed))
     directory = free_place(output or Path("runs") / directory_name(scenario.name))
-    with held_back() as interruption:
+    with held_back() as interruption, RunWriter(directory) as writer:
         with screen.progress("simulating") as update:
             feed = _feed(update, interruption)
-            result = api.simulate(scenario, progress=feed, command=command(path, sets, seed))
+            line = command(path, sets, seed)
+            result = api.simulate(scenario, progress=feed, command=line, sink=writer.take)
         interruption.answer = WRITING
-        write_run(result, directory)
+        writer.finish(result)
         page = write_report([directory])
     if as_json:
         screen.show_json(result.summary)

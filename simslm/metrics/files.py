@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simslm.errors import UsageError
+from simslm.metrics.iterations import IterationTable
 from simslm.sim.log import STATUS
+from simslm.sim.window import Window
 
 if TYPE_CHECKING:
     from simslm.metrics.result import Result
@@ -51,9 +53,8 @@ ITERATIONS = (
 )
 
 
-def requests_arrow(result: Result) -> pa.Table:
+def requests_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
     """``requests.parquet``: one row per arrived request, nulls where nothing happened."""
-    columns = result.request_columns
     arrays = {name: _array(columns[name], kind) for name, kind in REQUESTS}
     arrays["replica"] = pa.array(columns["replica"], mask=columns["replica"] < 0)
     status = pa.DictionaryArray.from_arrays(pa.array(columns["status"], type=pa.int8()), list(STATUS))
@@ -61,15 +62,12 @@ def requests_arrow(result: Result) -> pa.Table:
     return pa.table(arrays)
 
 
-def iterations_arrow(result: Result) -> pa.Table:
-    """``iterations.parquet``: the iterations of every replica, in order of time within each."""
-    parts = []
-    for index, table in enumerate(result.tables):
-        missing = np.full(len(table), np.nan)
-        arrays = {"replica": pa.array(np.full(len(table), index, dtype=np.int64))}
-        arrays |= {name: _array(table.columns.get(name, missing), kind) for name, kind in ITERATIONS}
-        parts.append(pa.table(arrays))
-    return pa.concat_tables(parts)
+def iterations_arrow(replica: int, table: IterationTable) -> pa.Table:
+    """Rows of ``iterations.parquet``: some iterations of one replica, in order of time."""
+    missing = np.full(len(table), np.nan)
+    arrays = {"replica": pa.array(np.full(len(table), replica, dtype=np.int64))}
+    arrays |= {name: _array(table.columns.get(name, missing), kind) for name, kind in ITERATIONS}
+    return pa.table(arrays)
 
 
 def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
@@ -78,19 +76,57 @@ def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     return pa.array(values.astype(np.int64), type=kind)
 
 
-def write_run(result: Result, directory: Path) -> None:
-    """Writes ``requests.parquet iterations.parquet summary.json manifest.json`` into ``directory``."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the output directory ({error.strerror})", where=str(directory)
-        ) from None
-    requests, iterations = requests_arrow(result), iterations_arrow(result)
-    write_whole(directory / "requests.parquet", lambda path: pq.write_table(requests, path))
-    write_whole(directory / "iterations.parquet", lambda path: pq.write_table(iterations, path))
-    write_json(directory / "summary.json", result.summary)
-    write_json(directory / "manifest.json", result.manifest)
+class RunWriter:
+    """Writes a run's directory: iterations while the run goes on, the rest when it is over.
+
+    Used as a context; nothing is made before there is something to write, and without :meth:`finish` nothing
+    stays behind.
+
+    Args:
+        directory: where the files go; made if it is not there.
+
+    Raises:
+        UsageError: from its methods, when it cannot be made or written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._temporary = directory / f".iterations.parquet.{os.getpid()}.partial"
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def take(self, replica: int, window: Window, table: IterationTable) -> None:
+        """Writes the iterations of a window."""
+        del window
+        rows = iterations_arrow(replica, table)
+        try:
+            if self._writer is None:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._writer = pq.ParquetWriter(self._temporary, rows.schema)
+            self._writer.write_table(rows)
+        except OSError as error:
+            raise UsageError(
+                f"cannot be written ({error.strerror or error})", where=str(self.directory)
+            ) from None
+
+    def finish(self, result: Result) -> None:
+        """Writes what remains; now the files have their names. A replica's windows have all been taken."""
+        assert self._writer is not None
+        self._writer.close()
+        os.replace(self._temporary, self.directory / "iterations.parquet")
+        requests = requests_arrow(result.request_columns)
+        write_whole(self.directory / "requests.parquet", lambda path: pq.write_table(requests, path))
+        write_json(self.directory / "summary.json", result.summary)
+        write_json(self.directory / "manifest.json", result.manifest)
+
+    def __exit__(self, *_error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._temporary.unlink(missing_ok=True)
+            if not any(self.directory.iterdir()):
+                self.directory.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,27 +8,25 @@ import numpy as np
 
 from simslm.catalog.work import IterationShape
 from simslm.cost.model import CostModel
-from simslm.sim.log import ReplicaLog
+from simslm.sim.window import Window
 
 SHAPE = IterationShape._fields
 
 
 @dataclass(frozen=True, slots=True)
 class IterationTable:
-    """The iterations of one replica, each column of shape ``(n,)``.
+    """Iterations of one replica, each column of shape ``(n,)``.
 
     Attributes:
         columns: those of ``iterations.parquet`` but ``replica``; ``power_w`` is missing when energy is unknown.
         energy_j: the replica's part of the device's energy, or None: what its work adds to idling, and its share
             of the idle power for as long as the iteration takes.
-        idle_w: its share of the power of the idle device, or None.
         prefill_share: part of the iteration's energy that prefill is charged with.
         in_domain: whether the cost was measured there.
     """
 
     columns: dict[str, np.ndarray]
     energy_j: np.ndarray | None
-    idle_w: float | None
     prefill_share: np.ndarray
     in_domain: np.ndarray
 
@@ -40,27 +38,27 @@ class IterationTable:
         return self.columns["end_s"]
 
 
-def iteration_table(log: ReplicaLog, cost: CostModel, sharers: int) -> IterationTable:
-    """Prices every iteration of a replica's log.
+def iteration_table(window: Window, cost: CostModel, sharers: int) -> IterationTable:
+    """Prices the iterations of a window.
 
     Work costs the same energy however long others make it take, so a shared device draws its idle power once,
     divided equally, plus what each replica's iterations add to it.
 
     Args:
-        log: of the replica.
+        window: of a replica's log.
         cost: of an iteration that has the device to itself.
         sharers: replicas on the device.
     """
-    columns = log.iterations()
+    columns = dict(window.columns)
     shapes = IterationShape(*(columns[name] for name in SHAPE))
     costs = cost.evaluate(shapes)
     duration = columns["end_s"] - columns["start_s"]
     columns |= {"duration_s": duration, "host_s": costs.host_s}
-    energy, idle_w = None, None if cost.idle_w is None else cost.idle_w / sharers
-    if costs.energy_j is not None and cost.idle_w is not None and idle_w is not None:
-        energy = costs.energy_j - cost.idle_w * costs.latency_s + idle_w * duration
+    energy = None
+    if costs.energy_j is not None and cost.idle_w is not None:
+        energy = costs.energy_j - cost.idle_w * costs.latency_s + cost.idle_w / sharers * duration
         columns["power_w"] = energy / duration
-    return IterationTable(columns, energy, idle_w, prefill_share(shapes, cost), costs.in_domain)
+    return IterationTable(columns, energy, prefill_share(shapes, cost), costs.in_domain)
 
 
 def prefill_share(shapes: IterationShape, cost: CostModel) -> np.ndarray:

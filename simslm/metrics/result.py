@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simslm.cost.model import CostModel
 from simslm.metrics import summary as figures
-from simslm.metrics.iterations import IterationTable, iteration_table
-from simslm.metrics.quantiles import spread
-from simslm.metrics.tokens import request_energy, token_gaps
+from simslm.metrics.iterations import IterationTable
+from simslm.metrics.ledger import Ledger, Priced
 from simslm.sim.log import FINISHED, SimulationLog
-from simslm.sim.world import Requests
+from simslm.sim.window import Window
+from simslm.sim.world import Deployment, Progress, Requests, run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,16 +26,16 @@ class Result:
 
     Attributes:
         request_columns: arrays over arrived requests, in order of arrival; NaN where nothing happened.
-        tables: the iterations of each replica.
         summary: the contents of ``summary.json``.
+        log: what the simulation left.
+        windows: the iterations of each replica, priced; empty when they were written while the run went on.
         manifest: the contents of ``manifest.json``.
-        log: the raw log.
     """
 
     request_columns: dict[str, np.ndarray]
-    tables: list[IterationTable]
     summary: dict[str, Any]
     log: SimulationLog
+    windows: list[tuple[int, Window, IterationTable]]
     manifest: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -43,57 +43,71 @@ class Result:
         """``requests.parquet`` as a frame: one row per arrived request."""
         from simslm.metrics.files import requests_arrow
 
-        return requests_arrow(self).to_pandas()
+        return requests_arrow(self.request_columns).to_pandas()
 
     @cached_property
     def iterations(self) -> pd.DataFrame:
         """``iterations.parquet`` as a frame: one row per iteration, replica by replica."""
+        import pyarrow as pa
+
         from simslm.metrics.files import iterations_arrow
 
-        return iterations_arrow(self).to_pandas()
+        return pa.concat_tables(
+            [iterations_arrow(index, table) for index, _, table in self.windows]
+        ).to_pandas()
+
+    @property
+    def tables(self) -> list[IterationTable]:
+        """The iterations of each replica, in the order of the replicas."""
+        return [table for _, _, table in self.windows]
 
 
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """What is known of a replica beside its log.
-
-    Attributes:
-        cost: prices its iterations in joules and host time.
-        sharers: replicas on its device.
-        num_gpu_blocks: its KV blocks.
-    """
-
-    cost: CostModel
-    sharers: int
-    num_gpu_blocks: int
+Sink = Callable[[int, Window, IterationTable], None]
+"""Takes a replica's number, a window of its log, and the window's iterations with their cost."""
 
 
-def summarize(
-    name: str, log: SimulationLog, requests: Requests, replicas: list[Priced], *, slo: dict[str, float | None]
+def observe(
+    name: str,
+    requests: Requests,
+    deployment: Deployment,
+    replicas: list[Priced],
+    *,
+    slo: dict[str, float | None],
+    jump: bool = True,
+    progress: Progress | None = None,
+    sink: Sink | None = None,
 ) -> Result:
-    """Turns a log into tables and figures.
+    """Simulates a workload and keeps the books.
 
     Args:
         name: of the scenario.
-        log: what the simulation left.
-        requests: the workload it ran.
-        replicas: one for each log of a replica.
+        requests: the workload.
+        deployment: what serves it.
+        replicas: how each replica is priced.
         slo: bounds by metric name, None where unbounded.
+        jump, progress: see :func:`simslm.sim.world.run`.
+        sink: takes the iterations as the run goes on, so that memory does not grow with them; None keeps them
+            in the result.
     """
-    tables = [
-        iteration_table(entry, priced.cost, priced.sharers)
-        for entry, priced in zip(log.replicas, replicas, strict=True)
-    ]
-    columns = _request_columns(log, requests, tables)
-    seconds = figures.makespan(columns, tables)
+    windows: list[tuple[int, Window, IterationTable]] = []
+    keep = sink or (lambda index, window, table: windows.append((index, window, table)))
+    ledger = Ledger(replicas, len(requests.prompt_tokens), keep)
+    log = run(requests, deployment, jump=jump, progress=progress, on_window=ledger.take if sink else None)
+    for index, window in enumerate(log.windows):
+        ledger.take(index, window)
+    columns = _request_columns(log, requests, ledger)
+    return Result(columns, _summary(name, columns, ledger, slo), log, windows)
+
+
+def _summary(
+    name: str, columns: dict[str, np.ndarray], ledger: Ledger, slo: dict[str, float | None]
+) -> dict[str, Any]:
+    seconds = figures.makespan(columns, ledger.accounts)
     done = columns["status"] == FINISHED
     output = int(columns["output_tokens"][done].sum())
-    tokens = (output, output + int(columns["prompt_tokens"][done].sum()))
-    gaps = [token_gaps(replica, table) for replica, table in zip(log.replicas, tables, strict=True)]
     latencies = figures.request_figures(columns)
-    itl = spread(np.concatenate([gap[0] for gap in gaps]), np.concatenate([gap[1] for gap in gaps]))
-    cost = replicas[0].cost
-    summary = {
+    cost = ledger.replicas[0].cost
+    return {
         "schema_version": figures.SCHEMA_VERSION,
         "name": name,
         "requests": figures.counts(columns),
@@ -101,41 +115,21 @@ def summarize(
         "throughput": figures.throughput(columns, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],
-        "itl_s": itl,
+        "itl_s": ledger.token_gaps(),
         "e2e_s": latencies["e2e_s"],
         "queue_s": latencies["queue_s"],
         "slo": figures.slo_figures(columns, slo, seconds),
-        "energy": figures.energy_figures(tables, tokens, seconds, cost.power_note),
-        "kv": _kv_figures(columns, tables, replicas),
-        "utilization": figures.utilization(tables, seconds),
-        "coverage": figures.coverage(tables),
+        "energy": figures.energy_figures(
+            ledger, (output, output + int(columns["prompt_tokens"][done].sum())), seconds
+        ),
+        "kv": figures.kv_figures(columns, ledger),
+        "utilization": figures.utilization(ledger.accounts, seconds),
+        "coverage": figures.coverage(ledger.accounts),
         "cost": {"source": cost.source, "engine": cost.engine},
     }
-    return Result(columns, tables, summary, log)
 
 
-def _kv_figures(
-    requests: dict[str, np.ndarray], tables: list[IterationTable], replicas: list[Priced]
-) -> dict[str, Any]:
-    """Blocks per replica (of the first group), the fullest moment of any replica, and preemptions."""
-    fullest = (
-        float(table.columns["kv_blocks_used"].max()) / priced.num_gpu_blocks
-        for table, priced in zip(tables, replicas, strict=True)
-        if len(table)
-    )
-    served = requests["status"] == FINISHED
-    prompts = int(requests["prompt_tokens"][served].sum())
-    return {
-        "num_gpu_blocks": replicas[0].num_gpu_blocks,
-        "peak_utilization": max(fullest, default=0.0),
-        "preemptions": int(requests["preemptions"].sum()),
-        "cached_prompt_share": figures.rate(int(requests["cached_prompt_tokens"][served].sum()), prompts),
-    }
-
-
-def _request_columns(
-    log: SimulationLog, requests: Requests, tables: list[IterationTable]
-) -> dict[str, np.ndarray]:
+def _request_columns(log: SimulationLog, requests: Requests, ledger: Ledger) -> dict[str, np.ndarray]:
     """The columns of ``requests.parquet``, for the requests that arrived."""
     columns = log.requests.columns()
     count = len(columns["status"])
@@ -147,17 +141,11 @@ def _request_columns(
         "ttft_s": columns["first_token_s"] - log.arrival_s,
         "e2e_s": columns["finish_s"] - log.arrival_s,
         "queue_s": columns["first_scheduled_s"] - log.arrival_s,
+        "energy_j": ledger.request_j if ledger.energy_known else np.full(count, np.nan),
     }
     columns["tpot_s"] = _time_per_output_token(columns)
-    if all(table.energy_j is not None for table in tables):
-        each = (
-            request_energy(replica, table, count) for replica, table in zip(log.replicas, tables, strict=True)
-        )
-        columns["energy_j"] = sum(each, np.zeros(count))
-    else:
-        columns["energy_j"] = np.full(count, np.nan)
     arrived = ~np.isnan(log.arrival_s)
-    return {name: column[arrived] for name, column in columns.items()}
+    return columns if arrived.all() else {name: column[arrived] for name, column in columns.items()}
 
 
 def _time_per_output_token(columns: dict[str, np.ndarray]) -> np.ndarray:

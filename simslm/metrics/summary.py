@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from simslm.metrics.iterations import IterationTable
+from simslm.metrics.ledger import Account, Ledger
 from simslm.metrics.quantiles import spread
 from simslm.sim.log import FINISHED, STATUS
 
@@ -43,9 +43,9 @@ def counts(requests: dict[str, np.ndarray]) -> dict[str, int]:
     }
 
 
-def makespan(requests: dict[str, np.ndarray], tables: list[IterationTable]) -> float:
+def makespan(requests: dict[str, np.ndarray], accounts: list[Account]) -> float:
     """Seconds from the first arrival to the end of the last iteration; 0 when nothing ran."""
-    ends = [float(table.end_s[-1]) for table in tables if len(table)]
+    ends = [account.end_s for account in accounts if account.busy_s > 0]
     return max(ends) - float(np.min(requests["arrival_s"])) if ends else 0.0
 
 
@@ -79,16 +79,13 @@ def slo_figures(
     }
 
 
-def energy_figures(
-    tables: list[IterationTable], tokens: tuple[int, int], seconds: float, note: str
-) -> dict[str, Any]:
+def energy_figures(ledger: Ledger, tokens: tuple[int, int], seconds: float) -> dict[str, Any]:
     """Energy over the makespan and per finished token, or nulls with the reason.
 
     Args:
-        tables: one per replica.
+        ledger: the books of the run.
         tokens: output tokens and all tokens of finished requests.
         seconds: the makespan.
-        note: why energy is unknown.
     """
     keys = (
         "total_j",
@@ -100,12 +97,12 @@ def energy_figures(
         "j_per_total_token",
     )
     prefill = busy = idle = 0.0
-    for table in tables:
-        if table.energy_j is None or table.idle_w is None:
-            return dict.fromkeys(keys) | {"note": note or "no power was measured"}
-        prefill += float(np.dot(table.energy_j, table.prefill_share))
-        busy += float(np.sum(table.energy_j))
-        idle += table.idle_w * (seconds - float(table.columns["duration_s"].sum()))
+    for priced, account in zip(ledger.replicas, ledger.accounts, strict=True):
+        if account.energy_j is None or priced.cost.idle_w is None:
+            return dict.fromkeys(keys) | {"note": priced.cost.power_note or "no power was measured"}
+        prefill += account.prefill_j
+        busy += account.energy_j
+        idle += priced.cost.idle_w / priced.sharers * (seconds - account.busy_s)
     total = busy + idle
     return {
         "total_j": total,
@@ -118,17 +115,35 @@ def energy_figures(
     }
 
 
-def utilization(tables: list[IterationTable], seconds: float) -> dict[str, float]:
-    available = seconds * len(tables)
+def kv_figures(requests: dict[str, np.ndarray], ledger: Ledger) -> dict[str, Any]:
+    """Blocks per replica (of the first group), the fullest moment of any replica, preemptions, and the share of
+    prompt tokens that the prefix cache held."""
+    fullest = (
+        account.peak_blocks / priced.num_gpu_blocks
+        for priced, account in zip(ledger.replicas, ledger.accounts, strict=True)
+    )
+    done = requests["status"] == FINISHED
     return {
-        "busy": rate(sum(float(table.columns["duration_s"].sum()) for table in tables), available),
-        "host_gap": rate(sum(float(table.columns["host_s"].sum()) for table in tables), available),
+        "num_gpu_blocks": ledger.replicas[0].num_gpu_blocks,
+        "peak_utilization": max(fullest),
+        "preemptions": int(requests["preemptions"].sum()),
+        "cached_prompt_share": rate(
+            int(requests["cached_prompt_tokens"][done].sum()), int(requests["prompt_tokens"][done].sum())
+        ),
     }
 
 
-def coverage(tables: list[IterationTable]) -> dict[str, float]:
-    inside = sum(float(table.columns["duration_s"][table.in_domain].sum()) for table in tables)
-    return {"in_domain_time": rate(inside, sum(float(table.columns["duration_s"].sum()) for table in tables))}
+def utilization(accounts: list[Account], seconds: float) -> dict[str, float]:
+    available = seconds * len(accounts)
+    return {
+        "busy": rate(sum(account.busy_s for account in accounts), available),
+        "host_gap": rate(sum(account.host_s for account in accounts), available),
+    }
+
+
+def coverage(accounts: list[Account]) -> dict[str, float]:
+    inside = sum(account.inside_s for account in accounts)
+    return {"in_domain_time": rate(inside, sum(account.busy_s for account in accounts))}
 
 
 def rate(amount: float, per: float) -> float:

@@ -115,12 +115,16 @@ class BlockPool:
         sequence.blocks = self.blocks(sequence.prefill_tokens) - shared + self.prefix.idle_blocks(found)
 
     def hold_prefix(self, sequence: Sequence) -> None:
-        """Takes the cached units that :meth:`find_prefix` found; their blocks are no longer free."""
+        """Takes the cached units that :meth:`find_prefix` found; their blocks are no longer free.
+
+        From here on ``sequence.blocks`` is what remains to allocate. Another sequence admitted at the same time
+        may hold some of the units already, so what was idle is counted again.
+        """
         assert self.prefix is not None
-        idle = self.prefix.idle_blocks(sequence.held)
+        self.free -= self.prefix.idle_blocks(sequence.held)
         self.prefix.hold(sequence.held)
-        self.free -= idle
-        sequence.blocks -= idle
+        shared = sum(self._unit_blocks(sequence, i) for i in range(len(sequence.held)))
+        sequence.blocks = self.blocks(sequence.prefill_tokens) - shared
 
     def keep_prefix(self, sequence: Sequence) -> None:
         """The prompt is computed: its units are there for others, as long as it or they hold them."""

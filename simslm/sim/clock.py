@@ -42,9 +42,20 @@ class Clock(simpy.Environment):
     each replica has a number of its own, so that ties are settled alike however long the jumps are.
     """
 
+    _acted_s = -1.0
+    _actor = NORMAL
+
     def alarm(self, time: float, priority: EventPriority = NORMAL) -> Alarm:
         """An event at ``time`` seconds, which must not lie in the past."""
         return Alarm(self, time, priority)
+
+    def act(self, priority: EventPriority) -> None:
+        """Notes that whoever has this priority has its turn now; all that happens at once follows from it."""
+        self._acted_s, self._actor = self.now, priority
+
+    def had_turn(self, priority: EventPriority) -> bool:
+        """Whether whoever has this priority, had it an alarm at this instant, would have heard it already."""
+        return self._acted_s == self.now and self._actor > priority
 
 
 def turn(index: int) -> EventPriority:

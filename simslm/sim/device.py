@@ -148,7 +148,7 @@ class SharedDevice:
     def _disturb(self, run: _Run) -> None:
         """Somebody joins: a solo run keeps only the iteration under way, and continues phase by phase."""
         now, span = self._clock.now, run.tenant.span
-        current = span.running(now)
+        current = span.running(now, settled=self._clock.had_turn(run.tenant.priority))
         start = span.end(current - 1) if current > 1 else run.start_s
         span.cut(current)
         grown = run.shape.decode_ctx_tokens + (current - 1) * run.shape.decode_seqs

@@ -14,6 +14,8 @@ from struct import Struct
 
 import numpy as np
 
+from simslm.sim.window import Window, make_window
+
 SPAN_FIELDS = (
     "iterations",
     "start_s",
@@ -66,7 +68,18 @@ class ReplicaLog:
         emitted: tokens that prefills emitted.
     """
 
-    __slots__ = ("block_size", "chunks", "count", "emitted", "gaps", "late", "spans", "stays")
+    __slots__ = (
+        "_taken",
+        "_taken_decodes",
+        "block_size",
+        "chunks",
+        "count",
+        "emitted",
+        "gaps",
+        "late",
+        "spans",
+        "stays",
+    )
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size
@@ -77,64 +90,33 @@ class ReplicaLog:
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
+        self._taken = 0
+        self._taken_decodes = 0
 
-    def iterations(self) -> dict[str, np.ndarray]:
-        """One array per column of ``iterations.parquet`` that the loop knows, plus ``prefill_pairs``; ``(n,)``."""
-        spans = table(self.spans, SPAN_FIELDS)
-        count = spans["iterations"].astype(np.int64)
-        first = np.cumsum(count) - count
-        columns = {name: np.repeat(spans[name], count) for name in SPAN_FIELDS[7:]}
-        offset = np.arange(len(columns["waiting"])) - np.repeat(first, count)
-        ends = _ends(spans, count, offset)
-        ends[first + count - 1] = spans["end_s"]
-        starts = np.empty_like(ends)
-        starts[1:] = ends[:-1]
-        starts[first] = spans["start_s"]
-        columns["decode_ctx_tokens"] += offset * columns["decode_seqs"]
-        columns["starting"] *= offset == 0
-        columns["waiting"] += self._late(first, count)
-        columns["kv_blocks_used"] += self._grown(columns["decoding"] > 0, first, count)
-        return columns | {"start_s": starts, "end_s": ends}
+    def take(self, open_stays: bytes) -> Window:
+        """Everything since the last call, as arrays; the log goes on from here.
 
-    def _grown(self, decoding: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """Blocks taken to decode since each iteration's span began, its own included."""
-        taken = np.zeros(len(decoding))
-        taken[decoding] = self._growth(int(decoding.sum()))
-        total = np.cumsum(taken)
-        before = total[first] - taken[first]
-        return total - np.repeat(before, count)
-
-    def _growth(self, iterations: int) -> np.ndarray:
-        """Blocks taken in each decode iteration: one for every stay whose phase it is.
-
-        A stay takes a block every ``block_size`` decode iterations: in a table with so many columns it is a run
-        down one column, counted by its two ends.
+        Args:
+            open_stays: packed like ``stays``, for the sequences that decode now.
         """
-        size = self.block_size
-        stays = {name: column.astype(np.int64) for name, column in self.stay_table().items()}
-        grows = stays["phase"] >= 0
-        start, stop, phase = (stays[name][grows] for name in ("decode_from", "decode_to", "phase"))
-        rows = -(-iterations // size) + 1
-        table = np.zeros((rows, size), dtype=np.int64)
-        np.add.at(table, (-(-(start - phase) // size), phase), 1)
-        np.add.at(table, (-(-(stop - phase) // size), phase), -1)
-        return np.cumsum(table, axis=0).ravel()[:iterations]
-
-    def _late(self, first: np.ndarray, count: np.ndarray) -> np.ndarray:
-        """Arrivals that joined a queue which was blocked, from the iteration after theirs to the span's end."""
-        late = np.frombuffer(self.late, dtype=np.int64)
-        steps = np.zeros(int(count.sum()) + 1)
-        if len(late):
-            span_end = (first + count)[np.searchsorted(first, late, side="right") - 1]
-            np.add.at(steps, late, 1.0)
-            np.add.at(steps, span_end, -1.0)
-        return np.cumsum(steps)[:-1]
-
-    def chunk_table(self) -> dict[str, np.ndarray]:
-        return table(self.chunks, CHUNK_FIELDS)
-
-    def stay_table(self) -> dict[str, np.ndarray]:
-        return table(self.stays, STAY_FIELDS)
+        window = make_window(
+            self.block_size,
+            table(self.spans, SPAN_FIELDS),
+            table(self.chunks, CHUNK_FIELDS),
+            table(self.stays, STAY_FIELDS),
+            table(open_stays, STAY_FIELDS),
+            np.array(self.gaps),
+            np.array(self.late, dtype=np.int64),
+            self._taken,
+            self._taken_decodes,
+            self.emitted,
+        )
+        self._taken = self.count
+        self._taken_decodes += int(np.count_nonzero(window.columns["decoding"]))
+        self.spans, self.chunks, self.stays = bytearray(), bytearray(), bytearray()
+        self.gaps, self.late = array("d"), array("q")
+        self.emitted = 0
+        return window
 
 
 class RequestLog:
@@ -171,26 +153,20 @@ class SimulationLog:
     Attributes:
         arrival_s: when each request arrived, shape ``(requests,)``; NaN for those that never did.
         requests: what became of each.
-        replicas: one log per replica.
+        windows: the iterations of each replica, in the order of the replicas; those already handed out during
+            the run are not among them.
         events: events that SimPy processed.
         interrupted: whether it was stopped before the last request was done.
     """
 
     arrival_s: np.ndarray
     requests: RequestLog
-    replicas: tuple[ReplicaLog, ...]
+    windows: tuple[Window, ...]
     events: int
     interrupted: bool
 
 
-def _ends(spans: dict[str, np.ndarray], count: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Ends of all iterations, by the formula of :meth:`~simslm.sim.span.Span.end`, in the same order of operations."""
-    origin, first, growth = (np.repeat(spans[name], count) for name in ("origin_s", "first_s", "growth_s"))
-    number = np.repeat(spans["done"].astype(np.int64), count) + offset + 1
-    return origin + (number * first + (number * (number - 1) // 2) * growth)
-
-
-def table(packed: bytearray, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
+def table(packed: bytes | bytearray, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
     """The columns of packed rows."""
-    rows = np.frombuffer(packed, dtype=np.float64).reshape(-1, len(fields))
+    rows = np.frombuffer(bytes(packed), dtype=np.float64).reshape(-1, len(fields))
     return {name: rows[:, i].copy() for i, name in enumerate(fields)}

@@ -6,6 +6,7 @@ iterations in one jump leaves the same bits as one by one.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -30,8 +31,12 @@ from simslm.sim.queue import WaitingQueue
 from simslm.sim.sequence import Sequence
 from simslm.sim.span import Span
 from simslm.sim.swap import HostPool
+from simslm.sim.window import Window
 
 UNBOUNDED = 1 << 60
+
+WINDOW_BYTES = 1 << 22
+"""Size of the packed spans at which a log is handed out: about 29,000 spans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class Replica:
         requests: where the fate of each request is noted.
         on_done: called with a request's id when its last token is out or its client has gone.
         most_iterations: longest jump; 1 steps through every iteration.
+        on_window: takes the log whenever it holds :data:`WINDOW_BYTES`; None leaves it to grow.
     """
 
     def __init__(
@@ -98,10 +104,11 @@ class Replica:
         cost: CostModel,
         demand: DemandModel | None,
         policies: Policies,
-        output_tokens: list[int],
+        output_tokens: array[int],
         requests: RequestLog,
         on_done: Callable[[int], None],
         most_iterations: int = UNBOUNDED,
+        on_window: Callable[[int, Window], None] | None = None,
     ) -> None:
         self.index = index
         self.clock = clock
@@ -113,6 +120,8 @@ class Replica:
         self.requests = requests
         self.on_done = on_done
         self.most_iterations = most_iterations
+        self.on_window = on_window
+        self.window_bytes = WINDOW_BYTES if on_window is not None else UNBOUNDED
         self.priority = turn(index)
         self.max_num_seqs = engine.max_num_seqs
         self.max_num_batched_tokens = engine.max_num_batched_tokens
@@ -139,6 +148,9 @@ class Replica:
         self._leaving = False
         self._queued = 0
         self._blocked = False
+        self._displaced = False
+        self._grown = 0
+        self._used = 0
         self._busy = False
         self._wake: Event | None = None
 
@@ -164,10 +176,19 @@ class Replica:
 
     @property
     def kv_utilization(self) -> float:
+        self._catch_up()
         return self.pool.used / self.pool.num_blocks
 
     def cached_units(self, request: ArrivingRequest) -> int:
+        self._catch_up()
         return 0 if self.pool.prefix is None else self.pool.prefix.match(request.units)
+
+    def _catch_up(self) -> None:
+        """Takes the blocks of those iterations of a jump under way that are over, for somebody looks."""
+        if self._busy and self.span.count > 1:
+            over = self._running() - 1
+            self.pool.grow(self.decoded + self._grown, over - self._grown)
+            self._grown = over
 
     def _with_prefixes(self) -> Iterable[Sequence]:
         for sequence in self.queue:
@@ -199,6 +220,7 @@ class Replica:
             shape = self._begin(plan, self.host.transfer_s(moved) if moved else 0.0)
             self._busy = True
             yield self.device.execute(self, shape)
+            self.clock.act(self.priority)
             self._busy = False
             self._apply(plan, shape, start_s)
 
@@ -218,7 +240,7 @@ class Replica:
             self._wake.succeed()
             self._wake = None
         elif self._busy and self.span.count > 1:
-            running = self.span.running(self.clock.now)
+            running = self._running()
             if running == self.span.count:
                 return
             if self._blocked and self.queue[0] is not sequence:
@@ -236,7 +258,11 @@ class Replica:
             self.host.release(sequence.blocks if sequence.phase == SWAPPED else 0)
             self._end(sequence, FAILED)
         if self._busy and self.span.count > 1:
-            self.device.cut(self, self.span.running(self.clock.now))
+            self.device.cut(self, self._running())
+
+    def _running(self) -> int:
+        """The number, counted from 1, of the iteration of the present span that runs now."""
+        return self.span.running(self.clock.now, settled=self.clock.had_turn(self.priority))
 
     def _sleep(self) -> Event:
         if self.queue or self.swapped:
@@ -264,6 +290,7 @@ class Replica:
         if plan.admitted:
             self._admit(plan, now)
         self._queued = len(self.queue) + len(self.swapped)
+        self._used = self.pool.num_blocks - self.pool.free
         rows = context = 0
         if plan.decode:
             rows, context = self.decoding + len(self.padded), self.context
@@ -273,7 +300,9 @@ class Replica:
             self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
             return shape
         self._blocked = self._queued > 0
-        self.span = self._decode_span(now + transfer_s, rows, context)
+        most = 1 if self._displaced else self.most_iterations
+        self._displaced = False
+        self.span = self._decode_span(now + transfer_s, rows, context, most)
         return IterationShape(rows, context)
 
     def _admit(self, plan: Plan, now: float) -> None:
@@ -292,12 +321,12 @@ class Replica:
                 scheduled[sequence.request_id] = now
                 self.requests.cached_prompt_tokens[sequence.request_id] = sequence.cached
 
-    def _decode_span(self, now: float, rows: int, context: int) -> Span:
+    def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
         """The decode iterations until one finishes a sequence, runs out of blocks, or costs by another slope."""
         finishes, last = self._finishes, self.span
         while finishes[0] not in self._calendar:
             heappop(finishes)
-        limit = min(finishes[0] - self.decoded + 1, self.most_iterations)
+        limit = min(finishes[0] - self.decoded + 1, most)
         if last.steady and last.left > last.count:
             left = last.left - last.count
             count = self.pool.horizon(self.decoded, min(limit, left))
@@ -310,6 +339,8 @@ class Replica:
     def _make_room(self, plan: Plan) -> int:
         """Preempts the youngest until the decoding sequences have the blocks of their next iteration.
 
+        What they leave may be room for somebody who waits: the plan holds for one iteration.
+
         Returns:
             blocks swapped to the host.
         """
@@ -319,6 +350,7 @@ class Replica:
             plan.chunks = [chunk for chunk in plan.chunks if chunk[0] is not victim]
             moved += self._preempt(victim)
         plan.decode = self.decoding > 0
+        self._displaced = True
         return moved
 
     def _preempt(self, victim: Sequence) -> int:
@@ -362,7 +394,6 @@ class Replica:
         now, iterations, iteration = span.end_s, span.count, log.count
         decoding = self.decoding if plan.decode else 0
         starting = len(self._starting) if plan.decode else 0
-        used = self.pool.num_blocks - self.pool.free
         log.spans += PACK_SPAN(
             iterations,
             start_s,
@@ -376,9 +407,11 @@ class Replica:
             len(self.running) - len(self.padded),
             decoding,
             starting,
-            used,
+            self._used,
         )
         log.count += iterations
+        while log.late and log.late[-1] >= log.count:
+            log.late.pop()
         if plan.decode:
             self._decode(iterations, span.end(1) if iterations > 1 else now, now)
         for prompt, tokens in plan.chunks:
@@ -389,11 +422,22 @@ class Replica:
                 self._emit(sequence, now)
         if self._leaving:
             self._drop_cancelled()
+        if self.padded and not self.decoding:
+            self._clear_padding()
+        if len(log.spans) > self.window_bytes and self.on_window is not None:
+            self.on_window(self.index, self.window())
+
+    def window(self) -> Window:
+        """The log since the last window."""
+        decoding = (sequence for sequence in self.running if sequence.decode_from >= 0)
+        stays = (PACK_STAY(s.request_id, s.decode_from, self.decoded, s.phase) for s in decoding)
+        return self.log.take(b"".join(stays))
 
     def _decode(self, iterations: int, first_s: float, now: float) -> None:
         """Every decoding sequence has decoded so many tokens, and those whose last it was finish."""
         log = self.log
-        self.pool.grow(self.decoded, iterations)
+        self.pool.grow(self.decoded + self._grown, iterations - self._grown)
+        self._grown = 0
         for sequence in self._starting:
             log.gaps.append(first_s - sequence.last_token_s)
         self._starting.clear()
@@ -412,8 +456,6 @@ class Replica:
                 self._leave(sequence)
                 del self.running[sequence]
             self._end(sequence, FINISHED)
-        if self.padded and not self.decoding:
-            self._clear_padding()
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
@@ -432,8 +474,12 @@ class Replica:
             self._start_decoding(sequence)
             return
         self.requests.finish_s[request] = now
-        del self.running[sequence]
-        self._give_back(sequence, 0)
+        if self.batching.holds_batch:
+            self.padded.append(sequence)
+            self.context += sequence.prefill_tokens
+        else:
+            del self.running[sequence]
+            self._give_back(sequence, 0)
         self._end(sequence, FINISHED)
 
     def _start_decoding(self, sequence: Sequence) -> None:
@@ -502,6 +548,7 @@ class Replica:
         self.decoding -= 1
         self.padded.append(sequence)
         self.log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, self.decoded, sequence.phase)
+        sequence.decode_from = -1
 
     def _clear_padding(self) -> None:
         """The whole batch has finished: everybody leaves it."""
@@ -520,6 +567,8 @@ class Replica:
                 continue
             self._depart(sequence)
             self._end(sequence, FAILED)
+        if self.padded and not self.decoding:
+            self._clear_padding()
 
     def _end(self, sequence: Sequence, status: int) -> None:
         self.outstanding -= 1

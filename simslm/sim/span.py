@@ -47,19 +47,26 @@ class Span:
         j = self.done + number
         return self.origin_s + (j * self.first_s + (j * (j - 1) // 2) * self.growth_s)
 
-    def running(self, now: float) -> int:
-        """The number, counted from 1, of the first of these iterations that has not ended before ``now``."""
+    def running(self, now: float, *, settled: bool = False) -> int:
+        """The number, counted from 1, of the first of these iterations that has not ended before ``now``.
+
+        With ``settled``, an iteration that ends just now has ended.
+        """
         passed, half = now - self.origin_s, self.first_s - self.growth_s / 2
         if self.growth_s > 0:
             guess = (sqrt(half * half + 2 * self.growth_s * max(passed, 0.0)) - half) / self.growth_s
         else:
             guess = passed / self.first_s
         number = min(max(int(guess) - self.done, 1), self.count)
-        while number > 1 and self.end(number - 1) >= now:
+        while number > 1 and not self._over(number - 1, now, settled):
             number -= 1
-        while number < self.count and self.end(number) < now:
+        while number < self.count and self._over(number, now, settled):
             number += 1
         return number
+
+    def _over(self, number: int, now: float, settled: bool) -> bool:
+        end_s = self.end(number)
+        return end_s < now or (settled and end_s == now)
 
     def cut(self, count: int) -> None:
         """Only the first ``count`` of these iterations take place now."""

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.invariants import simulate
+from support.invariants import priced, simulate
 from support.synthetic import Lists, deployment
 
-from simslm.metrics.tokens import token_gaps
+from simslm.metrics.quantiles import spread
+from simslm.metrics.result import observe
 from simslm.sim.replica import Replica
 
 
@@ -21,6 +22,7 @@ class Witness:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.tokens: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
         self.decoded: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self.used: dict[tuple[int, int], int] = {}
         decode, emit = Replica._decode, Replica._emit
 
         def seen_decode(replica, iterations, first_s, now):
@@ -29,6 +31,7 @@ class Witness:
                 if sequence.decode_from >= 0:
                     self.tokens[sequence.request_id].append((*place, now))
                     self.decoded[sequence.request_id].append(place)
+            self.used[place] = replica.pool.used + replica.pool.demand(replica.decoded)
             decode(replica, iterations, first_s, now)
 
         def seen_emit(replica, sequence, now):
@@ -48,8 +51,8 @@ class Witness:
                 table = result.tables[replica]
                 share = (1 - table.prefill_share[i]) / table.columns["decoding"][i]
                 energy[request] += table.energy_j[i] * share
-        for log, table in zip(result.log.replicas, result.tables, strict=True):
-            for i, request, tokens in zip(*log.chunk_table().values(), strict=True):
+        for _, window, table in result.windows:
+            for i, request, tokens in zip(*window.chunks.values(), strict=True):
                 part = tokens / table.columns["prefill_tokens"][int(i)]
                 energy[int(request)] += table.energy_j[int(i)] * table.prefill_share[int(i)] * part
         return energy
@@ -73,10 +76,39 @@ def test_gaps_and_energy_are_those_of_every_token(seed, batching, replicas, swap
     with pytest.MonkeyPatch.context() as patch:
         witness = Witness(patch)
         result = simulate(requests, engine, jump=False)
-    gaps = [token_gaps(log, table) for log, table in zip(result.log.replicas, result.tables, strict=True)]
-    counted = np.concatenate([np.repeat(values, weights.astype(int)) for values, weights in gaps])
-    assert np.allclose(np.sort(counted), np.sort(witness.gaps()), rtol=1e-9, atol=1e-12)
+    counted = spread(witness.gaps())
+    for name, value in result.summary["itl_s"].items():
+        assert value == pytest.approx(counted[name], rel=1e-9, abs=1e-12)
+    for (replica, i), used in witness.used.items():
+        assert result.tables[replica].columns["kv_blocks_used"][i] == used
     assert np.allclose(result.request_columns["energy_j"], witness.energy(result), rtol=1e-9)
     assert {request: len(row) for request, row in witness.tokens.items()} == dict(
         enumerate(requests.output_tokens.tolist())
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), size=st.sampled_from([200, 1000, 5000]), swap=st.sampled_from([0, 1000])
+)
+def test_windows_add_up_to_the_whole(seed, size, swap):
+    """A run whose iterations are handed out in many small windows keeps the same books."""
+    rng = np.random.default_rng(seed)
+    requests = Lists.of(
+        np.cumsum(rng.exponential(0.01, 60)), rng.integers(1, 80, 60), rng.integers(1, 90, 60)
+    )
+    engine = deployment(replicas=2, num_gpu_blocks=24, swap_blocks=swap, swap_s_per_block=1e-4)
+    whole = simulate(requests, engine)
+    parts: dict[int, list] = defaultdict(list)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simslm.sim.replica.WINDOW_BYTES", size)
+        options = {"slo": {"ttft_s": 1.0}, "sink": lambda i, _window, table: parts[i].append(table.columns)}
+        windowed = observe("test", requests, engine, priced(engine), **options)
+    assert max(map(len, parts.values())) > 1 or size > 1000
+    for i, table in enumerate(whole.tables):
+        for name, column in table.columns.items():
+            assert np.array_equal(np.concatenate([part[name] for part in parts[i]]), column), name
+    assert np.allclose(windowed.request_columns["energy_j"], whole.request_columns["energy_j"], rtol=1e-12)
+    assert windowed.summary["itl_s"] == pytest.approx(whole.summary["itl_s"], rel=1e-12)
+    for name, value in whole.summary["energy"].items():
+        assert windowed.summary["energy"][name] == pytest.approx(value, rel=1e-12)

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from simslm.metrics.result import Priced, Result, summarize
+from simslm.metrics.ledger import Priced
+from simslm.metrics.result import Result, observe
 from simslm.sim.log import FAILED, FINISHED, REJECTED, SimulationLog
-from simslm.sim.world import Deployment, run
+from simslm.sim.world import Deployment
 
 
 def simulate(requests: Any, deployment: Deployment, *, jump: bool = True) -> Result:
     """Runs a workload to its end and holds the outcome to every invariant."""
-    log = run(requests, deployment, jump=jump)
-    result = summarize("test", log, requests, priced(deployment), slo={"ttft_s": 1.0})
+    result = observe("test", requests, deployment, priced(deployment), slo={"ttft_s": 1.0}, jump=jump)
     check(result, deployment)
     return result
 
@@ -47,10 +47,10 @@ def conservation(result: Result) -> None:
     failed = requests["status"] == FAILED
     assert (done | failed | (requests["status"] == REJECTED)).all()
     decoded = sum(float(table.columns["decoding"].sum()) for table in result.tables)
-    emitted = decoded + sum(log.emitted for log in result.log.replicas)
+    emitted = decoded + sum(window.emitted for _, window, _ in result.windows)
     output = requests["output_tokens"]
     assert output[done].sum() <= emitted <= output[done].sum() + output[failed].sum()
-    chunks = [log.chunk_table() for log in result.log.replicas]
+    chunks = [window.chunks for _, window, _ in result.windows]
     prefilled = np.zeros(len(result.log.arrival_s))
     for table in chunks:
         np.add.at(prefilled, table["request_id"].astype(int), table["tokens"])
@@ -98,7 +98,7 @@ def causality(result: Result) -> None:
 def kv_blocks(result: Result, deployment: Deployment) -> None:
     """3. Blocks in use hold the tokens of the iteration, and are never more than there are."""
     engine = deployment.groups[0].engine
-    for table, log in zip(result.tables, result.log.replicas, strict=True):
+    for table in result.tables:
         used = table.columns["kv_blocks_used"]
         assert (used <= engine.num_gpu_blocks).all()
         assert (used >= 0).all()
@@ -142,10 +142,9 @@ def same_logs(one: SimulationLog, other: SimulationLog) -> None:
     for name, column in left.items():
         assert column.tobytes() == right[name].tobytes(), name
     assert one.arrival_s.tobytes() == other.arrival_s.tobytes()
-    for a, b in zip(one.replicas, other.replicas, strict=True):
-        mine, theirs = a.iterations(), b.iterations()
-        for name, column in mine.items():
-            assert column.tobytes() == theirs[name].tobytes(), name
-        assert a.gaps == b.gaps
-        assert a.stays == b.stays
-        assert a.chunks == b.chunks
+    for a, b in zip(one.windows, other.windows, strict=True):
+        assert a.emitted == b.emitted
+        assert a.gaps.tobytes() == b.gaps.tobytes()
+        for mine, theirs in ((a.columns, b.columns), (a.chunks, b.chunks), (a.stays, b.stays)):
+            for name, column in mine.items():
+                assert column.tobytes() == theirs[name].tobytes(), name

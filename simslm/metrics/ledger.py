@@ -1,0 +1,171 @@
+"""The books of a run, kept window by window: sums, token gaps, and the energy of each request.
+
+Nothing here grows with the tokens of a run; the gaps between tokens are one number per decode iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simslm.cost.model import CostModel
+from simslm.metrics.iterations import IterationTable, iteration_table
+from simslm.metrics.quantiles import spread
+from simslm.sim.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What is known of a replica beside its log.
+
+    Attributes:
+        cost: prices its iterations in joules and host time.
+        sharers: replicas on its device.
+        num_gpu_blocks: its KV blocks.
+    """
+
+    cost: CostModel
+    sharers: int
+    num_gpu_blocks: int
+
+
+@dataclass(slots=True)
+class Account:
+    """Sums over the iterations of one replica.
+
+    Attributes:
+        busy_s, host_s, inside_s: time in iterations, of it without a kernel, of it inside the measured domain.
+        energy_j, prefill_j: energy of its iterations, and the part that prefill is charged with; None when
+            the cost model knows no power.
+        end_s: end of its last iteration, NaN when there was none.
+        peak_blocks: most KV blocks held.
+        last_decode_s: end of its last decode iteration.
+        decode_j: decode energy of one sequence that had decoded in every iteration so far.
+        begun_j: that sum when each of the sequences that decode now began to.
+        gaps, weights: token gaps in seconds, and how often each occurs.
+    """
+
+    busy_s: float = 0.0
+    host_s: float = 0.0
+    inside_s: float = 0.0
+    energy_j: float | None = 0.0
+    prefill_j: float = 0.0
+    end_s: float = float("nan")
+    peak_blocks: int = 0
+    last_decode_s: float = float("nan")
+    decode_j: float = 0.0
+    begun_j: dict[int, float] = field(default_factory=dict)
+    gaps: list[np.ndarray] = field(default_factory=list)
+    weights: list[np.ndarray] = field(default_factory=list)
+
+
+class Ledger:
+    """Takes the windows of all replicas.
+
+    Args:
+        replicas: one entry per replica.
+        requests: how many there are.
+        sink: called with a replica's number, a window and its priced table, after they are booked.
+    """
+
+    def __init__(
+        self,
+        replicas: list[Priced],
+        requests: int,
+        sink: Callable[[int, Window, IterationTable], None] | None = None,
+    ) -> None:
+        self.replicas = replicas
+        self.accounts = [Account() for _ in replicas]
+        self.request_j = np.zeros(requests)
+        self._sink = sink
+
+    def take(self, index: int, window: Window) -> None:
+        """Books one window of replica ``index``; windows of a replica come in order."""
+        priced, account = self.replicas[index], self.accounts[index]
+        table = iteration_table(window, priced.cost, priced.sharers)
+        if len(table):
+            _sums(account, table)
+            _gaps(account, window)
+            if table.energy_j is None:
+                account.energy_j = None
+            elif account.energy_j is not None:
+                account.energy_j += float(np.sum(table.energy_j))
+                account.prefill_j += float(np.dot(table.energy_j, table.prefill_share))
+                self._charge(account, window, table, table.energy_j)
+        if self._sink is not None:
+            self._sink(index, window, table)
+
+    @property
+    def energy_known(self) -> bool:
+        return all(account.energy_j is not None for account in self.accounts)
+
+    def token_gaps(self) -> dict[str, float | None]:
+        """The spread of the gaps between tokens, all requests and replicas pooled."""
+        gaps = [values for account in self.accounts for values in account.gaps]
+        weights = [counts for account in self.accounts for counts in account.weights]
+        return spread(np.concatenate(gaps), np.concatenate(weights)) if gaps else spread(np.array([]))
+
+    def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
+        """Charges requests with the window's energy; idle energy is charged to nobody.
+
+        The decode part of an iteration is divided equally among the sequences that emit a token, the prefill part
+        among the chunks in proportion to their tokens; padding is charged to those it was made for.
+        """
+        decoding = table.columns["decoding"] > 0
+        each = (energy_j * (1 - table.prefill_share))[decoding] / table.columns["decoding"][decoding]
+        total = account.decode_j + np.concatenate([[0.0], np.cumsum(each)])
+        account.decode_j = float(total[-1])
+        before = window.decoded_before
+        _, begun = _begun(account, window.stays, total, before)
+        requests = window.stays["request_id"].astype(np.int64)
+        np.add.at(
+            self.request_j, requests, total[window.stays["decode_to"].astype(np.int64) - before] - begun
+        )
+        still, begun = _begun(account, window.open_stays, total, before)
+        account.begun_j = dict(zip(still, begun.tolist(), strict=True))
+        iteration = window.chunks["iteration"].astype(np.int64)
+        together = np.bincount(iteration, window.chunks["tokens"], minlength=len(table))
+        prefill = (energy_j * table.prefill_share)[iteration]
+        share = window.chunks["tokens"] / together[iteration]
+        np.add.at(self.request_j, window.chunks["request_id"].astype(np.int64), prefill * share)
+
+
+def _begun(
+    account: Account, stays: dict[str, np.ndarray], total: np.ndarray, before: int
+) -> tuple[list[int], np.ndarray]:
+    """Requests of some stays, and the running decode energy when each stay began, perhaps in an older window."""
+    requests = stays["request_id"].astype(np.int64).tolist()
+    first = stays["decode_from"].astype(np.int64) - before
+    begun = total[np.maximum(first, 0)]
+    for i in np.flatnonzero(first < 0).tolist():
+        begun[i] = account.begun_j[requests[i]]
+    return requests, begun
+
+
+def _sums(account: Account, table: IterationTable) -> None:
+    columns = table.columns
+    account.busy_s += float(columns["duration_s"].sum())
+    account.host_s += float(columns["host_s"].sum())
+    account.inside_s += float(columns["duration_s"][table.in_domain].sum())
+    account.end_s = float(table.end_s[-1])
+    account.peak_blocks = max(account.peak_blocks, int(columns["kv_blocks_used"].max()))
+
+
+def _gaps(account: Account, window: Window) -> None:
+    """All gaps between consecutive output tokens of the same request, with how often each occurs.
+
+    The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
+    gaps before a request's first decode iteration and across its preemptions are in the window one by one.
+    """
+    decoding = window.columns["decoding"] > 0
+    ends = window.columns["end_s"][decoding]
+    if len(ends):
+        shared = (window.columns["decoding"] - window.columns["starting"])[decoding]
+        between = np.diff(ends, prepend=account.last_decode_s)
+        account.gaps.append(between[shared > 0])
+        account.weights.append(shared[shared > 0])
+        account.last_decode_s = float(ends[-1])
+    account.gaps.append(window.gaps)
+    account.weights.append(np.ones(len(window.gaps)))

@@ -1,0 +1,116 @@
+"""A stretch of a replica's log as arrays: one row per iteration, expanded from the spans the loop noted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Columns = dict[str, np.ndarray]
+
+_TIMING = ("iterations", "start_s", "end_s", "origin_s", "first_s", "growth_s", "done")
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The iterations of one replica since its last window.
+
+    Attributes:
+        columns: one array per column of ``iterations.parquet`` that the loop knows, plus ``prefill_pairs``,
+            ``decoding`` (sequences that emit a token), ``starting`` (those of them that decode for the first time
+            since their prefill) and ``end_s``; each of shape ``(n,)``.
+        chunks: pieces of prompts; ``iteration`` counts from the window's first.
+        stays: decodings of requests that ended in the window; decode iterations count from the run's first.
+        open_stays: those that go on.
+        gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
+        decoded_before: decode iterations of the replica before the window.
+        emitted: tokens that prefills emitted.
+    """
+
+    columns: Columns
+    chunks: Columns
+    stays: Columns
+    open_stays: Columns
+    gaps: np.ndarray
+    decoded_before: int
+    emitted: int
+
+    def __len__(self) -> int:
+        return len(self.columns["start_s"])
+
+
+def make_window(
+    block_size: int,
+    spans: Columns,
+    chunks: Columns,
+    stays: Columns,
+    open_stays: Columns,
+    gaps: np.ndarray,
+    late: np.ndarray,
+    iterations_before: int,
+    decoded_before: int,
+    emitted: int,
+) -> Window:
+    """Expands what a log noted, see :class:`~simslm.sim.log.ReplicaLog`, to one row per iteration."""
+    count = spans["iterations"].astype(np.int64)
+    first = np.cumsum(count) - count
+    columns = {name: np.repeat(column, count) for name, column in spans.items() if name not in _TIMING}
+    offset = np.arange(len(columns["waiting"])) - np.repeat(first, count)
+    columns["start_s"], columns["end_s"] = _times(spans, count, first, offset)
+    columns["decode_ctx_tokens"] += offset * columns["decode_seqs"]
+    columns["starting"] *= offset == 0
+    columns["waiting"] += _late(late - iterations_before, first, count)
+    decoding = columns["decoding"] > 0
+    both = {name: np.concatenate([stays[name], open_stays[name]]).astype(np.int64) for name in stays}
+    taken = np.zeros(len(decoding))
+    taken[decoding] = _growth(both, decoded_before, int(decoding.sum()), block_size)
+    columns["kv_blocks_used"] += _since(taken, first, count)
+    chunks["iteration"] -= iterations_before
+    return Window(columns, chunks, stays, open_stays, gaps, decoded_before, emitted)
+
+
+def _times(
+    spans: Columns, count: np.ndarray, first: np.ndarray, offset: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and ends of all iterations, by the formula of :meth:`~simslm.sim.span.Span.end` in the same order."""
+    origin, latency, growth = (np.repeat(spans[name], count) for name in ("origin_s", "first_s", "growth_s"))
+    number = np.repeat(spans["done"].astype(np.int64), count) + offset + 1
+    ends = origin + (number * latency + (number * (number - 1) // 2) * growth)
+    ends[first + count - 1] = spans["end_s"]
+    starts = np.empty_like(ends)
+    starts[1:] = ends[:-1]
+    starts[first] = spans["start_s"]
+    return starts, ends
+
+
+def _late(late: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Arrivals that joined a queue which was blocked, from the iteration after theirs to the span's end."""
+    steps = np.zeros(int(count.sum()) + 1)
+    if len(late):
+        span_end = (first + count)[np.searchsorted(first, late, side="right") - 1]
+        np.add.at(steps, late, 1.0)
+        np.add.at(steps, span_end, -1.0)
+    return np.cumsum(steps)[:-1]
+
+
+def _since(taken: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Sum of ``taken`` from the beginning of each iteration's span up to the iteration."""
+    total = np.cumsum(taken)
+    return total - np.repeat(total[first] - taken[first], count)
+
+
+def _growth(stays: Columns, before: int, iterations: int, size: int) -> np.ndarray:
+    """Blocks taken in each of the decode iterations from ``before`` on: one for every stay whose phase it is.
+
+    A stay takes a block every ``size`` decode iterations: in a table with so many columns it is a run down one
+    column, counted by its two ends.
+    """
+    grows = stays["phase"] >= 0
+    start, stop, phase = (stays[name][grows] for name in ("decode_from", "decode_to", "phase"))
+    start = np.maximum(start, before) - before
+    stop, phase = np.maximum(stop - before, 0), (phase - before) % size
+    rows = -(-iterations // size) + 1
+    table = np.zeros((rows, size), dtype=np.int64)
+    np.add.at(table, (-(-(start - phase) // size), phase), 1)
+    np.add.at(table, (-(-(stop - phase) // size), phase), -1)
+    return np.cumsum(table, axis=0).ravel()[:iterations]
