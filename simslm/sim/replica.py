@@ -257,7 +257,7 @@ class Replica:
             (self.swapped if sequence.phase == SWAPPED else self.queue).remove(sequence)
             self.host.release(sequence.blocks if sequence.phase == SWAPPED else 0)
             self._end(sequence, FAILED)
-        if self._busy and self.span.count > 1:
+        if self._busy and self._running() < self.span.count:
             self.device.cut(self, self._running())
 
     def _running(self) -> int:
