@@ -14,10 +14,11 @@ import numpy as np
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device, device_from_mapping, load_device
 from simslm.catalog.models import architecture_from_mapping, load_model
+from simslm.cost.interference import Contended, contention
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
-from simslm.cost.sharing import DemandModel, sharing
+from simslm.cost.sharing import DemandModel, Sharing, sharing
 from simslm.errors import ScenarioError
 from simslm.metrics.ledger import Priced
 from simslm.metrics.result import Result, Sink, observe
@@ -91,12 +92,25 @@ class Prepared:
 
     def deployment(self) -> Deployment:
         """What the simulator needs of it."""
-        kind = self.scenario.deployment.sharing
+        shared = self.scenario.deployment.sharing != "none"
         return Deployment(
             tuple(self._group(group) for group in self.groups),
-            None if kind == "none" else lambda count: sharing(kind, count),
+            self.sharing if shared else None,
             self._group_of(),
         )
+
+    def sharing(self, count: int) -> Sharing:
+        """How ``count`` replicas get along on a device: as measured where a trace tells, else as modelled."""
+        modelled = sharing(self.scenario.deployment.sharing, count)
+        known = [factor for group in self.groups if (factor := self._contention(group, modelled)) is not None]
+        return Contended(modelled, max(known)) if known else modelled
+
+    def _contention(self, group: PreparedGroup, modelled: Sharing) -> float | None:
+        rows = group.cost.colocated
+        return None if rows is None else contention(rows, group.cost, self._demand(group), modelled)
+
+    def _demand(self, group: PreparedGroup) -> DemandModel:
+        return DemandModel(group.architecture, self.device, self.scenario.dtype)
 
     def _group(self, group: PreparedGroup) -> Group:
         engine, memory = group.spec.engine, group.memory
@@ -127,7 +141,7 @@ class Prepared:
             limits,
             group.devices,
             group.cost,
-            DemandModel(group.architecture, self.device, self.scenario.dtype),
+            self._demand(group),
             policies,
             lambda: create("routing", group.spec.router, draws),
             group.max_model_len,
@@ -258,6 +272,17 @@ def _none_fits(prepared: Prepared, count: int) -> str:
     )
 
 
+def _sharing_facts(prepared: Prepared) -> dict[str, Any] | None:
+    """Where the interference between replicas comes from; None when no device is shared."""
+    most = max(prepared.tenants.values())
+    if most == 1:
+        return None
+    way = prepared.sharing(most)
+    if isinstance(way, Contended):
+        return {"kind": way.name, "source": "measured", "contention": way.contention}
+    return {"kind": way.name, "source": "modelled"}
+
+
 def _manifest(
     prepared: Prepared, events: int, interrupted: bool, wall_time_s: float, command: str
 ) -> dict[str, Any]:
@@ -274,6 +299,7 @@ def _manifest(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
         "traces": [{"path": origin["trace"]} | origin for origin in origins if "trace" in origin],
         "cost": {"source": cost.source, "engine": cost.engine, "note": cost.power_note},
+        "sharing": _sharing_facts(prepared),
         "model": {
             "name": architecture.name,
             "parameters": architecture.parameters(),

@@ -25,7 +25,7 @@ from simslm.cost.roofline import Roofline
 from simslm.cost.surface import Points, RooflineShapes, Surface, by_node, fit_surface
 from simslm.errors import TraceError
 from simslm.traces.files import Trace
-from simslm.traces.shapes import Shapes, alone, shapes
+from simslm.traces.shapes import Shapes, alone, shapes, together
 
 _LEAST_DEVICE_SHARE = 1e-6
 
@@ -57,6 +57,7 @@ class MeasuredCost:
             "content_hash": trace.content_hash,
             **trace.provenance,
         }
+        self.colocated: pa.Table | None = together(trace.iterations) if trace.iterations is not None else None
         self._domain = _domain(points)
         self._surface = fit_surface(points, roofline)
         self._device = _device_table(Points.of(work, _known(measured, "host_s")), self._surface, roofline)

@@ -16,11 +16,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from simslm.catalog.work import IterationShape
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ class CostModel(Protocol):
         idle_w: device power with nothing running, or None when the model knows no power.
         power_note: why energy is unknown; empty when it is known.
         provenance: what goes into the manifest (trace path, content hash, device, date, ...).
+        colocated: iterations measured with other replicas on the device, rows of a trace; None without.
     """
 
     source: str
@@ -85,6 +89,7 @@ class CostModel(Protocol):
     idle_w: float | None
     power_note: str
     provenance: dict[str, Any]
+    colocated: pa.Table | None
 
     def decode(self, decode_seqs: int) -> DecodeLine:
         """The decode-only latency of batches of ``decode_seqs`` >= 1 sequences."""

@@ -48,6 +48,7 @@ class TensorParallel:
         self.engine: str = cost.engine
         self.idle_w: float | None = None if cost.idle_w is None else cost.idle_w * size
         self.power_note: str = cost.power_note
+        self.colocated = cost.colocated
         self.provenance: dict[str, Any] = cost.provenance | {"tensor_parallel_size": size}
         self._lines: dict[int, DecodeLine] = {}
 

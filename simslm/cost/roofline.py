@@ -66,6 +66,7 @@ class Roofline:
     source = "roofline"
     engine = "none: host time is assumed"
     power_note = ""
+    colocated = None
 
     def __init__(
         self, architecture: Architecture, device: Device, dtype: str, options: RooflineOptions | None = None

@@ -36,6 +36,7 @@ class HostReplaced:
         self.engine: str = f"{cost.engine}; host time {host.fixed_s:g} s + {host.per_seq_s:g} s per sequence"
         self.idle_w: float | None = cost.idle_w
         self.power_note: str = cost.power_note
+        self.colocated = cost.colocated
         self.provenance: dict[str, Any] = {**cost.provenance, "host": host.model_dump()}
         self._lines: dict[int, DecodeLine] = {}
 

@@ -91,6 +91,12 @@ def alone(table: pa.Table) -> pa.Table:
     return table.filter(pa.array(table.column("replicas").to_numpy() == 1))
 
 
+def together(table: pa.Table) -> pa.Table | None:
+    """The iterations of replicas that shared the device with others; None when there are none."""
+    rows = table.filter(pa.array(table.column("replicas").to_numpy() > 1))
+    return rows if rows.num_rows else None
+
+
 def shapes(table: pa.Table) -> Shapes:
     """Gather the repeats of a table of iterations (``schema.ITERATIONS``) by shape."""
     keys = np.column_stack([table.column(name).to_numpy() for name in SHAPE_COLUMNS])

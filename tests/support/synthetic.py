@@ -33,6 +33,7 @@ class LinearCost:
     engine: str = "closed form"
     power_note: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    colocated: None = None
 
     @property
     def idle_w(self) -> float | None:
