@@ -6,6 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+LONGEST_S = 2.0**32
+"""No arrival lies beyond: up to here a double resolves a microsecond."""
+
+MOST_REQUESTS = 100_000_000
+"""No workload has more."""
+
+MOST_TOKENS = 1_000_000_000
+"""No length, limit or parameter of a length is larger."""
+
 
 class WorkloadPart(BaseModel):
     """A part of the workload: unknown keys refused, fields frozen, numbers finite."""
@@ -15,7 +24,7 @@ class WorkloadPart(BaseModel):
 
 # ---- when requests arrive ----------------------------------------------------------------------------------
 
-Rate = Annotated[float, Field(gt=0, description="mean arrival rate, requests per second")]
+Rate = Annotated[float, Field(gt=0, le=1e12, description="mean arrival rate, requests per second")]
 
 
 class Deterministic(WorkloadPart):
@@ -37,17 +46,17 @@ class GammaGaps(WorkloadPart):
 
     process: Literal["gamma"]
     rate_rps: Rate
-    cv: float = Field(gt=0, description="coefficient of variation of the gaps; 1 is Poisson")
+    cv: float = Field(ge=1e-6, le=1e3, description="coefficient of variation of the gaps; 1 is Poisson")
 
 
 class Mmpp(WorkloadPart):
     """A Markov-modulated Poisson process: a rate per state, visited in order and round again."""
 
     process: Literal["mmpp"]
-    rates_rps: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+    rates_rps: tuple[Annotated[float, Field(ge=0, le=1e12)], ...] = Field(
         min_length=2, description="arrival rate in each state, requests per second"
     )
-    mean_dwell_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    mean_dwell_s: tuple[Annotated[float, Field(ge=1e-9, le=LONGEST_S)], ...] = Field(
         description="mean time spent in each state, exponentially distributed"
     )
 
@@ -83,7 +92,9 @@ class Diurnal(WorkloadPart):
     process: Literal["diurnal"]
     rate_rps: Rate
     amplitude: float = Field(default=0.5, ge=0, le=1, description="swing of the rate, as a share of its mean")
-    period_s: float = Field(default=86400.0, gt=0, description="length of one swing; a day by default")
+    period_s: float = Field(
+        default=86400.0, ge=1e-6, le=LONGEST_S, description="length of one swing; a day by default"
+    )
 
 
 Arrivals = Annotated[
@@ -97,8 +108,8 @@ Arrivals = Annotated[
 class Truncated(WorkloadPart):
     """A distribution that may be cut to ``[min, max]``: draws outside are as if never made."""
 
-    min: int | None = Field(default=None, ge=1, description="shortest, tokens")
-    max: int | None = Field(default=None, ge=1, description="longest, tokens")
+    min: int | None = Field(default=None, ge=1, le=MOST_TOKENS, description="shortest, tokens")
+    max: int | None = Field(default=None, ge=1, le=MOST_TOKENS, description="longest, tokens")
 
     @model_validator(mode="after")
     def _bounds_ordered(self) -> Any:
@@ -118,8 +129,10 @@ class MeanAndP95(Truncated):
     own: ClassVar[tuple[str, str]]
     largest_p95_over_mean: ClassVar[float]
 
-    mean: float | None = Field(default=None, ge=1, description="mean before any cut, tokens")
-    p95: float | None = Field(default=None, ge=1, description="95th percentile before any cut, tokens")
+    mean: float | None = Field(default=None, ge=1, le=MOST_TOKENS, description="mean before any cut, tokens")
+    p95: float | None = Field(
+        default=None, ge=1, le=MOST_TOKENS, description="95th percentile before any cut, tokens"
+    )
 
     @model_validator(mode="after")
     def _one_pair(self) -> Any:
@@ -147,15 +160,15 @@ class Fixed(WorkloadPart):
     """Every request the same."""
 
     dist: Literal["fixed"]
-    value: int = Field(ge=1, description="tokens")
+    value: int = Field(ge=1, le=MOST_TOKENS, description="tokens")
 
 
 class Uniform(WorkloadPart):
     """Whole numbers from ``low`` to ``high``, both included."""
 
     dist: Literal["uniform"]
-    low: int = Field(ge=1, description="shortest, tokens")
-    high: int = Field(ge=1, description="longest, tokens")
+    low: int = Field(ge=1, le=MOST_TOKENS, description="shortest, tokens")
+    high: int = Field(ge=1, le=MOST_TOKENS, description="longest, tokens")
 
     @model_validator(mode="after")
     def _bounds_ordered(self) -> Any:
@@ -170,8 +183,8 @@ class Lognormal(MeanAndP95):
     own: ClassVar = ("mu", "sigma")
     largest_p95_over_mean: ClassVar = 3.868
     dist: Literal["lognormal"]
-    mu: float | None = Field(default=None, description="mean of the logarithm")
-    sigma: float | None = Field(default=None, ge=0, description="standard deviation of the logarithm")
+    mu: float | None = Field(default=None, ge=-50, le=50, description="mean of the logarithm")
+    sigma: float | None = Field(default=None, ge=0, le=50, description="standard deviation of the logarithm")
 
 
 class Gamma(MeanAndP95):
@@ -180,8 +193,8 @@ class Gamma(MeanAndP95):
     own: ClassVar = ("shape", "scale")
     largest_p95_over_mean: ClassVar = 5.827
     dist: Literal["gamma"]
-    shape: float | None = Field(default=None, gt=0, description="shape")
-    scale: float | None = Field(default=None, gt=0, description="scale, tokens")
+    shape: float | None = Field(default=None, ge=1e-3, le=1e9, description="shape")
+    scale: float | None = Field(default=None, ge=1e-9, le=MOST_TOKENS, description="scale, tokens")
 
 
 class Weibull(MeanAndP95):
@@ -190,8 +203,8 @@ class Weibull(MeanAndP95):
     own: ClassVar = ("shape", "scale")
     largest_p95_over_mean: ClassVar = 4.674
     dist: Literal["weibull"]
-    shape: float | None = Field(default=None, gt=0, description="shape")
-    scale: float | None = Field(default=None, gt=0, description="scale, tokens")
+    shape: float | None = Field(default=None, ge=1e-3, le=1e9, description="shape")
+    scale: float | None = Field(default=None, ge=1e-9, le=MOST_TOKENS, description="scale, tokens")
 
 
 class Empirical(Truncated):
@@ -205,7 +218,7 @@ class Empirical(Truncated):
 class Component(WorkloadPart):
     """A share of a mixture."""
 
-    weight: float = Field(gt=0, description="share, relative to the other components' weights")
+    weight: float = Field(gt=0, le=1e9, description="share, relative to the other components' weights")
 
 
 class FixedComponent(Component, Fixed):
@@ -254,6 +267,51 @@ Lengths = Annotated[
     Fixed | Uniform | Lognormal | Gamma | Weibull | Mixture | Empirical, Field(discriminator="dist")
 ]
 
+# ---- what prompts share, and what clients are like ------------------------------------------------------------
+
+PREFIX_UNIT_TOKENS = 16
+"""Generated prefixes are shared in units of so many tokens: vLLM's default block."""
+
+MOST_PREFIX_TOKENS = 100_000_000
+"""All prefixes of a workload together are no longer."""
+
+
+class Prefixes(WorkloadPart):
+    """Shared system prompts: a share of the prompts begins with one of ``count`` texts, each equally likely.
+
+    A prefix is part of the drawn prompt, not added to it; a prompt that is shorter is the beginning of one.
+    """
+
+    count: int = Field(ge=1, description="different prefixes")
+    tokens: int = Field(
+        ge=PREFIX_UNIT_TOKENS, description="length of each; what exceeds a multiple of 16 is not shared"
+    )
+    share: float = Field(default=1.0, gt=0, le=1, description="share of the prompts that begin with one")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Prefixes:
+        if self.count * self.tokens > MOST_PREFIX_TOKENS:
+            raise ValueError(
+                f"count x tokens is {self.count * self.tokens:.3g}, but all prefixes together can have at most "
+                f"{MOST_PREFIX_TOKENS:,} tokens"
+            )
+        return self
+
+
+class PriorityShare(WorkloadPart):
+    """A priority, and the share of the requests that have it."""
+
+    value: int = Field(ge=-(2**53), le=2**53, description="the lower, the sooner")
+    share: float = Field(gt=0, le=1e9, description="relative to the shares of the other priorities")
+
+
+class Cancellations(WorkloadPart):
+    """Clients who leave before their answer is complete, after an exponentially distributed time."""
+
+    share: float = Field(gt=0, le=1, description="share of the clients who would leave")
+    mean_after_s: float = Field(gt=0, le=LONGEST_S, description="mean time from sending to leaving, s")
+
+
 # ---- a trace to replay -------------------------------------------------------------------------------------
 
 
@@ -263,8 +321,9 @@ ReplayFormat = Literal["azure-2023", "azure-2024", "burstgpt", "mooncake", "vidu
 class Replay(WorkloadPart):
     """Arrivals and lengths from a recorded trace, in its original file format."""
 
-    format: Literal["azure-2023", "azure-2024", "burstgpt", "mooncake", "vidur", "llmservingsim", "csv"] = (
-        Field(description="file format; csv has the columns arrival_s,prompt_tokens,output_tokens")
+    format: ReplayFormat = Field(
+        description="file format; csv has the columns arrival_s,prompt_tokens,output_tokens and may have "
+        "priority,session_id,patience_s"
     )
     path: str = Field(min_length=1, description="the file, relative to the scenario")
     time_scale: float = Field(
@@ -279,7 +338,9 @@ class Replay(WorkloadPart):
 class Workload(WorkloadPart):
     """The requests of a run: generated (``arrivals`` and lengths), or a trace replayed."""
 
-    num_requests: int | None = Field(default=None, ge=1, description="how many requests arrive")
+    num_requests: int | None = Field(
+        default=None, ge=1, le=MOST_REQUESTS, description="how many requests arrive"
+    )
     duration_s: float | None = Field(
         default=None, gt=0, description="no request arrives at or after this time"
     )
@@ -289,14 +350,28 @@ class Workload(WorkloadPart):
     max_tokens: int | None = Field(
         default=None,
         ge=1,
+        le=MOST_TOKENS,
         description="declared limit of every output, all that policies see of its length; outputs end there; "
         "null = max_model_len minus the prompt",
     )
+    prefixes: Prefixes | None = Field(
+        default=None, description="beginnings that generated prompts share; a replay brings its own"
+    )
+    priorities: tuple[PriorityShare, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="each request draws its priority; in place of those a replayed trace may have",
+    )
+    timeout_s: float | None = Field(
+        default=None, gt=0, description="every client leaves that long after it has sent, if still unanswered"
+    )
+    cancellations: Cancellations | None = Field(default=None, description="clients that leave early")
     replay: Replay | None = Field(default=None, description="a recorded trace instead of generated requests")
 
     @model_validator(mode="after")
     def _replayed_or_generated(self) -> Workload:
-        generated = ("num_requests", "duration_s", "arrivals", "prompt_tokens", "output_tokens")
+        generated = ("num_requests", "duration_s", "arrivals", "prompt_tokens", "output_tokens", "prefixes")
+        required = generated[2:5]
         if self.replay is not None:
             given = [name for name in generated if getattr(self, name) is not None]
             if given:
@@ -305,11 +380,9 @@ class Workload(WorkloadPart):
                     "(replay.limit and replay.time_scale shorten and scale a trace)"
                 )
             return self
-        missing = [name for name in generated[2:] if getattr(self, name) is None]
+        missing = [name for name in required if getattr(self, name) is None]
         if missing:
-            raise ValueError(
-                f"{', '.join(missing)} missing; give all of {', '.join(generated[2:])}, or replay"
-            )
+            raise ValueError(f"{', '.join(missing)} missing; give all of {', '.join(required)}, or replay")
         self._bounded()
         return self
 

@@ -73,7 +73,8 @@ def _from_uniform(lengths: Any, uniform: Array, base_dir: Path) -> Array:
             f"{lengths.dist} lengths: none fall between min ({lengths.min}) and max ({lengths.max})",
             remedy="widen the bounds or move the distribution",
         )
-    values = np.floor(law.at(first + uniform * (last - first)) + 0.5)
+    with np.errstate(over="ignore"):
+        values = np.floor(law.at(first + uniform * (last - first)) + 0.5)
     return np.clip(values, low, min(high, 2**53)).astype(np.int64)
 
 
@@ -90,7 +91,10 @@ def _law(lengths: Any) -> Law:
 def _own_or(lengths: Any, solve: Callable[[float, float], tuple[float, float]]) -> tuple[float, float]:
     """A distribution's own two parameters, solved for when it is given by mean and p95."""
     if lengths.mean is not None:
-        return solve(lengths.mean, lengths.p95)
+        try:
+            return solve(lengths.mean, lengths.p95)
+        except ValueError as error:
+            raise ScenarioError(str(error), remedy="for nearly equal lengths use {dist: fixed}") from None
     first, second = lengths.own
     return getattr(lengths, first), getattr(lengths, second)
 
@@ -111,7 +115,8 @@ def _gamma(shape: float, scale: float) -> Law:
 
 def _weibull(shape: float, scale: float) -> Law:
     def below(x: float) -> float:
-        return -math.expm1(-((x / scale) ** shape))
+        with np.errstate(over="ignore"):
+            return -math.expm1(-float(np.float_power(x / scale, shape)))
 
     return Law(below, lambda u: scale * (-np.log1p(-u)) ** (1 / shape))
 

@@ -117,12 +117,12 @@ def test_rows_that_are_no_requests_are_counted(tmp_path):
 
 
 def test_json_lines_may_hold_more_and_stand_in_any_order(tmp_path):
-    text = '\n{"output_length": 2, "hash_ids": [1, 2], "timestamp": 1500, "input_length": 7}\n\n'
+    text = '\n{"output_length": 2, "hash_ids": [9], "timestamp": 1500, "input_length": 7}\n\n'
     text += '{"timestamp": 500, "input_length": 8, "output_length": 3, "extra": {"a": []}}'
     recording = read_text("mooncake", text, tmp_path)
     assert recording.arrival_s().tolist() == [1.0, 0.0]
     assert recording.prompt_tokens.tolist() == [7, 8]
-    assert "prefix" in recording.notes[0]
+    assert recording.units == [(0,), ()]
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,31 @@
 """BurstGPT traces (Wang et al. 2024, arXiv:2401.17644), https://github.com/HPMLL/BurstGPT.
 
-``Timestamp`` in seconds, whole in BurstGPT_1 and with a fraction in BurstGPT_3, which also has sessions and
-elapsed times (not used). A row without response tokens is a request that failed: dropped and counted.
+``Timestamp`` in seconds, whole in BurstGPT_1 and with a fraction in BurstGPT_3, which also has sessions (blank
+for single calls) and elapsed times (not used). A row without response tokens is a request that failed: dropped
+and counted.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from simslm.workload.readers.fields import SECONDS, TOKENS
-from simslm.workload.readers.recording import Recording, keep_requests
+from simslm.workload.readers.fields import LABEL, SECONDS, TOKENS
+from simslm.workload.readers.recording import Recording, keep_requests, sessions
 from simslm.workload.readers.table import read_csv
 
 FIELDS = {"Timestamp": SECONDS, "Request tokens": TOKENS, "Response tokens": TOKENS}
+OPTIONAL = {"Session ID": LABEL}
 REMEDY = "burstgpt has the columns Timestamp, Request tokens, Response tokens"
 
 
 def read(path: Path) -> Recording:
     """The requests of one file."""
-    columns = read_csv(path, FIELDS, REMEDY)
+    columns = read_csv(path, FIELDS, REMEDY, OPTIONAL)
     return keep_requests(
-        columns["Timestamp"], 1, columns["Request tokens"], columns["Response tokens"], "failed (no response)"
+        columns["Timestamp"],
+        1,
+        columns["Request tokens"],
+        columns["Response tokens"],
+        "failed (no response)",
+        session_id=sessions(columns["Session ID"]) if "Session ID" in columns else None,
     )

@@ -26,20 +26,22 @@ class Field:
 
     Attributes:
         expected: what it should hold, for messages.
-        arrow: the name of the pyarrow type a column of it is read as.
+        arrow: the name of the pyarrow type a column of it is read as; ``list`` for lists of whole numbers.
         accepts: whether one value, text from a CSV file or a value from a JSON line, is right.
-        least: the smallest whole number allowed.
+        least: the smallest number allowed.
+        blank: what stands for an empty field; None where none may be empty.
     """
 
     expected: str
     arrow: str
     accepts: Callable[[Any], bool]
-    least: int = 0
+    least: float = 0
+    blank: Any = None
 
     def holds(self, column: np.ndarray) -> bool:
         """Whether every number of a column is right."""
         if self.arrow == "float64":
-            return bool(np.isfinite(column).all())
+            return bool((np.isfinite(column) & (column >= self.least)).all())
         return not len(column) or (int(column.min()) >= self.least and int(column.max()) <= LARGEST)
 
 
@@ -59,6 +61,15 @@ def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
 
 
+def _hashes(value: Any) -> bool:
+    whole = isinstance(value, list) and all(type(each) is int for each in value)
+    return value is None or (whole and all(-(2**63) <= each < 2**63 for each in value))
+
+
+def _patience(value: Any) -> bool:
+    return value == "" or 0 <= _number(value) < math.inf
+
+
 def _timestamp(value: Any) -> bool:
     if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
         return False
@@ -76,5 +87,8 @@ def _whole_field(expected: str, least: int) -> Field:
 TOKENS = _whole_field("a whole number of tokens, 0 or more", 0)
 LENGTH = _whole_field("a whole number of tokens, 1 or more", 1)
 TICKS = _whole_field("a whole number", -LARGEST)
-SECONDS = Field("a number of seconds", "float64", lambda value: math.isfinite(_number(value)))
+SECONDS = Field("a number of seconds", "float64", lambda value: math.isfinite(_number(value)), -math.inf)
+PATIENCE = Field("a number of seconds, 0 or more, or nothing for ever", "float64", _patience, blank=math.inf)
+LABEL = Field("a name", "string", lambda value: isinstance(value, str), blank="")
+HASHES = Field("a list of whole numbers of 64 bits", "list", _hashes, blank=())
 TIMESTAMP = Field("a date and time like 2023-11-16 18:15:46.6805900", "string", _timestamp)

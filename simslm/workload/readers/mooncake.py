@@ -1,25 +1,68 @@
 """Mooncake traces (Qin et al., FAST 2025), https://github.com/kvcache-ai/Mooncake: one JSON object per line.
 
-``timestamp`` in whole milliseconds, ``input_length`` and ``output_length`` in tokens. ``hash_ids``, which
-name the blocks of 512 tokens that prompts share, are not used.
+``timestamp`` in whole milliseconds, ``input_length`` and ``output_length`` in tokens. ``hash_ids``, one for every
+512 tokens of the prompt, name the prefixes that prompts share; a line may have fewer, or none.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from simslm.workload.readers.fields import TICKS, TOKENS
+import numpy as np
+
+from simslm.errors import ScenarioError
+from simslm.workload.prefixes import recorded_chains
+from simslm.workload.readers.fields import HASHES, TICKS, TOKENS
 from simslm.workload.readers.recording import Recording, keep_requests
-from simslm.workload.readers.table import read_json_lines
+from simslm.workload.readers.table import line_of, read_json_lines
 
-FIELDS = {"timestamp": TICKS, "input_length": TOKENS, "output_length": TOKENS}
-REMEDY = "mooncake has one JSON object per line with timestamp (ms), input_length and output_length"
-NOTE = "the trace's prefix hashes are not used: no two prompts share a prefix"
+UNIT_TOKENS = 512
+"""Tokens that one hash stands for."""
+
+FIELDS = {"timestamp": TICKS, "input_length": TOKENS, "output_length": TOKENS, "hash_ids": HASHES}
+REMEDY = (
+    "mooncake has one JSON object per line with timestamp (ms), input_length and output_length, and may have "
+    "hash_ids, one for every 512 tokens of the prompt"
+)
 
 
 def read(path: Path) -> Recording:
     """The requests of one file."""
     columns = read_json_lines(path, FIELDS, REMEDY)
+    prompts = columns["input_length"]
+    units = None
+    hashes = _rows(columns["hash_ids"])
+    if any(hashes):
+        _check(path, hashes, prompts)
+        units = recorded_chains(hashes, prompts.tolist(), UNIT_TOKENS)
     return keep_requests(
-        columns["timestamp"], 1000, columns["input_length"], columns["output_length"], notes=(NOTE,)
+        columns["timestamp"],
+        1000,
+        prompts,
+        columns["output_length"],
+        units=units,
+        unit_tokens=UNIT_TOKENS if units else 0,
     )
+
+
+def _rows(hashes: Any) -> list[list[int]]:
+    """A pyarrow array of lists as lists, empty where there is none."""
+    lengths = hashes.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    flat = hashes.flatten().to_pylist()
+    return [flat[start:end] for start, end in pairwise([0, *np.cumsum(lengths).tolist()])]
+
+
+def _check(path: Path, hashes: list[list[int]], prompts: np.ndarray) -> None:
+    """No prompt has more hashes than units."""
+    most = -(-prompts // UNIT_TOKENS)
+    found = np.array([len(row) for row in hashes])
+    wrong = np.flatnonzero(found > most)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ScenarioError(
+            f"hash_ids: expected at most {most[row]} for {prompts[row]} prompt tokens, found {found[row]}",
+            where=f"{path}:{line_of(path, row)}",
+            remedy=REMEDY,
+        )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,11 @@ class Recording:
         prompt_tokens: int64, at least 1.
         output_tokens: int64, at least 1.
         dropped: rows that are no requests, counted by reason.
-        notes: what the file says and the reader leaves out.
+        priority: int64; None where the file has none.
+        session_id: int64, -1 for none; None where the file has none.
+        patience_s: float64, inf for ever; None where the file has none.
+        units: the prompts' prefixes as chains, see :mod:`simslm.workload.prefixes`; None where the file has none.
+        unit_tokens: tokens of a unit, 0 without units.
     """
 
     ticks: np.ndarray
@@ -26,7 +32,11 @@ class Recording:
     prompt_tokens: np.ndarray
     output_tokens: np.ndarray
     dropped: Mapping[str, int]
-    notes: tuple[str, ...] = ()
+    priority: np.ndarray | None = None
+    session_id: np.ndarray | None = None
+    patience_s: np.ndarray | None = None
+    units: Sequence[tuple[int, ...]] | None = None
+    unit_tokens: int = 0
 
     def arrival_s(self) -> np.ndarray:
         """Seconds since the earliest request, float64, rounded once (below ``2**53`` ticks)."""
@@ -40,7 +50,12 @@ def keep_requests(
     prompt_tokens: np.ndarray,
     output_tokens: np.ndarray,
     no_output: str = "no output tokens",
-    notes: tuple[str, ...] = (),
+    *,
+    priority: np.ndarray | None = None,
+    session_id: np.ndarray | None = None,
+    patience_s: np.ndarray | None = None,
+    units: Sequence[tuple[int, ...]] | None = None,
+    unit_tokens: int = 0,
 ) -> Recording:
     """The rows with at least one prompt token and one output token; the rest are counted.
 
@@ -57,5 +72,17 @@ def keep_requests(
         prompt_tokens[keep],
         output_tokens[keep],
         {reason: count for reason, count in counts.items() if count},
-        notes,
+        None if priority is None else priority[keep],
+        None if session_id is None else session_id[keep],
+        None if patience_s is None else patience_s[keep],
+        None if units is None else list(compress(units, keep)),
+        unit_tokens,
     )
+
+
+def sessions(labels: Any) -> np.ndarray:
+    """Numbers the conversations of a pyarrow array of labels in order of appearance; -1 where there is none."""
+    numbers: dict[str, int] = {}
+    none = (None, "", "-1")
+    found = [-1 if label in none else numbers.setdefault(label, len(numbers)) for label in labels.to_pylist()]
+    return np.array(found, dtype=np.int64)

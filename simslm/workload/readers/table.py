@@ -21,16 +21,19 @@ _JSON_BLOCK_BYTES = 1 << 26
 """How much of a JSON-lines file is parsed at once; no line may be longer."""
 
 
-def read_csv(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:
+def read_csv(
+    path: Path, fields: Mapping[str, Field], remedy: str, optional: Mapping[str, Field] | None = None
+) -> dict[str, Any]:
     """Columns of a CSV file with a header; other columns are ignored.
 
     Args:
         path: the file.
         fields: kind of each column, by the name in the header.
         remedy: what to do when the file is not of this format.
+        optional: kind of each column that may be missing.
 
     Returns:
-        By name: a numpy array for numbers, a pyarrow array for text.
+        By name: a numpy array for numbers, a pyarrow array for text. Optional columns only where there are any.
 
     Raises:
         ScenarioError: naming file and line, what was expected, and the remedy.
@@ -38,9 +41,10 @@ def read_csv(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, 
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    _check_header(path, fields, remedy)
+    header = _check_header(path, fields, remedy)
+    fields = {**fields, **{name: kind for name, kind in (optional or {}).items() if name in header}}
     types = {name: pa.type_for_alias(kind.arrow) for name, kind in fields.items()}
-    convert = arrow_csv.ConvertOptions(column_types=types, include_columns=list(fields))
+    convert = arrow_csv.ConvertOptions(column_types=types, include_columns=list(fields), null_values=[""])
     try:
         table = arrow_csv.read_csv(path, convert_options=convert)
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -49,12 +53,18 @@ def read_csv(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, 
 
 
 def read_json_lines(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:
-    """The same for a file with one JSON object per line; other keys are ignored."""
+    """The same for a file with one JSON object per line; other keys are ignored.
+
+    A column of lists comes as a pyarrow array, with nothing where the key is missing.
+    """
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
     _check_file(path, remedy)
-    schema = pa.schema([(name, pa.type_for_alias(kind.arrow)) for name, kind in fields.items()])
+    types = {"list": pa.list_(pa.int64())}
+    schema = pa.schema(
+        [(name, types.get(kind.arrow) or pa.type_for_alias(kind.arrow)) for name, kind in fields.items()]
+    )
     parse = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
         read = arrow_json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
@@ -95,15 +105,23 @@ def _columns(table: Any, path: Path, fields: Mapping[str, Field], remedy: str) -
     columns: dict[str, Any] = {}
     for name, kind in fields.items():
         column = table.column(name).combine_chunks()
-        if column.null_count:
+        if column.null_count and kind.blank is None:
             blame(path, fields, remedy, f"{name} is empty in some rows")
-        if kind.arrow == "string":
+        if kind.arrow == "list" and column.flatten().null_count:
+            blame(path, fields, remedy, f"{name} has empty entries in some rows")
+        if kind.arrow in ("string", "list"):
             columns[name] = column
             continue
-        columns[name] = np.asarray(column.to_numpy(zero_copy_only=False))
-        if not kind.holds(columns[name]):
+        if not kind.holds(np.asarray(column.drop_null())):
             blame(path, fields, remedy, f"{name}: expected {kind.expected} in every row")
+        filled = column.fill_null(kind.blank) if column.null_count else column
+        columns[name] = np.asarray(filled.to_numpy(zero_copy_only=False))
     return columns
+
+
+def line_of(path: Path, row: int) -> int:
+    """The line of a JSON-lines file that its row number ``row`` stands on, both counted from their own first."""
+    return next(line for number, (line, _) in enumerate(_json_rows(path)) if number == row)
 
 
 def _check_file(path: Path, remedy: str) -> None:
@@ -117,7 +135,7 @@ def _check_file(path: Path, remedy: str) -> None:
         raise ScenarioError("the file is empty", where=str(path), remedy=remedy)
 
 
-def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> None:
+def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> list[str]:
     _check_file(path, remedy)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         header = next(csv.reader(file), [])
@@ -128,6 +146,7 @@ def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> None:
             where=f"{path}:1",
             remedy=remedy,
         )
+    return header
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
