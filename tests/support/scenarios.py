@@ -41,9 +41,9 @@ class Choice:
 
 
 @st.composite
-def policies(draw: st.DrawFn, kind: str) -> Choice:
-    """Any policy of a kind, with its default options or others within their bounds."""
-    entry = draw(st.sampled_from(registered(kind)))
+def policies(draw: st.DrawFn, kind: str, name: str | None = None) -> Choice:
+    """Any policy of a kind, or the one named, with its default options or others within their bounds."""
+    entry = lookup(kind, name) if name else draw(st.sampled_from(registered(kind)))
     return Choice(kind, entry.name, draw(options(entry)) if draw(st.booleans()) else {})
 
 
@@ -127,9 +127,14 @@ def _share_prefixes(requests: Lists, unit_tokens: int, rng: np.random.Generator)
 
 
 @st.composite
-def deployments(draw: st.DrawFn, requests: Lists) -> Deployment:
-    """One or two groups on one to four devices, of which several replicas share each, often short of KV blocks."""
-    batching = draw(policies("batching"))
+def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
+    """One or two groups on one to four devices, of which several replicas share each, often short of KV blocks.
+
+    Args:
+        requests: the workload to be served.
+        named: by kind, policies that are not left to chance.
+    """
+    batching = draw(policies("batching", named.get("batching")))
     longest = int((requests.prompt_tokens + requests.max_tokens).max())
     block_size = draw(st.sampled_from([1, 4, 16]))
     num_gpu_blocks = draw(st.integers(1, 2 * longest // block_size + 4))
@@ -143,7 +148,7 @@ def deployments(draw: st.DrawFn, requests: Lists) -> Deployment:
         swap_blocks=draw(st.sampled_from([0, 5, 500])),
         swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
     )
-    made = {kind: draw(policies(kind)) for kind in ("queueing", "admission", "routing")}
+    made = {kind: draw(policies(kind, named.get(kind))) for kind in ("queueing", "admission", "routing")}
 
     def each() -> Policies:
         return Policies(batching.make(), made["queueing"].make(), made["admission"].make())
@@ -168,7 +173,7 @@ def deployments(draw: st.DrawFn, requests: Lists) -> Deployment:
 
 
 @st.composite
-def scenarios(draw: st.DrawFn) -> tuple[Lists, Deployment]:
-    """A random workload and what serves it."""
+def scenarios(draw: st.DrawFn, **named: str) -> tuple[Lists, Deployment]:
+    """A random workload and what serves it, with the policies named by kind or any."""
     requests = draw(workloads())
-    return requests, draw(deployments(requests))
+    return requests, draw(deployments(requests, **named))

@@ -13,7 +13,7 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 
 @policy("routing", "random")
 class Random:
-    """Any replica, all equally likely (the base case of Mitzenmacher, IEEE TPDS 12(10), 2001)."""
+    """Any replica, all equally likely (the base case of Mitzenmacher, TPDS, 2001)."""
 
     def __init__(self, options: PolicyOptions, *, stream: np.random.Generator) -> None:
         del options

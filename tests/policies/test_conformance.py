@@ -1,0 +1,230 @@
+"""What every registered policy keeps to; a new one is held to it by being registered, without being named here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.invariants import same_logs, simulate
+from support.scenarios import Choice, examples, policies, scenarios
+from support.views import (
+    SeenLoad,
+    SeenRequest,
+    Windowed,
+    WindowedRouter,
+    arriving,
+    loads,
+    members,
+    prompts,
+    replica_views,
+)
+
+from simslm.policies.plan import Plan, Prompt, ReplicaView
+from simslm.policies.registry import PolicyOptions, registered
+from simslm.policies.route import ArrivingRequest, ReplicaLoad
+
+EVERY = pytest.mark.parametrize("entry", registered(), ids=lambda entry: f"{entry.kind}-{entry.name}")
+
+
+def each(kind: str) -> Any:
+    """Runs a test for every policy of a kind."""
+    return pytest.mark.parametrize("name", [entry.name for entry in registered(kind)])
+
+
+# ---- all kinds ---------------------------------------------------------------------------------------------
+
+
+@EVERY
+def test_says_what_it_does_and_where_that_is_from(entry):
+    assert re.search(r"\([^()]+\)\.$", entry.summary), "the first line ends with its source in parentheses"
+    assert len(entry.summary) <= 120
+
+
+@EVERY
+def test_is_a_file_of_its_own(entry):
+    package, module = entry.cls.__module__.rsplit(".", 2)[-2:]
+    assert (package, module) == (entry.kind, entry.name.replace("-", "_"))
+    assert Counter(other.cls.__module__ for other in registered())[entry.cls.__module__] == 1
+
+
+@EVERY
+def test_every_option_has_a_default_and_a_description(entry):
+    assert issubclass(entry.options, PolicyOptions)
+    for name, option in entry.options.model_fields.items():
+        assert option.description, name
+        assert not option.is_required(), name
+
+
+@EVERY
+@settings(max_examples=examples(8), deadline=None)
+@given(data=st.data())
+def test_serves_any_workload_whole_alike_in_jumps_and_seeing_only_what_is_shown(entry, data):
+    """Every invariant holds, jumps and single iterations give the same bits, and so do policies whose views end
+    at their protocols: none reads the true output length, or sets anything."""
+    requests, deployment = data.draw(scenarios(**{entry.kind: entry.name}))
+    jumped = simulate(requests, deployment)
+    same_logs(jumped.log, simulate(requests, deployment, jump=False).log)
+    groups = tuple(
+        replace(
+            group,
+            policies=lambda group=group: Windowed(group.policies()).as_policies(),
+            router=lambda group=group: WindowedRouter(group.router()),
+        )
+        for group in deployment.groups
+    )
+    same_logs(jumped.log, simulate(requests, replace(deployment, groups=groups)).log)
+
+
+@pytest.mark.parametrize("protocol", [Prompt, ReplicaView, ArrivingRequest, ReplicaLoad])
+def test_nothing_shown_tells_the_true_output_length(protocol):
+    assert not {name for name in members(protocol) if "output" in name or "generated" in name}
+
+
+# ---- batching ----------------------------------------------------------------------------------------------
+
+
+def planned(data: st.DataObject, name: str) -> tuple[Choice, Any, Plan]:
+    """A policy with some options, a view, and its plan."""
+    choice = data.draw(policies("batching", name))
+    view = data.draw(replica_views(whole_prompts=choice.make().whole_prompts))
+    return choice, view, choice.make().plan(view)
+
+
+@each("batching")
+@given(data=st.data())
+def test_a_plan_depends_on_the_view_alone(name, data):
+    choice, view, plan = planned(data, name)
+    other = data.draw(replica_views(whole_prompts=choice.make().whole_prompts))
+    policy = choice.make()
+    for seen in (view, other, view):
+        again = policy.plan(seen)
+    assert (again.decode, again.chunks, again.tokens, again.admitted, again.padded_to) == (
+        plan.decode,
+        plan.chunks,
+        plan.tokens,
+        plan.admitted,
+        plan.padded_to,
+    )
+
+
+@each("batching")
+@given(data=st.data())
+def test_a_plan_keeps_to_sequences_and_tokens(name, data):
+    _, view, plan = planned(data, name)
+    assert view.decoding + len(view.partial) + plan.admitted <= view.max_num_seqs
+    assert plan.tokens == sum(tokens for _, tokens in plan.chunks) + plan.decode * view.decoding
+    alone = len(plan.chunks) == 1 and not (plan.decode and view.decoding)
+    assert alone or max(plan.tokens, plan.padded_to * len(plan.chunks)) <= view.max_num_batched_tokens
+
+
+@each("batching")
+@given(data=st.data())
+def test_a_plan_keeps_to_blocks_and_watermark(name, data):
+    _, view, plan = planned(data, name)
+    running = view.decoding + len(view.partial)
+    free = view.free_blocks - (view.decode_blocks if plan.decode else 0)
+    for prompt, _ in plan.chunks:
+        if prompt not in view.partial:
+            free -= prompt.blocks
+            assert free >= (view.watermark_blocks if running else 0)
+            running += 1
+
+
+@each("batching")
+@given(data=st.data())
+def test_prompts_advance_once_in_order_and_by_what_they_have_left(name, data):
+    choice, view, plan = planned(data, name)
+    chosen = [prompt for prompt, _ in plan.chunks]
+    old = [prompt for prompt in chosen if prompt in view.partial]
+    new = [prompt for prompt in chosen if prompt not in view.partial]
+    assert old == list(view.partial[: len(old)])
+    assert new == list(view.waiting[: len(new)])
+    assert plan.admitted == len(new)
+    for prompt, tokens in plan.chunks:
+        least = prompt.remaining if choice.make().whole_prompts else 1
+        assert least <= tokens <= prompt.remaining
+        assert not plan.padded_to or tokens <= plan.padded_to
+
+
+@each("batching")
+@given(data=st.data())
+def test_no_iteration_is_empty_while_something_can_run(name, data):
+    _, view, plan = planned(data, name)
+    if view.decoding or view.partial or (view.waiting and view.waiting[0].blocks <= view.free_blocks):
+        assert not plan.empty
+        assert plan.chunks or plan.decode
+    else:
+        assert plan.empty
+
+
+@each("batching")
+def test_who_holds_a_batch_reserves_its_blocks(name):
+    policy = Choice("batching", name).make()
+    assert policy.reserves_output or not policy.holds_batch
+
+
+# ---- queue orders ------------------------------------------------------------------------------------------
+
+
+@each("queueing")
+@given(data=st.data())
+def test_keys_order_all_prompts_and_do_not_change_while_they_wait(name, data):
+    """What is left to prefill, and the blocks for it, may change as prefixes come and go."""
+    order = data.draw(policies("queueing", name)).make()
+    seen = [data.draw(prompts(i, 50)) for i in range(data.draw(st.integers(1, 8)))]
+    keys = [order.key(prompt) for prompt in seen]
+    assert all(a <= b or b <= a for a in keys for b in keys)
+    ordered = sorted(keys)
+    assert all(a <= b for i, a in enumerate(ordered) for b in ordered[i:])
+    assert keys == [order.key(replace(prompt, remaining=1, blocks=0)) for prompt in reversed(seen)][::-1]
+
+
+# ---- admission ---------------------------------------------------------------------------------------------
+
+
+@each("admission")
+@given(data=st.data())
+def test_admission_depends_on_what_is_seen_alone(name, data):
+    choice = data.draw(policies("admission", name))
+    seen = data.draw(st.lists(st.tuples(arriving(), loads), min_size=1, max_size=8))
+    policy = choice.make()
+    answers = [policy.admits(*pair) for pair in seen]
+    assert all(answer in (True, False) for answer in answers)
+    assert [policy.admits(*pair) for pair in reversed(seen)] == answers[::-1]
+    assert [choice.make().admits(*pair) for pair in seen] == answers
+
+
+# ---- routing -----------------------------------------------------------------------------------------------
+
+
+@each("routing")
+@given(data=st.data())
+def test_a_router_names_a_replica_and_the_same_one_again_with_the_same_stream(name, data):
+    choice = data.draw(policies("routing", name))
+    count = data.draw(st.integers(1, 6))
+    steps = st.tuples(arriving(), st.lists(loads, min_size=count, max_size=count).map(tuple))
+    seen = data.draw(st.lists(steps, min_size=1, max_size=12))
+    routers = [choice.make(seed=7) for _ in range(2)]
+    for request, replicas in seen:
+        chosen, same = (router.choose(request, replicas) for router in routers)
+        assert isinstance(chosen, int)
+        assert 0 <= chosen < count
+        assert chosen == same
+
+
+@each("routing")
+def test_no_router_forgets_a_replica(name):
+    """Equal replicas and unrelated requests: everybody gets some of what a balanced router sees over time."""
+    router, count = Choice("routing", name).make(), 4
+    outstanding = np.zeros(count, dtype=int)
+    for i in range(400):
+        request = SeenRequest(i, float(i), 10, 10, 0, i, (i,))
+        loads_now = [SeenLoad(int(held), int(held), 0.0) for held in outstanding]
+        outstanding[router.choose(request, loads_now)] += 1
+    assert outstanding.min() >= 50

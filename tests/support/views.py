@@ -1,0 +1,180 @@
+"""What policies see, and nothing else: frozen stand-ins, and a window through which the real thing is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+from simslm.policies.plan import Plan, Prompt, ReplicaView
+from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.sim.replica import Policies
+
+
+@dataclass(frozen=True, slots=True)
+class SeenPrompt:
+    """A :class:`Prompt`."""
+
+    request_id: int
+    arrival_s: float
+    prompt_tokens: int
+    max_tokens: int
+    priority: int
+    remaining: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenReplica:
+    """A :class:`ReplicaView`."""
+
+    waiting: tuple[SeenPrompt, ...]
+    partial: tuple[SeenPrompt, ...]
+    decoding: int
+    free_blocks: int
+    decode_blocks: int
+    watermark_blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenRequest:
+    """An :class:`ArrivingRequest`."""
+
+    request_id: int
+    arrival_s: float
+    prompt_tokens: int
+    max_tokens: int
+    priority: int
+    session_id: int
+    units: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeenLoad:
+    """A :class:`ReplicaLoad`."""
+
+    outstanding: int
+    queued: int
+    kv_utilization: float
+    cached: int = field(default=0)
+
+    def cached_units(self, request: ArrivingRequest) -> int:
+        return min(self.cached, len(request.units))
+
+
+@st.composite
+def prompts(draw: st.DrawFn, request_id: int, longest: int) -> SeenPrompt:
+    tokens = draw(st.integers(1, longest))
+    return SeenPrompt(
+        request_id,
+        draw(st.floats(0, 10)),
+        tokens,
+        draw(st.integers(1, 100)),
+        draw(st.integers(-1, 2)),
+        draw(st.integers(1, tokens)),
+        draw(st.integers(0, 20)),
+    )
+
+
+@st.composite
+def replica_views(draw: st.DrawFn, *, whole_prompts: bool) -> SeenReplica:
+    """A replica between two iterations; where prompts are never split, none is partly prefilled."""
+    budget = draw(st.integers(1, 60))
+    seqs = draw(st.integers(1, min(budget, 12)))
+    decoding = draw(st.integers(0, seqs))
+    partial = 0 if whole_prompts else draw(st.integers(0, seqs - decoding))
+    waiting = draw(st.integers(0, 6))
+    longest = budget if whole_prompts else 100
+    seen = [draw(prompts(i, longest)) for i in range(partial + waiting)]
+    return SeenReplica(
+        tuple(seen[partial:]),
+        tuple(seen[:partial]),
+        decoding,
+        draw(st.integers(0, 60)),
+        draw(st.integers(0, decoding)),
+        draw(st.integers(0, 5)),
+        seqs,
+        budget,
+    )
+
+
+@st.composite
+def arriving(draw: st.DrawFn) -> SeenRequest:
+    units = tuple(range(draw(st.integers(0, 5))))
+    return SeenRequest(
+        draw(st.integers(0, 99)), 0.0, draw(st.integers(1, 99)), 10, 0, draw(st.integers(-1, 4)), units
+    )
+
+
+loads = st.builds(
+    SeenLoad, st.integers(0, 200), st.integers(0, 100), st.floats(0, 1), st.integers(0, 5)
+)  # fmt: skip
+
+
+def members(protocol: type) -> frozenset[str]:
+    """The names a protocol promises."""
+    return frozenset(name for name in vars(protocol) if not name.startswith("_"))
+
+
+class Shown:
+    """Something real, of which only what its protocol promises can be read and nothing can be set."""
+
+    __slots__ = ("_names", "_real")
+
+    def __init__(self, real: Any, protocol: type) -> None:
+        object.__setattr__(self, "_real", real)
+        object.__setattr__(self, "_names", members(protocol))
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._names:
+            raise AttributeError(f"{name} is not shown to policies")
+        value = getattr(self._real, name)
+        if name == "waiting":
+            return (Shown(prompt, Prompt) for prompt in value)
+        return [Shown(prompt, Prompt) for prompt in value] if name == "partial" else value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} is not a policy's to set")
+
+
+@dataclass
+class Windowed:
+    """The policies of one replica, each behind a window; the engine sees no difference."""
+
+    policies: Policies
+
+    def __post_init__(self) -> None:
+        batching = self.policies.batching
+        self.whole_prompts = batching.whole_prompts
+        self.reserves_output = batching.reserves_output
+        self.holds_batch = batching.holds_batch
+
+    def plan(self, view: ReplicaView) -> Plan:
+        plan = self.policies.batching.plan(Shown(view, ReplicaView))  # type: ignore[arg-type]
+        plan.chunks = [(prompt._real, tokens) for prompt, tokens in plan.chunks]  # type: ignore[attr-defined]
+        return plan
+
+    def key(self, prompt: Prompt) -> Any:
+        return self.policies.order.key(Shown(prompt, Prompt))  # type: ignore[arg-type]
+
+    def admits(self, request: ArrivingRequest, replica: ReplicaLoad) -> bool:
+        return self.policies.admission.admits(Shown(request, ArrivingRequest), Shown(replica, ReplicaLoad))  # type: ignore[arg-type]
+
+    def as_policies(self) -> Policies:
+        return Policies(self, self, self)
+
+
+@dataclass
+class WindowedRouter:
+    """A router behind a window."""
+
+    router: Any
+
+    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+        return self.router.choose(
+            Shown(request, ArrivingRequest), [Shown(replica, ReplicaLoad) for replica in replicas]
+        )
