@@ -182,6 +182,26 @@ class Slo(Section):
         return {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
 
 
+class Capacity(Section):
+    """For each point, the highest value of one key that still meets the SLO."""
+
+    of: str = Field(min_length=1, description="dotted path of the key, e.g. workload.arrivals.rate_rps")
+
+
+class Search(Section):
+    """What to explore around the scenario; simulating it runs the scenario as it stands."""
+
+    space: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        min_length=1, description="dotted path of a key to the values it may take"
+    )
+    objectives: dict[str, Literal["min", "max"]] = Field(
+        min_length=1, description="dotted path into summary.json to what is better"
+    )
+    constraints: tuple[str, ...] = Field(default=(), description='bounds on the summary: "ttft_s.p99 <= 0.5"')
+    capacity: Capacity | None = Field(default=None, description="null = as many requests as the scenario states")
+    method: Literal["grid", "random", "nsga2", "halving"] = Field(default="grid", description="how to explore")
+
+
 class Scenario(Section):
     """A whole question: which model, on what, serving which traffic, how."""
 
@@ -202,6 +222,7 @@ class Scenario(Section):
     workload: Workload = Field(description="what arrives, and when")
     deployment: Deployment = Field(default_factory=Deployment)
     slo: Slo | None = Field(default=None, description="what a good answer is")
+    search: Search | None = Field(default=None, description="what to explore around it")
     _base_dir: Path = PrivateAttr(default=Path("."))
 
     @property

@@ -132,3 +132,65 @@ def test_overrides_reach_every_key_and_are_named_in_errors(tmp_path):
 
 def test_relative_paths_start_at_the_scenarios_folder(tmp_path):
     assert load_scenario(write(tmp_path, GOOD)).base_dir == tmp_path
+
+
+EVERY_SECTION = """\
+schema_version: 1
+name: quickstart
+seed: 0
+model: opt-1.3b
+device: h200
+dtype: bf16
+max_model_len: null
+cost: {trace: traces/h200/opt-1.3b-bf16}
+workload:
+  num_requests: 2000
+  arrivals: {process: poisson, rate_rps: 8}
+  prompt_tokens: {dist: lognormal, mean: 256, p95: 768}
+  output_tokens: {dist: fixed, value: 128}
+deployment:
+  num_devices: 1
+  replicas_per_device: 2
+  sharing: mps
+  tensor_parallel_size: 1
+  router: {policy: round-robin}
+  engine:
+    batching: {policy: chunked-prefill}
+    max_num_seqs: 256
+    max_num_batched_tokens: 2048
+    block_size: 16
+    gpu_memory_utilization: 0.9
+    num_gpu_blocks: null
+    prefix_caching: false
+    preemption: recompute
+slo: {ttft_s: 0.5, tpot_s: 0.05, attainment: 0.9}
+search:
+  space: {deployment.replicas_per_device: [1, 2, 4], deployment.engine.max_num_seqs: [32, 64, 128, 256]}
+  objectives: {throughput.output_tokens_per_s: max, itl_s.p50: min, energy.j_per_output_token: min}
+  constraints: ["ttft_s.p99 <= 0.5"]
+  capacity: {of: workload.arrivals.rate_rps}
+  method: grid
+"""
+
+
+def test_every_section_of_the_format_is_accepted(tmp_path):
+    scenario = load_scenario(write(tmp_path, EVERY_SECTION))
+    assert scenario.deployment.replicas_per_device == 2
+    assert scenario.search is not None
+    assert scenario.search.space["deployment.replicas_per_device"] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"deployment.sharing": "none"}, "sharing: none means one replica on each device"),
+        ({"deployment.tensor_parallel_size": 2}, "set replicas_per_device to 1"),
+        ({"deployment.tensor_parallel_size": 3}, "tensor_parallel_size"),
+        ({"deployment.groups": [{"name": "a", "devices": [1]}]}, "device 1 does not exist"),
+        ({"deployment.groups": [{"name": "a"}, {"name": "b", "tensor_parallel_size": 2}]}, "cannot be divided"),
+        ({"deployment.engine.batching": "orca", "deployment.engine.prefix_caching": True}, "reserves them"),
+        ({"slo": {"attainment": 0.5}}, "at least one of"),
+    ],
+)
+def test_sections_that_contradict_each_other(tmp_path, change, words):
+    assert any(words in problem for problem in problems(write(tmp_path, EVERY_SECTION), change))
