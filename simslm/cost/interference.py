@@ -35,6 +35,7 @@ class Contended:
     def __init__(self, inner: Sharing, contention: float) -> None:
         self.name = inner.name
         self.serial_host = inner.serial_host
+        self.partitioned = inner.partitioned
         self._inner = inner
         self.contention = contention
 

@@ -53,10 +53,12 @@ class Sharing(Protocol):
     Attributes:
         name: as in a scenario.
         serial_host: whether the replicas' host phases exclude each other.
+        partitioned: whether a replica is held to its own share of the device even while nobody else is active.
     """
 
     name: str
     serial_host: bool
+    partitioned: bool
 
     def speeds(self, demands: Sequence[Demand]) -> list[float]:
         """Relative speeds, each in (0, 1], of device phases that are active together; alone, the speed is
@@ -73,6 +75,7 @@ class Mps:
 
     name = "mps"
     serial_host = False
+    partitioned = False
 
     def speeds(self, demands: Sequence[Demand]) -> list[float]:
         asked = max(sum(demand.compute for demand in demands), sum(demand.memory for demand in demands), 1.0)
@@ -91,6 +94,7 @@ class TimeSlice:
 
     name = "time-slice"
     serial_host = False
+    partitioned = False
 
     def speeds(self, demands: Sequence[Demand]) -> list[float]:
         return [1.0 / len(demands)] * len(demands)
@@ -105,6 +109,7 @@ class SmPartition:
 
     name = "sm-partition"
     serial_host = False
+    partitioned = True
 
     def __init__(self, replicas: int) -> None:
         self._compute = 1.0 / replicas

@@ -104,12 +104,12 @@ class SharedDevice:
         self._host_queue: list[_Run] = []
 
     def execute(self, tenant: Tenant, shape: IterationShape) -> Event:
-        """An event at the end of the tenant's iterations: of all of them while it is alone, else of the first."""
+        """An event at the end of the tenant's iterations: of all while it is alone on the whole device, else of one."""
         now = self._clock.now
         run = _Run(tenant, shape, now, Event(self._clock))
         others = list(self._runs.values())
         self._runs[tenant] = run
-        if not others:
+        if not others and not self._sharing.partitioned:
             self._wait(run, tenant.span.end_s, self._finish)
             return run.done
         for other in others:

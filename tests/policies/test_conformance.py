@@ -31,6 +31,8 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 
 EVERY = pytest.mark.parametrize("entry", registered(), ids=lambda entry: f"{entry.kind}-{entry.name}")
 
+UNTIMED = settings(deadline=None)
+
 
 def each(kind: str) -> Any:
     """Runs a test for every policy of a kind."""
@@ -97,6 +99,7 @@ def planned(data: st.DataObject, name: str) -> tuple[Choice, Any, Plan]:
 
 
 @each("batching")
+@UNTIMED
 @given(data=st.data())
 def test_a_plan_depends_on_the_view_alone(name, data):
     choice, view, plan = planned(data, name)
@@ -114,6 +117,7 @@ def test_a_plan_depends_on_the_view_alone(name, data):
 
 
 @each("batching")
+@UNTIMED
 @given(data=st.data())
 def test_a_plan_keeps_to_sequences_and_tokens(name, data):
     _, view, plan = planned(data, name)
@@ -124,6 +128,7 @@ def test_a_plan_keeps_to_sequences_and_tokens(name, data):
 
 
 @each("batching")
+@UNTIMED
 @given(data=st.data())
 def test_a_plan_keeps_to_blocks_and_watermark(name, data):
     _, view, plan = planned(data, name)
@@ -137,6 +142,7 @@ def test_a_plan_keeps_to_blocks_and_watermark(name, data):
 
 
 @each("batching")
+@UNTIMED
 @given(data=st.data())
 def test_prompts_advance_once_in_order_and_by_what_they_have_left(name, data):
     choice, view, plan = planned(data, name)
@@ -153,6 +159,7 @@ def test_prompts_advance_once_in_order_and_by_what_they_have_left(name, data):
 
 
 @each("batching")
+@UNTIMED
 @given(data=st.data())
 def test_no_iteration_is_empty_while_something_can_run(name, data):
     _, view, plan = planned(data, name)
@@ -173,6 +180,7 @@ def test_who_holds_a_batch_reserves_its_blocks(name):
 
 
 @each("queueing")
+@UNTIMED
 @given(data=st.data())
 def test_keys_order_all_prompts_and_do_not_change_while_they_wait(name, data):
     """What is left to prefill, and the blocks for it, may change as prefixes come and go."""
@@ -189,6 +197,7 @@ def test_keys_order_all_prompts_and_do_not_change_while_they_wait(name, data):
 
 
 @each("admission")
+@UNTIMED
 @given(data=st.data())
 def test_admission_depends_on_what_is_seen_alone(name, data):
     choice = data.draw(policies("admission", name))
@@ -204,6 +213,7 @@ def test_admission_depends_on_what_is_seen_alone(name, data):
 
 
 @each("routing")
+@UNTIMED
 @given(data=st.data())
 def test_a_router_names_a_replica_and_the_same_one_again_with_the_same_stream(name, data):
     choice = data.draw(policies("routing", name))
