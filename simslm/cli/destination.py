@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from simslm.errors import UsageError
@@ -14,9 +17,7 @@ def free_place(directory: Path) -> Path:
     Raises:
         UsageError: it cannot.
     """
-    nearest = directory
-    while not _exists(nearest, directory):
-        nearest = nearest.parent
+    nearest = _nearest(directory)
     if not nearest.is_dir():
         raise UsageError(
             "is a file, not a directory", where=str(directory), remedy="choose another with `-o`"
@@ -28,6 +29,27 @@ def free_place(directory: Path) -> Path:
             remedy="choose another with `-o`",
         )
     return directory
+
+
+@contextmanager
+def left_as_found(directory: Path) -> Iterator[None]:
+    """When the work fails, no empty directories stay behind that were not there before."""
+    nearest = _nearest(directory)
+    try:
+        yield
+    except BaseException:
+        for path in takewhile(lambda path: path != nearest, (directory, *directory.parents)):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
+def _nearest(directory: Path) -> Path:
+    """The directory, or the nearest above it that is there."""
+    nearest = directory
+    while not _exists(nearest, directory):
+        nearest = nearest.parent
+    return nearest
 
 
 def _exists(path: Path, directory: Path) -> bool:

@@ -40,16 +40,9 @@ ONE_LINE = [
 ]
 
 
-FOUND_BY_RUNNING = {"nothing fits"}
-CASES = [
-    pytest.param(command, *row[1:], id=f"{command} {row[0]}")
-    for command in ("simulate", "check")
-    for row in ONE_LINE
-    if command == "simulate" or row[0] not in FOUND_BY_RUNNING
-]
-
-
-@pytest.mark.parametrize(("command", "old", "new", "line", "words", "code"), CASES)
+@pytest.mark.parametrize(("old", "new", "line", "words", "code"), [row[1:] for row in ONE_LINE],
+                         ids=[row[0] for row in ONE_LINE])  # fmt: skip
+@pytest.mark.parametrize("command", ["simulate", "check"])
 def test_one_line_and_nothing_left(simslm, here, command, old, new, line, words, code):
     assert old in SCENARIO
     (here / "broken.yaml").write_text(SCENARIO.replace(old, new, 1), encoding="utf-8")

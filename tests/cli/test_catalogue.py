@@ -1,4 +1,4 @@
-"""``simslm list``, ``env``, ``schema`` and ``check``: what is there, and what a scenario comes to."""
+"""``simslm list``, ``env`` and ``schema``: what is there."""
 
 from __future__ import annotations
 
@@ -76,20 +76,3 @@ def test_the_schema_accepts_what_is_shipped(schema):
 )
 def test_the_schema_refuses_what_is_wrong(schema, old, new):
     assert faults(load(SCENARIO.replace(old, new)), schema)
-
-
-def test_check_explains(simslm, scenario):
-    text = simslm("check", scenario).out
-    assert all(word in text for word in ("weights", "KV cache", "largest batch", "capacity", "expected load"))
-    facts = json.loads(simslm("check", scenario, "--json").out)
-    assert facts["requests"] == 30
-    assert facts["largest_batch"] == 8
-    assert facts["cost_source"] == "roofline"
-    assert facts["expected_load"] > 0
-    assert facts["offered_rps"] == pytest.approx(2, rel=0.5)
-
-
-def test_check_follows_overrides(simslm, scenario):
-    slow = json.loads(simslm("check", scenario, "--json", "--set", "workload.arrivals.rate_rps=1").out)
-    fast = json.loads(simslm("check", scenario, "--json", "--set", "workload.arrivals.rate_rps=100").out)
-    assert fast["expected_load"] == pytest.approx(100 * slow["expected_load"], rel=1e-6)

@@ -18,7 +18,7 @@ from simslm.cli.interruption import held_back
 PROGRAM = (sys.executable, "-c", "from simslm.cli import main; main()")
 LONG = (
     "--set", "workload.num_requests=400000",
-    "--set", "workload.arrivals={process: poisson, rate_rps: 50}",
+    "--set", "workload.arrivals={process: poisson, rate_rps: 2000}",
     "--set", "workload.prompt_tokens.value=2",
 )  # fmt: skip
 

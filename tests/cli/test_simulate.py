@@ -235,3 +235,19 @@ def test_rejected_requests_are_counted_not_refused(simslm, scenario):
     assert ended.code == 0
     assert counts["rejected"] > 0
     assert counts["arrived"] == counts["finished"] + counts["rejected"] == 30
+
+
+@pytest.mark.parametrize("there", ["", "some", "some/where"])
+def test_a_run_that_fails_while_writing_leaves_what_was_there(simslm, scenario, here, monkeypatch, there):
+    from simslm.metrics.files import RunWriter
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (here / there).mkdir(parents=True, exist_ok=True)
+    before = sorted(here.rglob("*"))
+    monkeypatch.setattr(RunWriter, "finish", fail)
+    ended = simslm("simulate", scenario, "-o", "some/where/deep")
+    assert ended.code == 5
+    assert "No space left on device" in ended.complaint
+    assert sorted(here.rglob("*")) == before

@@ -60,7 +60,7 @@ def test_a_trace_with_errors_fails_its_check(simslm, here):
 
 def test_a_trace_is_simulated_on_and_named(simslm, trace, scenario, here):
     options = ("--set", f"cost={{trace: {trace}}}")
-    checked = json.loads(simslm("check", scenario, *options, "--json").out)
+    (checked,) = json.loads(simslm("check", scenario, *options, "--json").out)["groups"]
     assert checked["cost_source"] == "imported"
     assert checked["engine"] == "mine 1"
     ended = simslm("simulate", scenario, *options, "-o", "out")

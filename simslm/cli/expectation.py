@@ -1,0 +1,141 @@
+"""What can be said of a scenario by hand, before it is simulated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simslm.api import Prepared, PreparedGroup
+from simslm.catalog.work import IterationShape
+from simslm.sim.world import Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One group of replicas when it always has work: a hand calculation of the steady state.
+
+    Attributes:
+        group: the replicas.
+        requests: that go to them.
+        never_fit: those of them that are rejected for their size.
+        prompt: mean prompt of the others, tokens.
+        output: mean output, tokens.
+        batch: sequences that decode together: the batch limit or what the KV cache holds.
+        decode_s: latency of such an iteration.
+        capacity_rps: requests per second of the whole group, as if replicas on one device did not slow each other.
+        in_domain: which typical iterations lie inside what was measured.
+    """
+
+    group: PreparedGroup
+    requests: int
+    never_fit: int
+    prompt: float
+    output: float
+    batch: int
+    decode_s: float
+    capacity_rps: float
+    in_domain: dict[str, bool]
+
+
+def expectations(prepared: Prepared) -> list[Expectation]:
+    """What to expect of each group that can serve any of its requests."""
+    deployment = prepared.deployment()
+    found = [_expectation(prepared, deployment, number) for number in range(len(prepared.groups))]
+    return [one for one in found if one is not None]
+
+
+def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Expectation | None:
+    """A sequence is half through its output on average, so it holds ``prompt + output / 2`` tokens; a request
+    takes its share of ``output`` decode iterations of the full batch plus its own prefill."""
+    group, requests = prepared.groups[number], prepared.requests
+    engine, cost = group.spec.engine, group.cost
+    mine = (
+        np.ones(len(requests), dtype=bool) if deployment.group_of is None else deployment.group_of == number
+    )
+    served = mine & _fits(prepared, deployment, number)
+    if not served.any():
+        return None
+    prompt, output = (
+        float(requests.prompt_tokens[served].mean()),
+        float(requests.output_tokens[served].mean()),
+    )
+    held = prompt + output / 2
+    tokens = group.memory.num_gpu_blocks * engine.block_size
+    batch = max(1, min(engine.max_num_seqs, int(tokens / held), int(served.sum())))
+    decode = cost.decode(batch).latency_s(batch * held)
+    whole = round(prompt)
+    prefill = IterationShape(batch, round(batch * held), 1, whole, 0, whole * (whole + 1) / 2)
+    per_request = output * decode / batch + max(cost.latency_s(prefill) - decode, 0.0)
+    return Expectation(
+        group,
+        int(mine.sum()),
+        int(mine.sum() - served.sum()),
+        prompt,
+        output,
+        batch,
+        decode,
+        len(group.devices) / per_request,
+        _in_domain(prepared, group, served, batch, held),
+    )
+
+
+def _fits(prepared: Prepared, deployment: Deployment, number: int) -> np.ndarray:
+    """Which requests the group could serve, by its context, its KV blocks and, for whole prompts, its budget."""
+    requests, group = prepared.requests, deployment.groups[number]
+    engine, batching = group.engine, group.policies().batching
+    prompt, output = requests.prompt_tokens, requests.output_tokens
+    longest = prompt + (requests.max_tokens if batching.reserves_output else output - 1)
+    fits = (prompt + output <= group.max_model_len) & (longest <= engine.num_gpu_blocks * engine.block_size)
+    return fits & (prompt <= engine.max_num_batched_tokens) if batching.whole_prompts else fits
+
+
+def _in_domain(
+    prepared: Prepared, group: PreparedGroup, served: np.ndarray, batch: int, held: float
+) -> dict[str, bool]:
+    prompts = prepared.requests.prompt_tokens[served]
+    longest = float(np.max(prompts + prepared.requests.output_tokens[served]))
+    budget = group.spec.engine.max_num_batched_tokens
+    half, most = (min(float(prompt), budget) for prompt in np.percentile(prompts, [50, 99]))
+    shapes = {
+        "one sequence decoding": (1, held, 0, 0.0),
+        f"full batch of {batch} decoding": (batch, batch * held, 0, 0.0),
+        "one sequence at the longest context": (1, longest, 0, 0.0),
+        "median prompt alone": (0, 0.0, 1, half),
+        "99th percentile prompt alone": (0, 0.0, 1, most),
+        f"median prompt beside {batch} decoding": (batch, batch * held, 1, half),
+    }
+    seqs, context, count, tokens = np.array(list(shapes.values()), dtype=float).T
+    pairs = tokens * (tokens + 1) / 2
+    costs = group.cost.evaluate(IterationShape(seqs, context, count, tokens, np.zeros(len(tokens)), pairs))
+    return {name: bool(inside) for name, inside in zip(shapes, costs.in_domain, strict=True)}
+
+
+def facts(one: Expectation) -> dict[str, Any]:
+    """An expectation as plain values, under the names that ``simslm check --json`` prints."""
+    group, memory, cost = one.group, one.group.memory, one.group.cost
+    return {
+        "name": group.name,
+        "model": group.architecture.name,
+        "parameters": group.architecture.parameters(),
+        "replicas": len(group.devices),
+        "weight_bytes": memory.weights,
+        "activation_bytes": memory.activations,
+        "replica_memory_bytes": memory.share,
+        "kv_block_bytes": memory.block,
+        "num_gpu_blocks": memory.num_gpu_blocks,
+        "kv_tokens": memory.num_gpu_blocks * group.spec.engine.block_size,
+        "max_model_len": group.max_model_len,
+        "requests": one.requests,
+        "never_fit": one.never_fit,
+        "mean_prompt_tokens": one.prompt,
+        "mean_output_tokens": one.output,
+        "largest_batch": one.batch,
+        "full_batch_iteration_s": one.decode_s,
+        "estimated_capacity_rps": one.capacity_rps,
+        "cost_source": cost.source,
+        "engine": cost.engine,
+        "energy": cost.power_note or ("assumed" if cost.source == "roofline" else "measured"),
+        "in_domain": one.in_domain,
+    }
