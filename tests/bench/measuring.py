@@ -1,0 +1,168 @@
+"""Running a work and timing it, with the speed of bare SimPy beside it."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import simpy
+from works import Work
+
+from simslm.api import Prepared, load_scenario, prepare
+from simslm.metrics.files import RunWriter
+from simslm.metrics.result import Result, observe
+from simslm.sim.world import run
+
+BARE_TIMEOUTS = 300_000
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a work took; times in seconds, of all its variants together.
+
+    The simulation and bare SimPy use one core and touch no file: theirs is processor time, which other programs on
+    the machine disturb less.
+
+    Attributes:
+        requests: simulated.
+        finished: requests that got all their tokens.
+        events: that SimPy processed.
+        iterations: of all replicas.
+        simulate_s: the simulation alone, logs included; median of the repeats.
+        bare_rate: bare SimPy timeouts per second just before and after, mean over the repeats.
+        ratio: requests per second divided by bare timeouts per second; median of the repeats.
+        observe_s: the same with tables, percentiles and energy made of the logs.
+        write_s: the same with Parquet and JSON files written; wall time.
+        peak_bytes: resident memory of the process at its peak.
+    """
+
+    requests: int
+    finished: int
+    events: int
+    iterations: int
+    simulate_s: float
+    bare_rate: float
+    ratio: float
+    observe_s: float
+    write_s: float
+    peak_bytes: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What depends on the scenario and its seed alone."""
+        return {name: getattr(self, name) for name in ("requests", "finished", "events", "iterations")}
+
+    @property
+    def rate(self) -> float:
+        """Requests per second of simulation."""
+        return self.requests / self.simulate_s
+
+
+def measure(work: Work) -> Figures:
+    """Runs a work; to be called in a process of its own."""
+    runs = [prepared(work, variant) for variant in work.variants]
+    requests = sum(len(each.requests) for each in runs)
+    times, rates = timed(work, runs)
+    rows: list[int] = []
+    begun = time.process_time()
+    results = [observed(each, lambda _replica, _window, table: rows.append(len(table))) for each in runs]
+    observe_s = time.process_time() - begun
+    return Figures(
+        requests,
+        sum(result.summary["requests"]["finished"] for result in results),
+        sum(result.log.events for result in results),
+        sum(rows),
+        median(times),
+        sum(rates) / len(rates),
+        median(requests / took / rate for took, rate in zip(times, rates, strict=True)),
+        observe_s,
+        writing_s(runs),
+        peak_bytes(),
+    )
+
+
+def timed(work: Work, runs: list[Prepared]) -> tuple[list[float], list[float]]:
+    """Seconds of the simulation, and bare timeouts per second around it, for every repeat."""
+    times, rates = [], []
+    for _ in range(work.repeats):
+        before = bare_rate()
+        begun = time.process_time()
+        for each in runs:
+            run(each.requests, each.deployment(), on_window=forget if work.full else None)
+        times.append(time.process_time() - begun)
+        rates.append((before + bare_rate()) / 2)
+    return times, rates
+
+
+def forget(*_window: object) -> None:
+    """What is streamed goes nowhere."""
+
+
+def observed(each: Prepared, sink: Callable[..., None]) -> Result:
+    return observe(
+        each.scenario.name, each.requests, each.deployment(), each.priced, slo={"ttft_s": 1.0}, sink=sink
+    )
+
+
+def prepared(work: Work, variant: Any) -> Prepared:
+    """A variant of a work, its arrival rate set to the work's load."""
+    if work.load is None:
+        return prepare(load_scenario(work.base, variant))
+    at_once = observed(prepare(load_scenario(work.base, variant)), forget)
+    capacity = at_once.summary["throughput"]["requests_per_s"]
+    arrivals = {"process": "poisson", "rate_rps": round(work.load * capacity, 1)}
+    own = {"workload.arrivals": arrivals, "workload.num_requests": work.num_requests}
+    return prepare(load_scenario(work.base, {**variant, **own}))
+
+
+def writing_s(runs: list[Prepared]) -> float:
+    """Simulating and writing everything."""
+    with tempfile.TemporaryDirectory() as directory:
+        begun = time.perf_counter()
+        for i, each in enumerate(runs):
+            with RunWriter(Path(directory) / str(i)) as writer:
+                writer.finish(observed(each, writer.take))
+        return time.perf_counter() - begun
+
+
+def bare_rate() -> float:
+    """Timeouts per second of a SimPy environment in which nothing else happens."""
+    environment = simpy.Environment()
+
+    def wait() -> Any:
+        for _ in range(BARE_TIMEOUTS):
+            yield environment.timeout(1.0)
+
+    environment.process(wait())
+    begun = time.process_time()
+    environment.run()
+    return BARE_TIMEOUTS / (time.process_time() - begun)
+
+
+def peak_bytes() -> int:
+    """Resident memory at its peak; Linux counts it anew for every program, ``getrusage`` does not."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def help_s(times: int = 5) -> float:
+    """Wall time of ``simslm --help``, median of several."""
+    program = (str(Path(sys.executable).with_name("simslm")), "--help")
+    taken = []
+    for _ in range(times):
+        begun = time.perf_counter()
+        subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+        taken.append(time.perf_counter() - begun)
+    return median(taken)

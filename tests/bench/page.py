@@ -1,0 +1,121 @@
+"""The figures as a page of Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from measuring import Figures
+from works import BATCHES, BUSY, CAPS, LIGHT, MILLION, NUMBERS, Work
+
+from simslm.cli.environment import environment
+from simslm.units import GIB
+
+Measured = Mapping[str, Figures]
+
+REFERENCE_RATE = 1.7e6
+"""Bare SimPy timeouts per second where bounds in seconds hold; elsewhere they scale."""
+
+MOST_GROWTH = 1.2
+
+INTRODUCTION = f"""\
+# Speed of the simulation
+
+Written by `make bench`; the rows with a million requests by `python tests/bench/speed.py --full`. *Simulation* is
+the event loop with all logs on, on one core; *with figures* is the same with tables, percentiles and energy made of
+the logs, *with files* with Parquet and JSON written too. *Bare SimPy* is how many timeouts per second the same
+machine does with nothing else to do, measured just before and after each run. The *ratio*, requests per second over
+it, is what survives a change of machine; bounds in seconds are stated for {REFERENCE_RATE / 1e6:g} million timeouts per
+second. *Events* are those SimPy processed, *iterations* the rows of the iteration log: both follow from the scenario
+and its seed alone, and a run in which they differ from `tests/bench/expected.json` fails.
+"""
+
+
+def page(measured: Measured, help_s: float) -> str:
+    """The whole report; a work that was not run has no row."""
+    parts = [
+        INTRODUCTION,
+        _machine(),
+        _speeds(measured),
+        "## Growth\n\nTime per request in bare SimPy timeouts, so that the machine's moods cancel out.\n",
+        _growth(measured, NUMBERS),
+        _growth(measured, CAPS),
+        f"## Start\n\n`simslm --help` takes {help_s:.3f} s, median of five (bound 0.2 s: {_verdict(help_s < 0.2)}).\n",
+    ]
+    return "\n".join(parts)
+
+
+def _machine() -> str:
+    found = environment()
+    packages = ", ".join(f"{name} {found['packages'][name]}" for name in ("simpy", "numpy", "pyarrow"))
+    date = datetime.now(UTC).date().isoformat()
+    return f"{date}: {found['processor']}, {found['cores']} cores, Python {found['python']}, {packages}.\n"
+
+
+def _verdict(reached: bool) -> str:
+    return "reached" if reached else "**missed**"
+
+
+def _seconds_there(figures: Figures) -> float:
+    """The simulation's time where bare SimPy has the reference rate."""
+    return figures.simulate_s * figures.bare_rate / REFERENCE_RATE
+
+
+BOUNDS: Sequence[tuple[Work, str, Callable[[Figures], bool]]] = (
+    (BUSY, "ratio ≥ 3 %", lambda of: of.ratio >= 0.03),
+    (LIGHT, "ratio ≥ 2 %", lambda of: of.ratio >= 0.02),
+    (BATCHES, "2 s", lambda of: _seconds_there(of) < 2),
+    (MILLION, "60 s and 1 GiB", lambda of: _seconds_there(of) < 60 and of.peak_bytes < GIB),
+)
+
+
+def _speeds(measured: Measured) -> str:
+    head = ("work", "simulation", "requests/s", "bare SimPy/s", "ratio", "bound", "with figures", "with files",
+            "peak memory", "events", "iterations")  # fmt: skip
+    rows = [
+        (
+            work.what,
+            f"{of.simulate_s:.2f} s",
+            f"{of.rate:,.0f}",
+            f"{of.bare_rate:,.0f}",
+            f"{of.ratio:.2%}",
+            f"{bound}: {_verdict(reached(of))}",
+            f"{of.observe_s:.2f} s",
+            f"{of.write_s:.2f} s",
+            f"{of.peak_bytes / GIB:.2f} GiB",
+            f"{of.events:,}",
+            f"{of.iterations:,}",
+        )
+        for work, bound, reached in BOUNDS
+        if (of := measured.get(work.name))
+    ]
+    return _table(head, rows)
+
+
+def _growth(measured: Measured, works: Sequence[Work]) -> str:
+    """Time per request of each work, against the first."""
+    found = [(work, measured[work.name]) for work in works if work.name in measured]
+    if not found:
+        return ""
+    first = 1 / found[0][1].ratio
+    rows = [
+        (
+            work.what,
+            f"{1 / of.ratio:.1f}",
+            f"{1 / of.ratio / first:.2f}",
+            _verdict(1 / of.ratio / first <= MOST_GROWTH),
+            f"{1e6 * of.simulate_s / of.requests:.1f} µs",
+            f"{of.events / of.requests:.2f}",
+            f"{of.iterations / of.requests:.2f}",
+            f"{of.peak_bytes / GIB:.2f} GiB",
+        )
+        for work, of in found
+    ]
+    head = ("work", "timeouts per request", "against the first", f"bound {MOST_GROWTH:g}", "time per request",
+            "events per request", "iterations per request", "peak memory")  # fmt: skip
+    return _table(head, rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
