@@ -108,7 +108,7 @@ class BlockPool:
         """Notes what of a waiting sequence's prompt is cached now: what is left to prefill, and its blocks."""
         assert self.prefix is not None
         found = sequence.units[: self.prefix.match(sequence.units)]
-        shared = sum(self._unit_blocks(sequence, i) for i in range(len(found)))
+        shared = self._full_blocks(sequence, len(found))
         sequence.held = found
         hit = min(shared * self.block_size, sequence.prefill_tokens - 1)
         sequence.remaining = sequence.prefill_tokens - hit
@@ -123,15 +123,15 @@ class BlockPool:
         assert self.prefix is not None
         self.free -= self.prefix.idle_blocks(sequence.held)
         self.prefix.hold(sequence.held)
-        shared = sum(self._unit_blocks(sequence, i) for i in range(len(sequence.held)))
+        shared = self._full_blocks(sequence, len(sequence.held))
         sequence.blocks = self.blocks(sequence.prefill_tokens) - shared
 
     def keep_prefix(self, sequence: Sequence) -> None:
         """The prompt is computed: its units are there for others, as long as it or they hold them."""
         assert self.prefix is not None
         for i in range(len(sequence.held), len(sequence.units)):
-            blocks = self._unit_blocks(sequence, i)
-            if not blocks or not self.prefix.add(sequence.units[i], blocks):
+            blocks = self._full_blocks(sequence, i + 1) - self._full_blocks(sequence, i)
+            if not self.prefix.add(sequence.units[i], blocks):
                 return
             sequence.held = sequence.units[: i + 1]
 
@@ -142,14 +142,16 @@ class BlockPool:
         their room is needed.
         """
         assert self.prefix is not None
-        shared = sum(self._unit_blocks(sequence, i) for i in range(len(sequence.held)))
+        shared = self._full_blocks(sequence, len(sequence.held))
         self.free += self.prefix.leave(sequence.held) - shared
         sequence.held = ()
 
-    def _unit_blocks(self, sequence: Sequence, index: int) -> int:
-        """Full blocks in unit ``index`` of a prompt; only its last unit may be partly filled."""
-        start = index * sequence.unit_tokens
-        return (min(start + sequence.unit_tokens, sequence.prompt_tokens) - start) // self.block_size
+    def _full_blocks(self, sequence: Sequence, units: int) -> int:
+        """Full blocks in the first ``units`` units of a prompt; its last unit may be partly filled.
+
+        A block belongs to the unit in which it ends: units may be smaller than blocks, or cut across them.
+        """
+        return min(units * sequence.unit_tokens, sequence.prompt_tokens) // self.block_size
 
     def _evict(self) -> None:
         """Drops idle units until no more blocks are cached idly than count as free."""
