@@ -4,6 +4,10 @@ Latency is modelled as ``M(B, n) + E_D(B, c) + E_P(n, a)``: decoding sequences `
 context ``c``, new prompt tokens ``n``, and the mean number of keys ``a`` a prompt token attends to. Each part
 has its area of the grid: mixed iterations at small contexts, decodes over contexts, prefills over cached
 context and number of prompts. Held-out shapes lie between the grid's lines in all three areas.
+
+Latency is a staircase: attention reads whole KV blocks, and matrix products are fastest for multiples of their
+tiles. Most of the grid's lines are therefore 8 more than a multiple of 16, in the middle of a step, so that
+interpolating between them is right on average; round numbers would all lie on an edge.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from simslm.errors import UsageError, nearest
 
 GRIDS = ("quick", "full")
 
-_SMALL_CONTEXT = 16
+_SMALL_CONTEXT = 8
 _SHORTEST_PROMPT = 16
 
 
@@ -82,29 +86,30 @@ class Axes(NamedTuple):
     prompts: tuple[int, ...]
 
 
-_CONTEXTS = (16, 128, 512, 1024, 2048, 4096, 8192, 16384)
+_CONTEXTS = (8, 136, 520, 1032, 2056, 4104, 8200)
+_CHUNKS = (16, 40, 72, 136, 264, 520, 1032, 2048, 4096, 8192)
 _AXES = {
-    ("cpu", "quick"): Axes((1, 4, 16, 32), (16, 512, 2048), (16, 64, 256, 1024), (0, 1024), (1, 4)),
+    ("cpu", "quick"): Axes((1, 4, 16, 32), (8, 520, 2056), (16, 72, 264, 1032), (0, 1032), (1, 4)),
     ("cpu", "full"): Axes(
         (1, 2, 4, 8, 12, 16, 24, 32),
-        _CONTEXTS,
-        (16, 32, 64, 128, 256, 512, 1024, 2048, 4096),
-        (0, 512, 1024, 4096),
-        (1, 4, 16),
+        (8, 72, 136, 264, *_CONTEXTS[2:]),
+        _CHUNKS[:-1],
+        (0, 520, 1032, 4104),
+        (1, 4, 8, 16),
     ),
     ("cuda", "quick"): Axes(
-        (1, 4, 16, 64, 256), (16, 512, 2048, 8192), (16, 128, 512, 2048), (0, 1024, 4096), (1, 4)
+        (1, 4, 16, 64, 256), (8, 520, 2056, 8200), (16, 136, 520, 2048), (0, 1032, 4104), (1, 4)
     ),
     ("cuda", "full"): Axes(
         (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
-        _CONTEXTS[:7],
-        (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192),
-        (0, 512, 1024, 4096),
-        (1, 4, 16, 64),
+        _CONTEXTS,
+        _CHUNKS,
+        (0, 520, 1032, 4104),
+        (1, 4, 8, 16, 64),
     ),
 }
 _LONGEST_MIXED_CHUNK = 2048
-_LONG_CHUNK = 1024
+_LONG_CHUNK = 1032
 
 _HELDOUT_DECODE = ((3, 0.14), (6, 0.33), (10, 0.1), (20, 0.42), (5, 0.72), (28, 0.03), (14, 0.6), (3, 0.9))
 _HELDOUT_PREFILL = (
@@ -176,7 +181,7 @@ def _prefills(axes: Axes, limit: int) -> Iterator[Shape]:
         if chunk <= limit:
             yield from (Shape(0, 0, 1, chunk, cached) for cached in _cached(axes, chunk, limit))
         for prompts in axes.prompts[1:] if chunk <= _LONGEST_MIXED_CHUNK else ():
-            if _SHORTEST_PROMPT <= chunk // prompts <= limit:
+            if chunk % prompts == 0 and _SHORTEST_PROMPT <= chunk // prompts <= limit:
                 yield Shape(0, 0, prompts, chunk // prompts, 0)
 
 
