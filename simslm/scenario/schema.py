@@ -78,7 +78,7 @@ class Engine(Section):
         description="what becomes of a sequence whose blocks others need: prefilled again, or moved to the host",
     )
     swap_space: float = Field(
-        default=4.0, ge=0, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
+        default=4.0, ge=0, le=1e6, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
     )
 
     @model_validator(mode="after")
@@ -198,8 +198,12 @@ class Search(Section):
         min_length=1, description="dotted path into summary.json to what is better"
     )
     constraints: tuple[str, ...] = Field(default=(), description='bounds on the summary: "ttft_s.p99 <= 0.5"')
-    capacity: Capacity | None = Field(default=None, description="null = as many requests as the scenario states")
-    method: Literal["grid", "random", "nsga2", "halving"] = Field(default="grid", description="how to explore")
+    capacity: Capacity | None = Field(
+        default=None, description="null = as many requests as the scenario states"
+    )
+    method: Literal["grid", "random", "nsga2", "halving"] = Field(
+        default="grid", description="how to explore"
+    )
 
 
 class Scenario(Section):
