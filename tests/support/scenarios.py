@@ -102,7 +102,7 @@ def workloads(draw: st.DrawFn) -> Lists:
     if draw(st.booleans()):
         requests.session_id = rng.integers(-1, 5, count)
     if draw(st.booleans()):
-        _share_prefixes(requests, draw(st.sampled_from([16, 32])), rng)
+        _share_prefixes(requests, draw(st.sampled_from([5, 16, 32])), rng)
     if draw(st.booleans()):
         patience = rng.exponential(draw(st.sampled_from([0.02, 1.0])), count)
         requests.patience_s = np.where(rng.random(count) < 0.5, patience, np.inf)
