@@ -1,4 +1,4 @@
-"""Ctrl-C while a simulation runs: the first asks it to stop, the second stops everything at once."""
+"""Ctrl-C while a simulation runs: the first asks it to stop, the second abandons it, and none cuts a file in half."""
 
 from __future__ import annotations
 
@@ -10,35 +10,46 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from simslm.cli.failure import InterruptError
+
 STDERR = 2
 """Written to directly: the signal may have come while ``sys.stderr`` was being written."""
 
 STOPPING = b"\nstopping; what has happened so far will be kept (Ctrl-C again abandons it)\n"
-WRITING = b"\nthe simulation is over; writing its files (Ctrl-C again abandons them)\n"
+WRITING = b"\nthe simulation is over; its files are being written\n"
 
 
 @dataclass
 class Interruption:
-    """Whether Ctrl-C was pressed, and what is answered then."""
+    """Whether Ctrl-C was pressed.
+
+    Attributes:
+        asked: it was, while there was something to stop.
+        writing: there is no more; it is answered, and otherwise ignored.
+    """
 
     asked: bool = False
-    answer: bytes = STOPPING
+    writing: bool = False
 
     def obey(self) -> None:
         """Called where the work may stop.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed since.
+            KeyboardInterrupt: Ctrl-C was pressed since; the simulation ends as if it were over.
         """
         if self.asked:
             raise KeyboardInterrupt
 
     def _hear(self, number: int, frame: Any) -> None:
+        """The signal's handler; abandoning is no KeyboardInterrupt, which the simulation would take as stopping."""
         del number, frame
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        os.write(STDERR, self.answer)
+        if self.writing:
+            os.write(STDERR, WRITING)
+        elif self.asked:
+            raise InterruptError("interrupted; nothing is kept")
+        else:
+            self.asked = True
+            os.write(STDERR, STOPPING)
 
 
 @contextmanager

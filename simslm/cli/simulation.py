@@ -10,7 +10,7 @@ from typing import Any
 from simslm.cli import screen
 from simslm.cli.destination import free_place, left_as_found
 from simslm.cli.failure import InterruptError
-from simslm.cli.interruption import WRITING, Interruption, held_back
+from simslm.cli.interruption import Interruption, held_back
 from simslm.units import number, seconds
 
 LONGEST_NAME = 120
@@ -30,7 +30,7 @@ def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None,
             feed = _feed(update, interruption)
             line = command(path, sets, seed)
             result = api.simulate(scenario, progress=feed, command=line, sink=writer.take)
-        interruption.answer = WRITING
+        interruption.writing = True
         writer.finish(result)
         page = write_report([directory])
     if as_json:

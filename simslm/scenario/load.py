@@ -263,6 +263,8 @@ def _message(fault: Any, keys: tuple[Any, ...]) -> str:
         return f"unknown {_discriminator(fault)} {context['tag']!r}{hint}; known: {known}"
     if kind == "value_error":
         return str(context["error"])
+    if kind == "too_short":
+        return f"expected at least {context['min_length']} in the list, got {context['actual_length']}"
     text = EXPECTED.get(kind) or fault["msg"][0].lower() + fault["msg"][1:]
     shown = repr(given)
     return f"{text}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"

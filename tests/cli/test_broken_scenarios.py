@@ -136,6 +136,7 @@ def test_all_faults_at_once(simslm, here):
         ("deployment.router.policy=magic", "--set: deployment.router.policy: unknown policy 'magic'"),
         ("cost.transforms.0.host.fixed_s=1", "--set: cost.transforms: expected a list"),
         ("slo.attainment=2", "--set: slo.attainment: "),
+        ("deployment.groups=[]", "--set: deployment.groups: expected at least 1 in the list, got 0"),
         ("seed=x", "--set: seed: "),
         ("name.first=x", "--set name.first: name is a value, not a section"),
         ("deployment..engine=1", "--set deployment..engine: expected keys with a dot between"),

@@ -17,20 +17,19 @@ TYPED = re.compile(r"^\s*(?:\.venv/bin/)?simslm (?P<arguments>.+)$", re.MULTILIN
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str) -> list[str]:
-    """The code blocks of one language in the documents."""
-    documents = [
-        ROOT / "README.md",
-        *sorted(ROOT.glob("*/README.md")),
-        *sorted((ROOT / "docs").rglob("*.md")),
-    ]
+README = ROOT / "README.md"
+DOCUMENTS = (README, *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").rglob("*.md")))
+
+
+def blocks(language: str, *documents: Path) -> list[str]:
+    """The code blocks of one language in documents."""
     found = [match for path in documents for match in BLOCK.finditer(path.read_text(encoding="utf-8"))]
     return [match["text"] for match in found if match["language"] == language]
 
 
 def typed() -> list[str]:
     """Every ``simslm`` command line in the documents and in the help."""
-    lines = [match["arguments"] for text in blocks("sh") for match in TYPED.finditer(text)]
+    lines = [match["arguments"] for text in blocks("sh", *DOCUMENTS) for match in TYPED.finditer(text)]
     return lines + [shlex.join(example(words)[1:]) for words in COMMANDS]
 
 
@@ -51,10 +50,10 @@ def test_the_scenario_it_names_is_shipped_and_its_overrides_fit(line):
 
 def test_the_documents_show_commands_and_scenarios():
     assert len(typed()) > len(COMMANDS)
-    assert blocks("yaml")
+    assert blocks("yaml", README)
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
+@pytest.mark.parametrize("text", blocks("yaml", README))
 def test_a_scenario_that_is_shown_is_valid(text, tmp_path):
     path = tmp_path / "shown.yaml"
     path.write_text(text, encoding="utf-8")

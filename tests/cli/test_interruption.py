@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import held_back
 
 PROGRAM = (sys.executable, "-c", "from simslm.cli import main; main()")
@@ -55,17 +57,52 @@ def test_what_is_finished_is_kept(scenario, here):
     assert (here / "out" / "report.html").exists()
 
 
-def test_the_first_is_held_back_and_the_second_is_not():
+def press() -> None:
+    """Ctrl-C, in this process."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_is_held_back_and_the_second_is_not(capfd):
     before = signal.getsignal(signal.SIGINT)
     with held_back() as interruption:
         interruption.obey()
-        os.kill(os.getpid(), signal.SIGINT)
+        press()
         assert interruption.asked
         with pytest.raises(KeyboardInterrupt):
             interruption.obey()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(InterruptError):
+            press()
     assert signal.getsignal(signal.SIGINT) is before
+    assert "will be kept" in capfd.readouterr().err
+
+
+def test_writing_is_not_interrupted(capfd):
+    with held_back() as interruption:
+        interruption.writing = True
+        press()
+        press()
+        assert not interruption.asked
+    assert capfd.readouterr().err.count("files are being written") == 2
+
+
+def test_an_abandoned_run_leaves_nothing(simslm, scenario, here, monkeypatch):
+    from simslm import api
+
+    simulate = api.simulate
+
+    def press_twice(*arguments: Any, progress: Any, **options: Any) -> Any:
+        def feed(*values: Any) -> None:
+            press()
+            press()
+            progress(*values)
+
+        return simulate(*arguments, progress=feed, **options)
+
+    monkeypatch.setattr(api, "simulate", press_twice)
+    ended = simslm("simulate", scenario, "-o", "some/where", "--set", "workload.num_requests=2000")
+    assert ended.code == 130
+    assert ended.err == "simslm: interrupted; nothing is kept\n"
+    assert list(here.iterdir()) == [scenario]
 
 
 def test_an_interrupted_start_writes_nothing(simslm, scenario, here, monkeypatch):
