@@ -171,7 +171,9 @@ def profile(
             "-o", "--output", metavar="DIR", parser=_place, help="default: traces/DEVICE/MODEL-DTYPE"
         ),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="measurements of each point")] = 5,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, help="measurements of each point; default: by grid")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores")] = None,
 ) -> None:
     """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
