@@ -6,10 +6,13 @@ Every count is exact arithmetic on the architecture; the tests hold it to the pu
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args, get_type_hints
 
 from simslm.errors import ScenarioError, UsageError, nearest
 from simslm.units import DTYPE_BYTES
+
+LARGEST = 1_000_000_000
+"""No dimension of a model is larger."""
 
 Family = Literal["opt", "llama", "qwen2", "qwen3", "phi", "gemma2"]
 FAMILIES: tuple[str, ...] = get_args(Family)
@@ -93,6 +96,8 @@ class Architecture:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ScenarioError(f"{name}: expected a whole number of at least 1, found {value!r}")
+        for name, kind in get_type_hints(Architecture).items():
+            _check_kind(name, kind, getattr(self, name))
         if self.num_heads % self.num_kv_heads:
             raise ScenarioError(
                 f"num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.num_kv_heads})"
@@ -159,6 +164,21 @@ class Architecture:
     def _projection_parameters(self) -> int:
         """One of the projections between a narrower embedding and the residual stream."""
         return self.embedding_size * self.hidden_size * (self.embedding_size != self.hidden_size)
+
+
+def _check_kind(name: str, kind: Any, value: Any) -> None:
+    """A value is of its field's kind, and a number neither below 0 nor beyond all measure."""
+    choices = get_args(kind)
+    literal = all(isinstance(choice, str) for choice in choices) and choices
+    if literal:
+        sound, expected = value in choices, f"one of {', '.join(choices)}"
+    else:
+        kinds = choices or (kind,)
+        sound = type(value) in ((*kinds, int) if float in kinds else kinds)
+        sound = sound and (isinstance(value, str | None) or 0 <= value <= LARGEST)
+        expected = {str: "a name", bool: "true or false"}.get(kinds[0], f"a number up to {LARGEST:,}")
+    if not sound:
+        raise ScenarioError(f"{name}: expected {expected}, found {value!r}")
 
 
 _COUNTS = (

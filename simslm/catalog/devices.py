@@ -61,6 +61,9 @@ class Device:
         )
 
 
+SMALLEST, LARGEST = 1e-3, 1e24
+"""What a figure of a device lies between, whatever its unit."""
+
 _FIELDS = tuple(entry.name for entry in fields(Device))
 _WHOLE = ("memory_bytes", "sm_count")
 _REAL = tuple(name for name in _FIELDS if name not in ("name", "compute_flops", "sources", *_WHOLE))
@@ -129,6 +132,10 @@ def _build(values: Mapping[str, Any]) -> Device:
 
 def _positive(key: str, value: Any, zero: bool = False) -> float:
     number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise ScenarioError(f"device.{key}: expected a positive number, found {value!r}")
+    least = 0 if zero else SMALLEST
+    if not least <= number <= LARGEST:
+        raise ScenarioError(
+            f"device.{key}: expected a positive number, found {value!r}",
+            remedy=f"figures lie between {least:g} and {LARGEST:g}",
+        )
     return float(number)

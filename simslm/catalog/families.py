@@ -118,7 +118,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
         ScenarioError: when the model type is not supported, or a key it needs is missing or wrong.
     """
     model_type = config.get("model_type")
-    if model_type not in _CONFIG_DEFAULTS:
+    if not isinstance(model_type, str) or model_type not in _CONFIG_DEFAULTS:
         hint = nearest(str(model_type), list(_CONFIG_DEFAULTS))
         raise ScenarioError(
             f"model_type {model_type!r} is not supported{hint}",
@@ -127,6 +127,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
     known = _CONFIG_DEFAULTS[model_type] | {k: v for k, v in config.items() if v is not None}
     if "sliding_window" in config and config["sliding_window"] is None:
         del known["sliding_window"]
+    _check_kinds(known)
     family = "llama" if model_type == "mistral" else model_type
     given = _dimensions(known) | _variants(known, family) | _windows(known, model_type)
     return _build(STRUCTURE[family] | given, name, family)
@@ -154,6 +155,22 @@ def architecture_from_mapping(mapping: Mapping[str, Any], name: str = "inline") 
         raise ScenarioError(f"model.family: expected one of {known}, found {family!r}{hint}")
     given = {key: value for key, value in mapping.items() if key not in ("name", "family")}
     return _build(STRUCTURE[family] | given, str(mapping.get("name", name)), family)
+
+
+_REAL = ("rope_theta", "rms_norm_eps", "layer_norm_eps", "partial_rotary_factor")
+_KINDS = dict.fromkeys(_REAL, ((int, float), "a number")) | {
+    "max_window_layers": ((int,), "a whole number"),
+    "rope_parameters": ((dict,), "a section of keys"),
+}
+"""What the keys hold that are reckoned with here; :class:`Architecture` checks the others."""
+
+
+def _check_kinds(config: Mapping[str, Any]) -> None:
+    rope = config.get("rope_parameters")
+    for section in (config, rope if isinstance(rope, dict) else {}):
+        for key, (kinds, expected) in _KINDS.items():
+            if key in section and type(section[key]) not in kinds:
+                raise ScenarioError(f"the model's {key}: expected {expected}, found {section[key]!r}")
 
 
 def _dimensions(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +229,8 @@ def _windows(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     window = config.get("sliding_window")
     layers = config["num_hidden_layers"]
     windowed = 0
+    if not isinstance(layers, int):
+        return {}
     if model_type == "gemma2":
         windowed = (layers + 1) // 2
     elif model_type == "mistral":
@@ -233,15 +252,22 @@ def _build(values: dict[str, Any], name: str, family: Any) -> Architecture:
             raise ScenarioError(f"num_heads ({heads!r}) must divide hidden_size ({hidden!r})")
         values["head_dim"] = hidden // heads
     fraction = values.pop("partial_rotary_factor", 1.0) if values["positions"] == "rotary" else 0.0
-    values.setdefault("rotary_dim", int(fraction * values["head_dim"]))
+    if "rotary_dim" not in values:
+        values["rotary_dim"] = _rotary_dim(values["head_dim"], fraction)
     for key in FIELD_NAMES:
         if key not in ("name", "family"):
             _need(values, key)
     return Architecture(name=name, family=family, **values)
 
 
+def _rotary_dim(head_dim: Any, fraction: float) -> int:
+    if type(head_dim) is not int or not 0 <= fraction <= 1:
+        raise ScenarioError(f"head_dim ({head_dim!r}) must be whole, and of it 0 to 1 rotate ({fraction!r})")
+    return int(fraction * head_dim)
+
+
 def _activation(name: Any) -> str:
-    if name not in _ACTIVATIONS:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ScenarioError(
             f"activation {name!r} is not supported", remedy=f"supported are {', '.join(_ACTIVATIONS)}"
         )

@@ -14,15 +14,15 @@ class _Options(BaseModel):
 class HostTime(_Options):
     """Host time of one iteration: a fixed part and a part for every sequence in it."""
 
-    fixed_s: float = Field(ge=0, description="host time of an iteration, in seconds")
-    per_seq_s: float = Field(ge=0, description="host time for each sequence in it, in seconds")
+    fixed_s: float = Field(ge=0, le=1e3, description="host time of an iteration, in seconds")
+    per_seq_s: float = Field(ge=0, le=1e3, description="host time for each sequence in it, in seconds")
 
 
 class Efficiency(_Options):
     """Which fraction of a device's peaks is reached."""
 
-    compute: float = Field(default=0.6, gt=0, le=1, description="fraction of the arithmetic peak")
-    bandwidth: float = Field(default=0.8, gt=0, le=1, description="fraction of the peak memory bandwidth")
+    compute: float = Field(default=0.6, ge=1e-6, le=1, description="fraction of the arithmetic peak")
+    bandwidth: float = Field(default=0.8, ge=1e-6, le=1, description="fraction of the peak memory bandwidth")
 
 
 class PowerShares(_Options):
@@ -54,10 +54,10 @@ class AllReduce(_Options):
     """What the exchange between the devices of a tensor-parallel replica takes."""
 
     latency_s: float = Field(
-        default=1e-5, ge=0, description="fixed time of one all-reduce, in seconds (assumed)"
+        default=1e-5, ge=0, le=1e3, description="fixed time of one all-reduce, in seconds (assumed)"
     )
     bandwidth_efficiency: float = Field(
-        default=0.8, gt=0, le=1, description="fraction of the link's bandwidth reached"
+        default=0.8, ge=1e-6, le=1, description="fraction of the link's bandwidth reached"
     )
 
 

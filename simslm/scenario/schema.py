@@ -139,7 +139,7 @@ class Deployment(Replicas):
 
     @model_validator(mode="after")
     def _devices_agree(self) -> Self:
-        tenants = [0] * self.num_devices
+        tenants, spanned = [0] * self.num_devices, set[int]()
         for group in self.groups or (self,):
             devices = getattr(group, "devices", None) or tuple(range(self.num_devices))
             if max(devices) >= self.num_devices:
@@ -151,12 +151,14 @@ class Deployment(Replicas):
                 )
             for device in devices:
                 tenants[device] += group.replicas_per_device
+            if group.tensor_parallel_size > 1:
+                spanned.update(devices)
         if max(tenants) > 1 and self.sharing == "none":
             raise ValueError(
                 f"sharing: none means one replica on each device, but {max(tenants)} would share one; "
                 "choose mps, time-slice, streams or sm-partition"
             )
-        if max(tenants) > 1 and any(group.tensor_parallel_size > 1 for group in self.groups or (self,)):
+        if any(tenants[device] > 1 for device in spanned):
             raise ValueError("replicas that span devices cannot share them")
         return self
 

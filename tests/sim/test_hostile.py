@@ -4,88 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from support.invariants import check
+from support.hostile import answer, counts, never_hangs, refusal, scenario
 
-from simslm.api import load_scenario, prepare, simulate
-from simslm.errors import SimslmError
-from simslm.metrics.result import Result
 from simslm.sim.log import FAILED, FINISHED, REJECTED
 from simslm.workload.readers import READERS
 
-SECONDS = 20
-
-
-@pytest.fixture(autouse=True)
-def never_hangs():
-    """Whatever takes longer has not ended."""
-
-    def hung(_signal: int, _frame: Any) -> None:
-        raise TimeoutError(f"still running after {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, hung)
-    signal.alarm(SECONDS)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-def scenario(**overrides: Any) -> dict:
-    """A scenario of 40 requests on a device that holds them all; keys with ``__`` between their parts replace."""
-    given: dict = {
-        "name": "hostile",
-        "model": "opt-125m",
-        "device": "h200",
-        "cost": {"roofline": {}},
-        "workload": {
-            "num_requests": 40,
-            "arrivals": {"process": "poisson", "rate_rps": 20},
-            "prompt_tokens": {"dist": "uniform", "low": 1, "high": 300},
-            "output_tokens": {"dist": "uniform", "low": 1, "high": 50},
-        },
-        "deployment": {"engine": {"max_num_seqs": 16, "num_gpu_blocks": 500}},
-    }
-    for key, value in overrides.items():
-        section, *path = key.split("__")
-        node, last = (given, section) if not path else (given.setdefault(section, {}), path[-1])
-        for part in path[:-1]:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return given
-
-
-def answer(given: dict) -> Result:
-    """The result of a scenario, held to every invariant."""
-    loaded = load_scenario(given)
-    result = simulate(loaded)
-    check(result, prepare(loaded).deployment())
-    return result
-
-
-def counts(result: Result) -> tuple[int, int, int]:
-    """Requests finished, rejected and failed; they are all that arrived."""
-    found = result.summary["requests"]
-    assert found["unfinished"] == 0
-    assert found["arrived"] == found["finished"] + found["rejected"] + found["failed"]
-    return found["finished"], found["rejected"], found["failed"]
-
-
-def refusal(given: dict) -> SimslmError:
-    """The one error that a scenario ends in: a message, and the exit code of its class."""
-    with pytest.raises(SimslmError) as caught:
-        answer(given)
-    error = caught.value
-    assert type(error) is not SimslmError
-    assert 2 <= error.exit_code <= 5
-    assert len(error.message) > 10
-    assert "Traceback" not in str(error)
-    return error
-
+__all__ = ["never_hangs"]
 
 ALL_AT_ONCE = {"process": "all-at-once"}
 
@@ -385,91 +313,6 @@ def test_what_makes_no_sense_is_one_clear_error(case):
     error = refusal(scenario(**changes))
     assert error.exit_code == exit_code
     assert message in str(error)
-
-
-FULL: dict = scenario(
-    schema_version=1,
-    seed=1,
-    dtype="bf16",
-    max_model_len=1024,
-    slo={"ttft_s": 0.5, "tpot_s": 0.05, "e2e_s": 9.0, "attainment": 0.9},
-    workload={
-        "num_requests": 20,
-        "duration_s": 50.0,
-        "max_tokens": 64,
-        "arrivals": {"process": "gamma", "rate_rps": 20.0, "cv": 2.0},
-        "prompt_tokens": {"dist": "lognormal", "mean": 100.0, "p95": 300.0, "min": 2, "max": 500},
-        "output_tokens": {"dist": "weibull", "shape": 1.5, "scale": 30.0},
-        "priorities": [{"value": 1, "share": 0.5}, {"value": 2, "share": 0.5}],
-        "timeout_s": 20.0,
-        "cancellations": {"share": 0.1, "mean_after_s": 3.0},
-        "prefixes": {"count": 2, "tokens": 64, "share": 0.5},
-    },
-    deployment={
-        "num_devices": 2,
-        "replicas_per_device": 2,
-        "sharing": "mps",
-        "tensor_parallel_size": 1,
-        "router": {"policy": "least-outstanding"},
-        "engine": {
-            "batching": {"policy": "chunked-prefill", "max_partial_prompts": 2},
-            "admission": {"policy": "limits", "max_queue": 50, "max_kv_utilization": 0.9},
-            "scheduling_policy": "priority",
-            "max_num_seqs": 16,
-            "max_num_batched_tokens": 256,
-            "block_size": 16,
-            "gpu_memory_utilization": 0.9,
-            "num_gpu_blocks": 200,
-            "watermark": 0.01,
-            "prefix_caching": True,
-            "preemption": "swap",
-            "swap_space": 1.0,
-        },
-    },
-)
-"""Every kind of key at once."""
-
-
-def leaves(node: Any, path: tuple = ()) -> list[tuple]:
-    """The path of every value."""
-    if not isinstance(node, dict | list):
-        return [path]
-    items = node.items() if isinstance(node, dict) else enumerate(node)
-    return [leaf for key, value in items for leaf in leaves(value, (*path, key))]
-
-
-def replaced(node: Any, path: tuple, value: Any) -> Any:
-    """The same tree with another value in one place."""
-    if not path:
-        return value
-    copy = node.copy()
-    copy[path[0]] = replaced(node[path[0]], path[1:], value)
-    return copy
-
-
-def failure(given: dict) -> SimslmError | None:
-    """The error that a scenario ends in; None where it is answered."""
-    try:
-        counts(answer(given))
-    except SimslmError as error:
-        return error
-    return None
-
-
-WRONG = [INF, -INF, NAN, "x", "", -1, 0, 1e308, 5e-324, 10**30, True, None, [], {}, "\x00\ud800"]
-
-
-def test_the_full_scenario_is_sound():
-    assert sum(counts(answer(FULL))) == 20
-
-
-@pytest.mark.parametrize("path", leaves(FULL), ids=lambda path: ".".join(map(str, path)))
-def test_any_value_in_any_place_is_an_answer_or_one_clear_error(path):
-    for value in WRONG:
-        error = failure(replaced(FULL, path, value))
-        assert error is None or (error.exit_code in (2, 3, 4) and len(error.message) > 10)
-        if isinstance(value, float) and not math.isfinite(value):
-            assert path[-1] in str(error)
 
 
 # ---- files -------------------------------------------------------------------------------------------------

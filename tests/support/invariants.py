@@ -97,8 +97,8 @@ def causality(result: Result) -> None:
 
 def kv_blocks(result: Result, deployment: Deployment) -> None:
     """3. Blocks in use hold the tokens of the iteration, and are never more than there are."""
-    engine = deployment.groups[0].engine
-    for table in result.tables:
+    engines = [group.engine for group in deployment.groups for _ in group.devices]
+    for table, engine in zip(result.tables, engines, strict=True):
         used = table.columns["kv_blocks_used"]
         assert (used <= engine.num_gpu_blocks).all()
         assert (used >= 0).all()
