@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
-TORCH := torch==2.13.0
+TORCH ?= torch==2.13.0
 
 .PHONY: demo test bench lint clean
 
@@ -29,7 +29,8 @@ lint: .venv/dev
 	$(PIP) --editable .
 	touch $@
 
-# torch is asked for by its exact version: a range would bring gigabytes of CUDA libraries where the CPU build does.
+# The tests need torch's CPU build only. Where pip would bring the CUDA one, choose:
+#   make test TORCH='torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu'
 .venv/dev: .venv/core
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev,profile]'

@@ -19,7 +19,7 @@ from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
-from simslm.errors import ScenarioError
+from simslm.errors import InfeasibleError, ScenarioError
 from simslm.metrics.ledger import Priced
 from simslm.metrics.result import Result, Sink, observe
 from simslm.policies.registry import create
@@ -28,6 +28,7 @@ from simslm.scenario.schema import GroupSpec, Replicas, Scenario
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.replica import EngineConfig, Policies
 from simslm.sim.world import Deployment, Group, Progress
+from simslm.traces.schema import SOURCES
 from simslm.units import GIB
 from simslm.workload import generate
 from simslm.workload.requests import RequestArrays
@@ -79,6 +80,17 @@ class Prepared:
     def tenants(self) -> Counter[int]:
         """Replicas on each device."""
         return Counter(device for group in self.groups for device in group.devices)
+
+    @property
+    def unused_devices(self) -> int:
+        """Devices on which no replica runs."""
+        used = {
+            device + part
+            for group in self.groups
+            for device in group.devices
+            for part in range(group.spec.tensor_parallel_size)
+        }
+        return self.scenario.deployment.num_devices - len(used)
 
     @property
     def priced(self) -> list[Priced]:
@@ -168,13 +180,16 @@ def prepare(scenario: Scenario) -> Prepared:
         else device_from_mapping(scenario.device)
     )
     specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
-    groups = tuple(_prepare_group(scenario, spec, device, len(specs)) for spec in specs)
+    parts = _utilizations(scenario, specs)
+    groups = tuple(
+        _prepare_group(scenario, spec, device, part) for spec, part in zip(specs, parts, strict=True)
+    )
     longest = max(group.max_model_len for group in groups)
     requests = generate(scenario.workload, scenario.seed, longest, scenario.base_dir)
     return Prepared(scenario, device, groups, requests)
 
 
-def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, groups: int) -> PreparedGroup:
+def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, utilization: float) -> PreparedGroup:
     model, cost, longest, numbers = scenario.model, scenario.cost, scenario.max_model_len, None
     if isinstance(spec, GroupSpec):
         model, cost = spec.model or model, spec.cost or cost
@@ -190,7 +205,7 @@ def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, groups: i
         architecture,
         device,
         scenario.dtype,
-        gpu_memory_utilization=_utilization(scenario, spec, groups),
+        gpu_memory_utilization=utilization,
         replicas_per_device=spec.replicas_per_device,
         max_num_seqs=engine.max_num_seqs,
         max_num_batched_tokens=engine.max_num_batched_tokens,
@@ -213,12 +228,27 @@ def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, groups: i
     )
 
 
-def _utilization(scenario: Scenario, spec: Replicas, groups: int) -> float:
-    """The group's part of each device's memory: what it states, else an equal part of the default."""
-    stated = spec.engine.gpu_memory_utilization
-    if groups == 1 or "gpu_memory_utilization" in spec.engine.model_fields_set:
-        return stated
-    return stated / groups
+def _utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]:
+    """Each group's part of the memory of its devices: what it states, else an equal part of the default.
+
+    Raises:
+        InfeasibleError: the groups on a device ask for more memory than it has.
+    """
+    count = scenario.deployment.num_devices
+    places = [getattr(spec, "devices", None) or tuple(range(count)) for spec in specs]
+    crowd = Counter(device for devices in places for device in devices)
+    parts = []
+    for spec, devices in zip(specs, places, strict=True):
+        stated = "gpu_memory_utilization" in spec.engine.model_fields_set
+        parts.append(spec.engine.gpu_memory_utilization / (1 if stated else max(crowd[d] for d in devices)))
+    for device in crowd:
+        asked = sum(part for part, devices in zip(parts, places, strict=True) if device in devices)
+        if asked > 1 + 1e-9:
+            raise InfeasibleError(
+                f"the groups on device {device} ask for {asked:.2f} of its memory",
+                remedy="lower their gpu_memory_utilization to 1 in all, or leave it out to divide the default",
+            )
+    return parts
 
 
 def simulate(
@@ -253,6 +283,7 @@ def simulate(
         jump=jump,
         progress=progress,
         sink=sink,
+        unused_devices=prepared.unused_devices,
     )
     counts = result.summary["requests"]
     if counts["rejected"] == counts["arrived"] and counts["arrived"]:
@@ -286,8 +317,9 @@ def _sharing_facts(prepared: Prepared) -> dict[str, Any] | None:
 def _manifest(
     prepared: Prepared, events: int, interrupted: bool, wall_time_s: float, command: str
 ) -> dict[str, Any]:
-    scenario, first = prepared.scenario, prepared.groups[0]
-    cost, architecture = first.cost, first.architecture
+    scenario = prepared.scenario
+    first = max(prepared.groups, key=lambda group: SOURCES.index(group.cost.source))
+    cost, architecture = first.cost, prepared.groups[0].architecture
     packages = ("simslm", "simpy", "numpy", "pyarrow", "pydantic")
     origins = [group.cost.provenance for group in prepared.groups]
     return {
@@ -300,6 +332,17 @@ def _manifest(
         "traces": [{"path": origin["trace"]} | origin for origin in origins if "trace" in origin],
         "cost": {"source": cost.source, "engine": cost.engine, "note": cost.power_note},
         "sharing": _sharing_facts(prepared),
+        "groups": [
+            {
+                "name": group.name,
+                "model": group.architecture.name,
+                "source": group.cost.source,
+                "engine": group.cost.engine,
+                "replicas": len(group.devices),
+                "num_gpu_blocks": group.memory.num_gpu_blocks,
+            }
+            for group in prepared.groups
+        ],
         "model": {
             "name": architecture.name,
             "parameters": architecture.parameters(),

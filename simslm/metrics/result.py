@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simslm.cost.model import CostModel
 from simslm.metrics import summary as figures
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Ledger, Priced
 from simslm.sim.log import FINISHED, SimulationLog
 from simslm.sim.window import Window
 from simslm.sim.world import Deployment, Progress, Requests, run
+from simslm.traces.schema import SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +78,7 @@ def observe(
     jump: bool = True,
     progress: Progress | None = None,
     sink: Sink | None = None,
+    unused_devices: int = 0,
 ) -> Result:
     """Simulates a workload and keeps the books.
 
@@ -88,6 +91,7 @@ def observe(
         jump, progress: see :func:`simslm.sim.world.run`.
         sink: takes the iterations as the run goes on, so that memory does not grow with them; None keeps them
             in the result.
+        unused_devices: devices that idle all the time.
     """
     windows: list[tuple[int, Window, IterationTable]] = []
     keep = sink or (lambda index, window, table: windows.append((index, window, table)))
@@ -96,17 +100,21 @@ def observe(
     for index, window in enumerate(log.windows):
         ledger.take(index, window)
     columns = _request_columns(log, requests, ledger)
-    return Result(columns, _summary(name, columns, ledger, slo), log, windows)
+    return Result(columns, _summary(name, columns, ledger, slo, unused_devices), log, windows)
 
 
 def _summary(
-    name: str, columns: dict[str, np.ndarray], ledger: Ledger, slo: dict[str, float | None]
+    name: str,
+    columns: dict[str, np.ndarray],
+    ledger: Ledger,
+    slo: dict[str, float | None],
+    unused_devices: int,
 ) -> dict[str, Any]:
     seconds = figures.makespan(columns, ledger.accounts)
     done = columns["status"] == FINISHED
     output = int(columns["output_tokens"][done].sum())
     latencies = figures.request_figures(columns)
-    cost = ledger.replicas[0].cost
+    cost = _weakest([priced.cost for priced in ledger.replicas])
     return {
         "schema_version": figures.SCHEMA_VERSION,
         "name": name,
@@ -120,13 +128,18 @@ def _summary(
         "queue_s": latencies["queue_s"],
         "slo": figures.slo_figures(columns, slo, seconds),
         "energy": figures.energy_figures(
-            ledger, (output, output + int(columns["prompt_tokens"][done].sum())), seconds
+            ledger, (output, output + int(columns["prompt_tokens"][done].sum())), seconds, unused_devices
         ),
         "kv": figures.kv_figures(columns, ledger),
         "utilization": figures.utilization(ledger.accounts, seconds),
         "coverage": figures.coverage(ledger.accounts),
         "cost": {"source": cost.source, "engine": cost.engine},
     }
+
+
+def _weakest(costs: list[CostModel]) -> CostModel:
+    """The cost model furthest from a measurement: what the whole answer can be called."""
+    return max(costs, key=lambda cost: SOURCES.index(cost.source))
 
 
 def _request_columns(log: SimulationLog, requests: Requests, ledger: Ledger) -> dict[str, np.ndarray]:

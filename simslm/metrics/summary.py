@@ -12,21 +12,6 @@ from simslm.sim.log import FINISHED, STATUS
 
 SCHEMA_VERSION = 1
 
-DEFINITIONS = {
-    "ttft_s": "first output token's time - arrival",
-    "tpot_s": "(E2E - TTFT) / (output tokens - 1), requests with at least 2 output tokens",
-    "itl_s": "every gap between two output tokens of one request, all requests pooled",
-    "e2e_s": "last output token's time - arrival",
-    "queue_s": "first time scheduled - arrival",
-    "slo.attainment": "share of arrived requests that met every stated bound",
-    "slo.goodput_rps": "requests per second of those",
-    "energy": "integral of device power over the makespan, idle included",
-    "makespan_s": "first arrival to the end of the last iteration",
-    "utilization.busy": "share of the makespan in which a replica ran an iteration, mean over replicas",
-    "utilization.host_gap": "share of the makespan in which it ran one but no kernel did",
-    "coverage.in_domain_time": "share of simulated busy time whose cost lies inside the measured domain",
-}
-
 
 def request_figures(requests: dict[str, np.ndarray]) -> dict[str, Any]:
     """Spreads of the request latencies; requests that never got that far do not count."""
@@ -65,7 +50,7 @@ def slo_figures(
     requests: dict[str, np.ndarray], bounds: dict[str, float | None], seconds: float
 ) -> dict[str, Any]:
     """Attainment and goodput; nulls without an SLO. A request with one output token meets ``tpot_s``."""
-    if not any(bounds.values()):
+    if not any(bounds.values()) or not len(requests["status"]):
         return {"attainment": None, "goodput_rps": None, "goodput_output_tokens_per_s": None}
     good = requests["status"] == FINISHED
     for name, bound in bounds.items():
@@ -79,13 +64,16 @@ def slo_figures(
     }
 
 
-def energy_figures(ledger: Ledger, tokens: tuple[int, int], seconds: float) -> dict[str, Any]:
+def energy_figures(
+    ledger: Ledger, tokens: tuple[int, int], seconds: float, unused_devices: int
+) -> dict[str, Any]:
     """Energy over the makespan and per finished token, or nulls with the reason.
 
     Args:
         ledger: the books of the run.
         tokens: output tokens and all tokens of finished requests.
         seconds: the makespan.
+        unused_devices: devices that are there but serve nobody; they idle.
     """
     keys = (
         "total_j",
@@ -103,6 +91,7 @@ def energy_figures(ledger: Ledger, tokens: tuple[int, int], seconds: float) -> d
         prefill += account.prefill_j
         busy += account.energy_j
         idle += priced.cost.idle_w / priced.sharers * (seconds - account.busy_s)
+    idle += unused_devices * (ledger.replicas[0].cost.idle_w or 0.0) * seconds
     total = busy + idle
     return {
         "total_j": total,

@@ -187,7 +187,10 @@ def test_every_section_of_the_format_is_accepted(tmp_path):
         ({"deployment.tensor_parallel_size": 2}, "set replicas_per_device to 1"),
         ({"deployment.tensor_parallel_size": 3}, "tensor_parallel_size"),
         ({"deployment.groups": [{"name": "a", "devices": [1]}]}, "device 1 does not exist"),
-        ({"deployment.groups": [{"name": "a"}, {"name": "b", "tensor_parallel_size": 2}]}, "cannot be divided"),
+        (
+            {"deployment.groups": [{"name": "a"}, {"name": "b", "tensor_parallel_size": 2}]},
+            "cannot be divided",
+        ),
         ({"deployment.engine.batching": "orca", "deployment.engine.prefix_caching": True}, "reserves them"),
         ({"slo": {"attainment": 0.5}}, "at least one of"),
     ],

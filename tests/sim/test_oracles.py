@@ -13,6 +13,8 @@ from simslm.catalog.work import IterationShape
 @pytest.mark.parametrize("batching", ["prefill-first", "chunked-prefill"])
 @pytest.mark.parametrize("output", [1, 7])
 def test_batch_1_fcfs_is_lindleys_recursion_bitwise(batching, output):
+    """A request begins when it arrives or when the one before is finished, and takes its prefill and the sum of
+    its decode iterations, an arithmetic series."""
     rng = np.random.default_rng(7)
     count = 3000
     arrivals = np.cumsum(rng.exponential(0.05, count))
@@ -28,8 +30,10 @@ def test_batch_1_fcfs_is_lindleys_recursion_bitwise(batching, output):
         prompt = int(prompts[i])
         now += cost.latency_s(IterationShape(0, 0, 1, prompt, 0, prompt * (prompt + 1) / 2))
         assert result.request_columns["first_token_s"][i] == now
-        for done in range(output - 1):
-            now += cost.decode(1).latency_s(prompt + done)
+        if steps := output - 1:
+            now = now + (
+                steps * cost.decode(1).latency_s(prompt) + (steps * (steps - 1) // 2) * cost.per_context
+            )
         assert result.request_columns["finish_s"][i] == now
         free = now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from simslm.api import load_scenario, simulate
 from simslm.metrics.files import requests_arrow
 result = simulate(load_scenario(json.loads(sys.argv[1])))
 digest = hashlib.sha256(json.dumps(result.summary).encode())
-for column in requests_arrow(result).columns:
+for column in requests_arrow(result.request_columns).columns:
     for buffer in column.combine_chunks().buffers():
         digest.update(buffer or b"")
 print(digest.hexdigest())
@@ -62,18 +63,26 @@ def test_azure_conversation(workloads, time_scale, batching):
     assert per_second * result.summary["makespan_s"] == pytest.approx(served, rel=1e-12)
 
 
-def test_same_bytes_in_another_process_and_under_another_hash_seed(workloads):
-    import json
-
-    digests = set()
+def digests(scenario: dict) -> set[str]:
+    """What three processes with two hash seeds make of a scenario."""
+    found = set()
     for hash_seed in ("1", "2", "2"):
         environment = dict(os.environ, PYTHONHASHSEED=hash_seed)
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, json.dumps(azure(workloads, 0.25))],
+            [sys.executable, "-c", PROGRAM, json.dumps(scenario)],
             env=environment,
             capture_output=True,
             text=True,
             check=True,
         )
-        digests.add(done.stdout)
-    assert len(digests) == 1
+        found.add(done.stdout)
+    return found
+
+
+def test_same_bytes_in_another_process_and_under_another_hash_seed(workloads):
+    assert len(digests(azure(workloads, 0.25))) == 1
+
+
+def test_same_bytes_of_generated_traffic(small):
+    shared = {"replicas_per_device": 2, "sharing": "mps", "router": "random"}
+    assert len(digests(small | {"deployment": shared})) == 1
