@@ -8,9 +8,10 @@ import numpy as np
 from hypothesis import given, settings
 from support.invariants import same_logs, simulate
 from support.scenarios import examples, scenarios
-from support.synthetic import Lists, deployment
+from support.synthetic import LinearCost, Lists, Loop, deployment
 
-from simslm.sim.log import FAILED, REJECTED
+from simslm.policies.registry import lookup
+from simslm.sim.log import FAILED, FINISHED, REJECTED
 
 
 @settings(max_examples=examples(200), deadline=None)
@@ -46,6 +47,38 @@ def test_the_random_scenarios_reach_what_they_are_for():
 
     look()
     assert min(reached.values()) >= 3, reached
+
+
+def test_replicas_that_end_at_the_same_time_take_their_turns_in_order():
+    """A client answered by the second replica sends to the first, which has begun its next iteration by then."""
+    requests = Lists.of(np.zeros(3), 1, [9, 4, 2], Loop(2))
+    steady = deployment(replicas=2, cost=LinearCost(2.0**-8, 0.0, 0.0, 0.0, 0.0))
+    for jump in (True, False):
+        columns = simulate(requests, steady, jump=jump).request_columns
+        assert columns["replica"].tolist() == [0, 1, 0]
+        assert columns["arrival_s"][2] == 4 * 2.0**-8
+        assert columns["first_scheduled_s"][2] == 5 * 2.0**-8
+
+
+def test_a_client_that_leaves_does_not_move_the_host_phase_of_a_replica_that_shares():
+    """Somebody joins the device while an iteration is under way, and then a client of that iteration leaves."""
+    requests = Lists.of([0.0, 0.1], 5, [100, 50], patience_s=np.array([0.1005, np.inf]))
+    shared = deployment(replicas=2, replicas_per_device=2)
+    same_logs(simulate(requests, shared).log, simulate(requests, shared, jump=False).log)
+
+
+def test_what_routing_and_admission_see_is_as_of_now():
+    """Blocks taken in the iterations of a jump that are over count for a limit on KV utilisation."""
+    limits = lookup("admission", "limits")
+    requests = Lists.of([0.0, 0.2], 16, [120, 1])
+    for least, status in ((0.5, REJECTED), (0.7, FINISHED)):
+        guarded = deployment(
+            num_gpu_blocks=10,
+            admission=limits.cls(limits.options(max_kv_utilization=least)),
+            max_model_len=300,
+        )
+        for jump in (True, False):
+            assert simulate(requests, guarded, jump=jump).request_columns["status"][1] == status
 
 
 def test_a_crowd_is_preempted_and_a_lone_request_jumps():
