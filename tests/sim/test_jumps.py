@@ -71,7 +71,7 @@ def test_what_routing_and_admission_see_is_as_of_now():
     """Blocks taken in the iterations of a jump that are over count for a limit on KV utilisation."""
     limits = lookup("admission", "limits")
     requests = Lists.of([0.0, 0.2], 16, [120, 1])
-    for least, status in ((0.5, REJECTED), (0.7, FINISHED)):
+    for least, status in ((0.4, REJECTED), (0.6, FINISHED)):
         guarded = deployment(
             num_gpu_blocks=10,
             admission=limits.cls(limits.options(max_kv_utilization=least)),
