@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -19,7 +21,7 @@ from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
-from simslm.errors import InfeasibleError, ScenarioError
+from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.metrics.ledger import Priced
 from simslm.metrics.result import Result, Sink, observe
 from simslm.policies.registry import create
@@ -189,33 +191,55 @@ def prepare(scenario: Scenario) -> Prepared:
     return Prepared(scenario, device, groups, requests)
 
 
+@contextmanager
+def _placed(scenario: Scenario, *keys: str) -> Iterator[None]:
+    """Errors inside say which line of the scenario names what they are about."""
+    try:
+        yield
+    except SimslmError as error:
+        place = scenario.where(*keys)
+        if not place:
+            raise
+        raise type(error)(str(error), where=place) from None
+
+
 def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, utilization: float) -> PreparedGroup:
     model, cost, longest, numbers = scenario.model, scenario.cost, scenario.max_model_len, None
     if isinstance(spec, GroupSpec):
         model, cost = spec.model or model, spec.cost or cost
         longest, numbers = spec.max_model_len or longest, spec.devices
-    architecture = (
-        load_model(model, scenario.base_dir) if isinstance(model, str) else architecture_from_mapping(model)
-    )
+    with _placed(scenario, "model"):
+        architecture = (
+            load_model(model, scenario.base_dir)
+            if isinstance(model, str)
+            else architecture_from_mapping(model)
+        )
     own = architecture.max_position_embeddings
     if (longest or 0) > own:
-        raise ScenarioError(f"max_model_len is {longest}, but {architecture.name} has {own} positions")
+        raise ScenarioError(
+            f"max_model_len is {longest}, but {architecture.name} has {own} positions",
+            where=scenario.where("max_model_len"),
+        )
     split, engine = spec.tensor_parallel_size, spec.engine
-    memory = plan_memory(
-        architecture,
-        device,
-        scenario.dtype,
-        gpu_memory_utilization=utilization,
-        replicas_per_device=spec.replicas_per_device,
-        max_num_seqs=engine.max_num_seqs,
-        max_num_batched_tokens=engine.max_num_batched_tokens,
-        block_size=engine.block_size,
-        num_gpu_blocks=engine.num_gpu_blocks,
-        tensor_parallel_size=split,
-    )
-    model_cost = load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir)
-    if split > 1:
-        model_cost = TensorParallel(model_cost, architecture, device, scenario.dtype, split, cost.all_reduce)
+    with _placed(scenario, "model"):
+        memory = plan_memory(
+            architecture,
+            device,
+            scenario.dtype,
+            gpu_memory_utilization=utilization,
+            replicas_per_device=spec.replicas_per_device,
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            block_size=engine.block_size,
+            num_gpu_blocks=engine.num_gpu_blocks,
+            tensor_parallel_size=split,
+        )
+    with _placed(scenario, "cost"):
+        model_cost = load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir)
+        if split > 1:
+            model_cost = TensorParallel(
+                model_cost, architecture, device, scenario.dtype, split, cost.all_reduce
+            )
     numbers = (numbers or tuple(range(scenario.deployment.num_devices)))[::split]
     return PreparedGroup(
         spec.name if isinstance(spec, GroupSpec) else scenario.name,
@@ -287,7 +311,9 @@ def simulate(
     )
     counts = result.summary["requests"]
     if counts["rejected"] == counts["arrived"] and counts["arrived"]:
-        raise ScenarioError(_none_fits(prepared, counts["arrived"]), where=scenario.name)
+        raise ScenarioError(
+            _none_fits(prepared, counts["arrived"]), where=scenario.where("workload") or scenario.name
+        )
     result.manifest.update(
         _manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
     )

@@ -74,7 +74,7 @@ def load_scenario(
     except ValidationError as error:
         problems = _problems(parsed, error)
         raise ScenarioError(problems[0], problems=problems) from None
-    return scenario.based_in(parsed.path.parent if parsed.path else Path())
+    return scenario.read_from(parsed.path.parent if parsed.path else Path(), parsed.where)
 
 
 def _yaml() -> YAML:

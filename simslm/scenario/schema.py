@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -230,14 +231,20 @@ class Scenario(Section):
     slo: Slo | None = Field(default=None, description="what a good answer is")
     search: Search | None = Field(default=None, description="what to explore around it")
     _base_dir: Path = PrivateAttr(default=Path("."))
+    _where: Callable[[tuple[Any, ...]], str] | None = PrivateAttr(default=None)
 
     @property
     def base_dir(self) -> Path:
         """Where relative paths in the scenario start: the folder of its file."""
         return self._base_dir
 
-    def based_in(self, directory: Path) -> Scenario:
-        """The same scenario with its relative paths starting in ``directory``."""
+    def where(self, *keys: Any) -> str:
+        """The file and line of a key, for errors that only a look at what it names can find."""
+        return self._where(keys) if self._where else ""
+
+    def read_from(self, directory: Path, where: Callable[[tuple[Any, ...]], str]) -> Scenario:
+        """The same scenario, knowing the folder its relative paths start in and where each key stands."""
         copy = self.model_copy()
         copy._base_dir = directory
+        copy._where = where
         return copy

@@ -26,10 +26,9 @@ BARE_TIMEOUTS = 300_000
 
 @dataclass(frozen=True)
 class Figures:
-    """What a work took; times in seconds, of all its variants together.
+    """What a work took; times in seconds of processor time, of all its variants together.
 
-    The simulation and bare SimPy use one core and touch no file: theirs is processor time, which other programs on
-    the machine disturb less.
+    Other programs on the machine disturb processor time less than they do the clock on the wall.
 
     Attributes:
         requests: simulated.
@@ -40,7 +39,7 @@ class Figures:
         bare_rate: bare SimPy timeouts per second just before and after, mean over the repeats.
         ratio: requests per second divided by bare timeouts per second; median of the repeats.
         observe_s: the same with tables, percentiles and energy made of the logs.
-        write_s: the same with Parquet and JSON files written; wall time.
+        write_s: the same with Parquet and JSON files written.
         peak_bytes: resident memory of the process at its peak.
     """
 
@@ -126,11 +125,11 @@ def prepared(work: Work, variant: Any) -> Prepared:
 def writing_s(runs: list[Prepared]) -> float:
     """Simulating and writing everything."""
     with tempfile.TemporaryDirectory() as directory:
-        begun = time.perf_counter()
+        begun = time.process_time()
         for i, each in enumerate(runs):
             with RunWriter(Path(directory) / str(i)) as writer:
                 writer.finish(observed(each, writer.take))
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
 
 def bare_rate() -> float:

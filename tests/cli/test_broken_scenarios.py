@@ -32,11 +32,11 @@ ONE_LINE = [
     ("malformed YAML", "{roofline: {}}", "{roofline: {}", 8, "not valid YAML", 2),
     ("a key twice", "seed: 3", "name: other", 3, "not valid YAML", 2),
     ("an option of another kind", "process: poisson", "process: all-at-once", 10, "rate_rps: unknown key", 2),
-    ("missing trace", "{roofline: {}}", "{trace: nowhere}", None, "no such trace directory", 3),
-    ("too large a model", "opt-125m\ndevice: cpu", "llama-2-13b\ndevice: l4", None, "does not fit", 4),
-    ("nothing fits", "value: 64", "value: 5000", None, "none of the 30 requests can be served", 2),
-    ("unknown model", "opt-125m", "opt-126m", None, "did you mean 'opt-125m'", 2),
-    ("unknown device", "device: cpu", "device: cpus", None, "did you mean 'cpu'", 2),
+    ("missing trace", "{roofline: {}}", "{trace: nowhere}", 7, "no such trace directory", 3),
+    ("too large a model", "opt-125m\ndevice: cpu", "llama-2-13b\ndevice: l4", 4, "does not fit", 4),
+    ("nothing fits", "value: 64", "value: 5000", 8, "none of the 30 requests can be served", 2),
+    ("unknown model", "opt-125m", "opt-126m", 4, "did you mean 'opt-125m'", 2),
+    ("unknown device", "device: cpu", "device: cpus", 5, "did you mean 'cpu'", 2),
 ]
 
 
@@ -49,8 +49,7 @@ def test_one_line_and_nothing_left(simslm, here, command, old, new, line, words,
     ended = simslm(command, "broken.yaml")
     assert ended.code == code
     assert words in ended.complaint
-    if line is not None:
-        assert ended.complaint.startswith(f"broken.yaml:{line}: ")
+    assert ended.complaint.startswith(f"broken.yaml:{line}: ")
     assert ended.out == ""
     assert [path.name for path in here.iterdir()] == ["broken.yaml"]
 
