@@ -176,11 +176,9 @@ def prepare(scenario: Scenario) -> Prepared:
     Raises:
         SimslmError: something named does not exist, does not fit or cannot be read.
     """
-    device = (
-        load_device(scenario.device)
-        if isinstance(scenario.device, str)
-        else device_from_mapping(scenario.device)
-    )
+    with _placed(scenario, "device"):
+        named = scenario.device
+        device = load_device(named) if isinstance(named, str) else device_from_mapping(named)
     specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
     parts = _utilizations(scenario, specs)
     groups = tuple(

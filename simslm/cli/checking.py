@@ -25,7 +25,7 @@ def check(path: Path, sets: list[str], seed: int | None, as_json: bool) -> None:
         raise ScenarioError(
             f"none of the {len(prepared.requests)} requests can be served: each is longer than max_model_len, the "
             "KV cache or an unsplit prompt's token budget allows",
-            where=prepared.scenario.name,
+            where=prepared.scenario.where("workload") or prepared.scenario.name,
             remedy="shorten the requests, or choose a model or device with more room",
         )
     if as_json:
