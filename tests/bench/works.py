@@ -109,7 +109,15 @@ MILLION = Work(
 NUMBERS = (
     BUSY,
     Work("requests-100000", "100,000 of the same", SHORT, load=0.85, num_requests=100_000, repeats=3),
-    Work("requests-1000000", "1,000,000", SHORT, load=0.85, num_requests=1_000_000, repeats=1, full=True),
+    Work(
+        "requests-1000000",
+        "1,000,000 of the same",
+        SHORT,
+        load=0.85,
+        num_requests=1_000_000,
+        repeats=1,
+        full=True,
+    ),
 )
 CAPS = tuple(BUSY if seqs == 128 else _capped(seqs) for seqs in (32, 64, 128, 256, 512, 1024))
 WORKS = (BUSY, LIGHT, BATCHES, MILLION, *NUMBERS[1:], *(work for work in CAPS if work is not BUSY))
