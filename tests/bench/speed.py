@@ -45,7 +45,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="with the works that take minutes")
     parser.add_argument("--update", action="store_true", help="take this run's counts as the expected ones")
-    parser.add_argument("--only", metavar="WORK", help="one work alone, by name; writes no report")
+    parser.add_argument(
+        "--only", choices=[work.name for work in WORKS], help="one work alone; writes no report"
+    )
     return parser.parse_args()
 
 
