@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -70,7 +71,7 @@ def load_scenario(
     for path, value in _override_items(overrides):
         _override(parsed, path, value)
     try:
-        scenario = Scenario.model_validate(_content(parsed))
+        scenario = Scenario.model_validate(_content(parsed), strict=True)
     except ValidationError as error:
         problems = _problems(parsed, error)
         raise ScenarioError(problems[0], problems=problems) from None
@@ -183,14 +184,14 @@ def _index(node: Any, key: str, dotted: str) -> Any:
 
 
 def _content(source: Source) -> Any:
-    """What a source says, as plain values.
+    """What a source says, as plain values, its lists as tuples: strict validation takes nothing else for them.
 
     Raises:
         ScenarioError: it is beyond all measure once its aliases are written out.
     """
     if _size(source.tree) > MOST_NODES:
         raise ScenarioError("has too many values, with its aliases written out", where=source.where(()))
-    return _plain(source.tree)
+    return _plain(source.tree, tuple)
 
 
 def _size(node: Any, known: dict[int, int] | None = None) -> int:
@@ -204,17 +205,17 @@ def _size(node: Any, known: dict[int, int] | None = None) -> int:
     return known[id(node)]
 
 
-def _plain(node: Any) -> Any:
-    """The tree as plain dicts and lists, keys as strings."""
+def _plain(node: Any, sequence: type[list] | type[tuple] = list) -> Any:
+    """The tree as plain dicts, sequences and Python's own numbers, keys as strings."""
     if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
+        return {str(key): _plain(value, sequence) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_plain(value) for value in node]
-    if isinstance(node, float) and type(node) is not float:
-        return float(node)
-    if isinstance(node, int) and not isinstance(node, bool) and type(node) is not int:
+        return sequence(_plain(value, sequence) for value in node)
+    if isinstance(node, bool):
+        return node
+    if isinstance(node, Integral):
         return int(node)
-    return node
+    return float(node) if isinstance(node, Real) else node
 
 
 def _problems(source: Source, error: ValidationError) -> list[str]:
@@ -266,7 +267,7 @@ def _message(fault: Any, keys: tuple[Any, ...]) -> str:
     if kind == "too_short":
         return f"expected at least {context['min_length']} in the list, got {context['actual_length']}"
     text = EXPECTED.get(kind) or fault["msg"][0].lower() + fault["msg"][1:]
-    shown = repr(given)
+    shown = str(given).lower() if isinstance(given, bool) else repr(given)
     return f"{text}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 

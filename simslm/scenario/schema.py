@@ -31,6 +31,13 @@ def _chosen(kind: str) -> Any:
     ]
 
 
+def _no_truth(value: Any) -> Any:
+    """``true`` is no number, though Python finds it equal to 1, and so among the numbers of a ``Literal``."""
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, got {str(value).lower()}")
+    return value
+
+
 def _default(kind: Any, name: str, description: str) -> Any:
     return Field(
         default_factory=lambda: TypeAdapter(kind).validate_python(name),
@@ -101,7 +108,9 @@ class Replicas(Section):
     """Replicas of one model: where they run, and how requests reach them."""
 
     replicas_per_device: int = Field(default=1, ge=1, le=64, description="replicas on each device")
-    tensor_parallel_size: Literal[1, 2, 4, 8] = Field(default=1, description="devices one replica spans")
+    tensor_parallel_size: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_no_truth)] = Field(
+        default=1, description="devices one replica spans"
+    )
     router: Routing = _default(Routing, "round-robin", "which replica an arriving request goes to")
     engine: Engine = Field(default_factory=Engine, description="limits of each replica")
 
@@ -194,7 +203,7 @@ class Capacity(Section):
 class Search(Section):
     """What to explore around the scenario; simulating it runs the scenario as it stands."""
 
-    space: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
         min_length=1, description="dotted path of a key to the values it may take"
     )
     objectives: dict[str, Literal["min", "max"]] = Field(
@@ -212,7 +221,9 @@ class Search(Section):
 class Scenario(Section):
     """A whole question: which model, on what, serving which traffic, how."""
 
-    schema_version: Literal[1] = Field(default=1, description="version of this format")
+    schema_version: Annotated[Literal[1], BeforeValidator(_no_truth)] = Field(
+        default=1, description="version of this format"
+    )
     name: str = Field(
         default="scenario", min_length=1, max_length=200, description="names the run's directory"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from simslm.errors import ScenarioError
@@ -77,6 +78,16 @@ def test_every_fault_is_reported_with_line_and_nearest_name(tmp_path):
         ("model: opt-1.3b", "model: 5", 3, "valid string"),
         ("schema_version: 1", "schema_version: 2", 1, "should be 1"),
         ("value: 100", "value: 1.5", 9, "integer"),
+        ("value: 100", "value: true", 9, "valid integer, got true"),
+        ("max_num_seqs: 8", "max_num_seqs: '8'", 13, "valid integer, got '8'"),
+        ("max_num_seqs: 8", "max_num_seqs: 8.0", 13, "valid integer, got 8.0"),
+        ("max_num_seqs: 8", "prefix_caching: 1", 13, "valid boolean, got 1"),
+        ("max_num_seqs: 8", "prefix_caching: 'yes'", 13, "valid boolean, got 'yes'"),
+        ("max_num_seqs: 8", "batching: {policy: chunked-prefill, max_partial_prompts: true}", 13, "got true"),
+        ("rate_rps: 8", 'rate_rps: "8"', 8, "valid number, got '8'"),
+        ("rate_rps: 8", "rate_rps: false", 8, "valid number, got false"),
+        ("schema_version: 1", "schema_version: true", 1, "expected a number, got true"),
+        ("deployment:", "deployment:\n  tensor_parallel_size: true", 12, "expected a number, got true"),
         ("cost: {roofline: {}}", "cost: {}", 5, "either trace or roofline"),
     ],
 )
@@ -85,6 +96,33 @@ def test_one_fault_at_a_time(tmp_path, old, new, line, words):
     assert len(found) == 1
     assert found[0].startswith(f"scenario.yaml:{line}: ")
     assert words in found[0]
+
+
+@pytest.mark.parametrize("rate", ["8", "8.0", "8e0", "0.8e+1", "8000e-3"])
+def test_a_number_may_be_written_in_every_way_of_yaml(tmp_path, rate):
+    path = write(tmp_path, GOOD.replace("rate_rps: 8", f"rate_rps: {rate}"))
+    for overrides in ((), (f"workload.arrivals.rate_rps={rate}",)):
+        found = load_scenario(path, overrides).workload.arrivals.rate_rps
+        assert (found, type(found)) == (8.0, float)
+
+
+def test_overrides_are_as_strict_as_the_file(tmp_path):
+    path = write(tmp_path, GOOD)
+    assert load_scenario(path, ["deployment.engine.max_num_seqs=64"]).deployment.engine.max_num_seqs == 64
+    assert problems(path, ["deployment.engine.max_num_seqs='64'"]) == [
+        "--set: deployment.engine.max_num_seqs: input should be a valid integer, got '64'"
+    ]
+    assert problems(path, {"workload.num_requests": True}) == [
+        "--set: workload.num_requests: input should be a valid integer, got true"
+    ]
+
+
+def test_numbers_from_python_may_be_numpys(tmp_path):
+    path = write(tmp_path, GOOD)
+    given = {"deployment.engine.max_num_seqs": np.int64(4), "workload.arrivals.rate_rps": np.float32(0.5)}
+    scenario = load_scenario(path, given)
+    assert scenario.deployment.engine.max_num_seqs == 4
+    assert scenario.workload.arrivals.rate_rps == 0.5
 
 
 def test_missing_sections_are_named(tmp_path):
@@ -177,7 +215,7 @@ def test_every_section_of_the_format_is_accepted(tmp_path):
     scenario = load_scenario(write(tmp_path, EVERY_SECTION))
     assert scenario.deployment.replicas_per_device == 2
     assert scenario.search is not None
-    assert scenario.search.space["deployment.replicas_per_device"] == [1, 2, 4]
+    assert scenario.search.space["deployment.replicas_per_device"] == (1, 2, 4)
 
 
 @pytest.mark.parametrize(
