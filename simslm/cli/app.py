@@ -60,7 +60,13 @@ ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="scenario
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="directory of a trace")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="path=value", help="override any key of the scenario; repeatable"),
+    typer.Option(
+        "--set",
+        metavar="path=value",
+        help="override any key of the scenario; repeatable. An alternative to what the scenario states takes its "
+        "place (cost.roofline={} that of cost.trace); below search.space, the rest is one key "
+        "(search.space.deployment.replicas_per_device=[1,2])",
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="override the scenario's seed")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -68,7 +68,13 @@ class Transform(_Options):
 
 
 class Cost(_Options):
-    """Exactly one source of iteration costs, and the changes made to it, in order."""
+    """Exactly one source of iteration costs, and the changes made to it, in order.
+
+    Class attributes:
+        displaces: by key, those that an override of it drops.
+    """
+
+    displaces: ClassVar = {"trace": ("roofline",), "roofline": ("trace",)}
 
     trace: str | None = Field(default=None, min_length=1, description="directory of a trace")
     roofline: RooflineOptions | None = Field(

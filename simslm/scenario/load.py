@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -142,37 +142,51 @@ def _override_items(overrides: Mapping[str, Any] | Iterable[str] | None) -> Iter
 
 
 def _override(source: Source, dotted: str, value: Any) -> None:
-    """Sets one value, creating the sections on its way; choosing another policy, process or distribution drops
-    the options that it does not have."""
-    keys = tuple(dotted.split("."))
-    if not all(keys):
-        raise ScenarioError("expected keys with a dot between each two", where=f"--set {dotted}")
+    """Sets one value, creating the sections on its way; what cannot stand beside it makes room."""
+    keys = _keys_of(dotted)
     node: Any = source.tree
     for i, key in enumerate(keys[:-1]):
         inside = _index(node, key, dotted)
-        if isinstance(node, dict) and node.get(inside) is None:
-            node[inside] = CommentedMap()
-            source.overridden.add(keys[: i + 1])
+        if isinstance(node, dict):
+            _make_room(node, keys[: i + 1])
+            if node.get(inside) is None:
+                node[inside] = CommentedMap()
+                source.overridden.add(keys[: i + 1])
         node = node[inside]
         if not isinstance(node, dict | list):
             raise ScenarioError(
                 f"{'.'.join(keys[: i + 1])} is a value, not a section", where=f"--set {dotted}"
             )
-    if isinstance(node, dict):
-        for foreign in set(node) - _chosen_fields(keys, value, set(node)):
-            del node[foreign]
+    if isinstance(node, dict) and value is not None:
+        _make_room(node, keys, value)
     node[_index(node, keys[-1], dotted)] = value
     source.overridden.add(keys)
 
 
-def _chosen_fields(keys: tuple[str, ...], value: Any, present: set[str]) -> set[str]:
-    """The keys of the member of a union that ``value`` chooses; ``present`` where nothing is chosen."""
-    members = _models_at(keys[:-1])
-    for model in members if len(members) > 1 else ():
-        tag = model.model_fields.get(keys[-1])
+def _keys_of(dotted: str) -> tuple[str, ...]:
+    """The keys on a path. Keys of ``search.space`` and ``search.objectives`` are paths themselves: what follows
+    is one key."""
+    keys = tuple(dotted.split("."))
+    if not all(keys):
+        raise ScenarioError("expected keys with a dot between each two", where=f"--set {dotted}")
+    for i in range(1, len(keys) - 1):
+        fields = [model.model_fields.get(keys[i]) for model in _models_at(keys[:i])]
+        if any(field is not None and get_origin(field.annotation) is dict for field in fields):
+            return (*keys[: i + 1], ".".join(keys[i + 1 :]))
+    return keys
+
+
+def _make_room(section: dict[str, Any], keys: tuple[str, ...], value: Any = None) -> None:
+    """Drops from a section what cannot stand beside the last of ``keys``: the alternatives to it, and where
+    ``value`` names another policy, process or distribution, the options that this one does not have."""
+    key, models = keys[-1], _models_at(keys[:-1])
+    foreign = {other for model in models for other in getattr(model, "displaces", {}).get(key, ())}
+    for model in models if len(models) > 1 else ():
+        tag = model.model_fields.get(key)
         if tag is not None and value in get_args(tag.annotation):
-            return set(model.model_fields)
-    return present
+            foreign = set(section) - set(model.model_fields)
+    for other in foreign & set(section):
+        del section[other]
 
 
 def _index(node: Any, key: str, dotted: str) -> Any:

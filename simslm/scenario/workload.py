@@ -118,15 +118,22 @@ class Truncated(WorkloadPart):
         return self
 
 
+def _either(one: tuple[str, ...], other: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """What each key displaces where either all of ``one`` are given or all of ``other``."""
+    return dict.fromkeys(one, other) | dict.fromkeys(other, one)
+
+
 class MeanAndP95(Truncated):
     """A two-parameter distribution, by its mean and 95th percentile or by its own parameters.
 
     Class attributes:
         own: names of the own parameters.
+        displaces: by key, those that an override of it drops.
         largest_p95_over_mean: no member of the family has a higher ratio (tests hold it to the formulas).
     """
 
     own: ClassVar[tuple[str, str]]
+    displaces: ClassVar[dict[str, tuple[str, ...]]]
     largest_p95_over_mean: ClassVar[float]
 
     mean: float | None = Field(default=None, ge=1, le=MOST_TOKENS, description="mean before any cut, tokens")
@@ -181,6 +188,7 @@ class Lognormal(MeanAndP95):
     """``exp`` of a normal with mean ``mu`` and standard deviation ``sigma``."""
 
     own: ClassVar = ("mu", "sigma")
+    displaces: ClassVar = _either(("mean", "p95"), own)
     largest_p95_over_mean: ClassVar = 3.868
     dist: Literal["lognormal"]
     mu: float | None = Field(default=None, ge=-50, le=50, description="mean of the logarithm")
@@ -191,6 +199,7 @@ class Gamma(MeanAndP95):
     """A gamma distribution with mean ``shape * scale``."""
 
     own: ClassVar = ("shape", "scale")
+    displaces: ClassVar = _either(("mean", "p95"), own)
     largest_p95_over_mean: ClassVar = 5.827
     dist: Literal["gamma"]
     shape: float | None = Field(default=None, ge=1e-3, le=1e9, description="shape")
@@ -201,6 +210,7 @@ class Weibull(MeanAndP95):
     """A Weibull distribution: ``P(X > x) = exp(-(x / scale) ** shape)``."""
 
     own: ClassVar = ("shape", "scale")
+    displaces: ClassVar = _either(("mean", "p95"), own)
     largest_p95_over_mean: ClassVar = 4.674
     dist: Literal["weibull"]
     shape: float | None = Field(default=None, ge=1e-3, le=1e9, description="shape")
@@ -335,8 +345,21 @@ class Replay(WorkloadPart):
 # ---- the whole ---------------------------------------------------------------------------------------------
 
 
+DRAWN = ("arrivals", "prompt_tokens", "output_tokens")
+"""What every generated workload states."""
+
+GENERATED = ("num_requests", "duration_s", *DRAWN, "prefixes")
+"""What only a generated workload may state."""
+
+
 class Workload(WorkloadPart):
-    """The requests of a run: generated (``arrivals`` and lengths), or a trace replayed."""
+    """The requests of a run: generated (``arrivals`` and lengths), or a trace replayed.
+
+    Class attributes:
+        displaces: by key, those that an override of it drops.
+    """
+
+    displaces: ClassVar = {"replay": GENERATED} | dict.fromkeys(DRAWN, ("replay",))
 
     num_requests: int | None = Field(
         default=None, ge=1, le=MOST_REQUESTS, description="how many requests arrive"
@@ -370,19 +393,17 @@ class Workload(WorkloadPart):
 
     @model_validator(mode="after")
     def _replayed_or_generated(self) -> Workload:
-        generated = ("num_requests", "duration_s", "arrivals", "prompt_tokens", "output_tokens", "prefixes")
-        required = generated[2:5]
         if self.replay is not None:
-            given = [name for name in generated if getattr(self, name) is not None]
+            given = [name for name in GENERATED if getattr(self, name) is not None]
             if given:
                 raise ValueError(
                     f"replay takes arrivals and lengths from its file; remove {', '.join(given)} "
                     "(replay.limit and replay.time_scale shorten and scale a trace)"
                 )
             return self
-        missing = [name for name in required if getattr(self, name) is None]
+        missing = [name for name in DRAWN if getattr(self, name) is None]
         if missing:
-            raise ValueError(f"{', '.join(missing)} missing; give all of {', '.join(required)}, or replay")
+            raise ValueError(f"{', '.join(missing)} missing; give all of {', '.join(DRAWN)}, or replay")
         self._bounded()
         return self
 

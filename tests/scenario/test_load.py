@@ -168,6 +168,56 @@ def test_overrides_reach_every_key_and_are_named_in_errors(tmp_path):
     assert "is a value, not a section" in problems(path, ["name.first=x"])[0]
 
 
+REPLAY = "workload.replay={format: csv, path: requests.csv}"
+GENERATED = ("num_requests", "duration_s", "arrivals", "prompt_tokens", "output_tokens", "prefixes")
+
+
+def test_an_override_takes_the_place_of_its_alternatives(tmp_path):
+    path = write(tmp_path, GOOD)
+    traced = load_scenario(path, ["cost.trace=somewhere"]).cost
+    assert (traced.trace, traced.roofline) == ("somewhere", None)
+    back = load_scenario(path, ["cost.trace=somewhere", "cost.roofline.efficiency=0.5"]).cost
+    assert back.trace is None
+    assert back.roofline.efficiency.compute == 0.5
+    replayed = load_scenario(path, [REPLAY]).workload
+    assert replayed.replay.path == "requests.csv"
+    assert all(getattr(replayed, name) is None for name in GENERATED)
+    lengths = [f"workload.{name}={{dist: fixed, value: 3}}" for name in ("prompt_tokens", "output_tokens")]
+    drawn = ["workload.arrivals={process: poisson, rate_rps: 1}", *lengths, "workload.num_requests=5"]
+    assert load_scenario(path, [REPLAY, *drawn]).workload.replay is None
+
+
+@pytest.mark.parametrize("dist", ["gamma", "weibull"])
+def test_parameters_of_a_distribution_take_the_place_of_its_mean_and_p95(tmp_path, dist):
+    path = write(tmp_path, GOOD)
+    given = f"workload.prompt_tokens={{dist: {dist}, mean: 100, p95: 300, max: 400}}"
+    own = ["workload.prompt_tokens.shape=2", "workload.prompt_tokens.scale=50"]
+    found = load_scenario(path, [given, *own]).workload.prompt_tokens
+    assert (found.mean, found.p95, found.shape, found.scale, found.max) == (None, None, 2, 50, 400)
+
+
+def test_an_override_of_no_alternative_leaves_the_rest_alone(tmp_path):
+    path = write(tmp_path, GOOD)
+    assert load_scenario(path, ["cost.trace=null"]).cost.roofline is not None
+    assert load_scenario(path, ["cost.transforms=[]"]).cost.roofline is not None
+    (found,) = problems(path, [REPLAY, "workload.num_requests=5"])
+    assert "replay.limit and replay.time_scale shorten and scale" in found
+
+
+def test_overrides_reach_the_paths_to_explore(tmp_path):
+    path = write(tmp_path, EVERY_SECTION)
+    changes = ["search.space.deployment.replicas_per_device=[1, 2]", "search.space.seed=[1]",
+               "search.objectives.ttft_s.p99=min"]  # fmt: skip
+    search = load_scenario(path, changes).search
+    assert search.space["deployment.replicas_per_device"] == (1, 2)
+    assert search.space["deployment.engine.max_num_seqs"] == (32, 64, 128, 256)
+    assert search.space["seed"] == (1,)
+    assert search.objectives["ttft_s.p99"] == "min"
+    assert problems(path, ["search.space.workload.num_requests=5"]) == [
+        "--set: search.space.workload.num_requests: expected a list, got 5"
+    ]
+
+
 def test_relative_paths_start_at_the_scenarios_folder(tmp_path):
     assert load_scenario(write(tmp_path, GOOD)).base_dir == tmp_path
 
