@@ -225,6 +225,15 @@ class Empirical(Truncated):
     column: str = Field(min_length=1, description="name of the column, in tokens")
 
 
+class Listed(WorkloadPart):
+    """The listed lengths in their order, and again from the first when they run out."""
+
+    dist: Literal["listed"]
+    values: tuple[Annotated[int, Field(ge=1, le=MOST_TOKENS)], ...] = Field(
+        min_length=1, description="one length for each request, tokens"
+    )
+
+
 class Component(WorkloadPart):
     """A share of a mixture."""
 
@@ -274,7 +283,8 @@ class Mixture(WorkloadPart):
 
 
 Lengths = Annotated[
-    Fixed | Uniform | Lognormal | Gamma | Weibull | Mixture | Empirical, Field(discriminator="dist")
+    Fixed | Uniform | Lognormal | Gamma | Weibull | Mixture | Empirical | Listed,
+    Field(discriminator="dist"),
 ]
 
 # ---- what prompts share, and what clients are like ------------------------------------------------------------

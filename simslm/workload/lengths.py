@@ -1,8 +1,9 @@
 """How long generated prompts and outputs are: whole tokens, at least 1.
 
-Every length is one uniform number turned through the distribution's inverse, rounded to the nearest whole
-token (halves up), and at least 1. ``min`` and ``max`` condition the distribution: the uniform number is
-stretched over the probability between ``min - 1/2`` and ``max + 1/2``, so the bounds gather no extra mass.
+Listed lengths are taken as they are. Every other length is one uniform number turned through the distribution's
+inverse, rounded to the nearest whole token (halves up), and at least 1. ``min`` and ``max`` condition the
+distribution: the uniform number is stretched over the probability between ``min - 1/2`` and ``max + 1/2``, so
+the bounds gather no extra mass.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simslm.errors import ScenarioError
-from simslm.scenario.workload import Empirical, Fixed, Gamma, Lognormal, Mixture, Uniform, Weibull
+from simslm.scenario.workload import Empirical, Fixed, Gamma, Listed, Lognormal, Mixture, Uniform, Weibull
 from simslm.workload.fit import gamma_parameters, lognormal_parameters, weibull_parameters
 from simslm.workload.readers.column import read_column
 
@@ -43,6 +44,8 @@ def draw_lengths(lengths: Any, count: int, rng: np.random.Generator, base_dir: P
     """
     if isinstance(lengths, Mixture):
         return _mixture(lengths, count, rng, base_dir)
+    if isinstance(lengths, Listed):
+        return np.resize(np.array(lengths.values, dtype=np.int64), count)
     return _from_uniform(lengths, rng.random(count), base_dir)
 
 

@@ -212,3 +212,14 @@ def test_lengths_are_whole_and_within_bounds(dist, mean, ratio, below, above):
     drawn = draw({"dist": dist, "mean": mean, "p95": mean * ratio, "min": low, "max": high}, 200)
     assert drawn.dtype == np.int64
     assert low <= drawn.min() <= drawn.max() <= high
+
+
+def test_listed_lengths_come_in_their_order_and_again():
+    assert draw({"dist": "listed", "values": [7, 3, 5]}, count=7).tolist() == [7, 3, 5, 7, 3, 5, 7]
+    assert draw({"dist": "listed", "values": [7, 3, 5]}, count=2).tolist() == [7, 3]
+
+
+@pytest.mark.parametrize("values", [[], [0], [1.5]])
+def test_listed_lengths_are_whole_and_at_least_one(values):
+    with pytest.raises(ValidationError):
+        model({"dist": "listed", "values": values})

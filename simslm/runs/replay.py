@@ -1,0 +1,137 @@
+"""A measured run as a scenario, exactly as it was run, and a simulation's result under the run's column names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simslm.catalog.models import load_model
+from simslm.errors import UsageError
+from simslm.metrics.result import Result
+from simslm.runs.lengths import read_lengths, rescale
+from simslm.runs.power import device_samples
+from simslm.runs.table import LATENCIES, STATISTICS, MeasuredRun
+from simslm.scenario.load import load_scenario
+from simslm.scenario.schema import Scenario
+
+PREFILL_FIRST_TOKENS = 2048
+"""Least token budget of prefill-first batching in vLLM 0.6.3: ``max(max_model_len, 2048)``
+(``SchedulerConfig.__init__`` of vllm/config.py)."""
+
+CHUNKED_TOKENS = 512
+"""Token budget of chunked prefill in vLLM 0.6.3, from the same place."""
+
+
+def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16", seed: int = 0) -> Scenario:
+    """The scenario of a measured run: same requests, engine limits, KV blocks, replicas and sharing.
+
+    Requests have the lengths of the run's file, in its order and again from the first when there are more, each
+    length times one factor such that the means are the run's (see :func:`~simslm.runs.lengths.rescale`). Without
+    a file all are alike. ``max_tokens`` is the (longest) output, which ``ignore_eos`` told the engine to produce.
+
+    Args:
+        run: what was run.
+        cost: the scenario's ``cost``: ``{"trace": path}`` or ``{"roofline": {...}}``.
+        dtype: of weights and KV cache; that of the trace where there is one.
+        seed: draws the arrivals where they are random.
+
+    Raises:
+        UsageError: the run does not say enough, or its lengths cannot be used.
+        ScenarioError: the simulator cannot run what was run.
+    """
+    prompts, outputs = _lengths(run)
+    longest = load_model(run.model).max_position_embeddings
+    engine = {
+        "batching": {"policy": run.batching},
+        "max_num_seqs": run.max_num_seqs,
+        "max_num_batched_tokens": run.max_num_batched_tokens or _default_tokens(run, longest),
+        "num_gpu_blocks": run.num_gpu_blocks,
+    }
+    return load_scenario(
+        {
+            "name": run.run[:200],
+            "seed": seed,
+            "model": run.model,
+            "device": run.device,
+            "dtype": dtype,
+            "cost": dict(cost),
+            "workload": {
+                "num_requests": run.num_requests,
+                "arrivals": arrivals(run.arrivals),
+                "prompt_tokens": _distribution(prompts),
+                "output_tokens": _distribution(outputs),
+                "max_tokens": int(outputs.max()),
+            },
+            "deployment": {
+                "replicas_per_device": run.replicas,
+                "sharing": run.sharing,
+                "engine": engine,
+            },
+        }
+    )
+
+
+def arrivals(text: str) -> dict[str, Any]:
+    """The scenario's arrivals of ``all-at-once | poisson:RPS | gamma:RPS:CV | closed-loop:N``."""
+    process, *figures = text.split(":")
+    if process == "closed-loop":
+        return {"process": process, "concurrency": int(figures[0])}
+    return {"process": process} | dict(zip(("rate_rps", "cv"), map(float, figures), strict=False))
+
+
+def _default_tokens(run: MeasuredRun, max_model_len: int) -> int:
+    """What vLLM 0.6.3 takes for ``max_num_batched_tokens``, at least what its batch needs."""
+    usual = CHUNKED_TOKENS if run.batching == "chunked-prefill" else max(max_model_len, PREFILL_FIRST_TOKENS)
+    return max(usual, run.max_num_seqs)
+
+
+def _lengths(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray]:
+    """Prompt and output tokens of each request, both of shape ``(num_requests,)``."""
+    if run.lengths_file is None:
+        if run.workload != "fixed":
+            raise UsageError(
+                f"lengths_file: is empty, but the requests of a {run.workload!r} workload differ",
+                where=run.where,
+                remedy="name the file of their lengths, or call the workload fixed",
+            )
+        prompts = outputs = np.ones(run.num_requests)
+    else:
+        recorded = read_lengths(run.lengths_file, where=run.where)
+        prompts, outputs = (np.resize(column, run.num_requests) for column in recorded)
+    prompts = rescale(prompts, run.prompt_tokens)
+    return prompts, rescale(outputs, run.output_tokens)
+
+
+def _distribution(lengths: np.ndarray) -> dict[str, Any]:
+    if lengths.min() == lengths.max():
+        return {"dist": "fixed", "value": int(lengths[0])}
+    return {"dist": "listed", "values": lengths.tolist()}
+
+
+def simulated(result: Result, run: MeasuredRun) -> dict[str, float]:
+    """Every figure of a simulation that a measured run may have, by its column in ``RUNS.csv``.
+
+    Definitions are those of the measurement: latencies over all requests, ITL over all gaps, ``kv_peak`` as the
+    share of the KV blocks in use when most are, power and busy time of the device from samples of one second of
+    which ``active`` are those with the SM busy for 20 % or more.
+
+    Args:
+        result: of the scenario of ``run``, simulated without a sink.
+        run: how it was run.
+    """
+    summary = result.summary
+    found: dict[str, float | None] = {
+        "duration_s": summary["makespan_s"],
+        **summary["throughput"],
+        "preemptions": summary["kv"]["preemptions"],
+        "kv_peak": summary["kv"]["peak_utilization"],
+        "energy_j": summary["energy"]["total_j"],
+        "power_mean_w": summary["energy"]["mean_power_w"],
+    }
+    for latency in LATENCIES:
+        for statistic in STATISTICS:
+            found[f"{latency}_{statistic}_s"] = summary[f"{latency}_s"][statistic]
+    found |= device_samples(result.tables, summary)
+    return {name: float(value) for name, value in found.items() if value is not None}

@@ -1,0 +1,259 @@
+"""``RUNS.csv``: one measured run a row, what was run on the left, what was measured on the right.
+
+A cell that is empty was not measured. Every error names the file, the line, the column and what to do.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from simslm.errors import UsageError, nearest
+
+STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
+LATENCIES = ("ttft", "tpot", "itl", "e2e", "queue")
+
+MEASURED = (
+    "duration_s",
+    "requests_per_s",
+    "output_tokens_per_s",
+    "total_tokens_per_s",
+    *(f"{latency}_{statistic}_s" for latency in LATENCIES for statistic in STATISTICS),
+    "preemptions",
+    "kv_peak",
+    "power_mean_w",
+    "power_active_p50_w",
+    "power_idle_w",
+    "energy_j",
+    "sm_busy_pct",
+    "mem_busy_pct",
+)
+"""Columns of what may have been measured."""
+
+BATCHINGS = ("prefill-first", "chunked-prefill", "orca", "static")
+SHARINGS = ("none", "mps", "time-slice", "streams", "sm-partition")
+ARRIVALS = "all-at-once, poisson:RPS, gamma:RPS:CV or closed-loop:N"
+_POSITIVE = r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_ARRIVALS = re.compile(
+    rf"all-at-once|poisson:{_POSITIVE}|gamma:{_POSITIVE}:{_POSITIVE}|closed-loop:([1-9]\d*)"
+)
+
+
+@dataclass(frozen=True)
+class MeasuredRun:
+    """One run of a serving engine: what was run, and what was measured.
+
+    Attributes:
+        run: its name, different from that of every other run of the table.
+        model, device: catalogue names.
+        engine: name and version of what served; empty when nobody says.
+        workload: ``fixed`` (all requests alike) or the name of what the lengths come from.
+        prompt_tokens, output_tokens: means over the requests, perhaps fractional.
+        lengths_file: where the lengths of the single requests stand, None when nowhere.
+        num_requests: how many were sent, to all replicas together.
+        arrivals: ``all-at-once | poisson:RPS | gamma:RPS:CV | closed-loop:N``.
+        max_num_seqs, max_num_batched_tokens: limits of each replica; None for the engine's default of the latter.
+        batching: name of the batching policy.
+        replicas, sharing: how many shared the one device, and how.
+        num_gpu_blocks: KV blocks of each replica; None when not known.
+        sm_clock_mhz: clock the device ran at; None when not known.
+        measured: by column of ``RUNS.csv``; what was not measured is not there.
+        where: file and line it was read from, for errors.
+    """
+
+    run: str
+    model: str
+    device: str
+    engine: str
+    workload: str
+    prompt_tokens: float
+    output_tokens: float
+    lengths_file: Path | None
+    num_requests: int
+    arrivals: str
+    max_num_seqs: int
+    max_num_batched_tokens: int | None
+    batching: str
+    replicas: int
+    sharing: str
+    num_gpu_blocks: int | None
+    sm_clock_mhz: float | None
+    measured: Mapping[str, float]
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a cell of a column is read.
+
+    Attributes:
+        expected: what it should hold, for messages.
+        read: from its text; raises ValueError for a wrong one.
+        required: whether it may neither be empty nor missing.
+        blank: what an empty or missing one means otherwise.
+    """
+
+    expected: str
+    read: Callable[[str], Any]
+    required: bool = True
+    blank: Any = None
+
+
+def _whole(text: str) -> int:
+    value = float(text)
+    if not 1 <= value <= 2**53 or value != int(value):
+        raise ValueError(text)
+    return int(value)
+
+
+def _at_least(low: float, text: str) -> float:
+    value = float(text)
+    if not low <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def _one_of(known: tuple[str, ...], text: str) -> str:
+    if text not in known:
+        raise ValueError(text)
+    return text
+
+
+def _arrivals(text: str) -> str:
+    found = _ARRIVALS.fullmatch(text)
+    if not found or any(float(figure) <= 0 for figure in found.groups() if figure):
+        raise ValueError(text)
+    return text
+
+
+_TOKENS = Column("a mean number of tokens, 1 or more", lambda text: _at_least(1, text))
+_COUNT = Column("a whole number, 1 or more", _whole)
+SETTINGS: dict[str, Column] = {
+    "run": Column("a name", str),
+    "model": Column("a model of the catalogue", str),
+    "device": Column("a device of the catalogue", str),
+    "engine": Column("a name", str, required=False, blank=""),
+    "workload": Column("a name", str, required=False, blank="fixed"),
+    "prompt_tokens": _TOKENS,
+    "output_tokens": _TOKENS,
+    "lengths_file": Column("a path relative to this file", str, required=False),
+    "num_requests": _COUNT,
+    "arrivals": Column(ARRIVALS, _arrivals),
+    "max_num_seqs": _COUNT,
+    "max_num_batched_tokens": Column(_COUNT.expected, _whole, required=False),
+    "batching": Column(f"one of {', '.join(BATCHINGS)}", lambda text: _one_of(BATCHINGS, text)),
+    "replicas": Column(_COUNT.expected, _whole, required=False, blank=1),
+    "sharing": Column(
+        f"one of {', '.join(SHARINGS)}", lambda text: _one_of(SHARINGS, text), required=False, blank="none"
+    ),
+    "num_gpu_blocks": Column(_COUNT.expected, _whole, required=False),
+    "sm_clock_mhz": Column("a number of MHz, 1 or more", lambda text: _at_least(1, text), required=False),
+}
+"""Columns of what was run."""
+
+FIGURE = Column("a number, 0 or more", lambda text: _at_least(0, text), required=False)
+
+
+def read_runs(path: Path) -> list[MeasuredRun]:
+    """The rows of a ``RUNS.csv``, in their order; columns of other names are ignored.
+
+    Raises:
+        UsageError: naming file, line, column and remedy.
+    """
+    rows = _rows(path)
+    runs = [make_run(cells, f"{path}:{line}", path.parent) for line, cells in rows]
+    check_names(runs)
+    return runs
+
+
+def make_run(cells: Mapping[str, str], where: str, folder: Path) -> MeasuredRun:
+    """A run from texts by column.
+
+    Args:
+        cells: as in a row of ``RUNS.csv``.
+        where: what errors call its place.
+        folder: what ``lengths_file`` is relative to.
+
+    Raises:
+        UsageError: a cell is wrong, or one that must be there is not.
+    """
+    values = {name: _cell(cells, name, column, where) for name, column in SETTINGS.items()}
+    values["lengths_file"] = folder / values["lengths_file"] if values["lengths_file"] else None
+    figures = {name: _cell(cells, name, FIGURE, where) for name in MEASURED}
+    measured = {name: figure for name, figure in figures.items() if figure is not None}
+    if values["replicas"] > 1 and values["sharing"] == "none":
+        _refuse(where, "sharing", f"{values['replicas']} replicas cannot share a device by none", "say how")
+    return MeasuredRun(**values, measured=measured, where=where)
+
+
+def check_names(runs: list[MeasuredRun]) -> None:
+    """Runs are told apart by their names.
+
+    Raises:
+        UsageError: two have the same.
+    """
+    places: dict[str, str] = {}
+    for run in runs:
+        if run.run in places:
+            _refuse(run.where, "run", f"{run.run!r} is the name of {places[run.run]} too", "give it another")
+        places[run.run] = run.where
+
+
+def _cell(cells: Mapping[str, str], name: str, column: Column, where: str) -> Any:
+    text = (cells.get(name) or "").strip()
+    if not text:
+        if column.required:
+            _refuse(where, name, f"is {'empty' if name in cells else 'missing'}", f"give {column.expected}")
+        return column.blank
+    try:
+        return column.read(text)
+    except ValueError:
+        shown = repr(text if len(text) <= 60 else f"{text[:57]}...")
+        raise UsageError(f"{name}: expected {column.expected}, found {shown}", where=where) from None
+
+
+def _refuse(where: str, column: str, what: str, remedy: str) -> NoReturn:
+    raise UsageError(f"{column}: {what}", where=where, remedy=remedy)
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Line number and cells of each row that is not blank."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(path, header)
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except FileNotFoundError:
+        raise UsageError("no such file", where=str(path), remedy="check the path") from None
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"cannot be read as CSV in UTF-8 ({error})", where=str(path)) from None
+    if not rows:
+        raise UsageError("has no rows", where=str(path), remedy="write one for every run")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UsageError(
+                f"expected {len(header)} cells, found {len(row)}",
+                where=f"{path}:{line}",
+                remedy="write one for every column of the header",
+            )
+    return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    """All required columns are there, none twice; a missing one may be there under a similar name."""
+    where = f"{path}:1"
+    for name in header:
+        if name and header.count(name) > 1:
+            _refuse(where, name, "is there twice", "remove one")
+    others = [name for name in header if name not in SETTINGS and name not in MEASURED]
+    for name, column in SETTINGS.items():
+        if column.required and name not in header:
+            _refuse(where, name, f"no such column{nearest(name, others)}", f"add it: {column.expected}")
