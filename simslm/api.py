@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import time
 from collections import Counter
@@ -9,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device, device_from_mapping, load_device
-from simslm.catalog.models import architecture_from_mapping, load_model
+from simslm.catalog.models import architecture_from_mapping, load_model, model_file
 from simslm.cost.interference import Contended, contention
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
@@ -71,12 +73,14 @@ class Prepared:
         device: that it runs on.
         groups: of replicas, at least one.
         requests: the workload, drawn or replayed.
+        files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
     """
 
     scenario: Scenario
     device: Device
     groups: tuple[PreparedGroup, ...]
     requests: RequestArrays
+    files: dict[str, str]
 
     @property
     def tenants(self) -> Counter[int]:
@@ -186,7 +190,20 @@ def prepare(scenario: Scenario) -> Prepared:
     )
     longest = max(group.max_model_len for group in groups)
     requests = generate(scenario.workload, scenario.seed, longest, scenario.base_dir)
-    return Prepared(scenario, device, groups, requests)
+    return Prepared(scenario, device, groups, requests, _files(scenario))
+
+
+def _files(scenario: Scenario) -> dict[str, str]:
+    """The SHA-256 of each file the scenario names beside traces; all of them have been read."""
+    models = (scenario.model, *(group.model for group in scenario.deployment.groups or ()))
+    found = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
+    found |= {name: scenario.base_dir / name for name in scenario.workload.files}
+    return {name: _sha256(path) for name, path in found.items() if path is not None}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -338,6 +355,15 @@ def _sharing_facts(prepared: Prepared) -> dict[str, Any] | None:
     return {"kind": way.name, "source": "modelled"}
 
 
+def _resolved(scenario: Scenario) -> dict[str, Any]:
+    """The scenario with every default written out, among them the part of the memory that each group has."""
+    resolved = scenario.model_dump(mode="json")
+    groups = scenario.deployment.groups or ()
+    for i, part in enumerate(_utilizations(scenario, groups)):
+        resolved["deployment"]["groups"][i]["engine"]["gpu_memory_utilization"] = part
+    return resolved
+
+
 def _manifest(
     prepared: Prepared, events: int, interrupted: bool, wall_time_s: float, command: str
 ) -> dict[str, Any]:
@@ -350,10 +376,12 @@ def _manifest(
         "schema_version": 1,
         "name": scenario.name,
         "command": command,
-        "scenario": scenario.model_dump(mode="json"),
+        "scenario": _resolved(scenario),
+        "base_dir": str(scenario.base_dir.resolve()),
         "seed": scenario.seed,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "traces": [{"path": origin["trace"]} | origin for origin in origins if "trace" in origin],
+        "traces": [origin for origin in origins if "trace" in origin],
+        "files": [{"path": path, "sha256": digest} for path, digest in prepared.files.items()],
         "cost": {"source": cost.source, "engine": cost.engine, "note": cost.power_note},
         "sharing": _sharing_facts(prepared),
         "groups": [

@@ -10,7 +10,14 @@ from simslm.catalog.families import architecture_from_mapping, from_config
 from simslm.catalog.files import entry_names, read_entry, read_mapping
 from simslm.errors import ScenarioError
 
-__all__ = ["ModelEntry", "architecture_from_mapping", "load_model", "model_entry", "model_names"]
+__all__ = [
+    "ModelEntry",
+    "architecture_from_mapping",
+    "load_model",
+    "model_entry",
+    "model_file",
+    "model_names",
+]
 
 
 @dataclass(frozen=True)
@@ -61,17 +68,22 @@ def load_model(name_or_path: str | Path, base_dir: Path | None = None) -> Archit
         UsageError: when a name is not in the catalogue; the message has the nearest one.
         ScenarioError: when a file is missing, damaged or of an unsupported model.
     """
-    text = str(name_or_path)
-    path = (base_dir or Path()) / text
-    if not text.endswith(".json") and not path.is_dir():
-        return model_entry(text).architecture
-    if path.is_dir():
-        path /= "config.json"
+    path = model_file(name_or_path, base_dir)
+    if path is None:
+        return model_entry(str(name_or_path)).architecture
     config = read_mapping(path)
     try:
         return from_config(config, _config_name(config, path))
     except ScenarioError as error:
         raise ScenarioError(error.message, where=str(path), remedy=error.remedy) from None
+
+
+def model_file(name_or_path: str | Path, base_dir: Path | None = None) -> Path | None:
+    """The ``config.json`` that :func:`load_model` reads; None where it looks in the catalogue."""
+    path = (base_dir or Path()) / name_or_path
+    if path.is_dir():
+        return path / "config.json"
+    return path if str(name_or_path).endswith(".json") else None
 
 
 def _config_name(config: dict, path: Path) -> str:

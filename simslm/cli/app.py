@@ -56,7 +56,10 @@ def _place(text: str) -> Path:
     return Path(text)
 
 
-ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="scenario file, YAML or JSON")]
+ScenarioPath = Annotated[
+    Path,
+    typer.Argument(metavar="SCENARIO", help="scenario file, YAML or JSON; or the manifest.json of a run"),
+]
 TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="directory of a trace")]
 Sets = Annotated[
     list[str] | None,

@@ -49,7 +49,7 @@ def provenance(run: RunTables) -> Provenance:
         meaning=MEANING.get(source, "The manifest does not say where the latencies come from."),
         warnings=_warnings(run, source, coverage),
         coverage=coverage,
-        rows=[*_cost_rows(run, source, coverage), *_trace_rows(run), *_run_rows(run)],
+        rows=[*_cost_rows(run, source, coverage), *_trace_rows(run), *_file_rows(run), *_run_rows(run)],
     )
 
 
@@ -88,13 +88,21 @@ def _trace_rows(run: RunTables) -> list[tuple[str, str]]:
     traces = dig(run.manifest, "traces", [])
     rows: list[tuple[str, str]] = []
     for trace in traces if isinstance(traces, list) else []:
-        parts = [str(dig(trace, key, "")) for key in ("path", "device", "cpu", "engine", "date")]
+        parts = [str(dig(trace, key, "")) for key in ("trace", "device", "cpu", "engine", "date")]
         if digest := str(dig(trace, "content_hash", "")):
             parts.append(f"content {digest[:19]}")
         rows.append(("Trace", " · ".join(part for part in parts if part)))
         if host := str(dig(trace, "host_time", "")):
             rows.append(("Host time is", host))
     return rows
+
+
+def _file_rows(run: RunTables) -> list[tuple[str, str]]:
+    files = dig(run.manifest, "files", [])
+    return [
+        ("File", f"{dig(file, 'path', '')} · content {str(dig(file, 'sha256', ''))[:12]}")
+        for file in (files if isinstance(files, list) else [])
+    ]
 
 
 def _run_rows(run: RunTables) -> list[tuple[str, str]]:

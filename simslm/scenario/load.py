@@ -30,11 +30,13 @@ class Source:
     Attributes:
         path: the file, None for a mapping given from Python.
         tree: what it says.
+        base: folder its relative paths start in.
         overridden: keys that an override set or created, so that errors can name the override.
     """
 
     path: Path | None
     tree: CommentedMap
+    base: Path
     overridden: set[tuple[str, ...]] = field(default_factory=set)
 
     def where(self, keys: tuple[Any, ...]) -> str:
@@ -61,13 +63,15 @@ def load_scenario(
     """Reads and validates a scenario.
 
     Args:
-        source: path of a YAML or JSON file, or the mapping itself.
+        source: path of a YAML or JSON file, or the mapping itself; the ``manifest.json`` of a run is the scenario
+            that was run, and its relative paths start where they did then.
         overrides: dotted path to value, or ``path=value`` strings whose values are read as YAML.
 
     Raises:
         ScenarioError: with one line for every fault, each naming file and line, key, and remedy.
     """
     parsed = _mapping_source(source) if isinstance(source, Mapping) else _file_source(Path(source))
+    parsed = _manifests_scenario(parsed)
     for path, value in _override_items(overrides):
         _override(parsed, path, value)
     try:
@@ -75,7 +79,7 @@ def load_scenario(
     except ValidationError as error:
         problems = _problems(parsed, error)
         raise ScenarioError(problems[0], problems=problems) from None
-    return scenario.read_from(parsed.path.parent if parsed.path else Path(), parsed.where)
+    return scenario.read_from(parsed.base, parsed.where)
 
 
 def _yaml() -> YAML:
@@ -85,7 +89,7 @@ def _yaml() -> YAML:
 
 
 def _mapping_source(mapping: Mapping[str, Any]) -> Source:
-    return Source(None, CommentedMap(_plain(mapping)))
+    return Source(None, CommentedMap(_plain(mapping)), Path())
 
 
 def _file_source(path: Path) -> Source:
@@ -101,7 +105,15 @@ def _file_source(path: Path) -> Source:
         raise ScenarioError("nested too deeply", where=path.name) from None
     if not isinstance(tree, CommentedMap):
         raise ScenarioError("a scenario is a mapping of keys to values", where=path.name)
-    return Source(path, tree)
+    return Source(path, tree, path.parent)
+
+
+def _manifests_scenario(source: Source) -> Source:
+    """The scenario in the manifest of a run; of anything else, itself."""
+    scenario, base = source.tree.get("scenario"), source.tree.get("base_dir")
+    if not isinstance(scenario, dict) or not isinstance(base, str):
+        return source
+    return Source(source.path, CommentedMap(scenario) if source.path is None else scenario, Path(base))
 
 
 def _text(path: Path) -> str:

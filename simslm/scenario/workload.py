@@ -401,6 +401,17 @@ class Workload(WorkloadPart):
     cancellations: Cancellations | None = Field(default=None, description="clients that leave early")
     replay: Replay | None = Field(default=None, description="a recorded trace instead of generated requests")
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files it reads, as it names them."""
+        if self.replay is not None:
+            return (self.replay.path,)
+        lengths = (self.prompt_tokens, self.output_tokens)
+        parts = [
+            part for each in lengths for part in (each.components if isinstance(each, Mixture) else (each,))
+        ]
+        return tuple(part.file for part in parts if isinstance(part, Empirical))
+
     @model_validator(mode="after")
     def _replayed_or_generated(self) -> Workload:
         if self.replay is not None:

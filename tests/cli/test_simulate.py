@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,77 @@ def test_the_manifest_is_enough_to_run_it_again(simslm, scenario, here):
     again = here / "again.json"
     again.write_text(json.dumps(manifest["scenario"]), encoding="utf-8")
     assert simslm("simulate", again, "-o", "second").code == 0
+    same(here / "first", here / "second")
+
+
+def same(first: Path, second: Path) -> None:
+    """Two runs left the same answer."""
     for name in ("requests.parquet", "iterations.parquet", "summary.json"):
-        assert (here / "first" / name).read_bytes() == (here / "second" / name).read_bytes(), name
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+CONFIG = {
+    "model_type": "opt",
+    "_name_or_path": "mine",
+    "activation_function": "relu",
+    "enable_bias": True,
+    "ffn_dim": 3072,
+    "hidden_size": 768,
+    "max_position_embeddings": 2048,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "tie_word_embeddings": True,
+    "vocab_size": 50272,
+}
+
+
+def test_a_manifest_is_a_scenario_that_finds_its_files_from_anywhere(
+    simslm, trace, scenario, here, monkeypatch
+):
+    (here / "requests.csv").write_text(
+        "arrival_s,prompt_tokens,output_tokens\n0,16,4\n1,64,9\n", encoding="utf-8"
+    )
+    (here / "lengths.csv").write_text("tokens\n5\n50\n", encoding="utf-8")
+    (here / "mine").mkdir()
+    (here / "mine" / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    empirical = "{dist: empirical, file: lengths.csv, column: tokens}"
+    mixed = f"{{dist: mixture, components: [{empirical[:-1]}, weight: 1}}]}}"
+    questions = {
+        "replayed": ("cost={trace: traces/cpu/mine}", "workload={replay: {format: csv, path: requests.csv}}"),
+        "drawn": ("model=mine", f"workload.prompt_tokens={empirical}", f"workload.output_tokens={mixed}"),
+    }
+    read_files = {"replayed": ["requests.csv"], "drawn": ["mine", "lengths.csv"]}
+    on_disk = {"mine": here / "mine" / "config.json"}
+    for name, question in questions.items():
+        sets = [word for setting in question for word in ("--set", setting)]
+        ended = simslm("simulate", scenario, *sets, "-o", here / name)
+        assert ended.code == 0, ended.err
+        manifest = read(here / name, "manifest.json")
+        assert manifest["base_dir"] == str(here)
+        assert manifest["files"] == [
+            {"path": file, "sha256": sha256(on_disk.get(file, here / file).read_bytes()).hexdigest()}
+            for file in read_files[name]
+        ]
+    (used,) = read(here / "replayed", "manifest.json")["traces"]
+    assert used["trace"] == "traces/cpu/mine"
+    assert "path" not in used
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    for name in questions:
+        assert simslm("simulate", here / name / "manifest.json", "-o", "again").code == 0
+        same(here / name, here / "elsewhere" / "again")
+    ended = simslm("simulate", here / "drawn" / "manifest.json", "--set", "seed=x")
+    assert ended.complaint.startswith("--set: seed: ")
+
+
+def test_the_manifest_states_the_memory_that_groups_had(simslm, scenario, here):
+    groups = (
+        "deployment={sharing: mps, groups: [{name: a}, {name: b, engine: {gpu_memory_utilization: 0.3}}]}"
+    )
+    assert simslm("simulate", scenario, "--set", groups, "-o", "first").code == 0
+    again = simslm("simulate", here / "first" / "manifest.json", "-o", "second")
+    assert again.code == 0, again.err
+    same(here / "first", here / "second")
 
 
 def test_json_is_the_summary_and_nothing_else(simslm, scenario, here):

@@ -320,7 +320,7 @@ def manifest(setup: Setup) -> dict[str, Any]:
         "slo": setup.slo,
     }
     trace = {
-        "path": "traces/h200/opt-1.3b-bf16",
+        "trace": "traces/h200/opt-1.3b-bf16",
         "content_hash": "sha256:0123456789abcdef0123456789abcdef",
         "source": "measured",
         "engine": "simslm-engine 0.1.0",

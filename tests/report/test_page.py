@@ -159,12 +159,15 @@ def test_the_manifest_tells_of_the_workload_the_trace_and_an_interruption(quiet_
             "notes": ["times rescaled"],
         }
         content["traces"][0].update(cpu="some processor", host_time="laying out the batch")
+        content["files"] = [{"path": "replay.csv", "sha256": "0123456789abcdef" * 4}]
 
     text = own(render_run(edited(quiet_run, tmp_path / "run", "manifest.json", extend)))
     assert "The simulation was interrupted" in text
     assert "replay.csv · 3 dropped: no output · times rescaled" in text
     assert "some processor" in text
     assert "laying out the batch" in text
+    assert "traces/h200/opt-1.3b-bf16 · NVIDIA H200" in text
+    assert "replay.csv · content 0123456789ab" in text
 
 
 def test_a_run_in_which_nothing_ran(quiet_run: Path, tmp_path: Path):

@@ -222,6 +222,19 @@ def test_relative_paths_start_at_the_scenarios_folder(tmp_path):
     assert load_scenario(write(tmp_path, GOOD)).base_dir == tmp_path
 
 
+def test_the_scenario_in_a_manifest_starts_its_paths_where_the_run_did(tmp_path):
+    scenario = load_scenario(write(tmp_path, GOOD))
+    manifest = {"name": "small", "scenario": scenario.model_dump(mode="json"), "base_dir": "/some/where"}
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    for given in (path, manifest):
+        again = load_scenario(given, ["seed=3"])
+        assert again.base_dir == Path("/some/where")
+        assert again.model_dump() == scenario.model_dump() | {"seed": 3}
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": -1'), encoding="utf-8")
+    assert problems(path) == ["manifest.json:6: seed: input should be greater than or equal to 0, got -1"]
+
+
 EVERY_SECTION = """\
 schema_version: 1
 name: quickstart
