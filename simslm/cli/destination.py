@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 
 from simslm.errors import UsageError
@@ -29,19 +26,6 @@ def free_place(directory: Path) -> Path:
             remedy="choose another with `-o`",
         )
     return directory
-
-
-@contextmanager
-def left_as_found(directory: Path) -> Iterator[None]:
-    """When the work fails, no empty directories stay behind that were not there before."""
-    nearest = _nearest(directory)
-    try:
-        yield
-    except BaseException:
-        for path in takewhile(lambda path: path != nearest, (directory, *directory.parents)):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
-        raise
 
 
 def _nearest(directory: Path) -> Path:

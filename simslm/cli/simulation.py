@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simslm.cli import screen
-from simslm.cli.destination import free_place, left_as_found
+from simslm.cli.destination import free_place
 from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import Interruption, held_back
 from simslm.units import number, seconds
@@ -25,7 +25,7 @@ def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None,
 
     scenario = api.load_scenario(path, overrides(sets, seed))
     directory = free_place(output or Path("runs") / directory_name(scenario.name))
-    with held_back() as interruption, left_as_found(directory), RunWriter(directory) as writer:
+    with held_back() as interruption, RunWriter(directory) as writer:
         with screen.progress("simulating") as update:
             feed = _feed(update, interruption)
             line = command(path, sets, seed)

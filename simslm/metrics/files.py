@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from simslm.errors import UsageError
 from simslm.metrics.iterations import IterationTable
+from simslm.metrics.whole import write_whole
 from simslm.sim.log import STATUS
 from simslm.sim.window import Window
 
@@ -38,6 +39,7 @@ REQUESTS = (
     ("energy_j", pa.float64()),
 )
 ITERATIONS = (
+    ("replica", pa.int64()),
     ("start_s", pa.float64()),
     ("duration_s", pa.float64()),
     ("decode_seqs", pa.int64()),
@@ -65,9 +67,8 @@ def requests_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
 def iterations_arrow(replica: int, table: IterationTable) -> pa.Table:
     """Rows of ``iterations.parquet``: some iterations of one replica, in order of time."""
     missing = np.full(len(table), np.nan)
-    arrays = {"replica": pa.array(np.full(len(table), replica, dtype=np.int64))}
-    arrays |= {name: _array(table.columns.get(name, missing), kind) for name, kind in ITERATIONS}
-    return pa.table(arrays)
+    columns = table.columns | {"replica": np.full(len(table), replica)}
+    return pa.table({name: _array(columns.get(name, missing), kind) for name, kind in ITERATIONS})
 
 
 def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
@@ -80,7 +81,7 @@ class RunWriter:
     """Writes a run's directory: iterations while the run goes on, the rest when it is over.
 
     Used as a context; nothing is made before there is something to write, and without :meth:`finish` nothing
-    stays behind.
+    stays behind, no directory that was not there before either.
 
     Args:
         directory: where the files go; made if it is not there.
@@ -93,6 +94,7 @@ class RunWriter:
         self.directory = directory
         self._temporary = directory / f".iterations.parquet.{os.getpid()}.partial"
         self._writer: pq.ParquetWriter | None = None
+        self._made: list[Path] = []
 
     def __enter__(self) -> RunWriter:
         return self
@@ -102,20 +104,17 @@ class RunWriter:
         del window
         rows = iterations_arrow(replica, table)
         try:
-            if self._writer is None:
-                self.directory.mkdir(parents=True, exist_ok=True)
-                self._writer = pq.ParquetWriter(self._temporary, rows.schema)
-            self._writer.write_table(rows)
+            self._opened().write_table(rows)
         except OSError as error:
-            raise UsageError(
-                f"cannot be written ({error.strerror or error})", where=str(self.directory)
-            ) from None
+            raise self._refused(error) from None
 
     def finish(self, result: Result) -> None:
         """Writes what remains; now the files have their names. A replica's windows have all been taken."""
-        assert self._writer is not None
-        self._writer.close()
-        os.replace(self._temporary, self.directory / "iterations.parquet")
+        try:
+            self._opened().close()
+            os.replace(self._temporary, self.directory / "iterations.parquet")
+        except OSError as error:
+            raise self._refused(error) from None
         requests = requests_arrow(result.request_columns)
         write_whole(self.directory / "requests.parquet", lambda path: pq.write_table(requests, path))
         write_json(self.directory / "summary.json", result.summary)
@@ -125,26 +124,23 @@ class RunWriter:
         if self._writer is not None:
             self._writer.close()
             self._temporary.unlink(missing_ok=True)
-            if not any(self.directory.iterdir()):
-                self.directory.rmdir()
+        for directory in self._made:
+            if directory.is_dir() and not any(directory.iterdir()):
+                directory.rmdir()
+
+    def _opened(self) -> pq.ParquetWriter:
+        """The writer of iterations; made, with its directory, when it is first needed."""
+        if self._writer is None:
+            places = (self.directory, *self.directory.parents)
+            self._made = list(takewhile(lambda place: not place.exists(), places))
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._writer = pq.ParquetWriter(self._temporary, pa.schema(ITERATIONS))
+        return self._writer
+
+    def _refused(self, error: OSError) -> UsageError:
+        return UsageError(f"cannot be written ({error.strerror or error})", where=str(self.directory))
 
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes under a temporary name in the same directory, then renames: a reader sees all of it or nothing.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot be written ({error.strerror or error})", where=str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)

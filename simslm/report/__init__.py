@@ -41,10 +41,12 @@ def write_report(directories: Sequence[Path], output: Path | None = None) -> Pat
     Raises:
         UsageError: nothing to show, no place to write to, or a file that cannot be read.
     """
-    from simslm.report.page import destination, render, write_whole
+    from simslm.metrics.whole import write_whole
+    from simslm.report.page import destination, render
     from simslm.report.tables import read_run
 
     paths = [Path(directory) for directory in directories]
     target = destination(paths, output)
-    write_whole(target, render([read_run(path) for path in paths]))
+    page = render([read_run(path) for path in paths])
+    write_whole(target, lambda path: path.write_text(page, encoding="utf-8", newline="\n"))
     return target

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -282,18 +281,3 @@ def destination(directories: Sequence[Path], output: Path | None) -> Path:
             "the run directories have no common parent", remedy="say where the page goes with `-o`"
         )
     return directories[0].parent / "report.html"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all: under a temporary name beside it, then renamed.
-
-    Raises:
-        UsageError: the directory is missing or cannot be written to.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UsageError(f"cannot write the page ({error.strerror})", where=str(path)) from None

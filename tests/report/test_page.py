@@ -15,7 +15,7 @@ import pytest
 
 from simslm.errors import UsageError
 from simslm.report import render_run, write_report
-from simslm.report.page import coded, joules, json_block, write_whole
+from simslm.report.page import coded, joules, json_block
 
 MEGABYTE = 1_000_000
 
@@ -233,11 +233,11 @@ def test_several_runs_go_to_their_common_parent(quiet_run: Path, tmp_path: Path)
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(quiet_run: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match="cannot write the page"):
+    with pytest.raises(UsageError, match="cannot be written"):
         write_report([quiet_run], tmp_path / "missing" / "report.html")
     (tmp_path / "taken.html").mkdir()
-    with pytest.raises(UsageError, match="cannot write the page"):
-        write_whole(tmp_path / "taken.html", "text")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_report([quiet_run], tmp_path / "taken.html")
     assert [path.name for path in tmp_path.iterdir()] == ["taken.html"]
 
 
