@@ -2,6 +2,8 @@
 
 The rules, in order (every figure is defined in :mod:`facts` and printed beside the answer):
 
+0. When no request finished, or at least half of the clients left before their last token, that is the answer,
+   and what the others waited for is why.
 1. Requests *waited* when there was a queue for at least 10 % of the busy time.
 2. The limit that was reached in at least half of that time is what they waited for: KV blocks, slots
    (``max_num_seqs``) or the token budget (``max_num_batched_tokens``), whichever was reached longest, the
@@ -24,6 +26,7 @@ from simslm.report.facts import Facts
 from simslm.report.wording import share
 from simslm.units import seconds
 
+FAILED = 0.50
 WAITED = 0.10
 DECISIVE = 0.50
 GATES = ("kv", "slots", "tokens")
@@ -43,7 +46,7 @@ class Bound:
     """The answer.
 
     Attributes:
-        kind: ``arrivals | concurrency | kv | slots | tokens | policy | iterations | undecided | nothing``.
+        kind: ``unanswered | arrivals | concurrency | kv | slots | tokens | policy | iterations | undecided | nothing``.
         phase: ``host | prefill | decode`` when it took at least half of the busy time, else None.
         sentences: what bounded the run, the most important first.
         knobs: what to change, the most promising first.
@@ -66,13 +69,14 @@ def bound(facts: Facts) -> Bound:
     sentences = [
         explanation.headline(facts, kind, phase),
         explanation.bursts(facts, gate) if kind == "arrivals" else "",
+        explanation.queue(facts, gate) if kind == "unanswered" else "",
         explanation.spent(facts),
         explanation.slo_miss(facts),
         explanation.rejections(facts),
     ]
     knobs = [
         explanation.kind_knob(facts, kind),
-        explanation.kind_knob(facts, gate) if kind == "arrivals" and gate else "",
+        explanation.kind_knob(facts, gate) if kind in ("unanswered", "arrivals") and gate else "",
         explanation.imbalance_knob(facts) if kind in (*GATES, "undecided") else "",
         explanation.phase_knob(facts, phase) if kind not in ("arrivals", "tokens") else "",
         explanation.rejection_knob(facts),
@@ -91,7 +95,9 @@ def waiting_gate(facts: Facts) -> str | None:
 
 
 def bound_kind(facts: Facts, gate: str | None) -> str:
-    """What bounded the run, by rules 2 to 4."""
+    """What bounded the run, by rules 0 and 2 to 4."""
+    if not facts.finished or facts.failed >= FAILED:
+        return "unanswered"
     if facts.arrivals == "open" and facts.kept_up:
         return "arrivals"
     if gate is not None:
@@ -119,6 +125,9 @@ def evidence(facts: Facts) -> list[Evidence]:
         Evidence("Last finish − last arrival", seconds(facts.drain_s), service),
         Evidence("Busy time by phase", ", ".join(phases), f"{share(DECISIVE)} names the leading phase"),
     ]
+    if facts.failed:
+        rule = f"{share(FAILED)} is the answer"
+        rows.insert(0, Evidence("Clients that left, of arrived requests", share(facts.failed), rule))
     if facts.weight_share is not None:
         rows.append(Evidence("Weights in decode traffic", share(facts.weight_share), "the rest is KV"))
     if facts.fixed_share is not None:

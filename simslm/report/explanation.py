@@ -21,6 +21,8 @@ GATE_NAMES = {
 
 def headline(facts: Facts, kind: str, phase: str | None) -> str:
     """What bounded the run."""
+    if kind == "unanswered":
+        return unanswered(facts)
     queued = f"in {share(facts.full.get(kind, 0.0))} of the time in which requests waited,"
     if kind == "kv":
         evicted = f"; {count(facts.preemptions)} sequences were preempted" if facts.preemptions else ""
@@ -44,6 +46,21 @@ def headline(facts: Facts, kind: str, phase: str | None) -> str:
         "room for one more.",
         "iterations": "The speed of the iterations bounded this run: hardly any request had to wait.",
     }[kind]
+
+
+def unanswered(facts: Facts) -> str:
+    """That most clients left, or that nothing else was answered."""
+    if not facts.failed:
+        return "No request finished before the simulation ended."
+    left = f"{share(facts.failed)} of the requests failed: their clients left before the last token"
+    return f"{left}, {share(facts.failed_early)} of them before the first."
+
+
+def queue(facts: Facts, gate: str | None) -> str:
+    """What requests waited for that were not answered."""
+    if gate is None:
+        return ""
+    return f"In {share(facts.waited)} of the busy time requests waited for {GATE_NAMES[gate]}."
 
 
 def bursts(facts: Facts, gate: str | None) -> str:
@@ -111,6 +128,10 @@ def kind_knob(facts: Facts, kind: str) -> str:
             "more throughput takes more devices, prefix caching or shorter prompts."
         )
     return {
+        "unanswered": "Send fewer requests or serve them with more devices; or, where clients can wait longer, raise "
+        "`workload.timeout_s` (or `workload.cancellations.mean_after_s`)."
+        if facts.failed
+        else "",
         "arrivals": "To find the capacity of this deployment, raise the arrival rate.",
         "concurrency": "Raise `workload.arrivals.concurrency` until requests begin to wait.",
         "policy": "Try another `deployment.engine.batching.policy`.",

@@ -46,7 +46,11 @@ class Facts:
         full: of that time, the share in which each limit was reached: ``kv``, ``slots``, ``tokens``.
         drain_s: last finish - last arrival.
         service_s: 99th percentile of E2E - queue, what a request takes once it is scheduled.
-        kept_up: whether the drain is at most the service time or 5 % of the makespan: no backlog was left.
+        kept_up: whether no backlog was left: the drain is at most the service time or 5 % of the makespan, and at
+            most 5 % of the arrived requests, rejected ones aside, never got a first token.
+        finished: how many requests did.
+        failed: share of arrived requests whose client left before the last token, 0 to 1.
+        failed_early: share of those whose client left before the first token, 0 to 1.
         weight_share: share of the bytes decode iterations read that are weights, or None.
         fixed_share: share of the longest decode batches' duration that does not depend on the batch, or None.
         missed: for each stated bound, the share of arrived requests that finished and broke it.
@@ -64,6 +68,9 @@ class Facts:
     drain_s: float
     service_s: float
     kept_up: bool
+    finished: int
+    failed: float
+    failed_early: float
     kv_peak: float | None
     preemptions: int
     weight_share: float | None
@@ -83,6 +90,8 @@ def facts(run: RunTables) -> Facts:
     service = service_time_s(run.requests)
     waited, full = waiting(run.iterations, limits)
     missed = missed_bounds(run)
+    failed, unanswered = run.requests["failed"], np.isnan(run.requests["first_token_s"])
+    backlog = _share(unanswered & ~run.requests["rejected"])
     return Facts(
         replicas=replicas,
         split=time_split(run.iterations, replicas, makespan),
@@ -92,16 +101,23 @@ def facts(run: RunTables) -> Facts:
         full=full,
         drain_s=drain,
         service_s=service,
-        kept_up=drain <= max(service, 0.05 * makespan),
+        kept_up=drain <= max(service, 0.05 * makespan) and backlog <= 0.05,
+        finished=int(np.sum(run.requests["finished"])),
+        failed=_share(failed),
+        failed_early=_share(unanswered[failed]),
         kv_peak=figure_of(run.summary, "kv.peak_utilization"),
         preemptions=int(figure_of(run.summary, "kv.preemptions") or 0),
         weight_share=weight_share(run),
         fixed_share=fixed_share(run.iterations),
         missed=missed,
-        rejected=(figure_of(run.summary, "requests.rejected") or 0.0) / max(len(arrival), 1),
+        rejected=_share(run.requests["rejected"]),
         queue_of_ttft=_queue_of_ttft(run) if "ttft_s" in missed else None,
         mixed_token_time=mixed_token_time(run.iterations),
     )
+
+
+def _share(mask: np.ndarray) -> float:
+    return float(np.mean(mask)) if len(mask) else 0.0
 
 
 def engine_limits(run: RunTables) -> Limits:

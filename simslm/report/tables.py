@@ -96,7 +96,8 @@ def read_run(directory: Path) -> RunTables:
         raise UsageError("`scenario` is not an object", where=str(directory / "manifest.json"), remedy=REMEDY)
     requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS)
     iterations = _read_columns(directory / "iterations.parquet", ITERATION_COLUMNS)
-    requests["finished"] = requests.pop("status") == "finished"
+    status = requests.pop("status")
+    requests |= {name: status == name for name in ("finished", "failed", "rejected")}
     return RunTables(requests, iterations, summary, manifest)
 
 

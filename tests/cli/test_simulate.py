@@ -307,6 +307,15 @@ def test_rejected_requests_are_counted_not_refused(simslm, scenario):
     assert counts["arrived"] == counts["finished"] + counts["rejected"] == 30
 
 
+def test_a_run_in_which_every_client_leaves_says_so(simslm, scenario, here):
+    ended = simslm("simulate", scenario, "--set", "workload.timeout_s=1e-6")
+    assert ended.code == 0, ended.err
+    assert "why:  100 % of the requests failed: their clients left before the last token" in ended.out
+    assert "kept up" not in ended.out
+    assert "`workload.timeout_s`" in ended.out
+    assert names(here / "runs" / "small") == FILES
+
+
 @pytest.mark.parametrize("there", ["", "some", "some/where"])
 def test_a_run_that_fails_while_writing_leaves_what_was_there(simslm, scenario, here, monkeypatch, there):
     from simslm.metrics.files import RunWriter

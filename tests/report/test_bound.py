@@ -146,6 +146,47 @@ def test_a_rejected_request_broke_no_bound(make_run: Callable[..., Path]):
     }
 
 
+def test_clients_that_left_are_the_answer(found: dict[str, Facts]):
+    left = replace(found["slots"], finished=0, failed=1.0, failed_early=0.25)
+    answer, text = explain(left)
+    assert answer.kind == "unanswered"
+    assert answer.sentences[0] == (
+        "100 % of the requests failed: their clients left before the last token, 25 % of them before the first."
+    )
+    assert "of the busy time requests waited for the batch limit." in text
+    assert "`workload.timeout_s`" in answer.knobs[0]
+    assert "Raise `max_num_seqs`" in text
+    assert answer.evidence[0].value == "100 %"
+    assert explain(replace(left, finished=300, failed=0.5))[0].kind == "unanswered"
+    assert explain(replace(left, finished=300, failed=0.49))[0].kind == "slots"
+
+
+def test_a_run_that_ended_before_anything_finished_does_not_say_that_it_kept_up(found: dict[str, Facts]):
+    answer, text = explain(replace(found["arrivals"], finished=0))
+    assert answer.sentences[0] == "No request finished before the simulation ended."
+    assert "kept up" not in text
+    assert "raise the arrival rate" not in text
+
+
+def test_a_backlog_that_is_never_answered_is_not_kept_up_with(make_run: Callable[..., Path]):
+    run = read_run(make_run(name="left", num_requests=200))
+    before = facts(run)
+    assert before.kept_up
+    assert (before.finished, before.failed) == (200, 0.0)
+    gone = np.arange(200) < 20
+    requests = {
+        **run.requests,
+        "finished": run.requests["finished"] & ~gone,
+        "first_token_s": np.where(gone, np.nan, run.requests["first_token_s"]),
+    }
+    for status, kept_up in (("failed", False), ("rejected", True)):
+        after = facts(replace(run, requests=requests | {status: gone}))
+        assert after.kept_up is kept_up
+        assert after.finished == 180
+    assert facts(replace(run, requests=requests | {"failed": gone})).failed == 0.1
+    assert facts(replace(run, requests=requests | {"failed": gone})).failed_early == 1.0
+
+
 def test_rejections_are_explained(found: dict[str, Facts]):
     assert found["slots"].rejected == 0
     text = explain(replace(found["slots"], rejected=0.16))[1]
