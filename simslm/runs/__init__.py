@@ -1,7 +1,9 @@
 """Runs that somebody measured: reading them, running them again by simulation, and what follows from them.
 
-table      a row of ``RUNS.csv`` as it was written
-benchmark  the same from the result files of ``vllm bench serve`` and guidellm
-replay     a row as a scenario, and a simulation's result under the row's column names
-derived    knee, batch advice, memory freed, joules per token
+    source     runs from tables and from result files, whichever a user has
+    table      a row of ``RUNS.csv`` as it was written
+    vllm       a result file of ``vllm bench serve``
+    guidellm   a ``benchmarks.json`` of guidellm
+    replay     a run as a scenario, and a simulation's result under the columns of ``RUNS.csv``
+    derived    knee, batch advice, memory freed, joules per token
 """

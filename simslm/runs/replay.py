@@ -89,17 +89,16 @@ def _default_tokens(run: MeasuredRun, max_model_len: int) -> int:
 
 def _lengths(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray]:
     """Prompt and output tokens of each request, both of shape ``(num_requests,)``."""
-    if run.lengths_file is None:
-        if run.workload != "fixed":
-            raise UsageError(
-                f"lengths_file: is empty, but the requests of a {run.workload!r} workload differ",
-                where=run.where,
-                remedy="name the file of their lengths, or call the workload fixed",
-            )
-        prompts = outputs = np.ones(run.num_requests)
-    else:
+    recorded = run.lengths
+    if recorded is None and run.lengths_file is not None:
         recorded = read_lengths(run.lengths_file, where=run.where)
-        prompts, outputs = (np.resize(column, run.num_requests) for column in recorded)
+    if recorded is None and run.workload != "fixed":
+        raise UsageError(
+            f"lengths_file: is empty, but the requests of a {run.workload!r} workload differ",
+            where=run.where,
+            remedy="name the file of their lengths, or call the workload fixed",
+        )
+    prompts, outputs = (np.resize(column, run.num_requests) for column in recorded or ((1,), (1,)))
     prompts = rescale(prompts, run.prompt_tokens)
     return prompts, rescale(outputs, run.output_tokens)
 

@@ -64,6 +64,7 @@ class MeasuredRun:
         sm_clock_mhz: clock the device ran at; None when not known.
         measured: by column of ``RUNS.csv``; what was not measured is not there.
         where: file and line it was read from, for errors.
+        lengths: prompt and output tokens of the single requests, where the run's own file has them.
     """
 
     run: str
@@ -85,6 +86,7 @@ class MeasuredRun:
     sm_clock_mhz: float | None
     measured: Mapping[str, float]
     where: str = ""
+    lengths: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -159,25 +161,36 @@ SETTINGS: dict[str, Column] = {
 FIGURE = Column("a number, 0 or more", lambda text: _at_least(0, text), required=False)
 
 
-def read_runs(path: Path) -> list[MeasuredRun]:
+def read_runs(path: Path, settings: Mapping[str, str] | None = None) -> list[MeasuredRun]:
     """The rows of a ``RUNS.csv``, in their order; columns of other names are ignored.
+
+    Args:
+        path: the file.
+        settings: texts by column, in place of what every row says there.
 
     Raises:
         UsageError: naming file, line, column and remedy.
     """
-    rows = _rows(path)
-    runs = [make_run(cells, f"{path}:{line}", path.parent) for line, cells in rows]
+    settings = settings or {}
+    rows = _rows(path, settings)
+    runs = [make_run({**cells, **settings}, f"{path}:{line}", path.parent) for line, cells in rows]
     check_names(runs)
     return runs
 
 
-def make_run(cells: Mapping[str, str], where: str, folder: Path) -> MeasuredRun:
+def make_run(
+    cells: Mapping[str, str],
+    where: str,
+    folder: Path,
+    lengths: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+) -> MeasuredRun:
     """A run from texts by column.
 
     Args:
         cells: as in a row of ``RUNS.csv``.
         where: what errors call its place.
         folder: what ``lengths_file`` is relative to.
+        lengths: of the single requests, where known.
 
     Raises:
         UsageError: a cell is wrong, or one that must be there is not.
@@ -188,7 +201,7 @@ def make_run(cells: Mapping[str, str], where: str, folder: Path) -> MeasuredRun:
     measured = {name: figure for name, figure in figures.items() if figure is not None}
     if values["replicas"] > 1 and values["sharing"] == "none":
         _refuse(where, "sharing", f"{values['replicas']} replicas cannot share a device by none", "say how")
-    return MeasuredRun(**values, measured=measured, where=where)
+    return MeasuredRun(**values, measured=measured, where=where, lengths=lengths)
 
 
 def check_names(runs: list[MeasuredRun]) -> None:
@@ -221,13 +234,13 @@ def _refuse(where: str, column: str, what: str, remedy: str) -> NoReturn:
     raise UsageError(f"{column}: {what}", where=where, remedy=remedy)
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path, settings: Mapping[str, str]) -> list[tuple[int, dict[str, str]]]:
     """Line number and cells of each row that is not blank."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
+            _check_header(path, header, settings)
             rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except FileNotFoundError:
         raise UsageError("no such file", where=str(path), remedy="check the path") from None
@@ -247,7 +260,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 
-def _check_header(path: Path, header: list[str]) -> None:
+def _check_header(path: Path, header: list[str], settings: Mapping[str, str]) -> None:
     """All required columns are there, none twice; a missing one may be there under a similar name."""
     where = f"{path}:1"
     for name in header:
@@ -255,5 +268,5 @@ def _check_header(path: Path, header: list[str]) -> None:
             _refuse(where, name, "is there twice", "remove one")
     others = [name for name in header if name not in SETTINGS and name not in MEASURED]
     for name, column in SETTINGS.items():
-        if column.required and name not in header:
+        if column.required and name not in header and name not in settings:
             _refuse(where, name, f"no such column{nearest(name, others)}", f"add it: {column.expected}")
