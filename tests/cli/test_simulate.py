@@ -308,7 +308,8 @@ def test_rejected_requests_are_counted_not_refused(simslm, scenario):
 
 
 def test_a_run_in_which_every_client_leaves_says_so(simslm, scenario, here):
-    ended = simslm("simulate", scenario, "--set", "workload.timeout_s=1e-6")
+    ended = simslm("simulate", scenario, "--set", "workload.timeout_s=1e-6",
+                   "--set", "workload.output_tokens={dist: fixed, value: 5}")  # fmt: skip
     assert ended.code == 0, ended.err
     assert "why:  100 % of the requests failed: their clients left before the last token" in ended.out
     assert "kept up" not in ended.out
