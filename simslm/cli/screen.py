@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Any, Protocol
-
-from simslm.units import seconds
 
 
 def show_json(value: Any) -> None:
@@ -17,14 +17,42 @@ def show_json(value: Any) -> None:
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[int] = (0,)) -> None:
     """A plain table; columns are right-aligned but for those in ``left``."""
-    texts = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, cells)) for cells in zip(columns, *texts, strict=True)]
-    for row in (columns, *texts):
-        cells = [
+    for line in _aligned(columns, rows, left):
+        print(line.rstrip())
+
+
+def show_defined(columns: Sequence[str], rows: Sequence[Sequence[Any]], definitions: Sequence[str]) -> None:
+    """A table of figures with the definition of each row beside it; below it where the terminal is too narrow."""
+    head, *lines = _aligned(columns, rows, (0,))
+    widest = max(len(line) + 2 + len(text) for line, text in zip(lines, definitions, strict=True))
+    below = sys.stdout.isatty() and widest > get_terminal_size().columns
+    if head.strip():
+        print(head)
+    for line, text in zip(lines, definitions, strict=True):
+        print(line if below else f"{line}  {dim(text)}")
+    width = max(len(str(row[0])) for row in rows)
+    for row, text in zip(rows, definitions, strict=True):
+        if below:
+            print(dim(f"  {str(row[0]).ljust(width)}  {text}"))
+
+
+def _aligned(columns: Sequence[str], rows: Sequence[Sequence[Any]], left: Sequence[int]) -> list[str]:
+    """The lines of a table, all of the same length."""
+    texts = [columns, *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*texts, strict=True)]
+    return [
+        "  "
+        + "  ".join(
             cell.ljust(width) if i in left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print("  " + "  ".join(cells).rstrip())
+        )
+        for row in texts
+    ]
+
+
+def dim(text: str) -> str:
+    """The same, dim on a terminal that shows such things."""
+    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
 
 
 def show_facts(facts: Sequence[tuple[str, Any]]) -> None:
@@ -68,8 +96,3 @@ def progress(title: str) -> Iterator[Update | None]:
             bar.update(task, completed=done, total=max(total, 1), label=label)
 
         yield update
-
-
-def spread_row(name: str, spread: dict[str, float | None]) -> list[str]:
-    """One latency with its percentiles, for a screen."""
-    return [name, *(seconds(spread[key]) for key in ("mean", "p50", "p90", "p95", "p99", "max"))]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simslm.cli import screen
 from simslm.cli.destination import free_place
 from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import Interruption, held_back
 from simslm.units import number, seconds
+
+if TYPE_CHECKING:
+    from simslm.metrics.definitions import Metric
 
 LONGEST_NAME = 120
 """Bytes of a scenario's name that its directory's name keeps; file systems take 255."""
@@ -74,6 +77,7 @@ def _feed(update: screen.Update | None, interruption: Interruption) -> Any:
 
 
 def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
+    from simslm.metrics.definitions import LATENCIES, STATISTICS
     from simslm.report.bound import bound
     from simslm.report.facts import facts
     from simslm.report.tables import read_run
@@ -83,10 +87,15 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     answer = verdict(run)
     print(f"{answer.word}: {answer.sentence}")
     print()
-    names = ("ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s")
-    rows = [screen.spread_row(name.removesuffix("_s").upper(), summary[name]) for name in names]
-    screen.show_table(("", "mean", "p50", "p90", "p95", "p99", "max"), rows)
+    rows = [
+        [metric.name, *(seconds(summary[metric.key][name]) for name in STATISTICS)] for metric in LATENCIES
+    ]
+    screen.show_defined(("", *STATISTICS), rows, [metric.definition for metric in LATENCIES])
     print()
+    if figures := _figures(summary):
+        rows = [(metric.name, text) for metric, text in figures]
+        screen.show_defined(("", ""), rows, [metric.definition for metric, _ in figures])
+        print()
     why = bound(facts(run))
     print("why:  " + " ".join(why.sentences))
     if why.knobs:
@@ -99,3 +108,19 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
             f"from: {cost['source']} on {cost['engine']}; {number(100 * inside)} % of busy time inside what it covers"
         )
     print(f"page: {page}")
+
+
+def _figures(summary: dict[str, Any]) -> list[tuple[Metric, str]]:
+    """The figures that are known beside the latencies."""
+    from simslm.metrics.definitions import ATTAINMENT, ENERGY, GOODPUT
+    from simslm.report.page import joules
+    from simslm.report.wording import attained
+
+    found = []
+    slo, energy = summary["slo"], summary["energy"]
+    if slo["attainment"] is not None:
+        found.append((ATTAINMENT, attained(slo["attainment"])))
+        found.append((GOODPUT, f"{number(slo['goodput_rps'])} requests/s"))
+    if energy["total_j"] is not None:
+        found.append((ENERGY, joules(energy["total_j"])))
+    return found

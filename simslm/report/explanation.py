@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from simslm.metrics.definitions import BY_KEY
 from simslm.report.facts import Facts
-from simslm.report.metric import BY_KEY
 from simslm.report.wording import count, share
 from simslm.units import seconds
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from simslm.metrics.definitions import BY_KEY
 from simslm.report.distribution import Cdf
-from simslm.report.metric import BY_KEY
 from simslm.report.timeline import Band, Timeline
 from simslm.report.wording import TimeUnit, share, time_unit
 from simslm.units import number, seconds

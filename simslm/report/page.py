@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from simslm.errors import UsageError
+from simslm.metrics.definitions import ATTAINMENT, BY_KEY, ENERGY, GOODPUT, LATENCIES, STATISTICS
 from simslm.report.bound import Bound, bound
 from simslm.report.distribution import Cdf, cdf
 from simslm.report.facts import facts, stated_bounds
 from simslm.report.figures import Figure, cdf_figure, timeline_figure
-from simslm.report.metric import BY_KEY, LATENCIES, STATISTICS
 from simslm.report.provenance import Provenance, provenance, reproduce_command, scenario_text, setup
 from simslm.report.tables import RunTables, dig, figure_of
 from simslm.report.timeline import Timeline, timeline
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 HERE = Path(__file__).parent
+DEFINED = {"attainment": ATTAINMENT, "goodput": GOODPUT, "energy": ENERGY}
+"""Definitions that the template prints beside their figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def render(runs: Sequence[RunTables]) -> str:
     views = [run_view(run, f"run-{index}") for index, run in enumerate(runs, start=1)]
     figures = {plot.id: plot.figure for view in views for plot in view.plots}
     title = views[0].name if len(views) == 1 else f"{len(views)} runs"
-    return render_template("run.html.j2", title=title, views=views, figures=figures)
+    return render_template("run.html.j2", title=title, views=views, figures=figures, defined=DEFINED)
 
 
 def run_view(run: RunTables, anchor: str) -> RunView:
@@ -131,7 +133,7 @@ def latency_rows(summary: Mapping[str, Any]) -> list[LatencyRow]:
         values = [figure_of(summary, f"{metric.key}.{name}") for name in STATISTICS]
         unit = time_unit(values)
         rows.append(
-            LatencyRow(metric.name, unit.name, metric.definition, [unit.show(value) for value in values])
+            LatencyRow(metric.name, unit.name, metric.meaning, [unit.show(value) for value in values])
         )
     return rows
 

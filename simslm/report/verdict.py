@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from simslm.metrics.definitions import BY_KEY
 from simslm.report.facts import stated_bounds, within
-from simslm.report.metric import BY_KEY
 from simslm.report.tables import RunTables, dig, figure_of
 from simslm.report.wording import attained, count, share
 from simslm.units import number, seconds

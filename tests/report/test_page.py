@@ -47,7 +47,7 @@ def page(quiet_run: Path) -> str:
         "What bounded it",
         "time to first token: first output token’s time − arrival",
         "Kept by, of arrived",
-        "Integral of device power over the makespan",
+        "Energy: integral of device power over the makespan",
         "Busy time inside the domain",
         "simslm simulate scenarios/quiet.yaml --seed 7",
         "max_num_batched_tokens: 2048",
