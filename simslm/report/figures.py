@@ -64,9 +64,9 @@ def cdf_figure(distribution: Cdf) -> Figure:
         "hovertemplate": f"%{{y:.1f}} % of requests: {name} ≤ %{{x:.4~g}} {unit.name}<extra></extra>",
     }
     layout = {
-        **_frame(height=250, left=46, top=30, bottom=44),
-        "xaxis": {**_axis(f"{name}, {unit.name}"), **_value_axis(distribution, unit)},
-        "yaxis": {**_axis("requests, %"), "range": [0, 102], "dtick": 25},
+        **frame(height=250, left=46, top=30, bottom=44),
+        "xaxis": {**titled_axis(f"{name}, {unit.name}"), **_value_axis(distribution, unit)},
+        "yaxis": {**titled_axis("requests, %"), "range": [0, 102], "dtick": 25},
         "shapes": [],
         "annotations": [],
     }
@@ -136,7 +136,7 @@ def timeline_figure(timeline: Timeline) -> Figure:
     rows = len(panels)
     gap = 0.27 / rows
     height = (1 - gap * (rows - 1)) / rows
-    layout = _frame(height=128 * rows + 70, left=58, top=26, bottom=46)
+    layout = frame(height=128 * rows + 70, left=58, top=26, bottom=46)
     layout |= {"shapes": [], "annotations": [], "hovermode": "x", "data": []}
     traces: list[dict[str, Any]] = layout.pop("data")
     for row, panel in enumerate(panels):
@@ -144,7 +144,7 @@ def timeline_figure(timeline: Timeline) -> Figure:
         top = 1 - row * (height + gap)
         domain = rounded([max(0.0, top - height), top])
         ends = {"range": [0, panel.top]} if panel.top else {"rangemode": "tozero"}
-        layout[f"yaxis{suffix}"] = {**_axis(panel.unit), "domain": domain, "nticks": 4, **ends}
+        layout[f"yaxis{suffix}"] = {**titled_axis(panel.unit), "domain": domain, "nticks": 4, **ends}
         layout["annotations"].append(_note(panel.heading, x=0, y=top, anchor="left"))
         traces.extend({**trace, "xaxis": "x", "yaxis": f"y{suffix}"} for trace in panel.traces)
         if panel.limit is not None:
@@ -152,7 +152,7 @@ def timeline_figure(timeline: Timeline) -> Figure:
     span = rounded(timeline.edges_s[[0, -1]])
     anchor = f"y{rows}" if rows > 1 else "y"
     layout["xaxis"] = {
-        **_axis("simulated time, s"),
+        **titled_axis("simulated time, s"),
         "anchor": anchor,
         "range": span,
         "showspikes": True,
@@ -254,7 +254,8 @@ def _note(text: str, x: float, y: float, anchor: str) -> dict[str, Any]:
     return {**place, "text": text, "showarrow": False, "font": {"size": 12, "color": "@muted"}}
 
 
-def _frame(height: int, left: int, top: int, bottom: int) -> Figure:
+def frame(height: int, left: int, top: int, bottom: int) -> Figure:
+    """The layout that all figures share; sizes in pixels."""
     return {
         "height": height,
         "margin": {"l": left, "r": 14, "t": top, "b": bottom},
@@ -271,7 +272,8 @@ def _frame(height: int, left: int, top: int, bottom: int) -> Figure:
     }
 
 
-def _axis(title: str) -> dict[str, Any]:
+def titled_axis(title: str) -> dict[str, Any]:
+    """An axis as all figures have it."""
     return {
         "title": {"text": title, "standoff": 8, "font": {"size": 12, "color": "@muted"}},
         "gridcolor": "@grid",
