@@ -176,11 +176,11 @@ def test_a_client_that_makes_no_sense_is_named_by_its_line(name, value, message,
     assert caught.value.where.endswith("trace.csv:3")
 
 
-def test_sessions_of_burstgpt(public_slice):
+def test_sessions_of_burstgpt(workloads):
     """The calls of one conversation share a number, single calls have none; by way of Python's csv."""
     import csv
 
-    path = public_slice("burstgpt3_w1.csv")
+    path = workloads / "burstgpt3_w1.csv"
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["Response tokens"]) > 0]
     rows.sort(key=lambda row: float(row["Timestamp"]))
@@ -193,5 +193,5 @@ def test_sessions_of_burstgpt(public_slice):
     assert found.session_id.tolist() == expected
     assert len(numbers) < len(rows)
     assert -1 in expected
-    replay["replay"]["path"] = public_slice("burstgpt1.csv").name
+    replay["replay"]["path"] = "burstgpt1.csv"
     assert generate(Workload.model_validate(replay), 0, 4096, path.parent).session_id is None

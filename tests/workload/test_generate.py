@@ -171,12 +171,11 @@ def test_a_replay_without_requests_is_refused(tmp_path):
         replay(tmp_path, text, format="burstgpt")
 
 
-def test_the_whole_conversation_trace_is_replayed_at_any_scale(public_slice):
-    slices = public_slice("azure2023_conv.csv").parent
+def test_the_whole_conversation_trace_is_replayed_at_any_scale(workloads):
     given = {"replay": {"format": "azure-2023", "path": "azure2023_conv.csv"}}
-    full = requests(given, base_dir=slices)
+    full = requests(given, base_dir=workloads)
     given["replay"]["time_scale"] = 0.25
-    quick = requests(given, base_dir=slices)
+    quick = requests(given, base_dir=workloads)
     assert len(full) == len(quick) == 9754
     assert full.arrival_s[-1] == pytest.approx(1753.25714, abs=1e-9)
     assert np.array_equal(quick.arrival_s, full.arrival_s * 0.25)

@@ -71,8 +71,8 @@ def test_recorded_hashes_become_chains():
 
 
 @pytest.mark.parametrize("name", ["conversation", "synthetic", "arxiv_toollike"])
-def test_mooncake_hashes_are_the_units(name, public_slice):
-    path = public_slice(f"mooncake_{name}.jsonl")
+def test_mooncake_hashes_are_the_units(name, workloads):
+    path = workloads / f"mooncake_{name}.jsonl"
     rows = [json.loads(line)["hash_ids"] for line in path.read_text().splitlines()]
     recording = READERS["mooncake"](path)
     assert recording.unit_tokens == 512

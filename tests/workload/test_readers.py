@@ -40,9 +40,9 @@ def seconds_on_the_file_s_clock(stamp):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_public_slice_is_read_to_its_oracle(name, public_slice):
-    path = public_slice(name)
-    oracle = json.loads(public_slice("expected.json").read_text())[name]
+def test_a_public_slice_is_read_to_its_oracle(name, workloads):
+    path = workloads / name
+    oracle = json.loads((workloads / "expected.json").read_text())[name]
     recording = READERS[FORMATS[name]](path)
     dropped = sum(recording.dropped.values())
     assert dropped == oracle["zero_output"] == oracle["zero_prompt"]
@@ -57,9 +57,9 @@ def test_a_public_slice_is_read_to_its_oracle(name, public_slice):
 
 
 @pytest.mark.parametrize("part", ["conv", "code"])
-def test_azure_and_vidur_tell_the_same_requests(part, public_slice):
-    azure = READERS["azure-2023"](public_slice(f"azure2023_{part}.csv"))
-    vidur = READERS["vidur"](public_slice(f"vidur_splitwise_{part}.csv"))
+def test_azure_and_vidur_tell_the_same_requests(part, workloads):
+    azure = READERS["azure-2023"](workloads / f"azure2023_{part}.csv")
+    vidur = READERS["vidur"](workloads / f"vidur_splitwise_{part}.csv")
     assert np.array_equal(azure.prompt_tokens, vidur.prompt_tokens)
     assert np.array_equal(azure.output_tokens, vidur.output_tokens)
     assert azure.arrival_s() == pytest.approx(vidur.arrival_s(), abs=1e-9)
@@ -199,9 +199,9 @@ def test_another_header_says_which_columns_are_missing(format_, tmp_path):
     assert caught.value.where.endswith("trace:1")
 
 
-def test_lengths_without_arrivals_point_to_the_empirical_distribution(public_slice):
+def test_lengths_without_arrivals_point_to_the_empirical_distribution(workloads):
     with pytest.raises(ScenarioError, match="dist: empirical"):
-        READERS["vidur"](public_slice("vidur_arxiv_summarization.csv"))
+        READERS["vidur"](workloads / "vidur_arxiv_summarization.csv")
 
 
 def outcome(reader, path):
@@ -214,8 +214,8 @@ def outcome(reader, path):
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"\x00" * 40, b'"', b"\n,,,,\n", b"\r\r\n\r1"])
 @pytest.mark.parametrize("name", ["azure2023_code.csv", "burstgpt1.csv", "mooncake_synthetic.jsonl"])
-def test_a_fuzzed_slice_never_ends_in_a_traceback(name, damage, tmp_path, public_slice):
-    content = public_slice(name).read_bytes()
+def test_a_fuzzed_slice_never_ends_in_a_traceback(name, damage, tmp_path, workloads):
+    content = (workloads / name).read_bytes()
     reader = READERS[FORMATS[name]]
     for cut in (3, len(content) // 3, len(content) // 2, len(content) - 5):
         path = tmp_path / "fuzzed"
