@@ -8,6 +8,11 @@ from typing import Any
 from simslm.cli import screen
 from simslm.units import bytes_
 
+HERE = Path("scenarios")
+
+CHECKOUT = Path(__file__).parents[2]
+"""Where the scenarios lie beside the package, unless it was installed from a wheel."""
+
 
 def show(what: str, as_json: bool) -> None:
     """Prints one part of the catalogue."""
@@ -18,7 +23,10 @@ def show(what: str, as_json: bool) -> None:
         left = [i for i, value in enumerate(rows[0].values()) if isinstance(value, str)]
         screen.show_table(list(rows[0]), [list(row.values()) for row in rows], left=left)
     else:
-        screen.note(f"no {what} here")
+        screen.note(
+            "no scenarios: neither here, below scenarios/, nor beside the installed simslm, which is no checkout; "
+            "the README shows how to write one, and `simslm schema` prints what it may hold"
+        )
 
 
 def _models() -> list[dict[str, Any]]:
@@ -63,7 +71,8 @@ def _policies() -> list[dict[str, Any]]:
 
 
 def _scenarios() -> list[dict[str, Any]]:
-    root = Path("scenarios")
+    """Those below ``scenarios/`` here, else those of the checkout that simslm runs from."""
+    root = next((root for root in (HERE, CHECKOUT / HERE) if root.is_dir()), HERE)
     return [
         {"scenario": str(path), "what it asks": _first_comment(path)} for path in sorted(root.rglob("*.yaml"))
     ]

@@ -10,6 +10,8 @@ from cli.conftest import SCENARIO
 from cli.json_schema import faults
 from ruamel.yaml import YAML
 
+from simslm.cli import listing
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,7 +29,8 @@ def test_list_models_devices_policies(simslm):
 
 
 def test_list_scenarios(simslm, here):
-    assert "no scenarios here" in simslm("list", "scenarios").err
+    shipped = json.loads(simslm("list", "scenarios", "--json").out)
+    assert str(ROOT / "scenarios" / "quickstart.yaml") in [row["scenario"] for row in shipped]
     (here / "scenarios" / "deeper").mkdir(parents=True)
     (here / "scenarios" / "one.yaml").write_text("# What one asks.\nname: one\n", encoding="utf-8")
     (here / "scenarios" / "deeper" / "two.yaml").write_bytes(b"\xff\xfe no text")
@@ -36,6 +39,15 @@ def test_list_scenarios(simslm, here):
         {"scenario": "scenarios/one.yaml", "what it asks": "What one asks."},
     ]
     assert "What one asks." in simslm("list", "scenarios").out
+
+
+def test_list_scenarios_where_there_are_none_says_where_they_would_be(simslm, here, monkeypatch):
+    monkeypatch.setattr(listing, "CHECKOUT", here)
+    ended = simslm("list", "scenarios")
+    assert (ended.code, ended.out) == (0, "")
+    assert "below scenarios/" in ended.err
+    assert "simslm schema" in ended.err
+    assert json.loads(simslm("list", "scenarios", "--json").out) == []
 
 
 def test_env(simslm):

@@ -15,10 +15,32 @@ from simslm.scenario.load import load_scenario
 ROOT = Path(__file__).parents[2]
 TYPED = re.compile(r"^\s*(?:\.venv/bin/)?simslm (?P<arguments>.+)$", re.MULTILINE)
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
-
+LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 README = ROOT / "README.md"
 DOCUMENTS = (README, *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").rglob("*.md")))
+
+
+WRITTEN = sorted({*DOCUMENTS, *ROOT.glob("*.md"), *(ROOT / "reports").rglob("*.md")})
+
+
+def links(text: str) -> list[str]:
+    """The files that a document links to, as it names them, without places inside them."""
+    targets = [match["target"] for match in LINK.finditer(BLOCK.sub("", text))]
+    files = [target.partition("#")[0] for target in targets if not re.match(r"[a-z]+:", target)]
+    return [file for file in files if file]
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_that_is_linked_is_there(path):
+    missing = [file for file in links(path.read_text(encoding="utf-8")) if not (path.parent / file).exists()]
+    assert not missing
+
+
+def test_links_are_seen():
+    text = "[a](docs/a.md#top) [b](https://x.org/y) [c](#here)\n```sh\n[d](no/link)\n```\n![e](e.png)"
+    assert links(text) == ["docs/a.md", "e.png"]
+    assert "profiler/README.md" in links(README.read_text(encoding="utf-8"))
 
 
 def blocks(language: str, *documents: Path) -> list[str]:
