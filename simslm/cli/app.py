@@ -240,6 +240,7 @@ def traces_import(
         Path, typer.Option("-o", "--output", metavar="DIR", parser=_place, help="where the trace goes")
     ],
     dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
+    replace: Annotated[bool, typer.Option("--replace", help="replace a trace that is already there")] = False,
 ) -> None:
     """Make a trace of iteration times measured elsewhere.
 

@@ -122,14 +122,19 @@ def heldout(trace: Trace) -> list[HeldoutPoint]:
     return compare(MeasuredCost(trace, model, device, origin["dtype"]), trace.heldout)
 
 
-def convert(csv: Path, model: str, device: str, dtype: str, engine: str, output: Path) -> None:
+def convert(csv: Path, model: str, device: str, dtype: str, engine: str, output: Path, replace: bool) -> None:
     """Writes a trace of iterations measured elsewhere, and prints where it is."""
     from simslm.catalog.devices import device_names
     from simslm.catalog.models import model_names
     from simslm.traces.convert import import_csv
+    from simslm.traces.files import holds_trace
 
     date = datetime.now(UTC).date().isoformat()
     place = free_place(output)
+    if holds_trace(place) and not replace:
+        raise UsageError(
+            "holds a trace already", where=str(place), remedy="choose another with `-o`, or say `--replace`"
+        )
     trace = import_csv(csv, place, model=model, dtype=dtype, device=device, engine=engine, date=date)
     for kind, name, known in (("model", model, model_names()), ("device", device, device_names())):
         if name not in known:

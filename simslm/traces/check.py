@@ -28,7 +28,6 @@ ENERGY_TOLERANCE = 0.15
 _SLOW_S = 0.5
 _SLOWER_THAN_WEIGHTS = 100.0
 _FASTER_THAN_WEIGHTS = 0.3
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Finding:
 
 
 def check_trace(trace: Trace) -> list[Finding]:
-    """Everything doubtful about a trace, the most severe first; empty when all is well.
+    """Everything doubtful about a trace, one finding of a kind with its count and its worst place, the most severe
+    first; empty when all is well.
 
     Held-out points are compared in :mod:`simslm.cost.heldout`, which knows the interpolation.
     """
@@ -81,7 +81,7 @@ def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
         yield Finding(
             "error",
             f"the smallest decode iteration takes {latency:.3g} s; the column looks like milliseconds",
-            f"iterations.parquet, {measured.label(first)}",
+            _place(measured, first),
             "convert latency_s and host_s to seconds",
         )
     elif latency < _FASTER_THAN_WEIGHTS * weights:
@@ -89,7 +89,7 @@ def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
             "error",
             f"the smallest decode iteration takes {latency:.3g} s, less than reading the weights once "
             f"({weights:.3g} s)",
-            f"iterations.parquet, {measured.label(first)}",
+            _place(measured, first),
             "check the unit of latency_s, and that the device was synchronised before the clock was read",
         )
 
@@ -108,10 +108,11 @@ def _repeats(measured: Shapes) -> Iterator[Finding]:
     repeats = measured.repeats
     few = np.flatnonzero(repeats < FEW_REPEATS)
     if len(few):
+        worst = int(few[np.argmin(repeats[few])])
         yield Finding(
             "warning",
-            f"{len(few)} of {len(repeats)} shapes have fewer than {FEW_REPEATS} repeats",
-            _examples(measured, few),
+            f"{len(few)} of {len(repeats)} shapes have fewer than {FEW_REPEATS} repeats, the fewest {repeats[worst]}",
+            _place(measured, worst),
             "measure them again with more repeats",
         )
 
@@ -120,12 +121,12 @@ def _noise(measured: Shapes) -> Iterator[Finding]:
     spread = measured.spread("latency_s")
     noisy = np.flatnonzero(spread > NOISY)
     if len(noisy):
-        noisy = noisy[np.argsort(-spread[noisy])]
+        worst = int(noisy[np.argmax(spread[noisy])])
         yield Finding(
             "warning",
             f"{len(noisy)} of {len(spread)} shapes are noisy: interquartile range up to "
-            f"{spread[noisy[0]]:.0%} of the median",
-            _examples(measured, noisy),
+            f"{spread[worst]:.0%} of the median",
+            _place(measured, worst),
             "measure again on a quiet machine, or with more repeats",
         )
 
@@ -136,18 +137,24 @@ def _falls(measured: Shapes) -> Iterator[Finding]:
     columns = dict(measured.columns)
     columns["mean_ctx"] = columns["decode_ctx_tokens"] / np.maximum(columns["decode_seqs"], 1)
     axes = ("decode_seqs", "mean_ctx", "prefill_tokens", "prefill_ctx_tokens")
-    for axis in axes:
-        others = np.column_stack([columns[name] for name in (*axes, "prefill_seqs") if name != axis])
-        falls = _pairs_that_fall(columns[axis], others, latency)
-        if len(falls):
-            worst = max(falls, key=lambda pair: latency[pair[0]] / latency[pair[1]])
-            drop = 1 - latency[worst[1]] / latency[worst[0]]
-            yield Finding(
-                "warning",
-                f"the median falls in {len(falls)} places while {axis} grows, by up to {drop:.0%}",
-                f"iterations.parquet, {measured.label(worst[0])} → {measured.label(worst[1])}",
-                "the interpolation pools such points; measure them again to keep their detail",
-            )
+    falls = [
+        (1 - latency[larger] / latency[smaller], axis, smaller, larger)
+        for axis in axes
+        for smaller, larger in _pairs_that_fall(
+            columns[axis],
+            np.column_stack([columns[name] for name in (*axes, "prefill_seqs") if name != axis]),
+            latency,
+        )
+    ]
+    if falls:
+        drop, axis, smaller, larger = max(falls)
+        places = "place" if len(falls) == 1 else "places"
+        yield Finding(
+            "warning",
+            f"the median falls in {len(falls)} {places} where the work grows, by up to {drop:.0%} while {axis} grows",
+            f"{_place(measured, smaller)} → {measured.label(larger)}",
+            "the interpolation pools such points; measure them again to keep their detail",
+        )
 
 
 def _pairs_that_fall(axis: np.ndarray, others: np.ndarray, latency: np.ndarray) -> list[tuple[int, int]]:
@@ -206,15 +213,14 @@ def _energy(trace: Trace, measured: Shapes) -> Iterator[Finding]:
     gap = np.abs(energy / (power * latency) - 1)
     apart = np.flatnonzero(gap > ENERGY_TOLERANCE)
     if len(apart):
-        apart = apart[np.argsort(-gap[apart])]
+        worst = int(apart[np.argmax(gap[apart])])
         yield Finding(
             "warning",
-            f"energy and power × time disagree by up to {gap[apart[0]]:.0%} in {len(apart)} shapes",
-            _examples(measured, apart),
+            f"energy and power × time disagree by up to {gap[worst]:.0%} in {len(apart)} shapes",
+            _place(measured, worst),
             "lengthen the measuring window, or check the units of energy_j and power_w",
         )
 
 
-def _examples(measured: Shapes, indices: np.ndarray) -> str:
-    shown = "; ".join(measured.label(int(i)) for i in indices[:_EXAMPLES])
-    return f"iterations.parquet, {shown}" + ("; …" if len(indices) > _EXAMPLES else "")
+def _place(measured: Shapes, index: int) -> str:
+    return f"iterations.parquet, {measured.label(index)}"

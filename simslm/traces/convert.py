@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from csv import reader as csv_rows
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from simslm.errors import TraceError, nearest
 from simslm.traces.files import Trace, write_trace
 from simslm.traces.schema import ITERATIONS
 from simslm.traces.shapes import SHAPE_COLUMNS
+from simslm.traces.tables import RowError, cast
 
 
 def import_csv(
@@ -42,10 +46,10 @@ def import_csv(
         more: further provenance, e.g. driver, CUDA version, command.
 
     Raises:
-        TraceError: the file is missing, is no CSV, or its columns or values are not those of a trace.
+        TraceError: the file is missing, is no CSV, or its columns or values are not those of a trace; the first bad
+            value is named by its line.
     """
-    columns = _read_columns(Path(csv))
-    _fill_counts(columns)
+    source = Path(csv)
     provenance = {
         **(more or {}),
         "source": "imported",
@@ -56,18 +60,25 @@ def import_csv(
         "date": date,
         "imported_from": Path(csv).name,
     }
-    return write_trace(directory, provenance=provenance, iterations=pa.table(columns))
+    try:
+        columns = _read_columns(source)
+        _fill_counts(columns)
+        return write_trace(directory, provenance=provenance, iterations=pa.table(columns))
+    except RowError as error:
+        place = f"{source}:{_line_of(source, error.row)}"
+        raise TraceError(error.what, where=place, remedy=error.remedy) from None
 
 
 def _read_columns(csv: Path) -> dict[str, Any]:
-    text = {field.name: pa.string() for field in ITERATIONS if pa.types.is_string(field.type)}
-    options = pacsv.ConvertOptions(strings_can_be_null=True, column_types=text)
     try:
-        table = pacsv.read_csv(csv, convert_options=options)
+        table = pacsv.read_csv(csv, convert_options=_as_text(_header(csv)))
     except FileNotFoundError as error:
         raise TraceError("no such file", where=str(csv), remedy="check the path") from error
     except (OSError, pa.ArrowException) as error:
-        raise TraceError(f"cannot be read as CSV ({str(error).splitlines()[0]})", where=str(csv)) from error
+        where = f"{csv}:{line}" if (line := _ragged_line(csv)) else str(csv)
+        raise TraceError(f"cannot be read as CSV ({str(error).splitlines()[0]})", where=where) from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise TraceError("has two columns of one name", where=f"{csv}:1")
     for name in table.column_names:
         if name not in ITERATIONS.names:
             raise TraceError(
@@ -79,7 +90,45 @@ def _read_columns(csv: Path) -> dict[str, Any]:
         raise TraceError("lacks column latency_s", where=str(csv), remedy="seconds of each iteration")
     if not {"decode_seqs", "prefill_tokens"} & set(table.column_names):
         raise TraceError("lacks both decode_seqs and prefill_tokens", where=str(csv))
-    return {name: table.column(name) for name in table.column_names}
+    return {
+        name: cast(_trimmed(table.column(name)), ITERATIONS.field(name), str(csv))
+        for name in table.column_names
+    }
+
+
+def _trimmed(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.call_function("utf8_trim_whitespace", [column])
+
+
+def _header(csv: Path) -> list[str]:
+    return next((row for _, row in _rows(csv)), [])
+
+
+def _as_text(names: list[str]) -> pacsv.ConvertOptions:
+    """Every column as it is written, so that a bad value is found in its row."""
+    return pacsv.ConvertOptions(
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=True,
+        column_types=dict.fromkeys(names, pa.string()),
+    )
+
+
+def _rows(csv: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file, its header first, each with the line it ends on; blank lines are none."""
+    with csv.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv_rows(file)
+        yield from ((reader.line_num, row) for row in reader if row)
+
+
+def _line_of(csv: Path, row: int) -> int:
+    """The line of a row counted from 0 below the header."""
+    return next(line for line, _ in islice(_rows(csv), row + 1, None))
+
+
+def _ragged_line(csv: Path) -> int | None:
+    """The line of the first row that has not as many columns as the header."""
+    width = len(_header(csv))
+    return next((line for line, row in _rows(csv) if len(row) != width), None)
 
 
 def _fill_counts(columns: dict[str, Any]) -> None:

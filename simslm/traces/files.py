@@ -123,6 +123,8 @@ def write_trace(
             nothing was written.
     """
     target = Path(directory)
+    if target.exists() and not target.is_dir():
+        raise TraceError("is a file, not a directory", where=str(target), remedy="choose another place")
     given = {
         "iterations": iterations,
         "kernels": kernels,
@@ -174,10 +176,26 @@ def read_trace(directory: str | os.PathLike[str]) -> Trace:
 
 
 def list_traces(root: str | os.PathLike[str]) -> list[TraceSummary]:
-    """Every trace under ``root``, damaged ones included, sorted by path; reads metadata only."""
-    stems = set(TABLES)
-    found = {file.parent for file in Path(root).rglob("*.parquet") if file.stem in stems}
-    return [_summary(path) for path in sorted(found) if not path.name.startswith(".")]
+    """Every trace under ``root``, damaged ones included, sorted by path; reads metadata only.
+
+    Whole Parquet files of others, such as the iterations of a run, make no trace.
+    """
+    files = [file for name in TABLES for file in Path(root).rglob(f"{name}.parquet")]
+    found = {file.parent for file in files if not file.parent.name.startswith(".") and not _is_foreign(file)}
+    return [_summary(path) for path in sorted(found)]
+
+
+def holds_trace(directory: str | os.PathLike[str]) -> bool:
+    """Whether a trace, whole or damaged, would be replaced by one written there."""
+    return any((Path(directory) / f"{name}.parquet").exists() for name in TABLES)
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether a file is whole but states no table of a trace."""
+    try:
+        return SCHEMA_KEY not in (pq.read_metadata(file).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _summary(path: Path) -> TraceSummary:

@@ -16,6 +16,21 @@ _SIGNED = {"value"}
 _HOST_SLACK = 1.0 + 1e-9
 
 
+class RowError(TraceError):
+    """A row that is wrong.
+
+    Args:
+        what: is wrong with it.
+        row: its number, from 0.
+        where, remedy: see :class:`simslm.errors.SimslmError`.
+    """
+
+    def __init__(self, what: str, row: int, *, where: str = "", remedy: str = "") -> None:
+        super().__init__(f"{what} in row {row}", where=where, remedy=remedy)
+        self.what = what
+        self.row = row
+
+
 def conform(name: str, data: Any, where: str = "") -> pa.Table:
     """``data`` as a table with exactly the columns, order and types of ``schema.TABLES[name]``.
 
@@ -35,7 +50,7 @@ def conform(name: str, data: Any, where: str = "") -> pa.Table:
     columns = []
     for field in schema:
         if field.name in table.column_names:
-            columns.append(_cast(table, field, where))
+            columns.append(cast(table.column(field.name), field, where))
         else:
             columns.append(pa.chunked_array([pa.nulls(table.num_rows, field.type)]))
     return pa.table(columns, schema=schema)
@@ -88,16 +103,41 @@ def _check_columns(table: pa.Table, schema: pa.Schema, where: str) -> None:
             )
 
 
-def _cast(table: pa.Table, field: pa.Field, where: str) -> pa.ChunkedArray:
-    column = table.column(field.name)
+def cast(column: pa.ChunkedArray, field: pa.Field, where: str) -> pa.ChunkedArray:
+    """A column in the type of a field of the schema.
+
+    Raises:
+        RowError: naming the first value that is none of that type, or missing where none may be.
+    """
     try:
-        column = column.cast(field.type)
+        values = _converted(column, field.type)
     except pa.ArrowException as error:
-        raise TraceError(f"column {field.name!r} is not {field.type}: {error}", where=where) from error
-    if column.null_count and not field.nullable:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise TraceError(f"column {field.name!r} is empty in row {row}", where=where)
-    return column
+        row = _first_refused(column, field.type)
+        raise RowError(f"column {field.name!r} is not {field.type}: {error}", row, where=where) from error
+    if values.null_count and not field.nullable:
+        row = int(np.flatnonzero(values.is_null().to_numpy())[0])
+        raise RowError(f"column {field.name!r} is empty", row, where=where)
+    return values
+
+
+def _converted(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column in another type; a whole number may be written as ``16.0``."""
+    if pa.types.is_string(column.type) and pa.types.is_integer(kind):
+        column = column.cast(pa.float64())
+    return column.cast(kind)
+
+
+def _first_refused(column: pa.ChunkedArray, kind: pa.DataType) -> int:
+    """The first row whose value has no such type, where there is one."""
+    first, behind = 0, len(column)
+    while behind - first > 1:
+        middle = (first + behind) // 2
+        try:
+            _converted(column.slice(first, middle - first), kind)
+            first = middle
+        except pa.ArrowException:
+            behind = middle
+    return first
 
 
 def _verify_column(table: pa.Table, name: str, where: str) -> None:
@@ -113,8 +153,9 @@ def _verify_column(table: pa.Table, name: str, where: str) -> None:
     if bad.any():
         rows = np.flatnonzero(table.column(name).is_valid().to_numpy())
         first = np.flatnonzero(bad)[0]
-        raise TraceError(
-            f"column {name!r} holds {values[first]} in row {rows[first]}",
+        raise RowError(
+            f"column {name!r} holds {values[first]}",
+            int(rows[first]),
             where=where,
             remedy="a measurement cannot give that; drop the row or measure it again",
         )
@@ -135,7 +176,7 @@ def _verify_shapes(table: pa.Table, where: str) -> None:
     }
     for fault, rows in faults.items():
         if rows.any():
-            raise TraceError(f"row {int(np.flatnonzero(rows)[0])} {fault}", where=where)
+            raise RowError(fault, int(np.flatnonzero(rows)[0]), where=where)
 
 
 def _host_exceeds(table: pa.Table) -> np.ndarray:

@@ -17,6 +17,12 @@ def test_list(simslm, trace):
     assert found["provenance"]["model"] == "opt-125m"
 
 
+def test_runs_are_not_listed_as_traces(simslm, trace, scenario, here):
+    assert simslm("simulate", scenario).code == 0
+    found = json.loads(simslm("traces", "list", ".", "--json").out)
+    assert [each["path"] for each in found] == ["traces/cpu/mine"]
+
+
 def test_list_where_there_is_none(simslm, here):
     ended = simslm("traces", "list")
     assert (ended.code, ended.out) == (0, "")
@@ -166,6 +172,17 @@ def test_an_import_never_replaces_a_file(simslm, here):
     ended = simslm("traces", "import", "steps.csv", *IMPORT, "-o", "thesis.txt")
     assert ended.code == 2
     assert (here / "thesis.txt").read_text(encoding="utf-8") == "precious"
+
+
+def test_an_import_replaces_a_trace_only_when_told_to(simslm, trace, here):
+    before = (trace / "iterations.parquet").read_bytes()
+    (here / "others.csv").write_text(HEADER + "1,16,0.01\n", encoding="utf-8")
+    ended = simslm("traces", "import", "others.csv", *IMPORT, "-o", trace)
+    assert ended.code == 2
+    assert ended.complaint.startswith(f"{trace}: holds a trace already; ")
+    assert (trace / "iterations.parquet").read_bytes() == before
+    assert simslm("traces", "import", "others.csv", *IMPORT, "-o", trace, "--replace").code == 0
+    assert (trace / "iterations.parquet").read_bytes() != before
 
 
 def test_an_import_of_an_unknown_model_says_what_that_means(simslm, here):

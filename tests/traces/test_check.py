@@ -54,8 +54,17 @@ def test_falling_medians(findings, columns):
     slow = np.where((columns["decode_seqs"] == 1) & (columns["decode_ctx_tokens"] == 64), 2.0, 1.0)
     found = findings(latency_s=columns["latency_s"] * slow)
     assert len(found) == 2
-    assert "falls in 1 places while decode_seqs grows, by up to 39%" in found[0].what
+    assert "falls in 1 place where the work grows, by up to 39% while decode_seqs grows" in found[0].what
     assert "decode_seqs=1 decode_ctx_tokens=64 → decode_seqs=4 decode_ctx_tokens=256" in found[0].where
+
+
+def test_falls_along_several_axes_are_one_finding_with_the_worst_place(findings, columns):
+    slow = np.where((columns["decode_seqs"] == 1) & (columns["decode_ctx_tokens"] == 16), 9.0, 1.0)
+    found = [each for each in findings(latency_s=columns["latency_s"] * slow) if "falls" in each.what]
+    assert len(found) == 1
+    assert "falls in 2 places where the work grows" in found[0].what
+    assert "while mean_ctx grows" in found[0].what
+    assert found[0].where.count("→") == 1
 
 
 def test_noise(findings, columns):
@@ -64,13 +73,14 @@ def test_noise(findings, columns):
     found = findings(latency_s=shaken)
     assert "3 of 9 shapes are noisy" in found[0].what
     assert "15%" in found[0].what
+    assert found[0].where.count("decode_seqs=") == 1
 
 
 def test_few_repeats(tmp_path, provenance, columns):
     kept = columns["repeat"] < 2
     few = {name: values[kept] for name, values in columns.items()}
     found = check_trace(write_trace(tmp_path / "m", provenance=provenance, iterations=few))
-    assert "9 of 9 shapes have fewer than 3 repeats" in found[0].what
+    assert "9 of 9 shapes have fewer than 3 repeats, the fewest 2" in found[0].what
 
 
 def test_missing_corner_and_missing_kinds(tmp_path, provenance, columns):

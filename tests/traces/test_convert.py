@@ -43,6 +43,38 @@ def test_text_columns(tmp_path):
     assert [row["repeat"] for row in rows] == [0, 0]
 
 
+def test_numbers_may_be_written_in_any_usual_way(tmp_path):
+    csv = tmp_path / "steps.csv"
+    csv.write_text("decode_seqs,decode_ctx_tokens,latency_s\n1.0, 1.6e1 ,2e-2\n")
+    (row,) = import_csv(csv, tmp_path / "t", **NAMES).iterations.to_pylist()
+    assert (row["decode_seqs"], row["decode_ctx_tokens"], row["latency_s"]) == (1, 16, 0.02)
+
+
+HEADER = "decode_seqs,decode_ctx_tokens,latency_s\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fragment"),
+    [
+        (HEADER + "1,16,0.1\n1,16,fast\n1,16,slow\n", 3, "'latency_s' is not double"),
+        (HEADER + "1,16,0.1\n\n1,16,-1\n", 4, "'latency_s' holds -1.0"),
+        (HEADER + "1,16,0.1\n1,16,\n", 3, "'latency_s' is empty"),
+        (HEADER + "1,16,0.1\n1.5,16,0.1\n", 3, "'decode_seqs' is not int64"),
+        (HEADER + "1,16,0.1\n0,0,0.1\n", 3, "runs nothing"),
+        (HEADER + "1,16,0.1\n1,16\n", 3, "cannot be read as CSV"),
+        ("latency_s," + HEADER, 1, "two columns of one name"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_line(tmp_path, text, line, fragment):
+    csv = tmp_path / "steps.csv"
+    csv.write_text(text)
+    with pytest.raises(TraceError) as caught:
+        import_csv(csv, tmp_path / "trace", **NAMES)
+    assert caught.value.where == f"{csv}:{line}"
+    assert fragment in caught.value.message
+    assert "in row" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "fragment"),
     [

@@ -140,6 +140,13 @@ def test_a_kill_leaves_the_old_trace_or_the_new_one(trace, provenance, columns, 
     assert (trace.path / "notes.md").read_text() == "keep"
 
 
+def test_a_file_in_the_place_of_a_trace_is_left_alone(tmp_path, columns, provenance):
+    (tmp_path / "thesis").write_text("precious")
+    _refused(lambda: write_trace(tmp_path / "thesis", provenance=provenance, iterations=columns), "is a file")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+    assert (tmp_path / "thesis").read_text() == "precious"
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, columns, provenance, monkeypatch):
     monkeypatch.setattr(
         pq, "write_table", lambda *args, **kwargs: (_ for _ in ()).throw(OSError("disk full"))
@@ -257,7 +264,7 @@ def test_damaged_traces_are_refused(trace, damage):
         ({"latency_ms": np.ones(27)}, ("unknown column 'latency_ms'", "did you mean 'latency_s'?")),
         ({"decode_seqs": None}, ("lacks column decode_seqs",)),
         ({"decode_seqs": np.full(27, 1.5)}, ("'decode_seqs' is not int64",)),
-        ({"host_s": np.full(27, 9.0)}, ("row 0 has more host time than latency",)),
+        ({"host_s": np.full(27, 9.0)}, ("has more host time than latency in row 0",)),
         ({"latency_s": np.zeros(27)}, ("'latency_s' holds 0.0",)),
         ({"latency_s": np.full(27, np.inf)}, ("'latency_s' holds inf",)),
         ({"decode_seqs": np.zeros(27, int)}, ("row 0",)),
@@ -307,6 +314,16 @@ def test_a_calibrated_trace_has_terms_instead(tmp_path):
     assert trace.source == "calibrated"
     assert trace.iterations is None
     assert trace.terms.to_pylist() == [{"term": "host", "value": -1e-3, "stderr": None, "unit": "s"}]
+
+
+def test_what_a_run_left_is_no_trace(tmp_path, trace):
+    run = tmp_path / "runs" / "small"
+    run.mkdir(parents=True)
+    pq.write_table(pa.table({"latency_s": [1.0]}), run / "iterations.parquet")
+    assert [found.path for found in list_traces(tmp_path)] == [trace.path]
+    pq.write_table(pa.table({"latency_s": [1.0]}), trace.path / "power.parquet")
+    (found,) = list_traces(tmp_path)
+    assert "power.parquet: has no simslm schema" in found.problem
 
 
 def test_listing_shows_good_and_damaged_traces(tmp_path, trace, columns, provenance):
