@@ -248,7 +248,7 @@ def traces_import(
     """
     from simslm.cli import tracing
 
-    tracing.convert(csv, model, device, dtype.value, engine, output)
+    tracing.convert(csv, model, device, dtype.value, engine, output, replace)
 
 
 @app.command("list")
