@@ -130,8 +130,10 @@ def _replayed(replay: Replay, base_dir: Path) -> dict[str, Any]:
         )
     order = np.argsort(recording.ticks, kind="stable")[: replay.limit]
     units = recording.units
+    with np.errstate(over="ignore"):  # infinite times are refused with all that are too late
+        arrival_s = recording.arrival_s()[order] * replay.time_scale
     return {
-        "arrival_s": recording.arrival_s()[order] * replay.time_scale,
+        "arrival_s": arrival_s,
         "prompt_tokens": recording.prompt_tokens[order],
         "output_tokens": recording.output_tokens[order],
         "source": f"replayed: {replay.format} {path.name}",

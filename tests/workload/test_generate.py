@@ -154,6 +154,11 @@ def test_a_replay_may_be_scaled_and_cut_after_sorting(tmp_path):
     assert found.prompt_tokens.tolist() == [2, 4, 3]
 
 
+def test_a_replay_scaled_beyond_all_measure_is_refused(tmp_path):
+    with pytest.raises(ScenarioError, match="its last request arrives after inf s"):
+        replay(tmp_path, time_scale=1e308)
+
+
 def test_a_replay_declares_limits_too(tmp_path):
     (tmp_path / "trace.csv").write_text(TRACE)
     given = {"replay": {"format": "csv", "path": "trace.csv"}, "max_tokens": 25}

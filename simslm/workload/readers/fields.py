@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 LARGEST = 2**53
-"""Whole numbers up to here are exact as doubles too."""
+"""Whole numbers up to here are exact as doubles too; beyond it a double does not tell seconds."""
 
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?")
 
@@ -41,7 +41,7 @@ class Field:
     def holds(self, column: np.ndarray) -> bool:
         """Whether every number of a column is right."""
         if self.arrow == "float64":
-            return bool((np.isfinite(column) & (column >= self.least)).all())
+            return bool(((column >= self.least) & (column <= LARGEST)).all())
         return not len(column) or (int(column.min()) >= self.least and int(column.max()) <= LARGEST)
 
 
@@ -66,8 +66,12 @@ def _hashes(value: Any) -> bool:
     return value is None or (whole and all(-(2**63) <= each < 2**63 for each in value))
 
 
+def _seconds(value: Any) -> bool:
+    return -LARGEST <= _number(value) <= LARGEST
+
+
 def _patience(value: Any) -> bool:
-    return value == "" or 0 <= _number(value) < math.inf
+    return value == "" or 0 <= _number(value) <= LARGEST
 
 
 def _timestamp(value: Any) -> bool:
@@ -87,7 +91,7 @@ def _whole_field(expected: str, least: int) -> Field:
 TOKENS = _whole_field("a whole number of tokens, 0 or more", 0)
 LENGTH = _whole_field("a whole number of tokens, 1 or more", 1)
 TICKS = _whole_field("a whole number", -LARGEST)
-SECONDS = Field("a number of seconds", "float64", lambda value: math.isfinite(_number(value)), -math.inf)
+SECONDS = Field("a number of seconds, at most 2**53 either way", "float64", _seconds, -LARGEST)
 PATIENCE = Field("a number of seconds, 0 or more, or nothing for ever", "float64", _patience, blank=math.inf)
 LABEL = Field("a name", "string", lambda value: isinstance(value, str), blank="")
 HASHES = Field("a list of whole numbers of 64 bits", "list", _hashes, blank=())
