@@ -43,6 +43,8 @@ app = typer.Typer(
 )
 traces = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at, verify and convert traces.")
 app.add_typer(traces, name="traces")
+validate = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Hold simulation against measurement.")
+app.add_typer(validate, name="validate")
 
 
 def _place(text: str) -> Path:
@@ -249,6 +251,50 @@ def traces_import(
     from simslm.cli import tracing
 
     tracing.convert(csv, model, device, dtype.value, engine, output, replace)
+
+
+@validate.command("recorded")
+def validate_recorded(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUNS...",
+            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve or guidellm",
+        ),
+    ],
+    trace: Annotated[
+        list[Path],
+        typer.Option("--trace", metavar="TRACE", help="what runs are simulated on; one for each model"),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", parser=_place, help="where the results go")
+    ],
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="only runs of which this holds, e.g. 'sm_clock_mhz == 1980'"),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="column=value", help="what the files do not say of the server, e.g. max_num_seqs=64"
+        ),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR", help="exit 1 if true, e.g. 'itl_mean_s.median_abs_error > 0.05'; repeatable"
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=1024, help="processes; the results are the same")] = 1,
+    json: Json = False,
+) -> None:
+    """Simulate measured runs as they were run, and compare everything that was measured.
+
+    Example: simslm validate recorded RUNS.csv --trace traces/h100-64gb/opt-2.7b-fp16 -o runs/fidelity
+    """
+    from simslm.cli import validating
+
+    validating.recorded(runs, trace, output, where, sets or [], fail_on or [], jobs, json)
 
 
 @app.command("list")

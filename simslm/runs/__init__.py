@@ -6,4 +6,6 @@
     guidellm   a ``benchmarks.json`` of guidellm
     replay     a run as a scenario, and a simulation's result under the columns of ``RUNS.csv``
     derived    knee, batch advice, memory freed, joules per token
+
+Columns have the same names and definitions everywhere, measured or simulated.
 """

@@ -28,9 +28,11 @@ MEMORY_EPSILON = 0.1
 
 
 def setting(run: MeasuredRun) -> tuple[Hashable, ...]:
-    """What was run but for the batch limit; means of lengths that are drawn vary from run to run and do not count."""
-    alike = run.workload == "fixed"
-    tokens = (run.prompt_tokens, run.output_tokens) if alike else ()
+    """What was run but for the batch limit.
+
+    The means of lengths that come from a file vary from run to run, and the file tells workloads apart.
+    """
+    tokens = () if run.lengths_file else (run.prompt_tokens, run.output_tokens)
     what = (run.model, run.device, run.engine, run.workload, run.lengths_file, *tokens, run.num_requests)
     return (*what, run.arrivals, run.batching, run.max_num_batched_tokens, run.replicas, run.sharing)
 
