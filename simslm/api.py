@@ -29,9 +29,9 @@ from simslm.metrics.result import Result, Sink, observe
 from simslm.policies.registry import create
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import GroupSpec, Replicas, Scenario
+from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.memory import MemoryPlan, plan_memory
-from simslm.sim.replica import EngineConfig, Policies
-from simslm.sim.world import Deployment, Group, Progress
+from simslm.sim.world import Deployment, Group, OnStart, Progress
 from simslm.traces.schema import SOURCES
 from simslm.units import GIB
 from simslm.workload import generate
@@ -297,6 +297,7 @@ def simulate(
     jump: bool = True,
     command: str = "",
     sink: Sink | None = None,
+    on_start: OnStart | None = None,
 ) -> Result:
     """Runs a scenario.
 
@@ -306,6 +307,7 @@ def simulate(
         jump: False steps through every iteration instead of jumping; the result is the same, to the bit.
         command: what reproduces the run, for the manifest.
         sink: takes the iterations as the run goes on instead of the result, see :func:`observe`.
+        on_start: called with a function that ends the simulation early; the result is what had happened by then.
 
     Raises:
         ScenarioError: not one request of the workload can be served.
@@ -322,6 +324,7 @@ def simulate(
         jump=jump,
         progress=progress,
         sink=sink,
+        on_start=on_start,
         unused_devices=prepared.unused_devices,
     )
     counts = result.summary["requests"]

@@ -103,9 +103,20 @@ class WorkModel:
     Args:
         architecture: the model.
         dtype: data type of weights and KV cache.
+        flops_per_s, bytes_per_s: of a device; then work is counted in seconds at these rates.
+
+    Attributes:
+        linear_flops, head_flops, embedding_bytes: per token or row.
+        linear_bytes, head_bytes: per iteration.
+        full_flops, full_bytes: per (query, key) pair, and per key read, of the layers without a window.
+        all_bytes: per key written, of all layers.
+        window: tokens; 0 without.
+        window_flops, window_bytes: as ``full``, of the layers with a window.
     """
 
-    def __init__(self, architecture: Architecture, dtype: str) -> None:
+    def __init__(
+        self, architecture: Architecture, dtype: str, flops_per_s: float = 1.0, bytes_per_s: float = 1.0
+    ) -> None:
         element = element_bytes(dtype)
         layers = architecture.num_layers
         vectors = layers * architecture.layer_vector_parameters()
@@ -113,20 +124,20 @@ class WorkModel:
         projections = architecture.embedding_size * architecture.hidden_size
         projections *= architecture.embedding_size != architecture.hidden_size
         table = architecture.vocab_size * architecture.embedding_size
-        self._linear_flops = 2.0 * (matrices + projections)
-        self._linear_bytes = float((matrices + vectors + projections) * element)
-        self._head_flops = 2.0 * (table + projections)
-        self._head_bytes = float(architecture.head_parameters() * element)
         learned = architecture.hidden_size * (architecture.positions == "learned")
-        self._embedding_bytes = float((architecture.embedding_size + learned) * element)
-        pair_flops = 4.0 * architecture.query_size
-        kv_bytes = float(2 * architecture.kv_size * element)
+        pair_flops = 4.0 * architecture.query_size / flops_per_s
+        kv_bytes = 2 * architecture.kv_size * element / bytes_per_s
         full = layers - architecture.sliding_window_layers
-        self._full_flops, self._full_bytes = pair_flops * full, kv_bytes * full
-        self._all_bytes = kv_bytes * layers
-        self._window = float(architecture.sliding_window or 0)
-        self._window_flops = pair_flops * architecture.sliding_window_layers
-        self._window_bytes = kv_bytes * architecture.sliding_window_layers
+        self.linear_flops = 2.0 * (matrices + projections) / flops_per_s
+        self.linear_bytes = (matrices + vectors + projections) * element / bytes_per_s
+        self.head_flops = 2.0 * (table + projections) / flops_per_s
+        self.head_bytes = architecture.head_parameters() * element / bytes_per_s
+        self.embedding_bytes = (architecture.embedding_size + learned) * element / bytes_per_s
+        self.full_flops, self.full_bytes = pair_flops * full, kv_bytes * full
+        self.all_bytes = kv_bytes * layers
+        self.window = float(architecture.sliding_window or 0)
+        self.window_flops = pair_flops * architecture.sliding_window_layers
+        self.window_bytes = kv_bytes * architecture.sliding_window_layers
 
     def __call__(self, shape: IterationShape) -> Work:
         """The work of one iteration, or of many when the shape's fields are arrays."""
@@ -134,27 +145,27 @@ class WorkModel:
         total = seqs + tokens
         rows = seqs + prompts
         keys = context + seqs
-        decode_flops = keys * self._full_flops
-        decode_bytes = keys * self._full_bytes + seqs * self._all_bytes
-        prefill_flops = pairs * self._full_flops
-        prefill_bytes = (cached + tokens) * self._full_bytes + tokens * self._all_bytes
-        if self._window:
-            seen = _at_most(keys, seqs * self._window)
-            decode_flops = decode_flops + seen * self._window_flops
-            decode_bytes = decode_bytes + seen * self._window_bytes
-            prefill_flops = prefill_flops + _at_most(pairs, tokens * self._window) * self._window_flops
-            behind = _at_most(cached, prompts * self._window)
-            prefill_bytes = prefill_bytes + (behind + tokens) * self._window_bytes
+        decode_flops = keys * self.full_flops
+        decode_bytes = keys * self.full_bytes + seqs * self.all_bytes
+        prefill_flops = pairs * self.full_flops
+        prefill_bytes = (cached + tokens) * self.full_bytes + tokens * self.all_bytes
+        if self.window:
+            seen = _at_most(keys, seqs * self.window)
+            decode_flops = decode_flops + seen * self.window_flops
+            decode_bytes = decode_bytes + seen * self.window_bytes
+            prefill_flops = prefill_flops + _at_most(pairs, tokens * self.window) * self.window_flops
+            behind = _at_most(cached, prompts * self.window)
+            prefill_bytes = prefill_bytes + (behind + tokens) * self.window_bytes
         return Work(
-            total * self._linear_flops,
-            (total > 0) * self._linear_bytes,
+            total * self.linear_flops,
+            (total > 0) * self.linear_bytes,
             decode_flops,
             decode_bytes,
             prefill_flops,
             prefill_bytes,
-            rows * self._head_flops,
-            (rows > 0) * self._head_bytes,
-            total * self._embedding_bytes,
+            rows * self.head_flops,
+            (rows > 0) * self.head_bytes,
+            total * self.embedding_bytes,
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from simslm.api import Prepared, PreparedGroup
 from simslm.catalog.work import IterationShape
-from simslm.sim.world import Deployment
+from simslm.sim.world import Deployment, servable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
     mine = (
         np.ones(len(requests), dtype=bool) if deployment.group_of is None else deployment.group_of == number
     )
-    served = mine & _fits(prepared, deployment, number)
+    served = mine & servable(requests, deployment.groups[number])
     if not served.any():
         return None
     prompt, output = (
@@ -79,16 +79,6 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
         len(group.devices) / per_request,
         _in_domain(prepared, group, served, batch, held),
     )
-
-
-def _fits(prepared: Prepared, deployment: Deployment, number: int) -> np.ndarray:
-    """Which requests the group could serve, by its context, its KV blocks and, for whole prompts, its budget."""
-    requests, group = prepared.requests, deployment.groups[number]
-    engine, batching = group.engine, group.policies().batching
-    prompt, output = requests.prompt_tokens, requests.output_tokens
-    longest = prompt + (requests.max_tokens if batching.reserves_output else output - 1)
-    fits = (prompt + output <= group.max_model_len) & (longest <= engine.num_gpu_blocks * engine.block_size)
-    return fits & (prompt <= engine.max_num_batched_tokens) if batching.whole_prompts else fits
 
 
 def _in_domain(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,18 +30,25 @@ class Interruption:
 
     asked: bool = False
     writing: bool = False
+    _stop: Callable[[], None] | None = None
+
+    def stopping(self, stop: Callable[[], None]) -> None:
+        """From here on Ctrl-C calls ``stop``, which ends the work as if it were over; at once if it was pressed."""
+        self._stop = stop
+        if self.asked:
+            stop()
 
     def obey(self) -> None:
-        """Called where the work may stop.
+        """Called between two pieces of work.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C was pressed since; the simulation ends as if it were over.
+            KeyboardInterrupt: Ctrl-C was pressed since.
         """
         if self.asked:
             raise KeyboardInterrupt
 
     def _hear(self, number: int, frame: Any) -> None:
-        """The signal's handler; abandoning is no KeyboardInterrupt, which the simulation would take as stopping."""
+        """The signal's handler: the first asks, the second abandons."""
         del number, frame
         if self.writing:
             os.write(STDERR, WRITING)
@@ -50,11 +57,13 @@ class Interruption:
         else:
             self.asked = True
             os.write(STDERR, STOPPING)
+            if self._stop is not None:
+                self._stop()
 
 
 @contextmanager
 def held_back() -> Iterator[Interruption]:
-    """Holds the first Ctrl-C back until :meth:`Interruption.obey`, where signals can be handled at all."""
+    """Holds the first Ctrl-C back for :meth:`Interruption.stopping`, where signals can be handled at all."""
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from simslm.cli import screen
 from simslm.cli.destination import free_place
 from simslm.cli.failure import InterruptError
-from simslm.cli.interruption import Interruption, held_back
+from simslm.cli.interruption import held_back
 from simslm.units import number, seconds
 
 if TYPE_CHECKING:
     from simslm.metrics.definitions import Metric
+    from simslm.sim.world import Progress
 
 LONGEST_NAME = 120
 """Bytes of a scenario's name that its directory's name keeps; file systems take 255."""
@@ -30,9 +31,13 @@ def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None,
     directory = free_place(output or Path("runs") / directory_name(scenario.name))
     with held_back() as interruption, RunWriter(directory) as writer:
         with screen.progress("simulating") as update:
-            feed = _feed(update, interruption)
-            line = command(path, sets, seed)
-            result = api.simulate(scenario, progress=feed, command=line, sink=writer.take)
+            result = api.simulate(
+                scenario,
+                progress=_feed(update),
+                command=command(path, sets, seed),
+                sink=writer.take,
+                on_start=interruption.stopping,
+            )
         interruption.writing = True
         writer.finish(result)
         page = write_report([directory])
@@ -65,15 +70,11 @@ def directory_name(name: str) -> str:
     return plain.strip(".-") or "scenario"
 
 
-def _feed(update: screen.Update | None, interruption: Interruption) -> Any:
-    """What the simulation calls now and then: it moves the bar, and stops where Ctrl-C was pressed."""
-
-    def feed(done: int, total: int, time_s: float) -> None:
-        interruption.obey()
-        if update is not None:
-            update(done, total, f"requests, {seconds(time_s)} simulated")
-
-    return feed
+def _feed(update: screen.Update | None) -> Progress | None:
+    """What moves the bar, if there is one."""
+    if update is None:
+        return None
+    return lambda done, total, time_s: update(done, total, f"requests, {seconds(time_s)} simulated")
 
 
 def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:

@@ -15,7 +15,7 @@ from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Ledger, Priced
 from simslm.sim.log import FINISHED, SimulationLog
 from simslm.sim.window import Window
-from simslm.sim.world import Deployment, Progress, Requests, run
+from simslm.sim.world import Deployment, OnStart, Progress, Requests, run
 from simslm.traces.schema import SOURCES
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def observe(
     jump: bool = True,
     progress: Progress | None = None,
     sink: Sink | None = None,
+    on_start: OnStart | None = None,
     unused_devices: int = 0,
 ) -> Result:
     """Simulates a workload and keeps the books.
@@ -88,7 +89,7 @@ def observe(
         deployment: what serves it.
         replicas: how each replica is priced.
         slo: bounds by metric name, None where unbounded.
-        jump, progress: see :func:`simslm.sim.world.run`.
+        jump, progress, on_start: see :func:`simslm.sim.world.run`.
         sink: takes the iterations as the run goes on, so that memory does not grow with them; None keeps them
             in the result.
         unused_devices: devices that idle all the time.
@@ -96,7 +97,8 @@ def observe(
     windows: list[tuple[int, Window, IterationTable]] = []
     keep = sink or (lambda index, window, table: windows.append((index, window, table)))
     ledger = Ledger(replicas, len(requests.prompt_tokens), keep)
-    log = run(requests, deployment, jump=jump, progress=progress, on_window=ledger.take if sink else None)
+    on_window = ledger.take if sink else None
+    log = run(requests, deployment, jump=jump, progress=progress, on_window=on_window, on_start=on_start)
     for index, window in enumerate(log.windows):
         ledger.take(index, window)
     columns = _request_columns(log, requests, ledger)

@@ -110,7 +110,8 @@ class Plan:
             return False
         self._spare = spare
         self.admitted += 1
-        self.advance(prompt, tokens)
+        self.chunks.append((prompt, tokens))
+        self.tokens += tokens
         return True
 
     @property

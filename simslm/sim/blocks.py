@@ -90,14 +90,15 @@ class BlockPool:
     def grow(self, at: int, iterations: int) -> None:
         """Takes what ``iterations`` decode iterations from ``at`` on need."""
         size, growth = self.block_size, self._growth
-        cycles, rest = divmod(iterations, size)
-        taken = cycles * self._growing
-        if rest:
-            first = at % size
+        first = at % size
+        if iterations == 1:
+            taken = growth[first]
+        else:
+            cycles, rest = divmod(iterations, size)
             last = first + rest
-            taken += (
-                sum(growth[first:last]) if last <= size else sum(growth[first:]) + sum(growth[: last - size])
-            )
+            taken = cycles * self._growing + sum(growth[first:last])
+            if last > size:
+                taken += sum(growth[: last - size])
         self.free -= taken
         if self.prefix is not None:
             self._evict()

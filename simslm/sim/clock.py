@@ -7,8 +7,8 @@ them, so alarms enter the queue with their absolute time.
 
 from __future__ import annotations
 
-from heapq import heappush
-from typing import cast
+from heapq import heappop, heappush
+from typing import Any, cast
 
 import simpy
 from simpy.events import NORMAL, URGENT, Event, EventPriority
@@ -24,7 +24,6 @@ class Alarm(Event):
         self.callbacks = []
         self._value = None
         self._ok = True
-        self._defused = False
         self._priority = priority
         heappush(clock._queue, (time, priority, next(clock._eid), self))
 
@@ -44,6 +43,26 @@ class Clock(simpy.Environment):
 
     _acted_s = -1.0
     _actor = NORMAL
+    halted = False
+
+    def run(self, until: None = None) -> None:
+        """Processes events until there is none left, or until :meth:`halt`.
+
+        SimPy's own loop (``Environment.run`` of ``step``), in one function; an error in a process is raised here.
+        """
+        del until
+        queue: Any = self._queue
+        while queue and not self.halted:
+            self._now, _, _, event = heappop(queue)
+            callbacks, event.callbacks = event.callbacks, None
+            for callback in callbacks:
+                callback(event)
+            if not event._ok and not event.defused:
+                raise event._value
+
+    def halt(self) -> None:
+        """Ends :meth:`run` between two events; it may be called at any moment, also by a signal's handler."""
+        self.halted = True
 
     def alarm(self, time: float, priority: EventPriority = NORMAL) -> Alarm:
         """An event at ``time`` seconds, which must not lie in the past."""
@@ -51,11 +70,11 @@ class Clock(simpy.Environment):
 
     def act(self, priority: EventPriority) -> None:
         """Notes that whoever has this priority has its turn now; all that happens at once follows from it."""
-        self._acted_s, self._actor = self.now, priority
+        self._acted_s, self._actor = self._now, priority
 
     def had_turn(self, priority: EventPriority) -> bool:
         """Whether whoever has this priority, had it an alarm at this instant, would have heard it already."""
-        return self._acted_s == self.now and self._actor > priority
+        return self._acted_s == self._now and self._actor > priority
 
 
 def turn(index: int) -> EventPriority:

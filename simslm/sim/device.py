@@ -34,6 +34,18 @@ class Tenant(Protocol):
     def demand(self, shape: IterationShape, device_s: float) -> Demand: ...
 
 
+class Device(Protocol):
+    """What runs the iterations of its tenants."""
+
+    def execute(self, tenant: Tenant, shape: IterationShape) -> Event:
+        """An event at the end of the iterations of the tenant's span, which the device may cut."""
+        ...
+
+    def cut(self, tenant: Tenant, iterations: int) -> None:
+        """The tenant stops after so many of the iterations under way."""
+        ...
+
+
 class OwnDevice:
     """A device with a single replica."""
 
@@ -42,13 +54,11 @@ class OwnDevice:
         self._alarm: Alarm | None = None
 
     def execute(self, tenant: Tenant, shape: IterationShape) -> Event:
-        """An event at the end of the tenant's iterations."""
         del shape
         self._alarm = alarm = Alarm(self._clock, tenant.span.end_s, tenant.priority)
         return alarm
 
     def cut(self, tenant: Tenant, iterations: int) -> None:
-        """The tenant stops after so many of the iterations under way."""
         assert self._alarm is not None
         tenant.span.cut(iterations)
         self._alarm = self._alarm.advance(tenant.span.end_s)
@@ -125,7 +135,7 @@ class SharedDevice:
         return run.done
 
     def cut(self, tenant: Tenant, iterations: int) -> None:
-        """The tenant stops after so many of the iterations under way; only a solo run has several."""
+        """As of any device; only a solo run has several iterations."""
         run = self._runs[tenant]
         tenant.span.cut(iterations)
         assert run.alarm is not None

@@ -9,40 +9,50 @@ across a preemption, are stored one by one.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
 
 import numpy as np
 
-from simslm.sim.window import Window, make_window
+from simslm.sim.window import Window
 
-SPAN_FIELDS = (
-    "iterations",
-    "start_s",
-    "end_s",
-    "origin_s",
-    "first_s",
-    "growth_s",
-    "done",
-    "decode_seqs",
-    "decode_ctx_tokens",
-    "prefill_seqs",
-    "prefill_tokens",
-    "prefill_ctx_tokens",
-    "prefill_pairs",
-    "waiting",
-    "running",
-    "decoding",
-    "starting",
-    "kv_blocks_used",
+SPAN = np.dtype(
+    [
+        ("iterations", "<i8"),
+        ("start_s", "<f8"),
+        ("end_s", "<f8"),
+        ("origin_s", "<f8"),
+        ("first_s", "<f8"),
+        ("growth_s", "<f8"),
+        ("done", "<i8"),
+        ("decode_seqs", "<i8"),
+        ("decode_ctx_tokens", "<i8"),
+        ("prefill_seqs", "<i8"),
+        ("prefill_tokens", "<i8"),
+        ("prefill_ctx_tokens", "<i8"),
+        ("prefill_pairs", "<f8"),
+        ("waiting", "<i8"),
+        ("running", "<i8"),
+        ("decoding", "<i8"),
+        ("starting", "<i8"),
+        ("kv_blocks_used", "<i8"),
+    ]
 )
-CHUNK_FIELDS = ("iteration", "request_id", "tokens")
-STAY_FIELDS = ("request_id", "decode_from", "decode_to", "phase")
+CHUNK = np.dtype([("iteration", "<i8"), ("request_id", "<i8"), ("tokens", "<i8")])
+STAY = np.dtype([("request_id", "<i8"), ("decode_from", "<i8"), ("decode_to", "<i8"), ("phase", "<i8")])
 
-PACK_SPAN = Struct(f"{len(SPAN_FIELDS)}d").pack
-PACK_CHUNK = Struct(f"{len(CHUNK_FIELDS)}d").pack
-PACK_STAY = Struct(f"{len(STAY_FIELDS)}d").pack
-"""Rows as bytes: appending them is several times faster than appending numbers one by one."""
+
+def packer(row: np.dtype) -> Callable[..., bytes]:
+    """Packs the numbers of one row to bytes: appending those is several times faster than number by number."""
+    fields = (row[name] for name in row.names or ())
+    return Struct("<" + "".join("q" if field.kind == "i" else "d" for field in fields)).pack
+
+
+PACK_SPAN, PACK_CHUNK, PACK_STAY = packer(SPAN), packer(CHUNK), packer(STAY)
+
+WINDOW_BYTES = 1 << 22
+"""Size of the packed spans at which a log is full: about 29,000 spans."""
 
 FINISHED, REJECTED, FAILED, UNFINISHED = range(4)
 STATUS = ("finished", "rejected", "failed", "unfinished")
@@ -53,14 +63,14 @@ class ReplicaLog:
     """The iterations of one replica, its prompt chunks, and when its requests decoded.
 
     Attributes:
-        spans: packed, ``len(SPAN_FIELDS)`` numbers for each run of iterations of one batch; the shape is what the
+        spans: packed :data:`SPAN` rows, one for each run of iterations of one batch; the shape is what the
             device runs, padding included, ``decoding`` counts the sequences that emit a token, ``starting``
             those of them that do so for the first time since their prefill, in the span's first iteration, and
             ``kv_blocks_used`` the blocks held before anybody takes more to decode. For the times between
             ``start_s`` and ``end_s`` see :class:`~simslm.sim.span.Span`.
         count: iterations so far.
-        chunks: packed, ``len(CHUNK_FIELDS)`` numbers for each piece of a prompt.
-        stays: packed, ``len(STAY_FIELDS)`` numbers for each uninterrupted decoding of a request, when it ends;
+        chunks: packed :data:`CHUNK` rows, one for each piece of a prompt.
+        stays: packed :data:`STAY` rows, one for each uninterrupted decoding of a request, when it ends;
             ``phase`` is when it took new blocks, see :class:`~simslm.sim.blocks.BlockPool`, -1 for never.
         block_size: tokens in a KV block.
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
@@ -93,26 +103,31 @@ class ReplicaLog:
         self._taken = 0
         self._taken_decodes = 0
 
+    @property
+    def full(self) -> bool:
+        return len(self.spans) > WINDOW_BYTES
+
     def take(self, open_stays: bytes) -> Window:
-        """Everything since the last call, as arrays; the log goes on from here.
+        """Everything since the last call; the log goes on from here.
 
         Args:
             open_stays: packed like ``stays``, for the sequences that decode now.
         """
-        window = make_window(
-            self.block_size,
-            table(self.spans, SPAN_FIELDS),
-            table(self.chunks, CHUNK_FIELDS),
-            table(self.stays, STAY_FIELDS),
-            table(open_stays, STAY_FIELDS),
+        chunks = table(self.chunks, CHUNK)
+        chunks["iteration"] -= self._taken
+        window = Window(
+            table(self.spans, SPAN),
+            chunks,
+            table(self.stays, STAY),
+            table(open_stays, STAY),
             np.array(self.gaps),
-            np.array(self.late, dtype=np.int64),
-            self._taken,
+            np.array(self.late, dtype=np.int64) - self._taken,
             self._taken_decodes,
             self.emitted,
+            self.block_size,
         )
         self._taken = self.count
-        self._taken_decodes += int(np.count_nonzero(window.columns["decoding"]))
+        self._taken_decodes += window.decode_iterations
         self.spans, self.chunks, self.stays = bytearray(), bytearray(), bytearray()
         self.gaps, self.late = array("d"), array("q")
         self.emitted = 0
@@ -166,7 +181,7 @@ class SimulationLog:
     interrupted: bool
 
 
-def table(packed: bytes | bytearray, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The columns of packed rows."""
-    rows = np.frombuffer(bytes(packed), dtype=np.float64).reshape(-1, len(fields))
-    return {name: rows[:, i].copy() for i, name in enumerate(fields)}
+def table(packed: bytes | bytearray, row: np.dtype) -> dict[str, np.ndarray]:
+    """The columns of packed rows, as numbers of one kind: a window computes with them."""
+    rows = np.frombuffer(packed, dtype=row)
+    return {name: rows[name].astype(np.float64) for name in row.names or ()}

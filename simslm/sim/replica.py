@@ -9,10 +9,8 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
-from heapq import heappop, heappush
-from math import inf
-from typing import Protocol, cast
+from math import inf, nan
+from typing import Any
 
 from simpy.events import Event
 
@@ -20,61 +18,23 @@ from simslm.catalog.work import IterationShape
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import Demand, DemandModel
 from simslm.errors import SimslmError
-from simslm.policies.plan import BatchingPolicy, Plan
-from simslm.policies.queueing import QueueOrder
-from simslm.policies.route import Admission, ArrivingRequest
+from simslm.policies.plan import Plan
+from simslm.policies.route import ArrivingRequest
+from simslm.sim.batch import Batch
 from simslm.sim.blocks import BlockPool
 from simslm.sim.clock import Clock, turn
+from simslm.sim.device import Device
+from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.log import FAILED, FINISHED, PACK_CHUNK, PACK_SPAN, PACK_STAY, ReplicaLog, RequestLog
 from simslm.sim.prefix import PrefixCache
 from simslm.sim.queue import WaitingQueue
-from simslm.sim.sequence import Sequence
+from simslm.sim.sequence import SWAPPED, Sequence
+from simslm.sim.shape import prefill_shape
 from simslm.sim.span import Span
 from simslm.sim.swap import HostPool
 from simslm.sim.window import Window
 
 UNBOUNDED = 1 << 60
-
-WINDOW_BYTES = 1 << 22
-"""Size of the packed spans at which a log is handed out: about 29,000 spans."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """The limits of one replica, under vLLM's names where it has them.
-
-    Attributes:
-        watermark_blocks: kept free when admitting.
-        prefix_caching: blocks of finished prompts are kept and shared.
-        swap_blocks: blocks of host memory that preempted sequences can be swapped to; 0 = they are recomputed.
-        swap_s_per_block: time to move one block between device and host.
-    """
-
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    num_gpu_blocks: int
-    block_size: int
-    watermark_blocks: int
-    prefix_caching: bool = False
-    swap_blocks: int = 0
-    swap_s_per_block: float = 0.0
-
-
-class Executor(Protocol):
-    """What runs a replica's iterations, see :mod:`simslm.sim.device`."""
-
-    def execute(self, tenant: Replica, shape: IterationShape) -> Event: ...
-
-    def cut(self, tenant: Replica, iterations: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Policies:
-    """The choices a replica leaves to others; made fresh for every replica."""
-
-    batching: BatchingPolicy
-    order: QueueOrder
-    admission: Admission
 
 
 class Replica:
@@ -92,14 +52,22 @@ class Replica:
         requests: where the fate of each request is noted.
         on_done: called with a request's id when its last token is out or its client has gone.
         most_iterations: longest jump; 1 steps through every iteration.
-        on_window: takes the log whenever it holds :data:`WINDOW_BYTES`; None leaves it to grow.
+        on_window: takes the log whenever it is full; None leaves it to grow.
     """
+
+    __slots__ = (
+        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_leaving", "_queued",
+        "_used", "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index",
+        "log", "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window",
+        "output_tokens", "outstanding", "partial", "pool", "priority", "queue", "requests", "span",
+        "swapped", "watermark_blocks",
+    )  # fmt: skip
 
     def __init__(
         self,
         index: int,
         clock: Clock,
-        device: Executor,
+        device: Device,
         engine: EngineConfig,
         cost: CostModel,
         demand: DemandModel | None,
@@ -121,7 +89,6 @@ class Replica:
         self.on_done = on_done
         self.most_iterations = most_iterations
         self.on_window = on_window
-        self.window_bytes = WINDOW_BYTES if on_window is not None else UNBOUNDED
         self.priority = turn(index)
         self.max_num_seqs = engine.max_num_seqs
         self.max_num_batched_tokens = engine.max_num_batched_tokens
@@ -132,19 +99,12 @@ class Replica:
         self.log = ReplicaLog(engine.block_size)
         self.queue = WaitingQueue(policies.order.key)
         self.swapped: deque[Sequence] = deque()
-        self.partial: list[Sequence] = []
-        self.running: dict[Sequence, None] = {}
+        self.batch = Batch()
+        self.partial = self.batch.partial
         self.outstanding = 0
-        self.decoding = 0
-        self.padded: list[Sequence] = []
-        self.context = 0
-        self.decoded = 0
-        self.last_decode_s = 0.0
         self.span = Span(0.0, 0.0, 0.0, 0, 0, 0)
         self._demand = demand
-        self._starting: list[Sequence] = []
-        self._calendar: dict[int, list[Sequence]] = {}
-        self._finishes: list[int] = []
+        self._last_decode_s = 0.0
         self._leaving = False
         self._queued = 0
         self._blocked = False
@@ -163,12 +123,16 @@ class Replica:
         return self.queue if self.pool.prefix is None else self._with_prefixes()
 
     @property
+    def decoding(self) -> int:
+        return self.batch.decoding
+
+    @property
     def free_blocks(self) -> int:
         return self.pool.free
 
     @property
     def decode_blocks(self) -> int:
-        return self.pool.demand(self.decoded)
+        return self.pool.demand(self.batch.decoded)
 
     @property
     def queued(self) -> int:
@@ -187,7 +151,7 @@ class Replica:
         """Takes the blocks of those iterations of a jump under way that are over, for somebody looks."""
         if self._busy and self.span.count > 1:
             over = self._running() - 1
-            self.pool.grow(self.decoded + self._grown, over - self._grown)
+            self.pool.grow(self.batch.decoded + self._grown, over - self._grown)
             self._grown = over
 
     def _with_prefixes(self) -> Iterable[Sequence]:
@@ -208,29 +172,24 @@ class Replica:
 
     def run(self) -> Generator[Event, None, None]:
         """The whole life of the replica, as a SimPy process."""
+        batch, pool, queue, clock = self.batch, self.pool, self.queue, self.clock
+        execute, only_decode = self.device.execute, Plan(self, decode=True)
         while True:
             moved = self._swap_in() if self.swapped else 0
-            plan = self.batching.plan(self)
-            if plan.empty:
+            plan = self.batching.plan(self) if queue or batch.partial else only_decode
+            if not (batch.decoding if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
-            if plan.decode and self.pool.demand(self.decoded) > self.pool.free:
-                moved += self._make_room(plan)
-            start_s = self.clock.now
-            shape = self._begin(plan, self.host.transfer_s(moved) if moved else 0.0)
+            if plan.decode and pool.free < batch.decoding and pool.demand(batch.decoded) > pool.free:
+                plan, blocks = self._make_room(plan)
+                moved += blocks
+            start_s = clock._now
+            shape = self._begin(plan, start_s, self.host.transfer_s(moved) if moved else 0.0)
             self._busy = True
-            yield self.device.execute(self, shape)
-            self.clock.act(self.priority)
+            yield execute(self, shape)
+            clock.act(self.priority)
             self._busy = False
             self._apply(plan, shape, start_s)
-
-    def fits(self, sequence: Sequence, output: int) -> bool:
-        """Whether a request can be served at all: its KV blocks and, for unsplit prompts, the token budget."""
-        batching, prompt = self.batching, sequence.prompt_tokens
-        longest = prompt + (sequence.max_tokens if batching.reserves_output else output - 1)
-        if batching.whole_prompts and prompt > self.max_num_batched_tokens:
-            return False
-        return self.pool.blocks(longest) <= self.pool.num_blocks
 
     def arrive(self, sequence: Sequence) -> None:
         """A request joins the queue; a jump under way ends with the iteration that is running now."""
@@ -251,7 +210,7 @@ class Replica:
     def cancel(self, sequence: Sequence) -> None:
         """The client has gone: a waiting request leaves at once, a running one after the present iteration."""
         sequence.cancelled = True
-        if sequence in self.running:
+        if sequence in self.batch.running:
             self._leaving = True
         else:
             (self.swapped if sequence.phase == SWAPPED else self.queue).remove(sequence)
@@ -260,9 +219,15 @@ class Replica:
         if self._busy and self._running() < self.span.count:
             self.device.cut(self, self._running())
 
+    def window(self) -> Window:
+        """The log since the last window."""
+        decoding = (sequence for sequence in self.batch.running if sequence.decode_from >= 0)
+        stays = (PACK_STAY(s.request_id, s.decode_from, self.batch.decoded, s.phase) for s in decoding)
+        return self.log.take(b"".join(stays))
+
     def _running(self) -> int:
         """The number, counted from 1, of the iteration of the present span that runs now."""
-        return self.span.running(self.clock.now, settled=self.clock.had_turn(self.priority))
+        return self.span.running(self.clock._now, settled=self.clock.had_turn(self.priority))
 
     def _sleep(self) -> Event:
         if self.queue or self.swapped:
@@ -284,74 +249,80 @@ class Replica:
 
     # ---- before an iteration -------------------------------------------------------------------------------
 
-    def _begin(self, plan: Plan, transfer_s: float) -> IterationShape:
+    def _begin(self, plan: Plan, now: float, transfer_s: float) -> IterationShape:
         """Admits what the plan admits, and works out when the iterations it covers end if nobody disturbs."""
-        now = self.clock.now
+        batch, pool = self.batch, self.pool
         if plan.admitted:
             self._admit(plan, now)
-        self._queued = len(self.queue) + len(self.swapped)
-        self._used = self.pool.num_blocks - self.pool.free
+        queued = self._queued = len(self.queue) + len(self.swapped)
+        self._used = pool.num_blocks - pool.free
         rows = context = 0
         if plan.decode:
-            rows, context = self.decoding + len(self.padded), self.context
-        self._blocked = False
+            rows, context = batch.rows, batch.context
         if plan.chunks:
-            shape = _shape(rows, context, plan)
+            self._blocked = False
+            shape = prefill_shape(rows, context, plan)
             self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
             return shape
-        self._blocked = self._queued > 0
+        self._blocked = queued > 0
         most = 1 if self._displaced else self.most_iterations
         self._displaced = False
         self.span = self._decode_span(now + transfer_s, rows, context, most)
         return IterationShape(rows, context)
 
     def _admit(self, plan: Plan, now: float) -> None:
-        running, pool = self.running, self.pool
-        admitted = [cast(Sequence, prompt) for prompt, _ in plan.chunks if prompt not in running]
-        for sequence in admitted:
-            self.queue.take(sequence)
-            if pool.prefix is not None:
-                pool.hold_prefix(sequence)
-        scheduled = self.requests.first_scheduled_s
-        for sequence in admitted:
-            self.pool.allocate(sequence.blocks)
-            self.running[sequence] = None
-            self.partial.append(sequence)
-            if scheduled[sequence.request_id] != scheduled[sequence.request_id]:
-                scheduled[sequence.request_id] = now
-                self.requests.cached_prompt_tokens[sequence.request_id] = sequence.cached
+        batch, pool, queue, requests = self.batch, self.pool, self.queue, self.requests
+        prompt: Any
+        if pool.prefix is not None:
+            for prompt, _ in plan.chunks:
+                if prompt not in batch.running:
+                    pool.hold_prefix(prompt)
+        scheduled = requests.first_scheduled_s
+        for prompt, _ in plan.chunks:
+            if prompt in batch.running:
+                continue
+            queue.take(prompt)
+            pool.allocate(prompt.blocks)
+            batch.admit(prompt)
+            request = prompt.request_id
+            if scheduled[request] != scheduled[request]:
+                scheduled[request] = now
+                requests.cached_prompt_tokens[request] = prompt.prefill_tokens - prompt.remaining
 
     def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
         """The decode iterations until one finishes a sequence, runs out of blocks, or costs by another slope."""
-        finishes, last = self._finishes, self.span
-        while finishes[0] not in self._calendar:
-            heappop(finishes)
-        limit = min(finishes[0] - self.decoded + 1, most)
+        batch, last = self.batch, self.span
+        limit = batch.until_finish
+        if limit > most:
+            limit = most
         if last.steady and last.left > last.count:
             left = last.left - last.count
-            count = self.pool.horizon(self.decoded, min(limit, left))
+            count = self.pool.horizon(batch.decoded, limit if limit < left else left)
             return Span(last.origin_s, last.first_s, last.growth_s, left, last.done + last.count, count)
         intercept, slope, until = self.cost.decode(rows).segment(context)
         left = UNBOUNDED if until == inf else max(-int((context - until) // rows), 1)
-        count = self.pool.horizon(self.decoded, min(limit, left))
+        count = self.pool.horizon(batch.decoded, limit if limit < left else left)
         return Span(now, intercept + slope * context, slope * rows, left, 0, count)
 
-    def _make_room(self, plan: Plan) -> int:
+    # ---- preemption ----------------------------------------------------------------------------------------
+
+    def _make_room(self, plan: Plan) -> tuple[Plan, int]:
         """Preempts the youngest until the decoding sequences have the blocks of their next iteration.
 
         What they leave may be room for somebody who waits: the plan holds for one iteration.
 
         Returns:
-            blocks swapped to the host.
+            The plan without them, and the blocks swapped to the host.
         """
-        moved = 0
-        while self.pool.demand(self.decoded) > self.pool.free:
-            victim = next(reversed(self.running))
-            plan.chunks = [chunk for chunk in plan.chunks if chunk[0] is not victim]
+        moved, chunks = 0, plan.chunks
+        while self.pool.demand(self.batch.decoded) > self.pool.free:
+            victim = next(reversed(self.batch.running))
+            chunks = [chunk for chunk in chunks if chunk[0] is not victim]
             moved += self._preempt(victim)
-        plan.decode = self.decoding > 0
         self._displaced = True
-        return moved
+        kept = Plan(self, decode=self.batch.decoding > 0)
+        kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
+        return kept, moved
 
     def _preempt(self, victim: Sequence) -> int:
         """Takes a sequence off the device: to the host if there is room, else to be prefilled again.
@@ -372,95 +343,108 @@ class Replica:
 
     def _swap_in(self) -> int:
         """Brings swapped sequences back in order while they fit; returns the blocks moved."""
-        moved = 0
-        while self.swapped and len(self.running) < self.max_num_seqs:
+        moved, running = 0, self.batch.running
+        while self.swapped and len(running) < self.max_num_seqs:
             sequence = self.swapped[0]
-            spare = max(self.watermark_blocks, self.decode_blocks + 1) if self.running else 0
+            spare = max(self.watermark_blocks, self.decode_blocks + 1) if running else 0
             if sequence.blocks > self.pool.free - spare:
                 break
             self.swapped.popleft()
             self.host.release(sequence.blocks)
             self.pool.allocate(sequence.blocks)
-            self.running[sequence] = None
+            running[sequence] = None
             moved += sequence.blocks
             self._start_decoding(sequence)
         return moved
+
+    def _depart(self, sequence: Sequence) -> None:
+        """Takes a running sequence off the device before its time, keeping count of what it has generated."""
+        steps = self.batch.remove(sequence)
+        if sequence.decode_from < 0:
+            self._give_back(sequence, 0)
+            return
+        self._stay(sequence)
+        self._give_back(sequence, steps)
+        if steps:
+            sequence.last_token_s = self._last_decode_s
+        sequence.generated += steps
+        sequence.prefill_tokens += steps
+        sequence.decode_from = -1
+
+    def _drop_cancelled(self) -> None:
+        """Running sequences whose clients have gone leave between two iterations."""
+        self._leaving = False
+        batch = self.batch
+        for sequence in [each for each in batch.running if each.cancelled and each not in batch.padded]:
+            self._depart(sequence)
+            self._end(sequence, FAILED)
 
     # ---- after iterations ----------------------------------------------------------------------------------
 
     def _apply(self, plan: Plan, shape: IterationShape, start_s: float) -> None:
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
-        span, log = self.span, self.log
-        now, iterations, iteration = span.end_s, span.count, log.count
-        decoding = self.decoding if plan.decode else 0
-        starting = len(self._starting) if plan.decode else 0
+        batch, span, log = self.batch, self.span, self.log
+        end_s, iterations, iteration = span.end_s, span.count, log.count
         log.spans += PACK_SPAN(
             iterations,
             start_s,
-            now,
+            end_s,
             span.origin_s,
             span.first_s,
             span.growth_s,
             span.done,
             *shape,
             self._queued,
-            len(self.running) - len(self.padded),
-            decoding,
-            starting,
+            batch.decoding + len(batch.partial),
+            batch.decoding if plan.decode else 0,
+            len(batch.starting) if plan.decode else 0,
             self._used,
         )
         log.count += iterations
         while log.late and log.late[-1] >= log.count:
             log.late.pop()
         if plan.decode:
-            self._decode(iterations, span.end(1) if iterations > 1 else now, now)
+            self._decode(iterations, end_s)
         for prompt, tokens in plan.chunks:
-            sequence = cast(Sequence, prompt)
+            sequence: Any = prompt
             log.chunks += PACK_CHUNK(iteration, sequence.request_id, tokens)
             sequence.remaining -= tokens
             if not sequence.remaining:
-                self._emit(sequence, now)
+                self._emit(sequence, end_s)
         if self._leaving:
             self._drop_cancelled()
-        if self.padded and not self.decoding:
-            self._clear_padding()
-        if len(log.spans) > self.window_bytes and self.on_window is not None:
+        if batch.padded and not batch.decoding:
+            span.steady = False
+            for sequence in batch.clear():
+                self._give_back(sequence, 0)
+        if self.on_window is not None and log.full:
             self.on_window(self.index, self.window())
 
-    def window(self) -> Window:
-        """The log since the last window."""
-        decoding = (sequence for sequence in self.running if sequence.decode_from >= 0)
-        stays = (PACK_STAY(s.request_id, s.decode_from, self.decoded, s.phase) for s in decoding)
-        return self.log.take(b"".join(stays))
-
-    def _decode(self, iterations: int, first_s: float, now: float) -> None:
+    def _decode(self, iterations: int, now: float) -> None:
         """Every decoding sequence has decoded so many tokens, and those whose last it was finish."""
-        log = self.log
-        self.pool.grow(self.decoded + self._grown, iterations - self._grown)
+        batch = self.batch
+        self.pool.grow(batch.decoded + self._grown, iterations - self._grown)
         self._grown = 0
-        for sequence in self._starting:
-            log.gaps.append(first_s - sequence.last_token_s)
-        self._starting.clear()
-        self.decoded += iterations
-        self.context += (self.decoding + len(self.padded)) * iterations
-        self.last_decode_s = now
-        finishers = self._calendar.pop(self.decoded - 1, None)
+        if batch.starting:
+            first_s = self.span.end(1) if iterations > 1 else now
+            for sequence in batch.starting:
+                self.log.gaps.append(first_s - sequence.last_token_s)
+        self._last_decode_s = now
+        finishers = batch.decode(iterations)
         if finishers is None:
             return
-        heappop(self._finishes)
         for sequence in finishers:
-            self.requests.finish_s[sequence.request_id] = now
+            self._stay(sequence)
             if self.batching.holds_batch:
-                self._pad(sequence)
+                batch.pad(sequence)
             else:
-                self._leave(sequence)
-                del self.running[sequence]
-            self._end(sequence, FINISHED)
+                self._give_back(sequence, batch.finish(sequence))
+            self._end(sequence, FINISHED, now)
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
-        request = sequence.request_id
-        self.partial.remove(sequence)
+        batch, request = self.batch, sequence.request_id
+        batch.partial.remove(sequence)
         if sequence.generated:
             self.log.gaps.append(now - sequence.last_token_s)
         else:
@@ -473,42 +457,27 @@ class Replica:
         if sequence.generated < self.output_tokens[request]:
             self._start_decoding(sequence)
             return
-        self.requests.finish_s[request] = now
         if self.batching.holds_batch:
-            self.padded.append(sequence)
-            self.context += sequence.prefill_tokens
+            batch.pad(sequence)
         else:
-            del self.running[sequence]
+            del batch.running[sequence]
             self._give_back(sequence, 0)
-        self._end(sequence, FINISHED)
+        self._end(sequence, FINISHED, now)
 
     def _start_decoding(self, sequence: Sequence) -> None:
-        left = self.output_tokens[sequence.request_id] - sequence.generated
-        last = self.decoded + left - 1
-        sequence.decode_from, sequence.decode_last = self.decoded, last
+        batch = self.batch
+        self.span.steady = False
         sequence.phase = -1
         if not self.batching.reserves_output:
-            sequence.phase = self.pool.start(sequence.prefill_tokens, self.decoded)
-        self.span.steady = False
-        self.decoding += 1
-        self.context += sequence.prefill_tokens
-        self._starting.append(sequence)
-        finishers = self._calendar.get(last)
-        if finishers is None:
-            self._calendar[last] = [sequence]
-            heappush(self._finishes, last)
-        else:
-            finishers.append(sequence)
+            sequence.phase = self.pool.start(sequence.prefill_tokens, batch.decoded)
+        batch.start(sequence, self.output_tokens[sequence.request_id] - sequence.generated)
 
-    def _leave(self, sequence: Sequence) -> int:
-        """Takes a decoding sequence out of the aggregates; returns how often it decoded since its prefill."""
-        steps = self.decoded - sequence.decode_from
+    def _stay(self, sequence: Sequence) -> None:
+        """A sequence stops decoding, which the log notes; the next iterations cost otherwise."""
         self.span.steady = False
-        self.decoding -= 1
-        self.context -= sequence.prefill_tokens + steps
-        self.log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, self.decoded, sequence.phase)
-        self._give_back(sequence, steps)
-        return steps
+        self.log.stays += PACK_STAY(
+            sequence.request_id, sequence.decode_from, self.batch.decoded, sequence.phase
+        )
 
     def _give_back(self, sequence: Sequence, steps: int) -> None:
         """All blocks of a sequence are free again, but for those a prefix cache keeps."""
@@ -523,74 +492,9 @@ class Replica:
         if pool.prefix is not None:
             pool.leave_prefix(sequence)
 
-    def _depart(self, sequence: Sequence) -> None:
-        """Takes a running sequence off the device before its time, keeping count of what it has generated."""
-        del self.running[sequence]
-        if sequence.decode_from < 0:
-            self.partial.remove(sequence)
-            self._give_back(sequence, 0)
-            return
-        finishers = self._calendar[sequence.decode_last]
-        finishers.remove(sequence)
-        if not finishers:
-            del self._calendar[sequence.decode_last]
-        steps = self._leave(sequence)
-        if steps:
-            sequence.last_token_s = self.last_decode_s
-        else:
-            self._starting.remove(sequence)
-        sequence.generated += steps
-        sequence.prefill_tokens += steps
-        sequence.decode_from = -1
-
-    def _pad(self, sequence: Sequence) -> None:
-        """A finished sequence keeps its place in the batch."""
-        self.decoding -= 1
-        self.padded.append(sequence)
-        self.log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, self.decoded, sequence.phase)
-        sequence.decode_from = -1
-
-    def _clear_padding(self) -> None:
-        """The whole batch has finished: everybody leaves it."""
-        for sequence in self.padded:
-            del self.running[sequence]
-            self._give_back(sequence, 0)
-        self.padded.clear()
-        self.context = 0
-        self.span.steady = False
-
-    def _drop_cancelled(self) -> None:
-        """Running sequences whose clients have gone leave between two iterations."""
-        self._leaving = False
-        for sequence in [sequence for sequence in self.running if sequence.cancelled]:
-            if sequence in self.padded:
-                continue
-            self._depart(sequence)
-            self._end(sequence, FAILED)
-        if self.padded and not self.decoding:
-            self._clear_padding()
-
-    def _end(self, sequence: Sequence, status: int) -> None:
+    def _end(self, sequence: Sequence, status: int, now: float = nan) -> None:
+        request = sequence.request_id
         self.outstanding -= 1
-        self.requests.status[sequence.request_id] = status
-        self.on_done(sequence.request_id)
-
-
-SWAPPED = -2
-"""Phase of a sequence whose blocks are on the host."""
-
-
-def _shape(decoding: int, context: int, plan: Plan) -> IterationShape:
-    """The shape of an iteration that prefills, padding included."""
-    if plan.padded_to:
-        count, length = len(plan.chunks), plan.padded_to
-        pairs = count * length * (length + 1) / 2
-        return IterationShape(decoding, context, count, count * length, 0, pairs)
-    tokens = cached = 0
-    pairs = 0.0
-    for prompt, new in plan.chunks:
-        before = cast(Sequence, prompt).cached
-        tokens += new
-        cached += before
-        pairs += new * (before + (new + 1) / 2)
-    return IterationShape(decoding, context, len(plan.chunks), tokens, cached, pairs)
+        self.requests.status[request] = status
+        self.requests.finish_s[request] = now
+        self.on_done(request)

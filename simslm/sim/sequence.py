@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SWAPPED = -2
+
 
 @dataclass(slots=True, eq=False)
 class Sequence:
@@ -21,11 +23,11 @@ class Sequence:
             what had been generated.
         remaining: tokens of it still to prefill, without what a prefix cache holds.
         blocks: KV blocks that admitting it takes from the free ones.
-        generated: output tokens emitted before the present segment.
+        generated: output tokens emitted up to its last prefill or preemption.
         decode_from: number of the replica's decode iteration that it decodes in first, -1 before.
         decode_last: number of the one it finishes in.
-        phase: when it takes new blocks, see :class:`~simslm.sim.blocks.BlockPool`; -1 when it takes none.
-        segment: where its present segment stands in the replica's log.
+        phase: when it takes new blocks, see :class:`~simslm.sim.blocks.BlockPool`; -1 when it takes none,
+            :data:`SWAPPED` while its blocks are on the host.
         last_token_s: when its last token came, as far as noted: at a prefill's end and at a preemption.
         held: the cached units it holds.
         cancelled: its client has gone.
@@ -46,11 +48,6 @@ class Sequence:
     decode_from: int = field(default=-1, repr=False)
     decode_last: int = field(default=-1, repr=False)
     phase: int = field(default=-1, repr=False)
-    segment: int = field(default=-1, repr=False)
     last_token_s: float = field(default=-1.0, repr=False)
     held: tuple[int, ...] = field(default=(), repr=False)
     cancelled: bool = field(default=False, repr=False)
-
-    @property
-    def cached(self) -> int:
-        return self.prefill_tokens - self.remaining

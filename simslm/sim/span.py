@@ -11,11 +11,9 @@ bits as stepping through each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import sqrt
 
 
-@dataclass(slots=True)
 class Span:
     """Some iterations of a progression.
 
@@ -30,17 +28,20 @@ class Span:
         steady: whether what follows may continue the progression.
     """
 
-    origin_s: float
-    first_s: float
-    growth_s: float
-    left: int
-    done: int
-    count: int
-    end_s: float = 0.0
-    steady: bool = True
+    __slots__ = ("count", "done", "end_s", "first_s", "growth_s", "left", "origin_s", "steady")
 
-    def __post_init__(self) -> None:
-        self.end_s = self.end(self.count)
+    def __init__(
+        self, origin_s: float, first_s: float, growth_s: float, left: int, done: int, count: int
+    ) -> None:
+        self.origin_s = origin_s
+        self.first_s = first_s
+        self.growth_s = growth_s
+        self.left = left
+        self.done = done
+        self.count = count
+        self.steady = True
+        j = done + count
+        self.end_s = origin_s + (j * first_s + (j * (j - 1) // 2) * growth_s)
 
     def end(self, number: int) -> float:
         """End of iteration ``number`` of these, counted from 1."""
@@ -52,12 +53,12 @@ class Span:
 
         With ``settled``, an iteration that ends just now has ended.
         """
-        passed, half = now - self.origin_s, self.first_s - self.growth_s / 2
-        if self.growth_s > 0:
-            guess = (sqrt(half * half + 2 * self.growth_s * max(passed, 0.0)) - half) / self.growth_s
+        passed, growth, half = now - self.origin_s, self.growth_s, self.first_s - self.growth_s / 2
+        if growth > 0:
+            guess = (sqrt(half * half + 2 * growth * max(passed, 0.0)) - half) / growth
         else:
             guess = passed / self.first_s
-        number = min(max(int(guess) - self.done, 1), self.count)
+        number = min(max(int(guess) + 1 - self.done, 1), self.count)
         while number > 1 and not self._over(number - 1, now, settled):
             number -= 1
         while number < self.count and self._over(number, now, settled):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,62 +12,60 @@ Columns = dict[str, np.ndarray]
 _TIMING = ("iterations", "start_s", "end_s", "origin_s", "first_s", "growth_s", "done")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
-    """The iterations of one replica since its last window.
+    """The iterations of one replica since its last window, expanded to one row each when they are asked for.
 
     Attributes:
-        columns: one array per column of ``iterations.parquet`` that the loop knows, plus ``prefill_pairs``,
-            ``decoding`` (sequences that emit a token), ``starting`` (those of them that decode for the first time
-            since their prefill) and ``end_s``; each of shape ``(n,)``.
+        spans: one row per run of iterations, see :class:`~simslm.sim.log.ReplicaLog`.
         chunks: pieces of prompts; ``iteration`` counts from the window's first.
         stays: decodings of requests that ended in the window; decode iterations count from the run's first.
         open_stays: those that go on.
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
+        late: iterations, counted from the window's first, that began with one more waiting than their span noted.
         decoded_before: decode iterations of the replica before the window.
         emitted: tokens that prefills emitted.
+        block_size: tokens in a KV block.
     """
 
-    columns: Columns
+    spans: Columns
     chunks: Columns
     stays: Columns
     open_stays: Columns
     gaps: np.ndarray
+    late: np.ndarray
     decoded_before: int
     emitted: int
+    block_size: int
 
     def __len__(self) -> int:
-        return len(self.columns["start_s"])
+        return int(self.spans["iterations"].sum())
 
+    @property
+    def decode_iterations(self) -> int:
+        """How many of the iterations decode."""
+        return int(self.spans["iterations"][self.spans["decoding"] > 0].sum())
 
-def make_window(
-    block_size: int,
-    spans: Columns,
-    chunks: Columns,
-    stays: Columns,
-    open_stays: Columns,
-    gaps: np.ndarray,
-    late: np.ndarray,
-    iterations_before: int,
-    decoded_before: int,
-    emitted: int,
-) -> Window:
-    """Expands what a log noted, see :class:`~simslm.sim.log.ReplicaLog`, to one row per iteration."""
-    count = spans["iterations"].astype(np.int64)
-    first = np.cumsum(count) - count
-    columns = {name: np.repeat(column, count) for name, column in spans.items() if name not in _TIMING}
-    offset = np.arange(len(columns["waiting"])) - np.repeat(first, count)
-    columns["start_s"], columns["end_s"] = _times(spans, count, first, offset)
-    columns["decode_ctx_tokens"] += offset * columns["decode_seqs"]
-    columns["starting"] *= offset == 0
-    columns["waiting"] += _late(late - iterations_before, first, count)
-    decoding = columns["decoding"] > 0
-    both = {name: np.concatenate([stays[name], open_stays[name]]).astype(np.int64) for name in stays}
-    taken = np.zeros(len(decoding))
-    taken[decoding] = _growth(both, decoded_before, int(decoding.sum()), block_size)
-    columns["kv_blocks_used"] += _since(taken, first, count)
-    chunks["iteration"] -= iterations_before
-    return Window(columns, chunks, stays, open_stays, gaps, decoded_before, emitted)
+    @cached_property
+    def columns(self) -> Columns:
+        """One array per column of ``iterations.parquet`` that the loop knows, plus ``prefill_pairs``, ``decoding``
+        (sequences that emit a token), ``starting`` (those of them that decode for the first time since their
+        prefill) and ``end_s``; each of shape ``(n,)``."""
+        spans = self.spans
+        count = spans["iterations"].astype(np.int64)
+        first = np.cumsum(count) - count
+        columns = {name: np.repeat(column, count) for name, column in spans.items() if name not in _TIMING}
+        offset = np.arange(len(columns["waiting"])) - np.repeat(first, count)
+        columns["start_s"], columns["end_s"] = _times(spans, count, first, offset)
+        columns["decode_ctx_tokens"] += offset * columns["decode_seqs"]
+        columns["starting"] *= offset == 0
+        columns["waiting"] += _late(self.late, first, count)
+        decoding = columns["decoding"] > 0
+        both = {name: np.concatenate([self.stays[name], self.open_stays[name]]) for name in self.stays}
+        taken = np.zeros(len(decoding))
+        taken[decoding] = _growth(both, self.decoded_before, int(decoding.sum()), self.block_size)
+        columns["kv_blocks_used"] += _since(taken, first, count)
+        return columns
 
 
 def _times(
@@ -106,7 +105,9 @@ def _growth(stays: Columns, before: int, iterations: int, size: int) -> np.ndarr
     column, counted by its two ends.
     """
     grows = stays["phase"] >= 0
-    start, stop, phase = (stays[name][grows] for name in ("decode_from", "decode_to", "phase"))
+    start, stop, phase = (
+        stays[name][grows].astype(np.int64) for name in ("decode_from", "decode_to", "phase")
+    )
     start = np.maximum(start, before) - before
     stop, phase = np.maximum(stop - before, 0), (phase - before) % size
     rows = -(-iterations // size) + 1

@@ -15,10 +15,11 @@ from simslm.cost.model import CostModel
 from simslm.cost.sharing import DemandModel, Sharing
 from simslm.policies.route import Router
 from simslm.sim import sequence as inflight
-from simslm.sim.clock import URGENT, Clock
+from simslm.sim.clock import URGENT, Alarm, Clock
 from simslm.sim.device import OwnDevice, SharedDevice
+from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, SimulationLog
-from simslm.sim.replica import UNBOUNDED, EngineConfig, Policies, Replica
+from simslm.sim.replica import UNBOUNDED, Replica
 from simslm.sim.window import Window
 
 PROGRESS_EVERY = 1024
@@ -95,6 +96,19 @@ class Group:
     max_model_len: int
 
 
+def servable(requests: Requests, group: Group) -> np.ndarray:
+    """Which requests an empty replica of a group could serve to their last token, a mask of shape ``(requests,)``.
+
+    They must fit the model's length, the KV blocks (of the declared limit, where the batching policy reserves it; the
+    last token is never cached) and, where prompts are not split, the token budget.
+    """
+    engine, batching = group.engine, group.policies().batching
+    prompt, output = requests.prompt_tokens, requests.output_tokens
+    longest = prompt + (requests.max_tokens if batching.reserves_output else output - 1)
+    fits = (prompt + output <= group.max_model_len) & (longest <= engine.num_gpu_blocks * engine.block_size)
+    return fits & (prompt <= engine.max_num_batched_tokens) if batching.whole_prompts else fits
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """What serves: groups of replicas, and how replicas that share a device get along.
@@ -113,6 +127,9 @@ class Deployment:
 Progress = Callable[[int, int, float], None]
 """Called with requests done, requests in all, and the simulated time in seconds."""
 
+OnStart = Callable[[Callable[[], None]], None]
+"""Called with a function that ends the simulation between two of its events, and may be called at any moment."""
+
 
 def run(
     requests: Requests,
@@ -121,6 +138,7 @@ def run(
     jump: bool = True,
     progress: Progress | None = None,
     on_window: Callable[[int, Window], None] | None = None,
+    on_start: OnStart | None = None,
 ) -> SimulationLog:
     """Simulates a workload until its last request is done.
 
@@ -131,18 +149,19 @@ def run(
         progress: see :data:`Progress`.
         on_window: takes the iterations of a replica, by number, whenever there are many of them, so that a long
             run does not hold them all.
+        on_start: see :data:`OnStart`.
 
     Returns:
-        The log; after a KeyboardInterrupt it holds what had happened and says ``interrupted``.
+        The log; if it was stopped it holds what had happened and says ``interrupted``.
     """
     world = _World(requests, deployment, UNBOUNDED if jump else 1, progress, on_window)
-    interrupted = False
-    try:
-        world.clock.run()
-    except KeyboardInterrupt:
-        interrupted = True
+    if on_start is not None:
+        on_start(world.clock.halt)
+    world.clock.run()
     windows = tuple(replica.window() for replica in world.replicas)
-    return SimulationLog(np.array(world.arrived_s), world.log, windows, next(world.clock._eid), interrupted)
+    return SimulationLog(
+        np.array(world.arrived_s), world.log, windows, next(world.clock._eid), world.clock.halted
+    )
 
 
 class _World:
@@ -160,9 +179,9 @@ class _World:
         self.sent = 0
         self.answers: dict[int, Event] = {}
         self._columns(requests)
+        self.servable = self._servable(requests, deployment)
         self.log = RequestLog(self.count)
         self.group_of = None if deployment.group_of is None else deployment.group_of.tolist()
-        self.groups = deployment.groups
         self.routers = [group.router() for group in deployment.groups]
         self.replicas: list[Replica] = []
         self.members: list[list[Replica]] = []
@@ -185,6 +204,13 @@ class _World:
         self.patience_s = None if requests.patience_s is None else requests.patience_s.tolist()
         self.units, self.unit_tokens = requests.units, requests.unit_tokens
         self.arrived_s = array("d", [float("nan")]) * self.count
+
+    def _servable(self, requests: Requests, deployment: Deployment) -> bytes:
+        """For each request, whether its group can serve it at all."""
+        if deployment.group_of is None:
+            return servable(requests, deployment.groups[0]).tobytes()
+        masks = np.stack([servable(requests, group) for group in deployment.groups])
+        return masks[deployment.group_of, np.arange(self.count)].tobytes()
 
     def _deploy(
         self,
@@ -222,11 +248,11 @@ class _World:
 
     def _arrivals(self, arrival_s: np.ndarray) -> Generator[Event, None, None]:
         """Open loop: requests arrive at their times, whatever has become of the others."""
-        clock = self.clock
+        clock, send = self.clock, self._send
         for request, time in enumerate(array("d", arrival_s.tobytes())):
-            if time > clock.now:
-                yield clock.alarm(time, URGENT)
-            self._send(request)
+            if time > clock._now:
+                yield Alarm(clock, time, URGENT)
+            send(request)
 
     def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
@@ -243,14 +269,12 @@ class _World:
 
     def _send(self, request: int) -> bool:
         """Routes one request; False when it is not let in, or can never be served."""
-        self.arrived_s[request] = self.clock.now
-        number = 0 if self.group_of is None else self.group_of[request]
-        group, members = self.groups[number], self.members[number]
-        sequence = self._sequence(request)
-        output = self.output_tokens[request]
-        if sequence.prompt_tokens + output > group.max_model_len or not members[0].fits(sequence, output):
+        self.arrived_s[request] = self.clock._now
+        if not self.servable[request]:
             self._reject(request)
             return False
+        number = 0 if self.group_of is None else self.group_of[request]
+        members, sequence = self.members[number], self._sequence(request)
         chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
         if not chosen.admission.admits(sequence, chosen):
             self._reject(request)
@@ -262,16 +286,16 @@ class _World:
         return True
 
     def _sequence(self, request: int) -> inflight.Sequence:
-        return inflight.Sequence(
-            request,
-            self.clock.now,
-            self.prompt_tokens[request],
-            self.max_tokens[request],
-            self.priority[request] if self.priority is not None else 0,
-            self.session_id[request] if self.session_id is not None else -1,
-            self.units[request] if self.units is not None else (),
-            self.unit_tokens,
+        sequence = inflight.Sequence(
+            request, self.clock._now, self.prompt_tokens[request], self.max_tokens[request]
         )
+        if self.priority is not None:
+            sequence.priority = self.priority[request]
+        if self.session_id is not None:
+            sequence.session_id = self.session_id[request]
+        if self.units is not None:
+            sequence.units, sequence.unit_tokens = self.units[request], self.unit_tokens
+        return sequence
 
     def _hurry(self, request: int, sequence: inflight.Sequence, replica: Replica) -> None:
         """The client leaves when its patience ends, unless it has its answer by then."""
@@ -287,14 +311,14 @@ class _World:
 
     def _reject(self, request: int) -> None:
         self.log.status[request] = REJECTED
-        self.answers.pop(request, None)
+        if self.answers:
+            self.answers.pop(request)
         self._count()
 
     def _on_done(self, request: int) -> None:
+        if self.answers:
+            self.answers.pop(request).succeed()
         self._count()
-        answered = self.answers.pop(request, None)
-        if answered is not None:
-            answered.succeed()
 
     def _count(self) -> None:
         self.done += 1

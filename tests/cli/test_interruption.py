@@ -62,12 +62,16 @@ def press() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_the_first_is_held_back_and_the_second_is_not(capfd):
-    before = signal.getsignal(signal.SIGINT)
+def test_the_first_stops_and_the_second_abandons(capfd):
+    before, stopped = signal.getsignal(signal.SIGINT), []
     with held_back() as interruption:
+        interruption.stopping(lambda: stopped.append("by the key"))
         interruption.obey()
+        assert not stopped
         press()
-        assert interruption.asked
+        assert stopped == ["by the key"]
+        interruption.stopping(lambda: stopped.append("at once"))
+        assert stopped == ["by the key", "at once"]
         with pytest.raises(KeyboardInterrupt):
             interruption.obey()
         with pytest.raises(InterruptError):
@@ -90,19 +94,40 @@ def test_an_abandoned_run_leaves_nothing(simslm, scenario, here, monkeypatch):
 
     simulate = api.simulate
 
-    def press_twice(*arguments: Any, progress: Any, **options: Any) -> Any:
-        def feed(*values: Any) -> None:
+    def press_twice(*arguments: Any, on_start: Any, **options: Any) -> Any:
+        def start(stop: Any) -> None:
+            on_start(stop)
             press()
             press()
-            progress(*values)
 
-        return simulate(*arguments, progress=feed, **options)
+        return simulate(*arguments, on_start=start, **options)
 
     monkeypatch.setattr(api, "simulate", press_twice)
     ended = simslm("simulate", scenario, "-o", "some/where", "--set", "workload.num_requests=2000")
     assert ended.code == 130
-    assert ended.err == "simslm: interrupted; nothing is kept\n"
+    assert ended.err.endswith("simslm: interrupted; nothing is kept\n")
     assert list(here.iterdir()) == [scenario]
+
+
+def test_a_short_run_stops_too(simslm, scenario, here, monkeypatch):
+    """In the middle of a span of decodes of the very first requests."""
+    from simslm import api
+
+    simulate = api.simulate
+
+    def press_once(*arguments: Any, on_start: Any, **options: Any) -> Any:
+        def start(stop: Any) -> None:
+            on_start(stop)
+            press()
+
+        return simulate(*arguments, on_start=start, **options)
+
+    monkeypatch.setattr(api, "simulate", press_once)
+    ended = simslm("simulate", scenario, "-o", "out", "--json")
+    assert ended.code == 130
+    assert "interrupted: out holds what had happened by then" in ended.err
+    counts = json.loads((here / "out" / "summary.json").read_text(encoding="utf-8"))["requests"]
+    assert counts["finished"] == 0
 
 
 def test_an_interrupted_start_writes_nothing(simslm, scenario, here, monkeypatch):

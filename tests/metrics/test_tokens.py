@@ -25,14 +25,14 @@ class Witness:
         self.used: dict[tuple[int, int], int] = {}
         decode, emit = Replica._decode, Replica._emit
 
-        def seen_decode(replica, iterations, first_s, now):
+        def seen_decode(replica, iterations, now):
             place = (replica.index, replica.log.count - 1)
-            for sequence in replica.running:
+            for sequence in replica.batch.running:
                 if sequence.decode_from >= 0:
                     self.tokens[sequence.request_id].append((*place, now))
                     self.decoded[sequence.request_id].append(place)
-            self.used[place] = replica.pool.used + replica.pool.demand(replica.decoded)
-            decode(replica, iterations, first_s, now)
+            self.used[place] = replica.pool.used + replica.pool.demand(replica.batch.decoded)
+            decode(replica, iterations, now)
 
         def seen_emit(replica, sequence, now):
             self.tokens[sequence.request_id].append((replica.index, replica.log.count - 1, now))
@@ -101,7 +101,7 @@ def test_windows_add_up_to_the_whole(seed, size, swap):
     whole = simulate(requests, engine)
     parts: dict[int, list] = defaultdict(list)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("simslm.sim.replica.WINDOW_BYTES", size)
+        patch.setattr("simslm.sim.log.WINDOW_BYTES", size)
         options = {"slo": {"ttft_s": 1.0}, "sink": lambda i, _window, table: parts[i].append(table.columns)}
         windowed = observe("test", requests, engine, priced(engine), **options)
     assert max(map(len, parts.values())) > 1 or size > 1000

@@ -247,7 +247,7 @@ class PrefixMachine(RuleBasedStateMachine):
         full = sum(self.model.size[unit] for unit in found)
         assert sequence.held == found
         hit = min(full * self.pool.block_size, sequence.prefill_tokens - 1)
-        assert sequence.cached == hit
+        assert sequence.prefill_tokens - sequence.remaining == hit
         idle = sum(self.model.size[unit] for unit in found if unit in self.model.idle)
         needed = -(-sequence.prefill_tokens // self.pool.block_size) - full
         assert sequence.blocks == needed + idle

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.cost.sharing import sharing
 from simslm.policies.registry import Registered, lookup, registered
-from simslm.sim.replica import EngineConfig, Policies
+from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.world import Deployment, Group
 from support.synthetic import FixedDemand, LinearCost, Lists, Loop
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simslm.policies.plan import Plan, Prompt, ReplicaView
 from simslm.policies.route import ArrivingRequest, ReplicaLoad
-from simslm.sim.replica import Policies
+from simslm.sim.engine import Policies
 
 
 @dataclass(frozen=True, slots=True)

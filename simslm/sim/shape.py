@@ -1,0 +1,26 @@
+"""The shape of what a plan runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from simslm.catalog.work import IterationShape
+from simslm.policies.plan import Plan
+
+
+def prefill_shape(decoding: int, context: int, plan: Plan) -> IterationShape:
+    """The shape of an iteration that prefills, padding included."""
+    count, chunks = len(plan.chunks), plan.chunks
+    if plan.padded_to:
+        length = plan.padded_to
+        pairs = count * length * (length + 1) / 2
+        return IterationShape(decoding, context, count, count * length, 0, pairs)
+    tokens = cached = 0
+    pairs = 0.0
+    prompt: Any
+    for prompt, new in chunks:
+        before = prompt.prefill_tokens - prompt.remaining
+        tokens += new
+        cached += before
+        pairs += new * (before + (new + 1) / 2)
+    return IterationShape(decoding, context, count, tokens, cached, pairs)
