@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,10 +19,13 @@ from simslm.scenario.schema import Scenario
 
 PREFILL_FIRST_TOKENS = 2048
 """Least token budget of prefill-first batching in vLLM 0.6.3: ``max(max_model_len, 2048)``
-(``SchedulerConfig.__init__`` of vllm/config.py)."""
+(``SchedulerConfig`` of vllm/config.py)."""
 
 CHUNKED_TOKENS = 512
-"""Token budget of chunked prefill in vLLM 0.6.3, from the same place."""
+"""Token budget of chunked prefill in the same version; later ones have 2048 and more (vLLM pull request 10544)."""
+
+KNOWN_ENGINES = re.compile(r"|vllm-v?0\.6(\.[0-4])?([^\d.].*|\.post.*)?", re.IGNORECASE)
+"""Engines whose default budgets those are; no name at all stands for them too."""
 
 
 def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16", seed: int = 0) -> Scenario:
@@ -82,9 +86,18 @@ def arrivals(text: str) -> dict[str, Any]:
 
 
 def _default_tokens(run: MeasuredRun, max_model_len: int) -> int:
-    """What vLLM 0.6.3 takes for ``max_num_batched_tokens``, at least what its batch needs."""
-    usual = CHUNKED_TOKENS if run.batching == "chunked-prefill" else max(max_model_len, PREFILL_FIRST_TOKENS)
-    return max(usual, run.max_num_seqs)
+    """What the engine takes for ``max_num_batched_tokens`` when it is told nothing.
+
+    Raises:
+        UsageError: that is not known of this engine.
+    """
+    if not KNOWN_ENGINES.fullmatch(run.engine):
+        raise UsageError(
+            f"max_num_batched_tokens: is empty, and the default of {run.engine!r} is not known",
+            where=run.where,
+            remedy="state it; vLLM logs its value when it starts",
+        )
+    return CHUNKED_TOKENS if run.batching == "chunked-prefill" else max(max_model_len, PREFILL_FIRST_TOKENS)
 
 
 def _lengths(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from simslm.cli import validating
+from simslm.cli.interruption import Interruption
+
 TRACE = Path(__file__).parents[2] / "traces" / "cpu" / "opt-125m-bf16"
 TABLE = """\
 run,model,device,engine,prompt_tokens,output_tokens,num_requests,arrivals,max_num_seqs,batching,num_gpu_blocks,\
-sm_clock_mhz,output_tokens_per_s,itl_mean_s
-slow,opt-125m,cpu,theirs,60,10,20,all-at-once,4,chunked-prefill,2000,1600,1,1
-fast,opt-125m,cpu,theirs,60,10,20,all-at-once,4,chunked-prefill,2000,1980,1000000,1
-other,opt-350m,cpu,theirs,60,10,20,all-at-once,4,chunked-prefill,2000,1980,2,1
+max_num_batched_tokens,sm_clock_mhz,output_tokens_per_s,itl_mean_s
+slow,opt-125m,cpu,theirs,60,10,20,all-at-once,4,chunked-prefill,2000,512,1600,1,1
+fast,opt-125m,cpu,theirs,60,10,20,all-at-once,4,chunked-prefill,2000,512,1980,1000000,1
+other,opt-350m,cpu,theirs,60,10,20,all-at-once,4,chunked-prefill,2000,512,1980,2,1
 """
 
 
@@ -83,6 +88,23 @@ def test_what_makes_no_sense_ends_with_2_and_writes_nothing(validate, here, argu
     assert not (here / "out").exists()
 
 
+def test_what_is_done_by_then_is_kept(validate, here, monkeypatch):
+    """Ctrl-C while the first run is simulated."""
+
+    @contextmanager
+    def pressed() -> Iterator[Interruption]:
+        yield Interruption(asked=True)
+
+    monkeypatch.setattr(validating, "held_back", pressed)
+    ended = validate()
+    assert ended.code == 130
+    assert "interrupted: out holds the 1 runs done by then" in ended.err
+    values = json.loads((here / "out" / "fidelity.json").read_text())
+    assert [row["run"] for row in values["rows"]] == ["slow"]
+    assert values["interrupted"]
+    assert {"run": "fast", "reason": "interrupted before it was simulated"} in values["skipped"]
+
+
 def test_a_bound_on_what_was_not_measured_is_not_taken_as_kept(validate):
     ended = validate("--fail-on", "ttft_mean_s.max_abs_error > 0.1")
     assert ended.code == 2
@@ -110,7 +132,16 @@ def test_result_files_stand_in_for_a_table(simslm, here):
     }
     (here / "results").mkdir()
     (here / "results" / "one.json").write_text(json.dumps(result))
-    server = ("--set", "device=cpu", "--set", "max_num_seqs=4", "--set", "batching=prefill-first")
+    server = (
+        "--set",
+        "device=cpu",
+        "--set",
+        "max_num_seqs=4",
+        "--set",
+        "batching=prefill-first",
+        "--set",
+        "max_num_batched_tokens=2048",
+    )
     ended = simslm("validate", "recorded", "results", "--trace", str(TRACE), "-o", "out", *server)
     assert ended.code == 0
     (row,) = json.loads((here / "out" / "fidelity.json").read_text())["rows"]

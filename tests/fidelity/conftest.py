@@ -24,6 +24,7 @@ CELLS = {
     "num_requests": "40",
     "arrivals": "all-at-once",
     "batching": "chunked-prefill",
+    "max_num_batched_tokens": "512",
     "num_gpu_blocks": "2000",
 }
 COLUMNS = ("duration_s", "output_tokens_per_s", "total_tokens_per_s", "ttft_mean_s", "itl_mean_s", "kv_peak")

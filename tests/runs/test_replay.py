@@ -57,12 +57,28 @@ def test_replicas_share_one_device(run):
     [
         ("prefill-first", 8, 2048),
         ("chunked-prefill", 8, 512),
-        ("chunked-prefill", 1024, 1024),
+        ("chunked-prefill", 512, 512),
     ],
 )
 def test_without_a_token_budget_it_is_the_engines_default(run, batching, max_num_seqs, tokens):
     unsaid = replace(run, batching=batching, max_num_seqs=max_num_seqs, max_num_batched_tokens=None)
     assert scenario_of(unsaid, ROOFLINE).deployment.engine.max_num_batched_tokens == tokens
+
+
+@pytest.mark.parametrize("engine", ["", "vllm-0.6", "vllm-0.6.3-v0", "vLLM-v0.6.4.post1"])
+def test_the_default_is_that_of_a_version(run, engine):
+    unsaid = replace(run, engine=engine, max_num_batched_tokens=None)
+    assert scenario_of(unsaid, ROOFLINE).deployment.engine.max_num_batched_tokens == 512
+
+
+@pytest.mark.parametrize(
+    "engine", ["vllm", "vllm-0.6.5", "vllm-0.6.31", "vllm-0.60", "vllm-0.10.1", "sglang-0.6.3"]
+)
+def test_another_engines_default_is_not_guessed(run, engine):
+    unsaid = replace(run, engine=engine, max_num_batched_tokens=None)
+    with pytest.raises(UsageError, match=f"max_num_batched_tokens: is empty, and the default of '{engine}'"):
+        scenario_of(unsaid, ROOFLINE)
+    assert scenario_of(replace(run, engine=engine), ROOFLINE).deployment.engine.max_num_batched_tokens == 512
 
 
 def test_a_longer_model_has_a_larger_default(run):

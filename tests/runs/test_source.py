@@ -15,7 +15,12 @@ from simslm.errors import UsageError
 from simslm.runs.replay import scenario_of
 from simslm.runs.source import read_measured
 
-SERVER = {"device": "h200", "max_num_seqs": "64", "batching": "chunked-prefill"}
+SERVER = {
+    "device": "h200",
+    "max_num_seqs": "64",
+    "max_num_batched_tokens": "2048",
+    "batching": "chunked-prefill",
+}
 
 VLLM = {
     "date": "20250102-030405",
@@ -133,7 +138,7 @@ def test_a_vllm_result_is_a_run(save):
     )
     assert (run.workload, run.prompt_tokens, run.output_tokens) == ("fixed", 200, 30)
     assert (run.num_requests, run.arrivals, run.where) == (3, "all-at-once", str(path))
-    assert (run.max_num_seqs, run.max_num_batched_tokens, run.batching) == (64, None, "chunked-prefill")
+    assert (run.max_num_seqs, run.max_num_batched_tokens, run.batching) == (64, 2048, "chunked-prefill")
     assert run.measured == pytest.approx(
         {
             "duration_s": 2.0,
