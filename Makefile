@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test nightly bench lint clean
 
 demo: .venv/core
 	$(BIN)/simslm check scenarios/quickstart.yaml
@@ -13,6 +13,10 @@ demo: .venv/core
 
 test: .venv/dev
 	$(BIN)/pytest -n 2
+
+# The random scenarios of the simulator's tests, thousands of each instead of hundreds.
+nightly: .venv/dev
+	SIMSLM_EXAMPLES=5000 $(BIN)/pytest -n 2 tests/sim tests/policies
 
 bench: .venv/dev
 	$(BIN)/python tests/bench/speed.py

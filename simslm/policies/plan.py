@@ -136,7 +136,8 @@ class BatchingPolicy(Protocol):
     def plan(self, view: ReplicaView) -> Plan:
         """Who runs next. A function of the view alone: the same view gives the same plan.
 
-        A plan that only decodes is kept, without asking again, until a request arrives, finishes or is
+        Not asked when nobody waits and no prompt is partial: then there is nothing to choose, and all that decode
+        go on. A plan that only decodes is kept, without asking again, until a request arrives, finishes or is
         preempted: until then more blocks are taken and none are freed, so nothing new could be admitted.
         """
         ...
