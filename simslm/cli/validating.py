@@ -132,6 +132,8 @@ def _command(
 
 
 def _show(values: dict[str, Any], page: Path) -> None:
+    from simslm.report.fidelity import notes
+
     rows = [
         (name, f"{each['n']:,}", *(percent(each[figure]) for figure in FIGURES[1:4]), signed(each["bias"]))
         for name, each in values["summary"].items()
@@ -145,6 +147,8 @@ def _show(values: dict[str, Any], page: Path) -> None:
         print("furthest off in output tokens/s:")
         screen.show_table(("run", "error"), [(run, signed(error)) for run, error in worst])
     print()
+    for text in notes(values):
+        screen.note(f"note: {text}")
     for skipped in values["skipped"]:
         screen.note(f"skipped: {skipped['run']}: {skipped['reason']}")
     for trace in values["traces"]:

@@ -153,7 +153,7 @@ def view(values: Mapping[str, Any]) -> FidelityView:
         rest=[_run_row(row, headlines) for row in ranked[WORST:]],
         advice_names=_advice_names(values["derived"]),
         advice=[_advice_row(each) for each in values["derived"]],
-        notes=_notes(values),
+        notes=notes(values),
         skipped=[(each["run"], each["reason"]) for each in values["skipped"]],
         command=values["command"],
     )
@@ -263,17 +263,35 @@ def _pair(pair: Mapping[str, Any]) -> str:
     return f"{measured} = {simulated}" if measured == simulated else f"{measured} ≠ {simulated}"
 
 
-def _notes(values: Mapping[str, Any]) -> list[str]:
+def notes(values: Mapping[str, Any]) -> list[str]:
     """What a reader should know about the figures."""
-    notes = []
-    if values["interrupted"]:
-        notes.append("Interrupted: not all runs were simulated.")
-    for column in dict.fromkeys(name for row in values["rows"] for name in row["error"]):
-        unsized = sum(row["error"].get(column, 0.0) is None for row in values["rows"])
+    found = ["Interrupted: not all runs were simulated."] if values["interrupted"] else []
+    return found + _foreign_engines(values) + _unsized(values["rows"])
+
+
+def _foreign_engines(values: Mapping[str, Any]) -> list[str]:
+    """Traces of another engine than the one that served: their host time is not its."""
+    found = []
+    for trace in values["traces"]:
+        key = (trace["model"], trace["device"])
+        settings = [row["setting"] for row in values["rows"]]
+        mine = [setting["engine"] for setting in settings if (setting["model"], setting["device"]) == key]
+        if others := sorted({engine for engine in mine if engine and engine != trace["engine"]}):
+            found.append(
+                f"{trace['model']} was served by {', '.join(others)}, but the host time of its trace is that of "
+                f"{trace['engine'] or 'no engine'}."
+            )
+    return found
+
+
+def _unsized(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = []
+    for column in dict.fromkeys(name for row in rows for name in row["error"]):
+        unsized = sum(row["error"].get(column, 0.0) is None for row in rows)
         if unsized:
             plural = "runs" if unsized > 1 else "run"
-            notes.append(
+            found.append(
                 f"{name_of(column)}: 0 was measured and more simulated in {unsized} {plural}; "
                 "such an error has no size and is in no figure."
             )
-    return notes
+    return found

@@ -39,6 +39,10 @@ def test_the_answer(validate, here):
     assert "2 runs simulated as they were run; error = simulated / measured - 1" in ended.out
     assert "output_tokens_per_s     2" in ended.out
     assert "page: out/report.html" in ended.out
+    assert (
+        "note: opt-125m was served by theirs, but the host time of its trace is that of simslm-engine"
+        in ended.err
+    )
     assert "skipped: other: no trace of opt-350m on cpu was given" in ended.err
     assert sorted(path.name for path in (here / "out").iterdir()) == ["fidelity.json", "report.html"]
     values = json.loads((here / "out" / "fidelity.json").read_text())

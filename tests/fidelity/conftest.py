@@ -18,7 +18,7 @@ BATCHES = (1, 4, 32)
 CELLS = {
     "model": "opt-125m",
     "device": "cpu",
-    "engine": "simslm-engine",
+    "engine": "simslm-engine 0.1.0",
     "prompt_tokens": "60",
     "output_tokens": "10",
     "num_requests": "40",

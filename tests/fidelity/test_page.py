@@ -113,6 +113,16 @@ def test_errors_without_a_size_are_counted(values):
     assert view(values).notes == []
 
 
+def test_host_time_of_another_engine_is_said(values):
+    changed = json.loads(json.dumps(values))
+    for row, engine in zip(changed["rows"], ("", "vllm-0.6.3-v0", "vllm-0.6.3-v0"), strict=True):
+        row["setting"]["engine"] = engine
+    (note,) = view(changed).notes
+    assert note.startswith(
+        "opt-125m was served by vllm-0.6.3-v0, but the host time of its trace is that of simslm"
+    )
+
+
 @pytest.mark.parametrize(
     ("column", "name"),
     [("ttft_p99_s", "TTFT p99"), ("queue_mean_s", "Queue mean"), ("kv_peak", "KV peak")],
