@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +35,9 @@ MEASURED = (
     "mem_busy_pct",
 )
 """Columns of what may have been measured."""
+
+MISSPELT = 0.92
+"""Likeness from which an unknown column is taken for a known one: a letter more or less, not another figure."""
 
 BATCHINGS = ("prefill-first", "chunked-prefill", "orca", "static")
 SHARINGS = ("none", "mps", "time-slice", "streams", "sm-partition")
@@ -162,7 +166,7 @@ FIGURE = Column("a number, 0 or more", lambda text: _at_least(0, text), required
 
 
 def read_runs(path: Path, settings: Mapping[str, str] | None = None) -> list[MeasuredRun]:
-    """The rows of a ``RUNS.csv``, in their order; columns of other names are ignored.
+    """The rows of a ``RUNS.csv``, in their order; columns of other names are ignored, unless nearly of a known one.
 
     Args:
         path: the file.
@@ -261,7 +265,7 @@ def _rows(path: Path, settings: Mapping[str, str]) -> list[tuple[int, dict[str, 
 
 
 def _check_header(path: Path, header: list[str], settings: Mapping[str, str]) -> None:
-    """All required columns are there, none twice; a missing one may be there under a similar name."""
+    """All required columns are there, none twice, and none is a known one misspelt."""
     where = f"{path}:1"
     for name in header:
         if name and header.count(name) > 1:
@@ -270,3 +274,7 @@ def _check_header(path: Path, header: list[str], settings: Mapping[str, str]) ->
     for name, column in SETTINGS.items():
         if column.required and name not in header and name not in settings:
             _refuse(where, name, f"no such column{nearest(name, others)}", f"add it: {column.expected}")
+    absent = [name for name in (*SETTINGS, *MEASURED) if name not in header]
+    for name in others:
+        if meant := get_close_matches(name, absent, n=1, cutoff=MISSPELT):
+            _refuse(where, name, f"unknown column (did you mean {meant[0]!r}?)", "rename it or remove it")

@@ -87,6 +87,25 @@ def test_a_missing_column_is_named_with_the_one_that_may_be_meant(table):
 
 
 @pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        ("ttft_p9_s", "ttft_p99_s"),
+        ("preemption", "preemptions"),
+        ("max_num_batch_tokens", "max_num_batched_tokens"),
+    ],
+)
+def test_a_misspelt_column_is_not_ignored(table, column, meant):
+    path = table({column: "1"}, without=(meant,))
+    with pytest.raises(UsageError, match=rf"{path}:1: {column}: unknown column \(did you mean '{meant}'\?\)"):
+        read_runs(path)
+
+
+@pytest.mark.parametrize("column", ["notes", "ttft_p98_s", "gpu_temperature", "date"])
+def test_columns_of_ones_own_are_ignored(table, column):
+    assert read_runs(table({column: "anything"}))[0].measured == read_runs(table({}))[0].measured
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (b"", "run: no such column"),
