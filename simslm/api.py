@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import platform
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -38,7 +40,33 @@ from simslm.workload import generate
 from simslm.workload.requests import RequestArrays
 from simslm.workload.streams import stream
 
-__all__ = ["Prepared", "PreparedGroup", "load_scenario", "prepare", "simulate"]
+__all__ = ["Found", "Prepared", "PreparedGroup", "load_scenario", "observed", "prepare", "simulate"]
+
+T = TypeVar("T")
+
+
+class Found:
+    """What was looked up for one scenario and is the same for the next: models, devices, costs, requests.
+
+    All of it is read only, so that scenarios that share it give the same results as each by itself. Files that
+    change meanwhile are not read again.
+
+    Args:
+        most: things kept, those used last.
+    """
+
+    def __init__(self, most: int = 32) -> None:
+        self._most = most
+        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def get(self, key: tuple[Any, ...], look_up: Callable[[], T]) -> T:
+        """What ``look_up`` gives, or gave before under the same key."""
+        if key not in self._kept:
+            self._kept[key] = look_up()
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
 
 @dataclass(frozen=True)
@@ -174,31 +202,52 @@ class Prepared:
         return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], draws, side="right")
 
 
-def prepare(scenario: Scenario) -> Prepared:
+def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
     """Looks up models, device, traces and workload.
+
+    Args:
+        scenario: from :func:`load_scenario`.
+        found: what was looked up for others like it.
 
     Raises:
         SimslmError: something named does not exist, does not fit or cannot be read.
     """
+    found = found or Found()
     with _placed(scenario, "device"):
         named = scenario.device
-        device = load_device(named) if isinstance(named, str) else device_from_mapping(named)
+        device = found.get(
+            ("device", _key(named)),
+            lambda: load_device(named) if isinstance(named, str) else device_from_mapping(named),
+        )
     specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
     parts = _utilizations(scenario, specs)
     groups = tuple(
-        _prepare_group(scenario, spec, device, part) for spec, part in zip(specs, parts, strict=True)
+        _prepare_group(scenario, spec, device, part, found) for spec, part in zip(specs, parts, strict=True)
     )
     longest = max(group.max_model_len for group in groups)
-    requests = generate(scenario.workload, scenario.seed, longest, scenario.base_dir)
-    return Prepared(scenario, device, groups, requests, _files(scenario))
+    workload, base_dir = scenario.workload, scenario.base_dir
+    requests = found.get(
+        ("requests", workload.model_dump_json(), scenario.seed, longest, base_dir),
+        lambda: generate(workload, scenario.seed, longest, base_dir),
+    )
+    return Prepared(scenario, device, groups, requests, _files(scenario, found))
 
 
-def _files(scenario: Scenario) -> dict[str, str]:
+def _key(named: str | dict[str, Any]) -> str:
+    """A name or an inline definition as a text that tells it from others."""
+    return named if isinstance(named, str) else json.dumps(named)
+
+
+def _files(scenario: Scenario, found: Found) -> dict[str, str]:
     """The SHA-256 of each file the scenario names beside traces; all of them have been read."""
     models = (scenario.model, *(group.model for group in scenario.deployment.groups or ()))
-    found = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
-    found |= {name: scenario.base_dir / name for name in scenario.workload.files}
-    return {name: _sha256(path) for name, path in found.items() if path is not None}
+    paths = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
+    paths |= {name: scenario.base_dir / name for name in scenario.workload.files}
+    return {
+        name: found.get(("file", path), partial(_sha256, path))
+        for name, path in paths.items()
+        if path is not None
+    }
 
 
 def _sha256(path: Path) -> str:
@@ -218,16 +267,21 @@ def _placed(scenario: Scenario, *keys: str) -> Iterator[None]:
         raise type(error)(str(error), where=place) from None
 
 
-def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, utilization: float) -> PreparedGroup:
+def _prepare_group(
+    scenario: Scenario, spec: Replicas, device: Device, utilization: float, found: Found
+) -> PreparedGroup:
     model, cost, longest, numbers = scenario.model, scenario.cost, scenario.max_model_len, None
     if isinstance(spec, GroupSpec):
         model, cost = spec.model or model, spec.cost or cost
         longest, numbers = spec.max_model_len or longest, spec.devices
     with _placed(scenario, "model"):
-        architecture = (
-            load_model(model, scenario.base_dir)
-            if isinstance(model, str)
-            else architecture_from_mapping(model)
+        architecture = found.get(
+            ("model", _key(model), scenario.base_dir),
+            lambda: (
+                load_model(model, scenario.base_dir)
+                if isinstance(model, str)
+                else architecture_from_mapping(model)
+            ),
         )
     own = architecture.max_position_embeddings
     if (longest or 0) > own:
@@ -250,7 +304,17 @@ def _prepare_group(scenario: Scenario, spec: Replicas, device: Device, utilizati
             tensor_parallel_size=split,
         )
     with _placed(scenario, "cost"):
-        model_cost = load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir)
+        model_cost = found.get(
+            (
+                "cost",
+                cost.model_dump_json(),
+                _key(model),
+                _key(scenario.device),
+                scenario.dtype,
+                scenario.base_dir,
+            ),
+            lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir),
+        )
         if split > 1:
             model_cost = TensorParallel(
                 model_cost, architecture, device, scenario.dtype, split, cost.all_reduce
@@ -315,6 +379,27 @@ def simulate(
     """
     begun = time.perf_counter()
     prepared = prepare(scenario)
+    result = observed(prepared, progress=progress, jump=jump, sink=sink, on_start=on_start)
+    result.manifest.update(
+        _manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
+    )
+    return result
+
+
+def observed(
+    prepared: Prepared,
+    *,
+    progress: Progress | None = None,
+    jump: bool = True,
+    sink: Sink | None = None,
+    on_start: OnStart | None = None,
+) -> Result:
+    """Runs what is prepared; the arguments are those of :func:`simulate`, and the result has no manifest.
+
+    Raises:
+        ScenarioError: not one request of the workload can be served.
+    """
+    scenario = prepared.scenario
     result = observe(
         scenario.name,
         prepared.requests,
@@ -332,9 +417,6 @@ def simulate(
         raise ScenarioError(
             _none_fits(prepared, counts["arrived"]), where=scenario.where("workload") or scenario.name
         )
-    result.manifest.update(
-        _manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
-    )
     return result
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
 from simslm.policies.registry import choices, lookup
 from simslm.scenario.cost import Cost
+from simslm.scenario.search import Search
 from simslm.scenario.workload import Workload
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -192,30 +193,6 @@ class Slo(Section):
     def bounds(self) -> dict[str, float | None]:
         """The bound on each metric, None where there is none."""
         return {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
-
-
-class Capacity(Section):
-    """For each point, the highest value of one key that still meets the SLO."""
-
-    of: str = Field(min_length=1, description="dotted path of the key, e.g. workload.arrivals.rate_rps")
-
-
-class Search(Section):
-    """What to explore around the scenario; simulating it runs the scenario as it stands."""
-
-    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
-        min_length=1, description="dotted path of a key to the values it may take"
-    )
-    objectives: dict[str, Literal["min", "max"]] = Field(
-        min_length=1, description="dotted path into summary.json to what is better"
-    )
-    constraints: tuple[str, ...] = Field(default=(), description='bounds on the summary: "ttft_s.p99 <= 0.5"')
-    capacity: Capacity | None = Field(
-        default=None, description="null = as many requests as the scenario states"
-    )
-    method: Literal["grid", "random", "nsga2", "halving"] = Field(
-        default="grid", description="how to explore"
-    )
 
 
 class Scenario(Section):

@@ -1,0 +1,206 @@
+"""What a user writes under ``search:``: the points to try, what is good, and how to go about it."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+
+CONSTRAINT = re.compile(r"\s*(?P<path>[\w.]+)\s*(?P<sign><=|>=)\s*(?P<bound>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")
+"""``ttft_s.p99 <= 0.5``."""
+
+
+class SearchPart(BaseModel):
+    """A part of the search: unknown keys refused, fields frozen, numbers finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Range(SearchPart):
+    """All numbers between two, whole ones where both ends are and there is no other step."""
+
+    low: int | float = Field(description="smallest value")
+    high: int | float = Field(description="largest value")
+    step: int | float | None = Field(
+        default=None, gt=0, description="distance between two values, from low on; null = 1 for whole numbers"
+    )
+    log: bool = Field(default=False, description="draw evenly in the logarithm")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log needs low above 0, got {self.low}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step exclude each other")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return all(not isinstance(part, float) for part in (self.low, self.high, self.step))
+
+
+Values = Annotated[
+    Annotated[tuple[Any, ...], Field(min_length=1), Tag("list")] | Annotated[Range, Tag("range")],
+    Discriminator(lambda value: "range" if isinstance(value, dict | Range) else "list"),
+]
+
+
+class Grid(SearchPart):
+    """Every combination."""
+
+    name: Literal["grid"]
+
+
+class Random(SearchPart):
+    """Combinations drawn evenly, none twice."""
+
+    name: Literal["random"]
+    num_points: int = Field(default=100, ge=1, le=1_000_000, description="how many are drawn")
+
+
+class Nsga2(SearchPart):
+    """NSGA-II (Deb et al. 2002) as optuna has it; the options have optuna's names."""
+
+    name: Literal["nsga2"]
+    num_points: int = Field(
+        default=200, ge=1, le=1_000_000, description="different points that are simulated"
+    )
+    population_size: int = Field(default=24, ge=2, le=10_000, description="points of one generation")
+    mutation_prob: float | None = Field(
+        default=None, ge=0, le=1, description="of each parameter; null = 1 / number of parameters"
+    )
+    crossover_prob: float = Field(
+        default=0.9, ge=0, le=1, description="of two parents, rather than a copy of one"
+    )
+    swapping_prob: float = Field(
+        default=0.5, ge=0, le=1, description="of each parameter in crossover, to come from the other parent"
+    )
+
+
+class Halving(SearchPart):
+    """Successive halving (Jamieson & Talwalkar 2016): short runs first, and longer ones for the best of them."""
+
+    name: Literal["halving"]
+    num_points: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="how many points are drawn to begin with; null = every one",
+    )
+    rungs: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(1 / 16, 1 / 4, 1.0),
+        min_length=1,
+        description="share of the requests that each round simulates",
+    )
+    keep: float = Field(
+        default=1 / 4, gt=0, lt=1, description="share of the points that a round lets through"
+    )
+
+    @field_validator("rungs")
+    @classmethod
+    def _up_to_all(cls, rungs: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(rungs)) or rungs[-1] != 1:
+            raise ValueError(f"rungs grow and end at 1, got {', '.join(f'{rung:g}' for rung in rungs)}")
+        return rungs
+
+
+Method = Annotated[
+    Annotated[Grid | Random | Nsga2 | Halving, Field(discriminator="name")],
+    BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
+]
+
+
+class Capacity(SearchPart):
+    """For each point, the highest value of one key that still meets the SLO."""
+
+    of: str = Field(min_length=1, description="dotted path of the key, e.g. workload.arrivals.rate_rps")
+    relative_tolerance: float = Field(
+        default=0.02,
+        ge=1e-6,
+        le=1,
+        description="largest gap between a value that meets it and one that misses it",
+    )
+    low: int | float | None = Field(
+        default=None,
+        gt=0,
+        description="smallest value tried; null = 1/1024 of the scenario's (1 where whole)",
+    )
+    high: int | float | None = Field(
+        default=None, gt=0, description="largest value tried; null = 1,048,576 times the scenario's"
+    )
+
+
+class Search(SearchPart):
+    """What to explore around the scenario; simulating it runs the scenario as it stands."""
+
+    space: dict[str, Values] = Field(
+        min_length=1,
+        description="dotted path of a key to the values it may take: a list, or {low, high, step, log} where points "
+        "are drawn",
+    )
+    objectives: dict[str, Literal["min", "max"]] = Field(
+        min_length=1, description="dotted path into summary.json to what is better"
+    )
+    constraints: tuple[str, ...] = Field(
+        default=(), description='bounds on the summary: "ttft_s.p99 <= 0.5" or ">="'
+    )
+    capacity: Capacity | None = Field(
+        default=None, description="null = as many requests as the scenario states"
+    )
+    method: Method = Field(
+        default=Grid(name="grid"), description="how to explore; a bare name takes the defaults"
+    )
+    replications: int = Field(
+        default=5,
+        ge=1,
+        le=1000,
+        description="seeds of a point near the frontier: seed, seed + 1, ...; 1 = no intervals",
+    )
+    near: float = Field(
+        default=0.02, ge=0, le=1,
+        description="near: not dominated any more if it were better by this share in every objective",
+    )  # fmt: skip
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="of the intervals and of the paired test"
+    )
+    reference: dict[str, float] | None = Field(
+        default=None,
+        description="reference point of the hypervolume, by objective; null = the worst value of each among the trials",
+    )
+
+    @field_validator("constraints")
+    @classmethod
+    def _bounds(cls, constraints: tuple[str, ...]) -> tuple[str, ...]:
+        for text in constraints:
+            if not CONSTRAINT.fullmatch(text):
+                raise ValueError(f"expected a path, <= or >=, and a number, got {text!r}")
+        return constraints
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Search:
+        ranges = [path for path, values in self.space.items() if isinstance(values, Range)]
+        whole = isinstance(self.method, Grid) or (
+            isinstance(self.method, Halving) and self.method.num_points is None
+        )
+        if ranges and whole:
+            raise ValueError(
+                f"{self.method.name} tries every combination, and {ranges[0]} is a range: give a list of its values, "
+                "or choose random, nsga2, or halving with num_points"
+            )
+        if self.reference is not None and set(self.reference) != set(self.objectives):
+            raise ValueError(f"reference has one number for each objective: {', '.join(self.objectives)}")
+        return self
