@@ -44,7 +44,7 @@ class MeasuredCost:
     """
 
     def __init__(self, trace: Trace, architecture: Architecture, device: Device, dtype: str) -> None:
-        _check_same(trace, {"model": architecture.name, "device": device.name, "dtype": dtype})
+        check_same(trace, {"model": architecture.name, "device": device.name, "dtype": dtype})
         measured = _measured(trace)
         work = measured.work
         points = Points.of(work, measured.median("latency_s"))
@@ -94,7 +94,16 @@ class MeasuredCost:
         return Costs(latency, np.maximum(host, 0.0), energy, self._domain.holds(shapes))
 
 
-def _check_same(trace: Trace, wanted: dict[str, str]) -> None:
+def check_same(trace: Trace, wanted: dict[str, str]) -> None:
+    """Refuses a trace of something else.
+
+    Args:
+        trace: what is at hand.
+        wanted: what its provenance must say, by key.
+
+    Raises:
+        TraceError: it says otherwise.
+    """
     for key, value in wanted.items():
         found = trace.provenance[key]
         if found != value:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device
-from simslm.cost.interpolation import MeasuredCost
+from simslm.cost.interpolation import MeasuredCost, check_same
 from simslm.cost.model import CostModel
+from simslm.cost.physical import physical_cost
 from simslm.cost.roofline import Roofline
 from simslm.cost.transforms import HostCost, HostReplaced
 from simslm.scenario.cost import Cost
@@ -38,5 +39,8 @@ def load_cost(
 def _source(spec: Cost, architecture: Architecture, device: Device, dtype: str, base_dir: Path) -> HostCost:
     if spec.trace is None:
         return Roofline(architecture, device, dtype, spec.roofline)
-    trace = read_trace(base_dir / spec.trace)
-    return MeasuredCost(replace(trace, path=Path(spec.trace)), architecture, device, dtype)
+    trace = replace(read_trace(base_dir / spec.trace), path=Path(spec.trace))
+    if trace.iterations is not None:
+        return MeasuredCost(trace, architecture, device, dtype)
+    check_same(trace, {"model": architecture.name, "device": device.name, "dtype": dtype})
+    return physical_cost(trace, architecture, device, dtype)

@@ -1,0 +1,270 @@
+"""The cost of an iteration from a dozen physical terms, fitted to end-to-end runs (:mod:`simslm.calibration`).
+
+Work comes from the architecture, peaks from the device, and the terms say how much of the peaks is reached and
+what comes on top. An iteration takes
+
+    host + host_per_seq · rows + max(device, launches)
+
+``device`` is linear layers and head (the longer of arithmetic and weight traffic, see :func:`knee`), reading keys
+and values, the latency of the keys one after the other, prompt attention, and a fixed time per layer. An iteration
+that decodes only replays a CUDA graph, padded to the next captured batch size; one that prefills, or is larger than
+any captured batch, is launched kernel by kernel: it takes at least ``launch`` per layer, and on the same thread
+``host_per_seq`` for the output of each sequence that decodes, which graphs hide behind the device. These are the
+rules of vLLM's V0 engine (vllm/worker/model_runner.py: ``_get_graph_batch_size``, ``async_callback``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from simslm.catalog.architecture import Architecture
+from simslm.catalog.devices import Device
+from simslm.catalog.work import IterationShape, Work, work_model
+from simslm.cost.decoding import decode_columns, line_through
+from simslm.cost.model import Costs, DecodeLine
+from simslm.errors import TraceError
+from simslm.scenario.cost import Efficiency
+from simslm.traces.files import Trace
+from simslm.traces.terms import POWER, read_terms
+
+LARGEST_GRAPH = 256
+"""Most sequences of a captured batch in vLLM 0.6.3: 1, 2, 4 and every multiple of 8 up to it."""
+
+KNEE = 0.25
+"""How much longer than either a kernel takes whose arithmetic and traffic are equal, see :func:`knee`."""
+
+_STEP = 1e-4
+
+Domain = Mapping[str, tuple[float, float]]
+"""Lowest and highest ``decode_seqs``, mean ``context`` and ``prefill_tokens`` of the iterations calibrated on."""
+
+
+def captured(seqs: Any) -> Any:
+    """The batch size a decode iteration is padded to; beyond the largest graph, its own."""
+    padded = ((seqs + 7) // 8) * 8
+    small = (seqs <= 1) * 1 + ((seqs > 1) & (seqs <= 2)) * 2 + ((seqs > 2) & (seqs <= 4)) * 4
+    return (
+        (seqs <= 4) * small + ((seqs > 4) & (seqs <= LARGEST_GRAPH)) * padded + (seqs > LARGEST_GRAPH) * seqs
+    )
+
+
+def knee(arithmetic: Any, traffic: Any, maximum: Any) -> Any:
+    """Seconds of kernels that overlap arithmetic and traffic, but not perfectly where both take long.
+
+    ``max · (1 + KNEE · (min / max)³)``: the roofline away from its ridge, 25 % above it on the ridge, close to the
+    3-norm of both; made of multiplications only, so that scalars and arrays agree to the bit.
+    """
+    most = maximum(arithmetic, traffic)
+    ratio = (arithmetic + traffic - most) / most
+    return most * (1.0 + KNEE * (ratio * ratio * ratio))
+
+
+class PhysicalCost:
+    """Iteration costs from terms.
+
+    Args:
+        terms: values by name, see :data:`simslm.traces.terms.TERMS`.
+        architecture, device, dtype: what is simulated.
+        engine: name and version of the engine that was calibrated.
+        domain: what was calibrated on; None when nothing was.
+        covariance: of the logarithms of some terms: their names, and the matrix; None when unknown.
+        provenance: goes into the manifest.
+    """
+
+    source = "calibrated"
+    colocated = None
+
+    def __init__(
+        self,
+        terms: Mapping[str, float],
+        architecture: Architecture,
+        device: Device,
+        dtype: str,
+        *,
+        engine: str = "",
+        domain: Domain | None = None,
+        covariance: tuple[tuple[str, ...], np.ndarray] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.terms = {"key": 0.0, "startup": 0.0, **terms}
+        self.engine: str = engine
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.covariance = covariance
+        self.domain = domain
+        self.idle_w: float | None = terms.get("idle_power")
+        self.power_note: str = "" if "idle_power" in terms else "the calibrated runs had no power"
+        self.efficiency = Efficiency(compute=terms["compute"], bandwidth=terms["kv_bandwidth"])
+        self._made_of = (architecture, device, dtype)
+        self._work = work_model(architecture, dtype)
+        self._layers = architecture.num_layers
+        self._window = float(architecture.sliding_window or 0)
+        peak, bandwidth = device.flops_per_s(dtype), device.memory_bandwidth_bytes_per_s
+        self._flops_per_s = peak * terms["compute"]
+        self._attention_flops_per_s = peak * terms["prefill_attention"]
+        self._bytes_per_s = bandwidth * terms["weight_bandwidth"]
+        self._kv_bytes_per_s = bandwidth * terms["kv_bandwidth"]
+        self._key_s = self._layers * self.terms["key"]
+        self._layer_s = self._layers * terms["layer"]
+        self._launch_s = self._layers * terms["launch"]
+        self._max_w = device.max_w
+        self._lines: dict[int, DecodeLine] = {}
+
+    def decode(self, decode_seqs: int) -> DecodeLine:
+        """One segment, but for sliding windows and batches beyond the largest graph."""
+        line = self._lines.get(decode_seqs)
+        if line is None:
+            line = self._lines[decode_seqs] = self._build_line(decode_seqs)
+        return line
+
+    def latency_s(self, shape: IterationShape) -> float:
+        """Seconds of one iteration, host time included."""
+        if not shape.prefill_tokens:
+            return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
+        return self._latency(shape, max)
+
+    def host_s(self, shape: IterationShape) -> float:
+        """Seconds of one iteration in which no kernel runs."""
+        rows = shape.decode_seqs + shape.prefill_seqs
+        return self.terms["host"] + self.terms["host_per_seq"] * rows
+
+    def evaluate(self, shapes: IterationShape) -> Costs:
+        """Costs of many iterations; energy is None when the calibrated runs had no power."""
+        latency = self._latency(shapes, np.maximum)
+        decode_columns(self.decode, shapes, latency)
+        host = self.host_s(shapes) + np.zeros_like(latency)
+        energy = self._energy(shapes, latency, host) if self.idle_w is not None else None
+        return Costs(latency, host, energy, self._inside(shapes))
+
+    def relative_error(self, shapes: IterationShape) -> np.ndarray | None:
+        """Relative standard error of the latency of iterations, from the covariance of the terms.
+
+        Returns:
+            shape ``(n,)``; None when the covariance is not known.
+        """
+        if self.covariance is None:
+            return None
+        names, covariance = self.covariance
+        slopes = np.stack([self._elasticity(name, shapes) for name in names])
+        return np.sqrt(np.maximum(np.einsum("in,ij,jn->n", slopes, covariance, slopes), 0.0))
+
+    def with_terms(self, changed: Mapping[str, float]) -> PhysicalCost:
+        """The same with some terms changed."""
+        return PhysicalCost(
+            {**self.terms, **changed},
+            *self._made_of,
+            engine=self.engine,
+            domain=self.domain,
+            covariance=self.covariance,
+            provenance=self.provenance,
+        )
+
+    def _elasticity(self, name: str, shapes: IterationShape) -> np.ndarray:
+        """Relative change of the latency by the relative change of a term."""
+        value = self.terms[name]
+        low, high = (
+            self.with_terms({name: value * factor}).evaluate(shapes).latency_s
+            for factor in (1 - _STEP, 1 + _STEP)
+        )
+        return (high - low) / (_STEP * (high + low))
+
+    def _latency(self, shape: IterationShape, maximum: Any) -> Any:
+        device = self._device(shape, maximum)
+        eager = (shape.prefill_tokens > 0) | (shape.decode_seqs > LARGEST_GRAPH)
+        launches = eager * (self._launch_s + self.terms["host_per_seq"] * shape.decode_seqs)
+        return self.host_s(shape) + maximum(device, launches)
+
+    def _device(self, shape: IterationShape, maximum: Any) -> Any:
+        """Seconds in which kernels run."""
+        work = self._work(shape)
+        prefills = shape.prefill_tokens > 0
+        tokens = prefills * (shape.decode_seqs + shape.prefill_tokens)
+        tokens = tokens + (1 - prefills) * captured(shape.decode_seqs)
+        linear = knee(
+            tokens * self._work.linear_flops / self._flops_per_s,
+            work.linear_bytes / self._bytes_per_s,
+            maximum,
+        )
+        head = knee(work.head_flops / self._flops_per_s, work.head_bytes / self._bytes_per_s, maximum)
+        keys = self._key_s * (shape.decode_ctx_tokens / maximum(shape.decode_seqs, 1))
+        attention = work.decode_bytes / self._kv_bytes_per_s + keys
+        prompts = maximum(
+            work.prefill_flops / self._attention_flops_per_s, work.prefill_bytes / self._kv_bytes_per_s
+        )
+        return linear + head + attention + prompts + self._layer_s
+
+    def _build_line(self, decode_seqs: int) -> DecodeLine:
+        """Through the contexts where the slope may change: full windows, and where the device outlasts launches."""
+        full = max(decode_seqs * (self._window - 1.0), 0.0)
+        knots = sorted({0.0, full})
+        knots += [
+            crossing for at in tuple(knots) if (crossing := self._outlasts(decode_seqs, at)) is not None
+        ]
+        contexts = np.array(sorted(set(knots)))
+        contexts = np.append(contexts, contexts[-1] + max(decode_seqs, 1) * 1024.0)
+        shapes = IterationShape(np.full(len(contexts), decode_seqs), contexts, 0, 0, 0, 0.0)
+        return line_through(contexts, self._latency(shapes, np.maximum))
+
+    def _outlasts(self, decode_seqs: int, start: float) -> float | None:
+        """The context beyond ``start`` from which a batch without graph is bound by the device, if there is one."""
+        if decode_seqs <= LARGEST_GRAPH:
+            return None
+        launches = self._launch_s + self.terms["host_per_seq"] * decode_seqs
+        ends = (start, start + decode_seqs * 1024.0)
+        first, last = (self._device(IterationShape(decode_seqs, at), max) - launches for at in ends)
+        if first >= 0 or last <= first:
+            return None
+        return start - first * (ends[1] - ends[0]) / (last - first)
+
+    def _energy(self, shapes: IterationShape, latency: np.ndarray, host: np.ndarray) -> np.ndarray:
+        """Idle power all the time, and what kernels, bytes and operations add; never beyond the power limit."""
+        work: Work = self._work(shapes)
+        terms = self.terms
+        energy = terms["idle_power"] * latency + terms["active_power"] * (latency - host)
+        energy = energy + terms["byte_energy"] * work.bytes + terms["flop_energy"] * work.flops
+        return np.minimum(energy, self._max_w * latency)
+
+    def _inside(self, shapes: IterationShape) -> np.ndarray:
+        seqs, tokens = np.asarray(shapes.decode_seqs), np.asarray(shapes.prefill_tokens)
+        if self.domain is None:
+            return np.zeros(np.broadcast(seqs, tokens).shape, dtype=bool)
+        context = shapes.decode_ctx_tokens / np.maximum(seqs, 1)
+        inside = (seqs <= self.domain["decode_seqs"][1]) & (tokens <= self.domain["prefill_tokens"][1])
+        low, high = self.domain["context"]
+        return inside & ((seqs == 0) | ((context >= low) & (context <= high)))
+
+
+def physical_cost(trace: Trace, architecture: Architecture, device: Device, dtype: str) -> PhysicalCost:
+    """The cost model of a calibrated trace.
+
+    Raises:
+        TraceError: its terms or its provenance are not as they must be.
+    """
+    terms, provenance = read_terms(trace), trace.provenance
+    where = str(trace.path)
+    try:
+        domain = {name: (float(low), float(high)) for name, (low, high) in provenance["domain"].items()}
+        names = tuple(provenance["covariance"]["terms"])
+        matrix = np.array(provenance["covariance"]["log"], dtype=float)
+        if set(domain) != {"decode_seqs", "context", "prefill_tokens"} or matrix.shape != (len(names),) * 2:
+            raise ValueError
+        if not set(names) <= set(terms) or set(names) & set(POWER) or not np.isfinite(matrix).all():
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise TraceError(
+            "its provenance lacks the domain or the covariance of a calibration",
+            where=where,
+            remedy="calibrate again",
+        ) from None
+    return PhysicalCost(
+        terms,
+        architecture,
+        device,
+        dtype,
+        engine=provenance["engine"],
+        domain=domain,
+        covariance=(names, matrix),
+        provenance={"trace": where, "content_hash": trace.content_hash, **provenance},
+    )
