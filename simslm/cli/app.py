@@ -43,7 +43,9 @@ app = typer.Typer(
 )
 traces = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at, verify and convert traces.")
 app.add_typer(traces, name="traces")
-validate = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Hold simulation against measurement.")
+validate = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Hold simulation against measurement."
+)
 app.add_typer(validate, name="validate")
 
 
@@ -253,6 +255,50 @@ def traces_import(
     tracing.convert(csv, model, device, dtype.value, engine, output, replace)
 
 
+@app.command()
+def calibrate(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUNS...",
+            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve or guidellm",
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="catalogue name of the model that ran")],
+    device: Annotated[str, typer.Option(help="catalogue name of the device it ran on")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="TRACE", parser=_place, help="where the trace goes")
+    ],
+    offline: Annotated[
+        Path | None,
+        typer.Option(metavar="STEPS", help="iterations measured without a server, as further evidence"),
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="only runs of which this holds, e.g. 'replicas == 1'"),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="column=value",
+            help="what the files do not say of the server, e.g. max_num_seqs=64",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fit a physical cost model to runs of a serving engine, and write it as a trace.
+
+    A handful of runs with batches from 1 to the largest is enough. What they cannot tell is said.
+
+    Example: simslm calibrate RUNS.csv --model opt-2.7b --device h100-64gb --dtype fp16 -o traces/h100-64gb/mine
+    """
+    from simslm.cli import calibrating
+
+    calibrating.calibrate(runs, offline, model, device, dtype.value, output, where, sets or [], json)
+
+
 @validate.command("recorded")
 def validate_recorded(
     runs: Annotated[
@@ -276,7 +322,9 @@ def validate_recorded(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="column=value", help="what the files do not say of the server, e.g. max_num_seqs=64"
+            "--set",
+            metavar="column=value",
+            help="what the files do not say of the server, e.g. max_num_seqs=64",
         ),
     ] = None,
     fail_on: Annotated[

@@ -43,14 +43,12 @@ def recorded(
     from simslm.fidelity.files import write_fidelity
     from simslm.fidelity.recorded import read_sources, validate
     from simslm.report.fidelity import write_page
-    from simslm.runs.source import read_measured
-    from simslm.runs.table import MEASURED, SETTINGS
+    from simslm.runs.table import MEASURED
 
     directory = free_place(output)
     gates = [Condition(text, [f"{name}.{figure}" for name in MEASURED for figure in FIGURES], "--fail-on")
              for text in fail_on]  # fmt: skip
-    wanted = None if where is None else Condition(where, [*SETTINGS, *MEASURED], "--where")
-    runs = _selected(read_measured(files, _settings(sets)), wanted)
+    runs = selected_runs(files, where, sets)
     sources = read_sources(traces)
     with held_back() as interruption, screen.progress("simulating") as update:
 
@@ -77,6 +75,25 @@ def recorded(
         )
     for gate in gates:
         _judge(gate, values["summary"])
+
+
+def selected_runs(files: Sequence[Path], where: str | None, sets: Sequence[str]) -> list[MeasuredRun]:
+    """The measured runs that a command asks for.
+
+    Args:
+        files: tables and result files.
+        where: a condition on the columns; None for all runs.
+        sets: ``column=value``, what the files do not say.
+
+    Raises:
+        UsageError: a file, the condition or a setting is wrong, or no run is left.
+    """
+    from simslm.fidelity.condition import Condition
+    from simslm.runs.source import read_measured
+    from simslm.runs.table import MEASURED, SETTINGS
+
+    wanted = None if where is None else Condition(where, [*SETTINGS, *MEASURED], "--where")
+    return _selected(read_measured(files, _settings(sets)), wanted)
 
 
 def _selected(runs: list[MeasuredRun], wanted: Condition | None) -> list[MeasuredRun]:

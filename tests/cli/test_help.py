@@ -22,6 +22,7 @@ CONTRACT = (
     "traces show",
     "traces check",
     "traces import",
+    "calibrate",
     "validate recorded",
 )
 
