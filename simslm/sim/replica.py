@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from math import inf, nan
+from math import inf
 from typing import Any
 
 from simpy.events import Event
@@ -114,7 +114,7 @@ class Replica:
         self._busy = False
         self._wake: Event | None = None
 
-    # ---- what policies see ---------------------------------------------------------------------------------
+    # ---- what policies and devices see ---------------------------------------------------------------------
 
     @property
     def waiting(self) -> Iterable[Sequence]:
@@ -158,8 +158,6 @@ class Replica:
         for sequence in self.queue:
             self.pool.find_prefix(sequence)
             yield sequence
-
-    # ---- what the device sees ------------------------------------------------------------------------------
 
     def host_s(self, shape: IterationShape) -> float:
         return self.cost.host_s(shape)
@@ -241,9 +239,8 @@ class Replica:
     def _requeue(self, sequence: Sequence) -> None:
         """Puts a sequence in the queue, all of it to be prefilled."""
         sequence.prefill_tokens = sequence.remaining = sequence.prompt_tokens + sequence.generated
-        whole = sequence.prefill_tokens
-        if self.batching.reserves_output:
-            whole = sequence.prompt_tokens + sequence.max_tokens
+        reserved = sequence.prompt_tokens + sequence.max_tokens
+        whole = reserved if self.batching.reserves_output else sequence.prefill_tokens
         sequence.blocks = self.pool.blocks(whole)
         self.queue.add(sequence)
 
@@ -292,9 +289,8 @@ class Replica:
     def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
         """The decode iterations until one finishes a sequence, runs out of blocks, or costs by another slope."""
         batch, last = self.batch, self.span
-        limit = batch.until_finish
-        if limit > most:
-            limit = most
+        until_finish = batch.until_finish
+        limit = until_finish if until_finish < most else most
         if last.steady and last.left > last.count:
             left = last.left - last.count
             count = self.pool.horizon(batch.decoded, limit if limit < left else left)
@@ -439,7 +435,7 @@ class Replica:
                 batch.pad(sequence)
             else:
                 self._give_back(sequence, batch.finish(sequence))
-            self._end(sequence, FINISHED, now)
+            self._finish(sequence, now)
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
@@ -462,7 +458,7 @@ class Replica:
         else:
             del batch.running[sequence]
             self._give_back(sequence, 0)
-        self._end(sequence, FINISHED, now)
+        self._finish(sequence, now)
 
     def _start_decoding(self, sequence: Sequence) -> None:
         batch = self.batch
@@ -492,9 +488,13 @@ class Replica:
         if pool.prefix is not None:
             pool.leave_prefix(sequence)
 
-    def _end(self, sequence: Sequence, status: int, now: float = nan) -> None:
-        request = sequence.request_id
+    def _finish(self, sequence: Sequence, now: float) -> None:
+        """Its last token is out; it has failed all the same if its client went while that was computed."""
+        if not sequence.cancelled:
+            self.requests.finish_s[sequence.request_id] = now
+        self._end(sequence, FAILED if sequence.cancelled else FINISHED)
+
+    def _end(self, sequence: Sequence, status: int) -> None:
         self.outstanding -= 1
-        self.requests.status[request] = status
-        self.requests.finish_s[request] = now
-        self.on_done(request)
+        self.requests.status[sequence.request_id] = status
+        self.on_done(sequence.request_id)

@@ -67,6 +67,17 @@ def test_a_client_that_leaves_does_not_move_the_host_phase_of_a_replica_that_sha
     same_logs(simulate(requests, shared).log, simulate(requests, shared, jump=False).log)
 
 
+def test_a_client_that_leaves_while_its_last_token_is_computed_has_no_answer():
+    """The whole answer is one token, then two: the client is gone before the iteration with the last one ends."""
+    cost = LinearCost(2.0**-8, 0.0, 0.0, 0.0, 0.0)
+    for output, patience in ((1, 2.0**-9), (2, 3 * 2.0**-9)):
+        requests = Lists.of([0.0], 5, [output], patience_s=np.array([patience]))
+        for jump in (True, False):
+            columns = simulate(requests, deployment(cost=cost), jump=jump).request_columns
+            assert columns["status"].tolist() == [FAILED]
+            assert np.isnan(columns["finish_s"]).all()
+
+
 def test_what_routing_and_admission_see_is_as_of_now():
     """Blocks taken in the iterations of a jump that are over count for a limit on KV utilisation."""
     limits = lookup("admission", "limits")
