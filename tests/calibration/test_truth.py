@@ -1,0 +1,79 @@
+"""The shipped calibrated traces, each fitted to six runs of a public study, against the study's other runs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from simslm.api import simulate
+from simslm.calibration.schedule import METRICS
+from simslm.runs.replay import scenario_of, simulated
+from simslm.runs.table import MeasuredRun, read_runs
+from simslm.traces.files import read_trace
+from simslm.traces.terms import read_terms
+
+TRACES = {model: ROOT / "traces/h100-64gb" / f"{model}-fp16" for model in ("opt-2.7b", "llama-2-7b")}
+SLOW_CLOCK_MHZ = 1605
+Errors = Mapping[str, list[float]]
+
+
+def kind(run: MeasuredRun, fitted: set[str]) -> str:
+    if run.run in fitted:
+        return "fitted"
+    if run.replicas > 1:
+        return "replicas"
+    return "preempting" if run.measured["preemptions"] else run.workload
+
+
+@pytest.fixture(scope="module", params=TRACES)
+def compared(request, truth) -> tuple[str, dict[str, Errors], list[tuple[float, float]]]:
+    """Model, errors by kind of run and metric, and measured with simulated preemptions."""
+    model = request.param
+    trace = read_trace(TRACES[model])
+    fitted, startup_s = set(trace.provenance["runs"]), read_terms(trace)["startup"]
+    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    preemptions = []
+    for run in read_runs(truth / "h100-vllm/runs.csv"):
+        which = kind(run, fitted)
+        if run.model != model or run.sm_clock_mhz == SLOW_CLOCK_MHZ or which == "replicas":
+            continue
+        found = simulated(simulate(scenario_of(run, {"trace": str(TRACES[model])}, dtype="fp16")), run)
+        found["output_tokens_per_s"] /= 1 + startup_s / found["duration_s"]
+        found["ttft_mean_s"] += startup_s
+        for metric in ("output_tokens_per_s", *METRICS[1:], "power_active_p50_w"):
+            errors[which][metric].append(abs(found[metric] / run.measured[metric] - 1))
+        if which == "preempting" and run.workload == "fixed":
+            preemptions.append((run.measured["preemptions"], found["preemptions"]))
+    return model, errors, preemptions
+
+
+def held(errors: Errors, metric: str, median: float, p95: float) -> None:
+    found = errors[metric]
+    assert np.median(found) <= median, metric
+    assert np.quantile(found, 0.95) <= p95, metric
+
+
+def test_other_lengths_and_batches(compared):
+    _, errors, _ = compared
+    for metric in ("output_tokens_per_s", "itl_mean_s"):
+        held(errors["fixed"], metric, 0.02, 0.06)
+    held(errors["fixed"], "ttft_mean_s", 0.05, 0.1)
+    held(errors["fixed"], "power_active_p50_w", 0.05, 0.12)
+
+
+def test_conversations_under_another_scheduler(compared):
+    """OPT-2.7B prefills whole prompts with other kernels than chunks (head size 80): its prompts come out too fast."""
+    model, errors, _ = compared
+    median, p95 = (0.05, 0.1) if model == "llama-2-7b" else (0.14, 0.22)
+    for metric in ("output_tokens_per_s", "itl_mean_s"):
+        held(errors["sharegpt"], metric, median, p95)
+
+
+def test_preemptions_of_requests_of_one_length(compared):
+    _, errors, preemptions = compared
+    held(errors["preempting"], "output_tokens_per_s", 0.04, 0.13)
+    assert all(abs(found - measured) <= 10 for measured, found in preemptions)
