@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import ROOT
 from simslm.api import simulate
 from simslm.calibration.schedule import METRICS
 from simslm.runs.replay import scenario_of, simulated
@@ -16,6 +16,7 @@ from simslm.runs.table import MeasuredRun, read_runs
 from simslm.traces.files import read_trace
 from simslm.traces.terms import read_terms
 
+ROOT = Path(__file__).parents[2]
 TRACES = {model: ROOT / "traces/h100-64gb" / f"{model}-fp16" for model in ("opt-2.7b", "llama-2-7b")}
 SLOW_CLOCK_MHZ = 1605
 Errors = Mapping[str, list[float]]
