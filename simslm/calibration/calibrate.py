@@ -136,6 +136,7 @@ def write_calibration(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "runs": [run.run for run in runs],
+        "batching": sorted({run.batching for run in runs}),
         "domain": {name: list(span) for name, span in calibration.domain.items()},
         "covariance": {"terms": list(found.names), "log": found.covariance.tolist()},
         "residual_scale": found.scale,
@@ -213,6 +214,12 @@ def _warnings(found: Fit, power: PowerFit | None, schedules: Sequence[Schedule])
     if len(clocks) > 1:
         shown = ", ".join(f"{clock:g}" for clock in clocks)
         warnings.append(f"the runs were made at different clocks ({shown} MHz): leave one out with --where")
+    policies = sorted({each.measured.batching for each in schedules})
+    if len(policies) == 1:
+        warnings.append(
+            f"all runs were batched by {policies[0]}: where an engine has other kernels for whole prompts than for "
+            "chunks, prompts of another policy may take longer or shorter"
+        )
     if len(schedules) < 4:
         warnings.append(f"{len(schedules)} runs are few: batches from small to large tell the terms apart")
     return warnings
