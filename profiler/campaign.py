@@ -33,8 +33,9 @@ from profiler.measure.operators import (
     time_operator,
     write_operator,
 )
-from profiler.measure.timing import time_iteration, warm_up
+from profiler.measure.timing import warm_up
 from profiler.provenance import catalogue_device, describe, memory_bytes
+from profiler.serving.stage import Stage
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
 from simslm.errors import InfeasibleError
@@ -90,7 +91,7 @@ class Campaign:
 
     def run(self) -> bool:
         """Measure what the journal lacks; whether all of it is there at the end."""
-        warm_up(lambda: time_iteration(self.engine, self.batch(self.shapes[0])).latency_s)
+        warm_up(lambda: Stage(self.engine, self.shapes[0], self._rng).time().latency_s)
         done = 0
         for number in range(self.repeats + 1):
             labels = [key[1] for later in range(number, self.repeats + 1) for key, _ in self._visits(later)]
@@ -163,14 +164,14 @@ class Campaign:
 
     def _visit(self, shape: Shape) -> list[dict[str, Any]]:
         """One warm-up call, then the timed ones, as rows of ``iterations.parquet``."""
-        batch = self.batch(shape)
+        stage = Stage(self.engine, shape, self._rng)
         expected = self._seconds.get(shape.label(), 0.0)
-        first = time_iteration(self.engine, batch) if expected < 2 * _LONG_CALL_S else None
+        first = stage.time() if expected < 2 * _LONG_CALL_S else None
         target = max(_VISIT_S, self.meter.window_s)
         most = _MOST_CALLS if self.meter.note else 10_000
         calls = 1 if first is None else int(np.clip(-(-target // first.latency_s), 1, most))
         start, before = time.perf_counter(), self.meter.energy_j()
-        timings = [time_iteration(self.engine, batch) for _ in range(calls)]
+        timings = [stage.time() for _ in range(calls)]
         energy_j, power_w = self._energy(start, before, calls)
         clock = self.meter.clock_mhz()
         common = {"sharing": "none", "replicas": 1, "energy_j": energy_j, "power_w": power_w}

@@ -35,7 +35,7 @@ def describe(engine: Engine, meter: Meter, *, grid: str, command: str, seed: int
         "num_gpu_blocks": engine.cache.num_blocks,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
+        **threads(),
         "grid": grid,
         "seed": seed,
         "meter": meter.name,
@@ -47,9 +47,15 @@ def describe(engine: Engine, meter: Meter, *, grid: str, command: str, seed: int
     }
 
 
+def threads() -> dict[str, Any]:
+    """How many threads torch computes with, and what the environment asked for."""
+    return {"threads": torch.get_num_threads(), "omp_num_threads": os.environ.get("OMP_NUM_THREADS")}
+
+
 _HOST_TIME = {
-    "cpu": "laying out the batch and reading the sampled tokens; operator dispatch counts as device time",
-    "cuda": "wall time less the time between device events around forward pass and sampler",
+    "cpu": "the serving loop's planning and books, laying out the batch, reading the sampled tokens; operator "
+    "dispatch counts as device time",
+    "cuda": "wall time of the serving loop's step less the time between device events around forward pass and sampler",
 }
 
 

@@ -34,24 +34,24 @@ class Timing(NamedTuple):
     host_s: float
 
 
-def time_iteration(engine: Engine, batch: Sequence[Chunk]) -> Timing:
-    """Run one iteration and time it."""
+def time_iteration(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:
+    """Run one iteration and time it; its tokens, in the order of the batch, come with it."""
     timed = _time_on_cuda if engine.device.type == "cuda" else _time_on_cpu
     return timed(engine, batch)
 
 
-def _time_on_cpu(engine: Engine, batch: Sequence[Chunk]) -> Timing:
+def _time_on_cpu(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:
     start = time.perf_counter()
     rows = engine.prepare(batch)
     prepared = time.perf_counter()
     tokens = engine.run(rows)
     ran = time.perf_counter()
-    engine.consume(tokens)
+    found = engine.consume(tokens)
     end = time.perf_counter()
-    return Timing(end - start, (prepared - start) + (end - ran))
+    return found, Timing(end - start, (prepared - start) + (end - ran))
 
 
-def _time_on_cuda(engine: Engine, batch: Sequence[Chunk]) -> Timing:
+def _time_on_cuda(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize(engine.device)
     start = time.perf_counter()
@@ -59,10 +59,10 @@ def _time_on_cuda(engine: Engine, batch: Sequence[Chunk]) -> Timing:
     first.record()
     tokens = engine.run(rows)
     last.record()
-    engine.consume(tokens)
+    found = engine.consume(tokens)
     end = time.perf_counter()
     device_s = first.elapsed_time(last) / 1e3
-    return Timing(end - start, max(0.0, end - start - device_s))
+    return found, Timing(end - start, max(0.0, end - start - device_s))
 
 
 def time_call(call: Callable[[], object], device: torch.device) -> float:

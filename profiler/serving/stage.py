@@ -1,0 +1,101 @@
+"""One shape's iteration as the serving loop runs it, again and again: what a campaign times.
+
+So the host time of a trace is that of serving: planning by the chunked-prefill policy, block tables, layout,
+reading the sampled tokens, and the books. Between two calls the same sequences are put back to where they were.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from profiler.engine.cache import BlockPool
+from profiler.engine.engine import Engine
+from profiler.grid import Shape
+from profiler.measure.timing import Timing, time_iteration
+from profiler.serving.clock import WallClock
+from profiler.serving.loop import Loop
+from profiler.serving.replica import Limits, Policies, Replica
+from profiler.serving.sequence import Sequence
+from simslm.policies.admission.open import Open
+from simslm.policies.batching.chunked_prefill import ChunkedPrefill, ChunkedPrefillOptions
+from simslm.policies.queueing.fcfs import FirstComeFirstServed
+from simslm.policies.registry import PolicyOptions
+
+
+def served_alike() -> Policies:
+    """The policies that iterations are measured under."""
+    options = PolicyOptions()
+    return Policies(ChunkedPrefill(ChunkedPrefillOptions()), FirstComeFirstServed(options), Open(options))
+
+
+class Stage:
+    """Sequences set up such that the next iteration has a shape, in blocks from anywhere in the cache.
+
+    Args:
+        engine: runs the iterations; its pool is not touched.
+        shape: of each.
+        rng: of tokens and blocks.
+    """
+
+    def __init__(self, engine: Engine, shape: Shape, rng: np.random.Generator) -> None:
+        size = engine.cache.block_size
+        pool = BlockPool(engine.cache.num_blocks, int(rng.integers(2**31)))
+        columns = shape.columns()
+        limits = Limits(
+            columns["decode_seqs"] + columns["prefill_seqs"],
+            columns["decode_seqs"] + columns["prefill_tokens"],
+        )
+        self._shape = shape
+        self._replica = replica = Replica(pool, size, limits, served_alike())
+        vocabulary = engine.architecture.vocab_size
+
+        def sequence(number: int, tokens: int) -> Sequence:
+            ids = rng.integers(0, vocabulary, tokens + _NEVER_DONE)
+            return Sequence(number, 0.0, tokens, _NEVER_DONE, _NEVER_DONE, 0, ids)
+
+        self._decoders = [sequence(i, shape.decode_ctx) for i in range(shape.decode_seqs)]
+        length = shape.prefill_ctx + shape.prefill_new
+        self._prompts = [sequence(shape.decode_seqs + i, length) for i in range(shape.prefill_seqs)]
+        for each in self._decoders:
+            each.table = pool.allocate(-(-(shape.decode_ctx + 1) // size))
+            replica.running[each] = replica.decoders[each] = None
+        for each in self._prompts:
+            if shape.prefill_ctx:
+                each.table = pool.allocate(-(-length // size))
+        self._loop = Loop(replica, partial(time_iteration, engine), WallClock())
+        self._put_back()
+
+    def time(self) -> Timing:
+        """Runs the iteration and times it."""
+        timing = self._loop.step()
+        self._clear()
+        self._put_back()
+        return timing
+
+    def _clear(self) -> None:
+        """The prompts, which decode now, are off the replica; a prompt that was partly cached keeps its blocks."""
+        replica = self._replica
+        for prompt in self._prompts:
+            if self._shape.prefill_ctx:
+                del replica.running[prompt], replica.decoders[prompt]
+            else:
+                replica.leave(prompt)
+
+    def _put_back(self) -> None:
+        replica, shape = self._replica, self._shape
+        for each in self._decoders:
+            each.cached, each.generated = shape.decode_ctx, 1
+        for prompt in self._prompts:
+            prompt.generated = 0
+            if shape.prefill_ctx:
+                prompt.cached, prompt.remaining = shape.prefill_ctx, shape.prefill_new
+                replica.running[prompt] = None
+                replica.partial.append(prompt)
+            else:
+                replica.enqueue(prompt)
+
+
+_NEVER_DONE = 3
+"""Output tokens of each sequence: one more than it gets."""
