@@ -156,7 +156,9 @@ class Prepared:
         return None if rows is None else contention(rows, group.cost, self._demand(group), modelled)
 
     def _demand(self, group: PreparedGroup) -> DemandModel:
-        return DemandModel(group.architecture, self.device, self.scenario.dtype)
+        """What a replica's iterations ask of a shared device, as its cost model knows it, else by the roofline."""
+        known = getattr(group.cost, "demand", None)
+        return known or DemandModel(group.architecture, self.device, self.scenario.dtype)
 
     def _group(self, group: PreparedGroup) -> Group:
         engine, memory = group.spec.engine, group.memory

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from simslm.catalog.work import IterationShape
 from simslm.cost.decoding import decode_columns
 from simslm.cost.model import CostModel, Costs, DecodeLine
+from simslm.cost.sharing import DemandModel
 from simslm.scenario.cost import HostTime
 
 
@@ -37,6 +38,7 @@ class HostReplaced:
         self.idle_w: float | None = cost.idle_w
         self.power_note: str = cost.power_note
         self.colocated = cost.colocated
+        self.demand: DemandModel | None = getattr(cost, "demand", None)
         self.provenance: dict[str, Any] = {**cost.provenance, "host": host.model_dump()}
         self._lines: dict[int, DecodeLine] = {}
 

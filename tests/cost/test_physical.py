@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simslm.api import prepare
+from simslm.api import prepare, simulate
 from simslm.calibration.prior import medians
 from simslm.catalog.devices import load_device
 from simslm.catalog.models import load_model
@@ -224,3 +224,32 @@ def test_a_calibration_without_domain_or_covariance_is_refused(tmp_path, wrong):
     path = write(tmp_path / "trace", provenance=wrong)
     with pytest.raises(TraceError, match="domain or the covariance"):
         load(path)
+
+
+def test_kernels_take_the_whole_device_and_gaps_between_launches_none_of_it():
+    at = cost(launch=3e-3)
+    decode, prompt = IterationShape(8, 800), IterationShape(0, 0, 1, 16, 0, 136.0)
+    for shape, whole in ((decode, True), (prompt, False)):
+        device_s = at.latency_s(shape) - at.host_s(shape)
+        asked = at.demand(shape, device_s)
+        assert asked.compute == asked.memory == pytest.approx(at.kernels_s(shape) / device_s)
+        assert (asked.memory == pytest.approx(1.0)) == whole
+
+
+def test_two_replicas_win_back_what_one_leaves_idle(tmp_path, small):
+    """One busy replica leaves its host time unused; two under MPS take the device time of both, and no less."""
+    write(tmp_path / "trace")
+    made = small | {
+        "device": "h100-64gb", "dtype": "fp16", "cost": {"trace": str(tmp_path / "trace")},
+        "workload": {"num_requests": 600, "arrivals": {"process": "all-at-once"},
+                     "prompt_tokens": {"dist": "fixed", "value": 16}, "output_tokens": {"dist": "fixed", "value": 200}},
+    }  # fmt: skip
+
+    def rate(replicas: int) -> tuple[float, float]:
+        deployment = {"replicas_per_device": replicas, "sharing": "mps" if replicas > 1 else "none",
+                      "engine": {"max_num_seqs": 64}}  # fmt: skip
+        summary = simulate(load_scenario(made | {"deployment": deployment})).summary
+        return summary["throughput"]["output_tokens_per_s"], summary["utilization"]["host_gap"]
+
+    (alone, gap), (both, _) = rate(1), rate(2)
+    assert 1.05 < both / alone <= 1.02 / (1 - gap)
