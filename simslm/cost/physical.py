@@ -290,5 +290,10 @@ def physical_cost(trace: Trace, architecture: Architecture, device: Device, dtyp
         engine=provenance["engine"],
         domain=domain,
         covariance=(names, matrix),
-        provenance={"trace": where, "content_hash": trace.content_hash, **provenance},
+        provenance={
+            "trace": where,
+            "content_hash": trace.content_hash,
+            "startup_s": terms.get("startup", 0.0),
+            **provenance,
+        },
     )
