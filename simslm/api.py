@@ -40,7 +40,16 @@ from simslm.workload import generate
 from simslm.workload.requests import RequestArrays
 from simslm.workload.streams import stream
 
-__all__ = ["Found", "Prepared", "PreparedGroup", "load_scenario", "observed", "prepare", "simulate"]
+__all__ = [
+    "Found",
+    "Prepared",
+    "PreparedGroup",
+    "load_scenario",
+    "observed",
+    "prepare",
+    "simulate",
+    "utilizations",
+]
 
 T = TypeVar("T")
 
@@ -52,21 +61,22 @@ class Found:
     change meanwhile are not read again.
 
     Args:
-        most: things kept, those used last.
+        most: things of a kind that are kept, those used last; of the requests, which may be many, four.
     """
 
     def __init__(self, most: int = 32) -> None:
         self._most = most
-        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._kept: dict[str, OrderedDict[tuple[Any, ...], Any]] = {}
 
-    def get(self, key: tuple[Any, ...], look_up: Callable[[], T]) -> T:
-        """What ``look_up`` gives, or gave before under the same key."""
-        if key not in self._kept:
-            self._kept[key] = look_up()
-            if len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+    def get(self, kind: str, key: tuple[Any, ...], look_up: Callable[[], T]) -> T:
+        """What ``look_up`` gives, or gave before for the same kind and key."""
+        kept = self._kept.setdefault(kind, OrderedDict())
+        if key not in kept:
+            kept[key] = look_up()
+            if len(kept) > (4 if kind == "requests" else self._most):
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
 
 
 @dataclass(frozen=True)
@@ -218,18 +228,20 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
     with _placed(scenario, "device"):
         named = scenario.device
         device = found.get(
-            ("device", _key(named)),
+            "device",
+            (_key(named),),
             lambda: load_device(named) if isinstance(named, str) else device_from_mapping(named),
         )
     specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
-    parts = _utilizations(scenario, specs)
+    parts = utilizations(scenario, specs)
     groups = tuple(
         _prepare_group(scenario, spec, device, part, found) for spec, part in zip(specs, parts, strict=True)
     )
     longest = max(group.max_model_len for group in groups)
     workload, base_dir = scenario.workload, scenario.base_dir
     requests = found.get(
-        ("requests", workload.model_dump_json(), scenario.seed, longest, base_dir),
+        "requests",
+        (workload.model_dump_json(), scenario.seed, longest, base_dir),
         lambda: generate(workload, scenario.seed, longest, base_dir),
     )
     return Prepared(scenario, device, groups, requests, _files(scenario, found))
@@ -246,7 +258,7 @@ def _files(scenario: Scenario, found: Found) -> dict[str, str]:
     paths = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
     paths |= {name: scenario.base_dir / name for name in scenario.workload.files}
     return {
-        name: found.get(("file", path), partial(_sha256, path))
+        name: found.get("file", (path,), partial(_sha256, path))
         for name, path in paths.items()
         if path is not None
     }
@@ -278,7 +290,8 @@ def _prepare_group(
         longest, numbers = spec.max_model_len or longest, spec.devices
     with _placed(scenario, "model"):
         architecture = found.get(
-            ("model", _key(model), scenario.base_dir),
+            "model",
+            (_key(model), scenario.base_dir),
             lambda: (
                 load_model(model, scenario.base_dir)
                 if isinstance(model, str)
@@ -307,14 +320,8 @@ def _prepare_group(
         )
     with _placed(scenario, "cost"):
         model_cost = found.get(
-            (
-                "cost",
-                cost.model_dump_json(),
-                _key(model),
-                _key(scenario.device),
-                scenario.dtype,
-                scenario.base_dir,
-            ),
+            "cost",
+            (cost.model_dump_json(), _key(model), _key(scenario.device), scenario.dtype, scenario.base_dir),
             lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir),
         )
         if split > 1:
@@ -333,7 +340,7 @@ def _prepare_group(
     )
 
 
-def _utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]:
+def utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]:
     """Each group's part of the memory of its devices: what it states, else an equal part of the default.
 
     Raises:
@@ -446,7 +453,7 @@ def _resolved(scenario: Scenario) -> dict[str, Any]:
     """The scenario with every default written out, among them the part of the memory that each group has."""
     resolved = scenario.model_dump(mode="json")
     groups = scenario.deployment.groups or ()
-    for i, part in enumerate(_utilizations(scenario, groups)):
+    for i, part in enumerate(utilizations(scenario, groups)):
         resolved["deployment"]["groups"][i]["engine"]["gpu_memory_utilization"] = part
     return resolved
 

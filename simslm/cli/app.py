@@ -90,6 +90,11 @@ class Grid(StrEnum):
     full = "full"
 
 
+class Workers(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
 class Listed(StrEnum):
     models = "models"
     devices = "devices"
@@ -137,6 +142,40 @@ def simulate(
     from simslm.cli import simulation
 
     simulation.simulate(scenario, output, sets or [], seed, json)
+
+
+@app.command()
+def search(
+    scenario: ScenarioPath,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="DIR", parser=_place, help="default: runs/<name>"),
+    ] = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="workers, default: one for each core; the results are the same"),
+    ] = None,
+    executor: Annotated[
+        Workers,
+        typer.Option(help="local: processes here; ray: the cluster at RAY_ADDRESS, or one made here"),
+    ] = Workers.local,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue a search that was cut short, without repeating a trial")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Explore what the scenario's search section asks for: the frontier, and a command for each point of it.
+
+    The directory gets trials.parquet, frontier.json and report.html. Ctrl-C ends the search early and writes
+    what is known by then (exit code 130). Exit code 4: no point keeps all constraints; the message says why.
+
+    Example: simslm search scenarios/search.yaml --jobs 2
+    """
+    from simslm.cli import searching
+
+    searching.search(scenario, output, sets or [], seed, jobs, executor.value, resume, json)
 
 
 @app.command()

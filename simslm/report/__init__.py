@@ -31,10 +31,11 @@ def render_run(directory: Path) -> str:
 
 
 def write_report(directories: Sequence[Path], output: Path | None = None) -> Path:
-    """Write the page of one or several runs, whole or not at all, and return where it is.
+    """Write the page of a search, or of one or several runs, whole or not at all, and return where it is.
 
     Args:
-        directories: run directories; several give one page with a section each, in this order.
+        directories: run directories; several give one page with a section each, in this order. A search has a page
+            of its own.
         output: the file to write; by default ``report.html`` in the directory, or, for several directories
             with the same parent, ``report.html`` in that parent.
 
@@ -43,10 +44,14 @@ def write_report(directories: Sequence[Path], output: Path | None = None) -> Pat
     """
     from simslm.metrics.whole import write_whole
     from simslm.report.page import destination, render
+    from simslm.report.search import holds_search, render_search
     from simslm.report.tables import read_run
 
     paths = [Path(directory) for directory in directories]
     target = destination(paths, output)
-    page = render([read_run(path) for path in paths])
+    if len(paths) == 1 and holds_search(paths[0]):
+        page = render_search(paths[0])
+    else:
+        page = render([read_run(path) for path in paths])
     write_whole(target, lambda path: path.write_text(page, encoding="utf-8", newline="\n"))
     return target

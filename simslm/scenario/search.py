@@ -109,6 +109,11 @@ class Halving(SearchPart):
     keep: float = Field(
         default=1 / 4, gt=0, lt=1, description="share of the points that a round lets through"
     )
+    at_least: int = Field(
+        default=8,
+        ge=1,
+        description="points that a round lets through whatever their share, if there are so many",
+    )
 
     @field_validator("rungs")
     @classmethod

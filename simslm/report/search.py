@@ -1,0 +1,322 @@
+"""The page of a search, from its ``frontier.json`` and ``trials.parquet`` alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simslm.errors import UsageError
+from simslm.metrics.definitions import BY_KEY
+from simslm.report.page import Plot, render_template
+from simslm.report.tradeoff import Cloud, Mark, Scale, growth_figure, scale, tradeoff_figure
+from simslm.report.wording import count
+from simslm.units import number
+
+FRONTIER = "frontier.json"
+KEYS = (
+    "name",
+    "method",
+    "space",
+    "objectives",
+    "constraints",
+    "test",
+    "counts",
+    "infeasible",
+    "violated",
+    "nearest",
+)
+KEYS += ("reference_point", "reference_stated", "hypervolume", "points", "interrupted", "capacity", "cost")
+COLUMNS = ("trial", "point", "share", "status", "hypervolume")
+MOST_PLOTS = 6
+"""Pairs of objectives that are drawn; of four or fewer objectives all are."""
+
+REMEDY = "run `simslm search` again with `-o` its directory"
+
+
+@dataclass(frozen=True, slots=True)
+class PointRow:
+    """A point of the frontier: its parameters, its objectives with intervals, and what to do with it."""
+
+    anchor: str
+    parameters: list[str]
+    objectives: list[str]
+    capacity: str
+    command: str
+    vllm: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchView:
+    """Everything the template shows."""
+
+    title: str
+    setup: list[str]
+    state: str
+    word: str
+    sentence: str
+    source: str
+    engine: str
+    notes: list[str]
+    plots: list[Plot]
+    growth: Plot | None
+    volume: str
+    parameter_names: list[str]
+    objective_names: list[str]
+    definitions: list[tuple[str, str]]
+    points: list[PointRow]
+    test: str
+    counts: list[tuple[str, str]]
+    infeasible: list[tuple[str, str]]
+    violated: list[tuple[str, str]]
+    nearest: PointRow | None
+
+
+def holds_search(directory: Path) -> bool:
+    """Whether a directory is that of a search."""
+    return (directory / FRONTIER).exists()
+
+
+def render_search(directory: Path) -> str:
+    """The HTML text of the page.
+
+    Raises:
+        UsageError: a file is missing, damaged or lacks a key or column.
+    """
+    shown = view(read_frontier(directory / FRONTIER), read_trials(directory / "trials.parquet"))
+    drawn = [*shown.plots, *([shown.growth] if shown.growth else [])]
+    return render_template(
+        "search.html.j2", title=shown.title, view=shown, figures={plot.id: plot.figure for plot in drawn}
+    )
+
+
+def read_frontier(path: Path) -> dict[str, Any]:
+    """What a ``frontier.json`` holds.
+
+    Raises:
+        UsageError: it is missing, damaged or lacks a key.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"not a readable JSON file ({error})", where=str(path), remedy=REMEDY) from None
+    missing = [key for key in KEYS if not isinstance(values, dict) or key not in values]
+    if missing:
+        raise UsageError(f"missing keys: {', '.join(missing)}", where=str(path), remedy=REMEDY)
+    return values
+
+
+def read_trials(path: Path) -> dict[str, list[Any]]:
+    """The columns of a ``trials.parquet``.
+
+    Raises:
+        UsageError: it is missing, damaged or lacks a column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = file.read().to_pydict()
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"not a readable Parquet file ({reason})", where=str(path), remedy=REMEDY) from None
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise UsageError(f"missing columns: {', '.join(missing)}", where=str(path), remedy=REMEDY)
+    return columns
+
+
+def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> SearchView:
+    """What there is to say and to draw."""
+    scales = {path: scale(path, _known(trials, path)) for path in found["objectives"]}
+    first, direction = next(iter(found["objectives"].items()))
+    sign = -1 if direction == "max" else 1
+    points = sorted(found["points"], key=lambda point: sign * point["objectives"][first]["value"])
+    cloud = _cloud(found, trials)
+    answered = bool(points)
+    return SearchView(
+        title=str(found["name"]),
+        setup=_setup(found),
+        state="met" if answered else "missed",
+        word=f"{count(len(points))} points on the frontier" if answered else "No point is feasible",
+        sentence=_sentence(found),
+        source=found["cost"]["source"] if found["cost"] else "",
+        engine=_engine(found["cost"]),
+        notes=["Interrupted: not all trials were done."] if found["interrupted"] else [],
+        plots=_plots(scales, cloud) if answered or len(cloud.labels) else [],
+        growth=_growth(trials),
+        volume=_volume(found, scales),
+        parameter_names=list(found["space"]),
+        objective_names=[f"{scales[path].title} ({way})" for path, way in found["objectives"].items()],
+        definitions=_definitions(found),
+        points=[_row(found, scales, point) for point in points],
+        test=_test(found["test"]),
+        counts=_counts(found["counts"]),
+        infeasible=[(each["reason"], _reason(each)) for each in found["infeasible"]],
+        violated=[(each["constraint"], _broken(each)) for each in found["violated"]],
+        nearest=None if found["nearest"] is None else _row(found, scales, found["nearest"]),
+    )
+
+
+def _known(trials: Mapping[str, Sequence[Any]], path: str) -> list[float]:
+    return [value for value in trials.get(path, ()) if value is not None]
+
+
+def _setup(found: Mapping[str, Any]) -> list[str]:
+    method = found["method"]
+    words = [f"method {method['name']}", f"{count(found['counts']['points'])} points"]
+    if found["capacity"] is not None:
+        words.append(f"each at its highest {found['capacity']['of']} that meets the SLO")
+    return [*words, *found["constraints"]]
+
+
+def _sentence(found: Mapping[str, Any]) -> str:
+    counts = found["counts"]
+    return (
+        f"{count(counts['points'])} points: {count(counts['feasible'])} keep all constraints, "
+        f"{count(counts['violating'])} break one, {count(counts['infeasible'])} cannot be."
+    )
+
+
+def _engine(cost: Mapping[str, str] | None) -> str:
+    if cost is None:
+        return ""
+    return "not measured" if cost["source"] == "roofline" else f"on {cost['engine']}"
+
+
+def _counts(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    left_out = counts["points"] - counts["feasible"] - counts["violating"] - counts["infeasible"]
+    rows = [
+        ("points", counts["points"]),
+        ("cannot be", counts["infeasible"]),
+        ("break a constraint", counts["violating"]),
+        ("left out after a short run", left_out),
+        ("keep all constraints", counts["feasible"]),
+        ("on the frontier", counts["frontier"]),
+        ("trials", counts["trials"]),
+        ("requests simulated", counts["requests"]),
+    ]
+    return [(name, count(value)) for name, value in rows]
+
+
+def _reason(each: Mapping[str, Any]) -> str:
+    return f"{count(each['points'])} points, such as {_label(each['example'])}"
+
+
+def _broken(each: Mapping[str, Any]) -> str:
+    return (
+        f"{count(each['points'])} of {count(each['of'])} points; the closest has {number(each['closest'])}, "
+        f"{number(100 * each['excess'])} % beyond"
+    )
+
+
+def _test(test: Mapping[str, Any]) -> str:
+    if test["replications"] == 1:
+        return "Every point was simulated under one seed; no interval is known."
+    return (
+        f"Points near the frontier (within {number(100 * test['near'])} %) were simulated under "
+        f"{test['replications']} seeds; ± is the half width of the {number(100 * test['confidence'])} % interval. "
+        f"{test['rule'][0].upper()}{test['rule'][1:]}."
+    )
+
+
+def _volume(found: Mapping[str, Any], scales: Mapping[str, Scale]) -> str:
+    if found["hypervolume"] is None:
+        return ""
+    reference = ", ".join(
+        f"{scales[path].name} {scales[path].show(value)} {scales[path].unit.name}".rstrip()
+        for path, value in found["reference_point"].items()
+    )
+    origin = "stated" if found["reference_stated"] else "the worst of each objective"
+    return f"Hypervolume {number(found['hypervolume'])} (units of the files), reference point {reference}: {origin}."
+
+
+def _definitions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of the latencies among the objectives."""
+    metrics = {path.partition(".")[0] for path in found["objectives"]}
+    return [(BY_KEY[key].name, BY_KEY[key].meaning) for key in BY_KEY if key in metrics]
+
+
+def _label(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{path.rpartition('.')[2]} {_text(value)}" for path, value in parameters.items())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _row(found: Mapping[str, Any], scales: Mapping[str, Scale], point: Mapping[str, Any]) -> PointRow:
+    capacity = point["runs"][0].get("capacity")
+    return PointRow(
+        anchor=f"point-{point['point']}",
+        parameters=[_text(point["parameters"][path]) for path in found["space"]],
+        objectives=[_estimate(scales[path], point["objectives"][path]) for path in found["objectives"]],
+        capacity="" if capacity is None else number(capacity["value"]),
+        command=point["command"],
+        vllm=point["vllm"],
+    )
+
+
+def _estimate(scale: Scale, estimate: Mapping[str, Any]) -> str:
+    shown = scale.show(estimate["value"])
+    interval = estimate["interval"]
+    return shown if interval is None else f"{shown} ± {scale.show((interval[1] - interval[0]) / 2)}"
+
+
+def _cloud(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Cloud:
+    """Each point at its first trial with all requests; it keeps all constraints where its hypervolume is known."""
+    first: dict[int, int] = {}
+    for row, (point, share, status) in enumerate(
+        zip(trials["point"], trials["share"], trials["status"], strict=True)
+    ):
+        if share == 1 and status == "finished":
+            first.setdefault(point, row)
+    rows = list(first.values())
+    labels = [_label({path: trials[f"parameters.{path}"][row] for path in found["space"]}) for row in rows]
+    values = {
+        path: np.array([trials[path][row] for row in rows], dtype=float) for path in found["objectives"]
+    }
+    kept = np.array([trials["hypervolume"][row] is not None for row in rows], dtype=bool)
+    return Cloud(labels, values, kept, [_mark(found, point) for point in found["points"]])
+
+
+def _mark(found: Mapping[str, Any], point: Mapping[str, Any]) -> Mark:
+    estimates = {path: point["objectives"][path] for path in found["objectives"]}
+    halves = {
+        path: 0.0 if each["interval"] is None else (each["interval"][1] - each["interval"][0]) / 2
+        for path, each in estimates.items()
+    }
+    values = {path: each["value"] for path, each in estimates.items()}
+    return Mark(_label(point["parameters"]), values, halves)
+
+
+def _plots(scales: Mapping[str, Scale], cloud: Cloud) -> list[Plot]:
+    """One for each pair of objectives."""
+    found = []
+    for first, second in list(combinations(scales, 2))[:MOST_PLOTS]:
+        words = (
+            f"{scales[second].name} against {scales[first].name}: {len(cloud.labels)} points, "
+            f"{len(cloud.chosen)} of them on the frontier."
+        )
+        name = f"tradeoff-{first}-{second}".replace(".", "-")
+        found.append(Plot(name, words, words, tradeoff_figure(scales[first], scales[second], cloud)))
+    return found
+
+
+def _growth(trials: Mapping[str, Sequence[Any]]) -> Plot | None:
+    known = [
+        (trial, volume)
+        for trial, volume in zip(trials["trial"], trials["hypervolume"], strict=True)
+        if volume is not None
+    ]
+    if len(known) < 2:
+        return None
+    numbers, volumes = np.array(known, dtype=float).T
+    words = f"Hypervolume after each of {len(known)} points, the last one being 100 %."
+    return Plot("growth", "Hypervolume", words, growth_figure(numbers, volumes))

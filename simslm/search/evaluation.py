@@ -1,0 +1,155 @@
+"""One trial: from a point to the figures of its simulation, or to why there are none.
+
+Nothing here knows of other trials. What one trial looks up is kept for the next in the same process, and changes
+no result.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from simslm.api import Found, Prepared, observed, prepare
+from simslm.errors import InfeasibleError, ScenarioError
+from simslm.scenario.schema import Scenario
+from simslm.scenario.search import Capacity
+from simslm.search.capacity import Span, highest, span
+from simslm.search.objectives import CAPACITY, figure
+from simslm.search.space import infeasible_reason, overridden
+from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
+from simslm.sim.world import OnStart
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What all trials of a search share, as plain text: the same in every process.
+
+    Attributes:
+        stated: JSON of the scenario and its folder, see :func:`simslm.search.space.plain`.
+        paths: the figures that are wanted.
+        capacity: JSON of the search's, empty without one.
+    """
+
+    stated: str
+    paths: tuple[str, ...]
+    capacity: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One simulation.
+
+    Attributes:
+        summary: what came out.
+        requests: how many were simulated.
+    """
+
+    summary: Mapping[str, Any]
+    requests: int
+
+
+class Evaluator:
+    """Answers trials of one question, in one process."""
+
+    def __init__(self, question: Question) -> None:
+        self._stated = json.loads(question.stated)
+        self._paths = question.paths
+        self._capacity = Capacity.model_validate_json(question.capacity) if question.capacity else None
+        self._found = Found()
+
+    def evaluate(self, trial: Trial, on_start: OnStart | None = None) -> Outcome:
+        """Simulates a trial.
+
+        Args:
+            trial: what to simulate.
+            on_start: see :func:`simslm.api.simulate`.
+
+        Raises:
+            KeyboardInterrupt: it was stopped through ``on_start``.
+            SimslmError: a trace cannot be used, or something named does not exist.
+        """
+        try:
+            scenario = self._scenario(trial)
+            if self._capacity is None:
+                seen = self._simulate(prepare(scenario, self._found), on_start)
+                return self._outcome(seen.summary, seen.requests)
+            return self._at_capacity(scenario, self._capacity, on_start)
+        except (InfeasibleError, ScenarioError) as error:
+            return Outcome(INFEASIBLE, infeasible_reason(error))
+
+    def _scenario(self, trial: Trial) -> Scenario:
+        scenario = overridden(self._stated, trial.parameters)
+        more: dict[str, Any] = {}
+        if trial.replication:
+            more["seed"] = scenario.seed + trial.replication
+        if not trial.full:
+            more |= _shortened(scenario, trial.share, lambda: len(prepare(scenario, self._found).requests))
+        return overridden(self._stated, trial.parameters, more) if more else scenario
+
+    def _simulate(self, prepared: Prepared, on_start: OnStart | None) -> Seen:
+        result = observed(prepared, on_start=on_start)
+        if result.log.interrupted:
+            raise KeyboardInterrupt
+        return Seen(result.summary, len(prepared.requests))
+
+    def _at_capacity(self, scenario: Scenario, capacity: Capacity, on_start: OnStart | None) -> Outcome:
+        slo = scenario.slo
+        assert slo is not None  # span() has made sure of it for the scenario, and a point cannot take it away
+        where: Span = span(scenario, capacity)
+        stated = {"scenario": scenario.model_dump(mode="json", exclude_unset=True)}
+        stated |= {"base_dir": str(scenario.base_dir)}
+        seen: dict[float, Seen] = {}
+
+        def attainment(value: float) -> float:
+            at_value = overridden(stated, {capacity.of: value})
+            seen[value] = self._simulate(prepare(at_value, self._found), on_start)
+            return seen[value].summary["slo"]["attainment"]
+
+        attained = highest(where, attainment, slo.attainment)
+        requests = sum(each.requests for each in seen.values())
+        outcome = self._outcome(seen[attained.value].summary, requests, attained)
+        return replace(outcome, capacity=attained)
+
+    def _outcome(
+        self, summary: Mapping[str, Any], requests: int, attained: Attained | None = None
+    ) -> Outcome:
+        values: dict[str, float] = {}
+        for path in self._paths:
+            value = attained.value if attained and path == CAPACITY else figure(summary, path)
+            if value is None:
+                note = summary.get(path.partition(".")[0], {}).get("note", "")
+                reason = f"{path} has no value{f': {note}' if note else ''}"
+                return Outcome(INFEASIBLE, reason, requests=requests)
+            values[path] = value
+        cost = summary["cost"]
+        return Outcome(
+            FINISHED, values=values, requests=requests, source=cost["source"], engine=cost["engine"]
+        )
+
+
+def _shortened(scenario: Scenario, share: float, count: Any) -> dict[str, Any]:
+    """What makes a workload shorter: fewer requests, or less of its time where it states no number.
+
+    The requests of the shorter run are the first of the longer one.
+    """
+    workload = scenario.workload
+    if workload.replay is not None:
+        return {"workload.replay.limit": max(1, round(share * count()))}
+    if workload.num_requests is not None:
+        return {"workload.num_requests": max(1, round(share * workload.num_requests))}
+    assert workload.duration_s is not None  # the model has made sure of it
+    return {"workload.duration_s": share * workload.duration_s}
+
+
+@lru_cache(maxsize=1)
+def evaluator(question: Question) -> Evaluator:
+    """The evaluator of a process that works for others: made once for a question."""
+    return Evaluator(question)
+
+
+def answer(question: Question, trial: Trial) -> Outcome:
+    """What a worker process does."""
+    return evaluator(question).evaluate(trial)

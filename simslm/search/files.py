@@ -1,0 +1,210 @@
+"""The files of a search: ``trials.parquet`` and ``frontier.json``, each written whole or not at all.
+
+Neither holds a wall-clock time or the place it is written to: the same search gives the same bytes, whatever the
+number of workers and however often it was taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simslm.metrics.files import write_json
+from simslm.metrics.whole import write_whole
+from simslm.search.frontier import Point, points
+from simslm.search.intervals import TEST, interval
+from simslm.search.objectives import Goals
+from simslm.search.space import Parameters, overridden, plain
+from simslm.search.trial import INFEASIBLE, Outcome
+from simslm.search.usable import serve_commands, simulate_command
+from simslm.traces.schema import SOURCES
+
+if TYPE_CHECKING:
+    from simslm.search.run import SearchResult
+
+SCHEMA_VERSION = 1
+CAPACITY = ("value", "missed", "simulations")
+
+
+def write(directory: Path, result: SearchResult) -> None:
+    """Writes both files; the directory is made if it is not there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    table = trials_arrow(result)
+    write_whole(directory / "trials.parquet", lambda path: pq.write_table(table, path))
+    write_json(directory / "frontier.json", result.frontier)
+
+
+def trials_arrow(result: SearchResult) -> pa.Table:
+    """One row per trial, by number: what was simulated, its figures, and the hypervolume once its point is known."""
+    grown = dict(result.volume.growth) if result.volume else {}
+    trials = [trial for trial, _ in result.done]
+    outcomes = [outcome for _, outcome in result.done]
+    base = result.scenario.seed
+    columns: dict[str, pa.Array] = {
+        "trial": pa.array([trial.number for trial in trials], pa.int64()),
+        "point": pa.array([trial.point for trial in trials], pa.int64()),
+        "seed": pa.array([_seed(trial.parameters, base, trial.replication) for trial in trials], pa.int64()),
+        "share": pa.array([trial.share for trial in trials], pa.float64()),
+        "requests": pa.array([outcome.requests for outcome in outcomes], pa.int64()),
+        "status": pa.array([outcome.status for outcome in outcomes], pa.string()),
+        "reason": pa.array([outcome.reason or None for outcome in outcomes], pa.string()),
+        "hypervolume": pa.array([grown.get(trial.number) for trial in trials], pa.float64()),
+    }
+    for path in result.search.space:
+        columns[f"parameters.{path}"] = _parameter([trial.parameters.get(path) for trial in trials])
+    for path in result.goals.paths:
+        columns[path] = pa.array([outcome.values.get(path) for outcome in outcomes], pa.float64())
+    if result.search.capacity is not None:
+        for name in CAPACITY:
+            values = [getattr(outcome.capacity, name, None) for outcome in outcomes]
+            columns[f"capacity.{name}"] = pa.array(values, pa.float64())
+    return pa.table(columns)
+
+
+def _seed(parameters: Parameters, base: int, replication: int) -> int:
+    return parameters.get("seed", base) + replication
+
+
+def _parameter(values: Sequence[Any]) -> pa.Array:
+    """A column of numbers, truths or texts; of anything else, or a mixture, as JSON."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} or len(kinds & {bool, str}) == len(kinds) == 1:
+        return (
+            pa.array(values, from_pandas=False) if kinds != {int, float} else pa.array(values, pa.float64())
+        )
+    return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+
+
+def content(result: SearchResult) -> dict[str, Any]:
+    """What ``frontier.json`` holds."""
+    search = result.search
+    known = points(result.done)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": result.scenario.name,
+        "interrupted": result.interrupted,
+        "method": search.method.model_dump(mode="json"),
+        "space": search.model_dump(mode="json")["space"],
+        "objectives": dict(search.objectives),
+        "constraints": list(search.constraints),
+        "capacity": None if search.capacity is None else search.capacity.model_dump(mode="json"),
+        "test": {
+            "rule": TEST,
+            "confidence": search.confidence,
+            "replications": search.replications,
+            "near": search.near,
+        },
+        "cost": _cost([outcome for point in known for outcome in point.outcomes]),
+        "counts": _counts(result, known),
+        "infeasible": _reasons(result),
+        "violated": _violated(result, known),
+        "nearest": _nearest(result, known),
+        "reference_point": None if result.volume is None else dict(result.volume.reference),
+        "reference_stated": search.reference is not None,
+        "hypervolume": None if result.volume is None else result.volume.total,
+        "points": [_point(result, point) for point in result.points],
+    }
+
+
+def _cost(outcomes: Sequence[Outcome]) -> dict[str, str] | None:
+    """Of all costs the one furthest from a measurement: what the whole answer can be called."""
+    if not outcomes:
+        return None
+    weakest = max(outcomes, key=lambda outcome: SOURCES.index(outcome.source))
+    return {"source": weakest.source, "engine": weakest.engine}
+
+
+def _counts(result: SearchResult, known: Sequence[Point]) -> dict[str, int]:
+    """How many points there were and what became of them, and how much work they were."""
+    impossible = {trial.point for trial, outcome in result.done if outcome.status == INFEASIBLE}
+    return {
+        "points": len({trial.point for trial, _ in result.done}),
+        "infeasible": len(impossible),
+        "violating": sum(bool(point.outcomes) for point in known) - len(result.feasible),
+        "feasible": len(result.feasible),
+        "frontier": len(result.points),
+        "trials": len(result.done),
+        "requests": sum(outcome.requests for _, outcome in result.done),
+    }
+
+
+def _reasons(result: SearchResult) -> list[dict[str, Any]]:
+    """Why points cannot be, the most frequent reason first, each with its first point."""
+    bad = {trial.point: (trial, outcome) for trial, outcome in reversed(result.done) if outcome.reason}
+    first = {outcome.reason: trial.parameters for _, (trial, outcome) in sorted(bad.items(), reverse=True)}
+    counts = Counter(outcome.reason for _, outcome in bad.values())
+    return [
+        {"reason": reason, "points": count, "example": dict(first[reason])}
+        for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+
+
+def _violated(result: SearchResult, known: Sequence[Point]) -> list[dict[str, Any]]:
+    """For each constraint that some points break, how many, and the figure that comes closest to keeping it."""
+    found = []
+    for constraint in result.goals.constraints:
+        values = [point.mean(constraint.path) for point in known if point.outcomes]
+        breaking = [value for value in values if constraint.excess(value) > 0]
+        if breaking:
+            closest = min(breaking, key=constraint.excess)
+            found.append(
+                {
+                    "constraint": constraint.text,
+                    "points": len(breaking),
+                    "of": len(values),
+                    "closest": closest,
+                    "excess": constraint.excess(closest),
+                }
+            )
+    return found
+
+
+def _nearest(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | None:
+    """Where no point keeps all constraints, the one that breaks them least."""
+    able = [point for point in known if point.outcomes]
+    if result.feasible or not able:
+        return None
+    goals = result.goals
+    point = min(able, key=lambda each: goals.violation(each.means(goals)))
+    found = _point(result, point)
+    return found | {"excess": goals.excesses(point.means(goals))}
+
+
+def _point(result: SearchResult, point: Point) -> dict[str, Any]:
+    """Everything about a point that somebody may want to use."""
+    capacity = result.search.capacity
+    parameters = dict(point.parameters)
+    first = point.outcomes[0]
+    if capacity is not None and first.capacity is not None:
+        parameters[capacity.of] = first.capacity.value
+    scenario = overridden(plain(result.scenario), parameters)
+    base = scenario.seed
+    return {
+        "point": point.number,
+        "parameters": dict(point.parameters),
+        "objectives": {each.path: _estimate(result, point, each.path) for each in result.goals.objectives},
+        "constraints": {each.text: _estimate(result, point, each.path) for each in result.goals.constraints},
+        "runs": [_run(result.goals, base + i, outcome) for i, outcome in enumerate(point.outcomes)],
+        "command": simulate_command(result.again, parameters),
+        "vllm": serve_commands(scenario),
+        "scenario": scenario.model_dump(mode="json", exclude_unset=True),
+    }
+
+
+def _estimate(result: SearchResult, point: Point, path: str) -> dict[str, Any]:
+    values = [outcome.values[path] for outcome in point.outcomes]
+    return {"value": point.mean(path), "interval": interval(values, result.search.confidence)}
+
+
+def _run(goals: Goals, seed: int, outcome: Outcome) -> dict[str, Any]:
+    capacity = outcome.capacity
+    found = {"seed": seed, "values": {path: outcome.values[path] for path in goals.paths}}
+    if capacity is not None:
+        found["capacity"] = {name: getattr(capacity, name) for name in CAPACITY}
+    return found

@@ -1,0 +1,70 @@
+"""What is simulated for a search, piece by piece, and what comes out of each piece."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+FINISHED, INFEASIBLE = "finished", "infeasible"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One point simulated under one seed; with a capacity, one search for its highest rate.
+
+    Attributes:
+        number: counts trials in the order in which they were asked for.
+        point: number of the point.
+        parameters: of the point, by dotted path.
+        replication: added to the scenario's seed.
+        share: of the requests; 1 but in the early rounds of halving.
+    """
+
+    number: int
+    point: int
+    parameters: Mapping[str, Any]
+    replication: int = 0
+    share: float = 1.0
+
+    @property
+    def full(self) -> bool:
+        """Whether all requests are simulated."""
+        return self.share == 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attained:
+    """The capacity of a point under one seed.
+
+    Attributes:
+        value: the highest value that met the SLO.
+        missed: the lowest that did not; None when the highest that may be tried met it.
+        simulations: that it took.
+    """
+
+    value: float
+    missed: float | None
+    simulations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came out of a trial.
+
+    Attributes:
+        status: finished, or infeasible: the point cannot be, or has no figure for an objective.
+        reason: why it is infeasible.
+        values: the figures that objectives and constraints are about, by path.
+        capacity: where the search asks for it.
+        requests: simulated, over all simulations of the trial.
+        source, engine: where its costs come from; empty when it is infeasible.
+    """
+
+    status: Literal["finished", "infeasible"]
+    reason: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    capacity: Attained | None = None
+    requests: int = 0
+    source: str = ""
+    engine: str = ""
