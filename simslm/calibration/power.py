@@ -1,7 +1,8 @@
 """The energy terms, from the power of measured runs.
 
-Power is idle power, plus a constant while kernels run, plus what every byte and every operation costs; it is
-compared as it is measured, as the median over the active seconds of a run (:mod:`simslm.runs.power`).
+Power is idle power, plus a constant while kernels run, plus what every byte and every operation costs. Bytes of keys
+and values that decoding sequences read cost their own: attention works on them off the tensor cores. Power is compared
+as it is measured, as the median over the active seconds of a run (:mod:`simslm.runs.power`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ COLUMN = "power_active_p50_w"
 SPREAD = 0.04
 """Relative standard deviation of a run's power."""
 
-FITTED = ("active_power", "byte_energy", "flop_energy")
+FITTED = ("active_power", "byte_energy", "kv_byte_energy", "flop_energy")
 _PRIOR_SPREAD = 1.0
 _REACH = 30.0
 """How far from its guess a term may go, as a factor."""
@@ -82,18 +83,24 @@ def _guess(device: Device, dtype: str) -> list[float]:
     """A fifth of the span up to the power limit each for running at all and for full memory traffic, and for
     arithmetic what would take all of it at the peak."""
     span = device.max_w - device.idle_w
-    return [0.2 * span, 0.2 * span / device.memory_bandwidth_bytes_per_s, span / device.flops_per_s(dtype)]
+    byte = 0.2 * span / device.memory_bandwidth_bytes_per_s
+    return [0.2 * span, byte, byte, span / device.flops_per_s(dtype)]
 
 
 def _samples(each: Schedule, cost: PhysicalCost, architecture: Architecture, dtype: str) -> np.ndarray:
-    """Busy share, bytes and operations per second in every active second of a run, shape ``(seconds, 3)``."""
+    """Busy share, bytes (other ones, keys and values) and operations per second in every active second of a run.
+
+    Returns:
+        shape ``(seconds, 4)``.
+    """
     costs = cost.evaluate(each.shapes)
     work = work_model(architecture, dtype)(IterationShape(*each.shapes))
     latency = costs.latency_s[each.order]
     ends = np.concatenate([[0.0], np.cumsum(latency)])
     edges = np.arange(0.0, max(ends[-1], SAMPLE_S) + SAMPLE_S / 2, SAMPLE_S)
     columns = []
-    for amounts in (costs.latency_s - costs.host_s, work.bytes, work.flops):
+    device = costs.latency_s - costs.host_s
+    for amounts in (device, work.bytes - work.decode_bytes, work.decode_bytes, work.flops):
         sums = np.concatenate([[0.0], np.cumsum((amounts + np.zeros_like(costs.latency_s))[each.order])])
         columns.append(np.diff(np.interp(edges, ends, sums)) / SAMPLE_S)
     table = np.column_stack(columns)

@@ -247,7 +247,8 @@ class PhysicalCost:
         work: Work = self._work(shapes)
         terms = self.terms
         energy = terms["idle_power"] * latency + terms["active_power"] * (latency - host)
-        energy = energy + terms["byte_energy"] * work.bytes + terms["flop_energy"] * work.flops
+        energy = energy + terms["byte_energy"] * (work.bytes - work.decode_bytes)
+        energy = energy + terms["kv_byte_energy"] * work.decode_bytes + terms["flop_energy"] * work.flops
         return np.minimum(energy, self._max_w * latency)
 
     def _inside(self, shapes: IterationShape) -> np.ndarray:

@@ -45,12 +45,15 @@ TERMS: Mapping[str, Term] = {
     ),
     "idle_power": Term("W", 0.0, 1e5, "power with nothing running"),
     "active_power": Term("W", 0.0, 1e5, "power beyond idle while kernels run, whatever they do"),
-    "byte_energy": Term("J", 0.0, 1e-8, "energy of a byte moved to or from device memory"),
+    "byte_energy": Term("J", 0.0, 1e-8, "energy of a byte of weights, prompts or embeddings moved"),
+    "kv_byte_energy": Term(
+        "J", 0.0, 1e-8, "energy of a byte of keys and values of decoding sequences, attention included"
+    ),
     "flop_energy": Term("J", 0.0, 1e-10, "energy of a floating-point operation"),
 }
 """Every term, in the order of the table."""
 
-POWER = ("idle_power", "active_power", "byte_energy", "flop_energy")
+POWER = ("idle_power", "active_power", "byte_energy", "kv_byte_energy", "flop_energy")
 """Terms of energy: all are there, or none."""
 
 OPTIONAL = (*POWER, "key", "startup")

@@ -88,7 +88,13 @@ def test_power_terms_are_found_where_power_was_measured(runs, truth_cost):
     from simslm.catalog.devices import load_device
     from simslm.catalog.models import load_model
 
-    watts = {"idle_power": 110.0, "active_power": 90.0, "byte_energy": 8e-11, "flop_energy": 1.5e-12}
+    watts = {
+        "idle_power": 110.0,
+        "active_power": 90.0,
+        "byte_energy": 8e-11,
+        "kv_byte_energy": 1.1e-10,
+        "flop_energy": 1.5e-12,
+    }
     powered = truth_cost.with_terms(watts)
     measured = []
     for run in runs((1, 8, 64, 128), 0.0):

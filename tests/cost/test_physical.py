@@ -20,7 +20,13 @@ from simslm.scenario.load import load_scenario
 from simslm.traces.files import read_trace, write_trace
 from simslm.traces.terms import TERMS, terms_table
 
-POWER = {"idle_power": 100.0, "active_power": 50.0, "byte_energy": 5e-11, "flop_energy": 1e-12}
+POWER = {
+    "idle_power": 100.0,
+    "active_power": 50.0,
+    "byte_energy": 5e-11,
+    "kv_byte_energy": 9e-11,
+    "flop_energy": 1e-12,
+}
 PROVENANCE = {
     "source": "calibrated", "model": "opt-1.3b", "dtype": "fp16", "device": "h100-64gb", "engine": "vllm 0.6.3",
     "date": "2026-01-01", "command": "by hand",
@@ -122,7 +128,8 @@ def test_energy_is_idle_power_activity_bytes_and_operations_up_to_the_limit():
     at, shape = cost(), column(IterationShape(4, 400))
     found, work = at.evaluate(shape), at._work(shape)
     device = found.latency_s - found.host_s
-    expected = 100 * found.latency_s + 50 * device + 5e-11 * work.bytes + 1e-12 * work.flops
+    expected = 100 * found.latency_s + 50 * device + 1e-12 * work.flops
+    expected = expected + 5e-11 * (work.bytes - work.decode_bytes) + 9e-11 * work.decode_bytes
     assert found.energy_j is not None
     assert found.energy_j == pytest.approx(expected)
     limited = cost(flop_energy=1e-10).evaluate(column(IterationShape(0, 0, 4, 2000, 0, 2000 * 250.5)))
