@@ -123,9 +123,14 @@ class Halving(SearchPart):
         return rungs
 
 
+_Method = Annotated[Grid | Random | Nsga2 | Halving, Field(discriminator="name")]
+
 Method = Annotated[
-    Annotated[Grid | Random | Nsga2 | Halving, Field(discriminator="name")],
-    BeforeValidator(lambda value: {"name": value} if isinstance(value, str) else value),
+    _Method,
+    BeforeValidator(
+        lambda value: {"name": value} if isinstance(value, str) else value,
+        json_schema_input_type=Literal["grid", "random", "nsga2", "halving"] | _Method,
+    ),
 ]
 
 
