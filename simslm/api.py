@@ -182,6 +182,7 @@ class Prepared:
             engine.prefix_caching,
             swap,
             memory.block / self.device.host_link_bytes_per_s,
+            not engine.disable_async_output_proc,
         )
 
         def draws(purpose: str) -> np.random.Generator:

@@ -52,6 +52,7 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
         "max_num_seqs": run.max_num_seqs,
         "max_num_batched_tokens": run.max_num_batched_tokens or _default_tokens(run, longest),
         "num_gpu_blocks": run.num_gpu_blocks,
+        "disable_async_output_proc": not late_output(run.engine),
     }
     return load_scenario(
         {
@@ -75,6 +76,12 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
             },
         }
     )
+
+
+def late_output(engine: str) -> bool:
+    """Whether an engine looks at the outputs of an iteration while the next one runs: vLLM 0.6 and 0.7 with the V0
+    engine (``use_async_output_proc`` of vllm/config.py)."""
+    return re.match(r"vllm[ -]v?0\.[67]\.", engine) is not None
 
 
 def arrivals(text: str) -> dict[str, Any]:

@@ -86,6 +86,11 @@ class Engine(Section):
         default="recompute",
         description="what becomes of a sequence whose blocks others need: prefilled again, or moved to the host",
     )
+    disable_async_output_proc: bool = Field(
+        default=True,
+        description="false: outputs are looked at while the next iteration runs, as vLLM's V0 engine does since 0.6.0; "
+        "a sequence then keeps its slot for one iteration after its last token",
+    )
     swap_space: float = Field(
         default=4.0, ge=0, le=1e6, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
     )

@@ -20,6 +20,7 @@ class Batch:
         partial: those whose prompt is only partly in the cache, oldest first.
         starting: those that will decode for the first time since their prefill.
         padded: those that have finished but keep their place.
+        lingering: those that have finished but not been seen to, and which decode iteration was their first.
         decoding: how many decode, the padded ones not counted.
         rows: how many a decode iteration computes, the padded ones counted.
         context: tokens in the cache of those that decode or are padded, summed.
@@ -32,6 +33,7 @@ class Batch:
         "context",
         "decoded",
         "decoding",
+        "lingering",
         "padded",
         "partial",
         "rows",
@@ -44,6 +46,7 @@ class Batch:
         self.partial: list[Sequence] = []
         self.starting: list[Sequence] = []
         self.padded: list[Sequence] = []
+        self.lingering: dict[Sequence, int] = {}
         self.decoding = 0
         self.rows = 0
         self.context = 0
@@ -126,6 +129,25 @@ class Batch:
             self.context += sequence.prefill_tokens
         sequence.decode_from = -1
         self.padded.append(sequence)
+
+    def linger(self, sequence: Sequence) -> None:
+        """The last token of a sequence is out; the scheduler will know one iteration later."""
+        if sequence.decode_from >= 0:
+            self.decoding -= 1
+            self.lingering[sequence] = sequence.decode_from
+            sequence.decode_from = -1
+        else:
+            self.rows += 1
+            self.context += sequence.prefill_tokens
+            self.lingering[sequence] = self.decoded
+
+    def dismiss(self, sequence: Sequence) -> int:
+        """A lingering sequence leaves; returns how many tokens it decoded, the one thrown away included."""
+        steps = self.decoded - self.lingering.pop(sequence)
+        self.rows -= 1
+        self.context -= sequence.prefill_tokens + steps
+        del self.running[sequence]
+        return steps
 
     def clear(self) -> list[Sequence]:
         """Nobody decodes any more, and the padded leave; returns them."""

@@ -18,6 +18,8 @@ class EngineConfig:
         prefix_caching: blocks of finished prompts are kept and shared.
         swap_blocks: blocks of host memory that preempted sequences can be swapped to; 0 = they are recomputed.
         swap_s_per_block: time to move one block between device and host.
+        late_output: outputs are looked at while the next iteration runs, so that a sequence keeps its slot, its
+            blocks and its row for one iteration after its last token.
     """
 
     max_num_seqs: int
@@ -28,6 +30,7 @@ class EngineConfig:
     prefix_caching: bool = False
     swap_blocks: int = 0
     swap_s_per_block: float = 0.0
+    late_output: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from math import inf
 from typing import Any
 
@@ -16,10 +16,9 @@ from simpy.events import Event
 
 from simslm.catalog.work import IterationShape
 from simslm.cost.model import CostModel
-from simslm.cost.sharing import Demand, DemandModel
+from simslm.cost.sharing import DemandModel
 from simslm.errors import SimslmError
 from simslm.policies.plan import Plan
-from simslm.policies.route import ArrivingRequest
 from simslm.sim.batch import Batch
 from simslm.sim.blocks import BlockPool
 from simslm.sim.clock import Clock, turn
@@ -32,13 +31,14 @@ from simslm.sim.sequence import SWAPPED, Sequence
 from simslm.sim.shape import prefill_shape
 from simslm.sim.span import Span
 from simslm.sim.swap import HostPool
+from simslm.sim.view import Visible
 from simslm.sim.window import Window
 
 UNBOUNDED = 1 << 60
 
 
-class Replica:
-    """A process of the simulation; to its policies it is the read-only ``ReplicaView`` and ``ReplicaLoad``.
+class Replica(Visible):
+    """A process of the simulation; what others see of it is :class:`~simslm.sim.view.Visible`.
 
     Args:
         index: its number, written into the log.
@@ -56,7 +56,7 @@ class Replica:
     """
 
     __slots__ = (
-        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_leaving", "_queued",
+        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_late", "_leaving", "_queued",
         "_used", "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index",
         "log", "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window",
         "output_tokens", "outstanding", "partial", "pool", "priority", "queue", "requests", "span",
@@ -105,6 +105,7 @@ class Replica:
         self.span = Span(0.0, 0.0, 0.0, 0, 0, 0)
         self._demand = demand
         self._last_decode_s = 0.0
+        self._late = engine.late_output and not policies.batching.holds_batch
         self._leaving = False
         self._queued = 0
         self._blocked = False
@@ -114,75 +115,28 @@ class Replica:
         self._busy = False
         self._wake: Event | None = None
 
-    # ---- what policies and devices see ---------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> Iterable[Sequence]:
-        if self.swapped:
-            return ()
-        return self.queue if self.pool.prefix is None else self._with_prefixes()
-
-    @property
-    def decoding(self) -> int:
-        return self.batch.decoding
-
-    @property
-    def free_blocks(self) -> int:
-        return self.pool.free
-
-    @property
-    def decode_blocks(self) -> int:
-        return self.pool.demand(self.batch.decoded)
-
-    @property
-    def queued(self) -> int:
-        return len(self.queue) + len(self.swapped)
-
-    @property
-    def kv_utilization(self) -> float:
-        self._catch_up()
-        return self.pool.used / self.pool.num_blocks
-
-    def cached_units(self, request: ArrivingRequest) -> int:
-        self._catch_up()
-        return 0 if self.pool.prefix is None else self.pool.prefix.match(request.units)
-
-    def _catch_up(self) -> None:
-        """Takes the blocks of those iterations of a jump under way that are over, for somebody looks."""
-        if self._busy and self.span.count > 1:
-            over = self._running() - 1
-            self.pool.grow(self.batch.decoded + self._grown, over - self._grown)
-            self._grown = over
-
-    def _with_prefixes(self) -> Iterable[Sequence]:
-        for sequence in self.queue:
-            self.pool.find_prefix(sequence)
-            yield sequence
-
-    def host_s(self, shape: IterationShape) -> float:
-        return self.cost.host_s(shape)
-
-    def demand(self, shape: IterationShape, device_s: float) -> Demand:
-        assert self._demand is not None
-        return self._demand(shape, device_s)
-
     # ---- the loop ------------------------------------------------------------------------------------------
 
     def run(self) -> Generator[Event, None, None]:
         """The whole life of the replica, as a SimPy process."""
         batch, pool, queue, clock = self.batch, self.pool, self.queue, self.clock
         execute, only_decode = self.device.execute, Plan(self, decode=True)
+        moved = 0
         while True:
-            moved = self._swap_in() if self.swapped else 0
+            if self.swapped:
+                moved += self._swap_in()
             plan = self.batching.plan(self) if queue or batch.partial else only_decode
-            if not (batch.decoding if plan is only_decode else plan.tokens):
+            if not (batch.decoding or batch.lingering if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
-            if plan.decode and pool.free < batch.decoding and pool.demand(batch.decoded) > pool.free:
+            if plan.decode and pool.free < batch.rows and pool.demand(batch.decoded) > pool.free:
                 plan, blocks = self._make_room(plan)
                 moved += blocks
+                if not plan.decode and not plan.chunks:
+                    continue
             start_s = clock._now
             shape = self._begin(plan, start_s, self.host.transfer_s(moved) if moved else 0.0)
+            moved = 0
             self._busy = True
             yield execute(self, shape)
             clock.act(self.priority)
@@ -223,6 +177,13 @@ class Replica:
         stays = (PACK_STAY(s.request_id, s.decode_from, self.batch.decoded, s.phase) for s in decoding)
         return self.log.take(b"".join(stays))
 
+    def _catch_up(self) -> None:
+        """Takes the blocks of those iterations of a jump under way that are over, for somebody looks."""
+        if self._busy and self.span.count > 1:
+            over = self._running() - 1
+            self.pool.grow(self.batch.decoded + self._grown, over - self._grown)
+            self._grown = over
+
     def _running(self) -> int:
         """The number, counted from 1, of the iteration of the present span that runs now."""
         return self.span.running(self.clock._now, settled=self.clock.had_turn(self.priority))
@@ -262,8 +223,12 @@ class Replica:
             self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
             return shape
         self._blocked = queued > 0
-        most = 1 if self._displaced else self.most_iterations
+        most = 1 if self._displaced or batch.lingering else self.most_iterations
         self._displaced = False
+        if not batch.decoding:
+            latency_s = self.cost.decode(rows).latency_s(context)
+            self.span = Span(now + transfer_s, latency_s, 0.0, 1, 0, 1)
+            return IterationShape(rows, context)
         self.span = self._decode_span(now + transfer_s, rows, context, most)
         return IterationShape(rows, context)
 
@@ -313,10 +278,13 @@ class Replica:
         moved, chunks = 0, plan.chunks
         while self.pool.demand(self.batch.decoded) > self.pool.free:
             victim = next(reversed(self.batch.running))
+            if victim in self.batch.lingering:
+                self._dismiss(victim)
+                continue
             chunks = [chunk for chunk in chunks if chunk[0] is not victim]
             moved += self._preempt(victim)
         self._displaced = True
-        kept = Plan(self, decode=self.batch.decoding > 0)
+        kept = Plan(self, decode=self.decoding > 0)
         kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
         return kept, moved
 
@@ -367,13 +335,19 @@ class Replica:
         sequence.prefill_tokens += steps
         sequence.decode_from = -1
 
+    def _dismiss(self, sequence: Sequence) -> None:
+        """A sequence that had its last token an iteration ago is seen to be done."""
+        self.span.steady = False
+        self._give_back(sequence, self.batch.dismiss(sequence))
+
     def _drop_cancelled(self) -> None:
         """Running sequences whose clients have gone leave between two iterations."""
         self._leaving = False
         batch = self.batch
-        for sequence in [each for each in batch.running if each.cancelled and each not in batch.padded]:
-            self._depart(sequence)
-            self._end(sequence, FAILED)
+        for sequence in [each for each in batch.running if each.cancelled]:
+            if sequence not in batch.padded and sequence not in batch.lingering:
+                self._depart(sequence)
+                self._end(sequence, FAILED)
 
     # ---- after iterations ----------------------------------------------------------------------------------
 
@@ -381,6 +355,7 @@ class Replica:
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
         batch, span, log = self.batch, self.span, self.log
         end_s, iterations, iteration = span.end_s, span.count, log.count
+        seen = list(batch.lingering)
         log.spans += PACK_SPAN(
             iterations,
             start_s,
@@ -399,7 +374,7 @@ class Replica:
         log.count += iterations
         while log.late and log.late[-1] >= log.count:
             log.late.pop()
-        if plan.decode:
+        if plan.decode and batch.decoding:
             self._decode(iterations, end_s)
         for prompt, tokens in plan.chunks:
             sequence: Any = prompt
@@ -407,6 +382,8 @@ class Replica:
             sequence.remaining -= tokens
             if not sequence.remaining:
                 self._emit(sequence, end_s)
+        for sequence in seen:
+            self._dismiss(sequence)
         if self._leaving:
             self._drop_cancelled()
         if batch.padded and not batch.decoding:
@@ -433,6 +410,8 @@ class Replica:
             self._stay(sequence)
             if self.batching.holds_batch:
                 batch.pad(sequence)
+            elif self._late:
+                batch.linger(sequence)
             else:
                 self._give_back(sequence, batch.finish(sequence))
             self._finish(sequence, now)
@@ -455,6 +434,9 @@ class Replica:
             return
         if self.batching.holds_batch:
             batch.pad(sequence)
+        elif self._late:
+            self.span.steady = False
+            batch.linger(sequence)
         else:
             del batch.running[sequence]
             self._give_back(sequence, 0)

@@ -25,10 +25,10 @@ def test_jumping_is_stepping(scenario):
 
 
 def test_the_random_scenarios_reach_what_they_are_for():
-    """Of 150, some are preempted, padded, refused, left by clients, served from a prefix cache, or share a device."""
+    """Of 300, some are preempted, padded, refused, left by clients, served from a prefix cache, or share a device."""
     reached: Counter[str] = Counter()
 
-    @settings(max_examples=150, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=300, derandomize=True, deadline=None, database=None)
     @given(scenarios())
     def look(scenario):
         requests, engine = scenario
@@ -65,6 +65,36 @@ def test_a_client_that_leaves_does_not_move_the_host_phase_of_a_replica_that_sha
     requests = Lists.of([0.0, 0.1], 5, [100, 50], patience_s=np.array([0.1005, np.inf]))
     shared = deployment(replicas=2, replicas_per_device=2)
     same_logs(simulate(requests, shared).log, simulate(requests, shared, jump=False).log)
+
+
+def test_with_late_output_a_slot_is_free_one_iteration_after_the_last_token():
+    """One slot, two requests: the second begins when the iteration after the first one's last token has ended."""
+    tick = 2.0**-8
+    cost = LinearCost(tick, 0.0, 0.0, 0.0, 0.0)
+    for output in (1, 3):
+        requests = Lists.of([0.0, 0.0], 5, [output, output])
+        for late in (False, True):
+            engine = deployment(cost=cost, max_num_seqs=1, late_output=late)
+            for jump in (True, False):
+                columns = simulate(requests, engine, jump=jump).request_columns
+                first, second = columns["finish_s"][0], columns["first_scheduled_s"][1]
+                assert (first, second) == (output * tick, (output + late) * tick)
+
+
+def test_with_late_output_a_finished_sequence_makes_room_without_a_preemption():
+    """The youngest is the first to go, and it is done already (``_schedule_running`` of vllm/core/scheduler.py)."""
+    requests = Lists.of([0.0, 0.0], 1, [3, 2])
+    tight = deployment(
+        num_gpu_blocks=5,
+        block_size=1,
+        watermark=0.0,
+        late_output=True,
+        cost=LinearCost(2.0**-8, 0.0, 0.0, 0.0, 0.0),
+    )
+    for jump in (True, False):
+        columns = simulate(requests, tight, jump=jump).request_columns
+        assert columns["preemptions"].tolist() == [0, 0]
+        assert columns["finish_s"].tolist() == [3 * 2.0**-8, 2 * 2.0**-8]
 
 
 def test_a_client_that_leaves_while_its_last_token_is_computed_has_no_answer():

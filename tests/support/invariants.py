@@ -33,14 +33,14 @@ def priced(deployment: Deployment) -> list[Priced]:
 
 def check(result: Result, deployment: Deployment) -> None:
     """Every invariant that a finished run can be held to."""
-    conservation(result)
+    conservation(result, deployment)
     causality(result)
     kv_blocks(result, deployment)
     work_conservation(result)
     energy(result)
 
 
-def conservation(result: Result) -> None:
+def conservation(result: Result, deployment: Deployment) -> None:
     """1. Requests and tokens: everyone who arrived is finished or rejected, with exactly their tokens.
 
     Who was preempted in the middle of a prompt may find more of it cached than the first time, others having
@@ -60,10 +60,10 @@ def conservation(result: Result) -> None:
         np.add.at(prefilled, table["request_id"].astype(int), table["tokens"])
     prefilled = prefilled[requests["request_id"]]
     never = done & (requests["preemptions"] == 0)
-    cached = requests["cached_prompt_tokens"]
-    computed = requests["prompt_tokens"] - cached
+    computed = requests["prompt_tokens"] - requests["cached_prompt_tokens"]
     assert (prefilled[never] == computed[never]).all()
-    whole = computed if not cached.any() else np.minimum(computed, 1)
+    caching = any(group.engine.prefix_caching for group in deployment.groups)
+    whole = np.minimum(computed, 1) if caching else computed
     assert (prefilled[done] >= whole[done]).all()
     for table, chunk in zip(result.tables, chunks, strict=True):
         per_iteration = np.bincount(chunk["iteration"].astype(int), chunk["tokens"], minlength=len(table))
@@ -130,7 +130,10 @@ def work_conservation(result: Result) -> None:
 
 
 def energy(result: Result) -> None:
-    """5. Energy = iterations + idle = the integral of power, and requests are charged with all but idle."""
+    """5. Energy = iterations + idle = the integral of power, and requests are charged with all but idle.
+
+    Decoding for sequences that have all had their last token is charged to nobody.
+    """
     figures = result.summary["energy"]
     if figures["total_j"] is None:
         return
@@ -138,8 +141,13 @@ def energy(result: Result) -> None:
     assert np.isclose(figures["total_j"], parts, rtol=1e-9)
     integral = sum(float(np.dot(t.columns["power_w"], t.columns["duration_s"])) for t in result.tables)
     assert np.isclose(integral, figures["prefill_j"] + figures["decode_j"], rtol=1e-9, atol=1e-12)
+    wasted = sum(
+        float((table.energy_j * (1 - table.prefill_share))[table.columns["decoding"] == 0].sum())
+        for table in result.tables
+        if table.energy_j is not None
+    )
     charged = np.nansum(result.request_columns["energy_j"])
-    assert np.isclose(charged, integral, rtol=1e-9, atol=1e-12)
+    assert np.isclose(charged, integral - wasted, rtol=1e-9, atol=1e-12)
 
 
 def same_logs(one: SimulationLog, other: SimulationLog) -> None:

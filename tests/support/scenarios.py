@@ -147,6 +147,7 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
         prefix_caching=not lookup("batching", batching.name).cls.reserves_output and draw(st.booleans()),
         swap_blocks=draw(st.sampled_from([0, 5, 500])),
         swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
+        late_output=draw(st.booleans()),
     )
     made = {kind: draw(policies(kind, named.get(kind))) for kind in ("queueing", "admission", "routing")}
 
