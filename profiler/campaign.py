@@ -20,9 +20,9 @@ import torch
 from profiler import ENGINE
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
-from profiler.engine.engine import Engine, open_device, torch_dtype
+from profiler.engine.engine import Engine, open_device, pin_threads, torch_dtype
 from profiler.engine.weights import check_supported
-from profiler.grid import Shape, heldout_shapes, measured_shapes
+from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.operators import (
@@ -230,7 +230,7 @@ class Campaign:
 
 
 def profile(
-    model: str,
+    model: str | Architecture,
     device: str = "cpu",
     dtype: str = "bf16",
     grid: str = "quick",
@@ -243,11 +243,12 @@ def profile(
     command: str = "",
     progress: Progress | None = None,
     meter: Meter | None = None,
+    reach: Reach | None = None,
 ) -> Path:
     """Measure a model on a device and write its trace; resumes a campaign that was cut off.
 
     Args:
-        model: catalogue name, or path of a Hugging Face ``config.json``.
+        model: catalogue name, path of a Hugging Face ``config.json``, or an architecture.
         device: ``cpu`` or ``cuda:N``.
         dtype: ``fp32``, ``bf16`` or ``fp16``.
         grid: ``quick`` or ``full``.
@@ -260,6 +261,7 @@ def profile(
         command: what the provenance says this was run with.
         progress: called before every visit.
         meter: energy counter instead of the device's own.
+        reach: where the grid ends; by default as far as the model goes.
 
     Returns:
         The trace's directory.
@@ -270,16 +272,16 @@ def profile(
         DeviceError: the device is not there.
     """
     start = time.perf_counter()
-    architecture = load_model(model)
+    architecture = load_model(model) if isinstance(model, str) else model
     check_supported(architecture)
     torch_dtype(dtype)
-    if threads:
-        torch.set_num_threads(threads)
+    pin_threads(threads)
     name = catalogue_device(open_device(device))
-    shapes, heldout = _shapes(architecture, device, dtype, grid)
+    shapes, heldout = _shapes(architecture, device, dtype, grid, reach)
     target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{dtype}"
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": ENGINE, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    header |= {"reach": list(reach) if reach else None}
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     blocks = max(shape.blocks(BLOCK_SIZE) for shape in (*shapes, *heldout))
     engine = Engine(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
@@ -295,25 +297,26 @@ def profile(
         start + budget_s if budget_s else float("inf"),
     )
     complete = campaign.run()
-    _write(campaign, target, describe(engine, campaign.meter, grid=grid, command=command, seed=seed))
+    provenance = describe(engine, campaign.meter, grid=grid, command=command, seed=seed)
+    _write(campaign, target, provenance | {"reach": reach._asdict() if reach else None})
     if complete:
         journal.remove()
     return target
 
 
 def _shapes(
-    architecture: Architecture, device: str, dtype: str, grid: str
+    architecture: Architecture, device: str, dtype: str, grid: str, reach: Reach | None
 ) -> tuple[list[Shape], list[Shape]]:
     """The grid's shapes and the held-out ones, as far as the device's memory allows."""
-    affordable = _affordable_blocks(architecture, device, dtype)
-    shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, BLOCK_SIZE)
+    affordable = affordable_blocks(architecture, device, dtype)
+    shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, BLOCK_SIZE, reach)
     if not shapes:
         raise InfeasibleError(
             f"no shape of the grid fits beside the weights of {architecture.name} in {dtype}",
             where=f"device {device}",
             remedy="profile a smaller model or a narrower dtype, or free memory",
         )
-    return shapes, heldout_shapes(architecture, affordable, BLOCK_SIZE)
+    return shapes, heldout_shapes(architecture, affordable, BLOCK_SIZE, reach)
 
 
 def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None:
@@ -357,11 +360,13 @@ def _columns(rows: list[dict[str, Any]], key: Sequence[str] = ()) -> dict[str, l
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def _affordable_blocks(architecture: Architecture, device: str, dtype: str) -> int:
+def affordable_blocks(
+    architecture: Architecture, device: str, dtype: str, block_size: int = BLOCK_SIZE
+) -> int:
     """KV blocks that fit beside the weights in what is free now; weights count twice while being packed."""
     if device == "cpu":
         free = memory_bytes("MemAvailable")
     else:
         free = torch.cuda.mem_get_info(torch.device(device))[0]
     room = _MEMORY_SHARE * free - 2 * architecture.weight_bytes(dtype)
-    return max(0, int(room // (architecture.kv_bytes_per_token(dtype) * BLOCK_SIZE)))
+    return max(0, int(room // (architecture.kv_bytes_per_token(dtype) * block_size)))

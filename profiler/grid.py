@@ -12,6 +12,7 @@ interpolating between them is right on average; round numbers would all lie on a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
@@ -86,6 +87,20 @@ class Axes(NamedTuple):
     prompts: tuple[int, ...]
 
 
+class Reach(NamedTuple):
+    """How far somebody will go: the grid then ends there.
+
+    Attributes:
+        seqs: most decoding sequences.
+        context: longest context, tokens.
+        chunk: most new prompt tokens of an iteration.
+    """
+
+    seqs: int
+    context: int
+    chunk: int
+
+
 _CONTEXTS = (8, 136, 520, 1032, 2056, 4104, 8200)
 _CHUNKS = (16, 40, 72, 136, 264, 520, 1032, 2048, 4096, 8192)
 _AXES = {
@@ -135,7 +150,12 @@ _HELDOUT_MIXED = (
 
 
 def measured_shapes(
-    architecture: Architecture, kind: str, grid: str, max_blocks: int, block: int
+    architecture: Architecture,
+    kind: str,
+    grid: str,
+    max_blocks: int,
+    block: int,
+    reach: Reach | None = None,
 ) -> list[Shape]:
     """The shapes cost models are built from, each once.
 
@@ -145,6 +165,7 @@ def measured_shapes(
         grid: ``quick`` or ``full``.
         max_blocks: shapes that need more KV blocks are left out.
         block: tokens per KV block.
+        reach: where the grid ends; by default as far as the model goes.
 
     Raises:
         UsageError: for another grid.
@@ -153,21 +174,36 @@ def measured_shapes(
         raise UsageError(
             f"grid {grid!r} is not known{nearest(grid, GRIDS)}", remedy=f"use one of {', '.join(GRIDS)}"
         )
-    axes, limit = _AXES[kind, grid], architecture.max_position_embeddings
+    axes, limit = _AXES[kind, grid], _limit(architecture, reach)
+    if reach is not None:
+        batches, chunks = _clipped(axes.batches, reach.seqs), _clipped(axes.chunks, reach.chunk)
+        axes = axes._replace(batches=tuple(batches), chunks=tuple(chunks))
     shapes = dict.fromkeys((*_decodes(axes, limit), *_prefills(axes, limit), *_mixed(axes, limit)))
     return [shape for shape in shapes if shape.blocks(block) <= max_blocks]
 
 
-def heldout_shapes(architecture: Architecture, max_blocks: int, block: int) -> list[Shape]:
+def _limit(architecture: Architecture, reach: Reach | None) -> int:
+    """The longest context: the model's, or one that also holds the longest chunk of those who go less far."""
+    longest = architecture.max_position_embeddings
+    return longest if reach is None else min(longest, max(reach.context, reach.chunk))
+
+
+def heldout_shapes(
+    architecture: Architecture, max_blocks: int, block: int, reach: Reach | None = None
+) -> list[Shape]:
     """Shapes between the grid's lines; contexts are shares of the longest one."""
-    limit = architecture.max_position_embeddings
+    limit = _limit(architecture, reach)
+    seqs, chunk = (reach.seqs, reach.chunk) if reach else (math.inf, math.inf)
     decode = [Shape(b, int(c * limit)) for b, c in _HELDOUT_DECODE]
     prefill = [Shape(0, 0, p, n, int(m * limit)) for p, n, m in _HELDOUT_PREFILL]
     mixed = [Shape(b, int(c * limit), p, n, int(m * limit)) for b, c, p, n, m in _HELDOUT_MIXED]
     return [
         shape
         for shape in (*decode, *prefill, *mixed)
-        if shape.prefill_new + shape.prefill_ctx <= limit and shape.blocks(block) <= max_blocks
+        if shape.prefill_new + shape.prefill_ctx <= limit
+        and shape.blocks(block) <= max_blocks
+        and shape.decode_seqs <= seqs
+        and shape.prefill_seqs * shape.prefill_new <= chunk
     ]
 
 

@@ -22,10 +22,15 @@ _MEMORY_SLACK = 0.1
 
 def describe(engine: Engine, meter: Meter, *, grid: str, command: str, seed: int) -> dict[str, Any]:
     """Provenance of a campaign, but for what only its end knows (warm-up and repeats)."""
+    method = {"source": "measured", "grid": grid, "command": command}
+    return method | setting(engine, meter, seed)
+
+
+def setting(engine: Engine, meter: Meter, seed: int) -> dict[str, Any]:
+    """What is run, on what, and how it is read."""
     kind = engine.device.type
     machine = _cuda(engine.device) if kind == "cuda" else _cpu()
     return {
-        "source": "measured",
         "model": engine.architecture.name,
         "dtype": engine.dtype,
         "device": catalogue_device(engine.device),
@@ -36,12 +41,10 @@ def describe(engine: Engine, meter: Meter, *, grid: str, command: str, seed: int
         "torch": torch.__version__,
         "python": platform.python_version(),
         **threads(),
-        "grid": grid,
         "seed": seed,
         "meter": meter.name,
         "power_note": meter.note,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "command": command,
         "host_time": _HOST_TIME[kind],
         **machine,
     }

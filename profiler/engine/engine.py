@@ -118,6 +118,11 @@ def torch_dtype(name: str) -> torch.dtype:
     )
 
 
+def pin_threads(count: int | None = None) -> None:
+    """Has torch compute with so many CPU threads from here on; by default with as many as it does now."""
+    torch.set_num_threads(count or torch.get_num_threads())
+
+
 def open_device(name: str) -> torch.device:
     """The device of that name, made ready for steady timing.
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from profiler.engine.cache import BlockPool
+from profiler import ENGINE
+from profiler.campaign import affordable_blocks
+from profiler.engine.cache import BLOCK_SIZE, BlockPool
 from profiler.engine.engine import Engine
 from profiler.grid import Shape
-from profiler.measure.meters import Meter
+from profiler.measure.meters import Meter, open_meter
 from profiler.measure.timing import time_iteration, warm_up
+from profiler.provenance import setting
 from profiler.serving.clock import WallClock
 from profiler.serving.log import Served
 from profiler.serving.loop import Loop
 from profiler.serving.replica import Limits, Policies, Replica
 from profiler.serving.sequence import Sequence
 from profiler.serving.stage import Stage
+from simslm.catalog.architecture import Architecture
+from simslm.errors import InfeasibleError
 
 _WARM_SEQS = 4
 
@@ -46,38 +52,80 @@ def sequences(columns: Columns, vocabulary: int, rng: np.random.Generator) -> li
     ]
 
 
-def warm(engine: Engine, seed: int = 0) -> int:
-    """Iterations until their duration is stationary, or for three seconds; how many it took."""
-    shape = Shape(min(_WARM_SEQS, engine.cache.num_blocks), engine.cache.block_size - 1)
-    stage = Stage(engine, shape, np.random.default_rng(seed))
-    return warm_up(lambda: stage.time().latency_s)
-
-
-def serve(
-    engine: Engine,
-    columns: Columns,
-    limits: Limits,
-    policies: Policies,
-    meter: Meter,
-    *,
-    seed: int = 0,
-    stopping: Callable[[], bool] = lambda: False,
-) -> Served:
-    """Serves a workload whose first moment is now.
+class LiveEngine:
+    """An engine kept warm, that serves one workload after another.
 
     Args:
-        engine: with as many blocks as the replica may use.
-        columns: see :data:`Columns`; every request fits the engine.
-        limits, policies: of the replica.
-        meter: the device's energy counter.
-        seed: of the prompts.
-        stopping: see :meth:`profiler.serving.loop.Loop.serve`.
+        architecture: of a supported family.
+        dtype, device: what it computes in, and on.
+        num_blocks, block_size: its KV cache.
+        seed: of weights and prompts.
+        meter: energy counter instead of the device's own.
+
+    Attributes:
+        name: name and version of the engine.
+
+    Raises:
+        InfeasibleError: the blocks do not fit beside the weights in what memory is free.
     """
-    workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(seed))
-    replica = Replica(BlockPool(engine.cache.num_blocks), engine.cache.block_size, limits, policies)
-    before = meter.energy_j()
-    served = Loop(replica, partial(time_iteration, engine), WallClock(), workload).serve(stopping)
-    after = meter.energy_j()
-    if before is None or after is None:
-        return served
-    return replace(served, energy_j=after - before)
+
+    name = ENGINE
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        dtype: str,
+        device: str,
+        num_blocks: int,
+        block_size: int = BLOCK_SIZE,
+        seed: int = 0,
+        meter: Meter | None = None,
+    ) -> None:
+        affordable = affordable_blocks(architecture, device, dtype, block_size)
+        if num_blocks > affordable:
+            raise InfeasibleError(
+                f"{num_blocks:,} KV blocks are to be allocated, but {affordable:,} fit into the memory free now",
+                where=f"device {device}",
+                remedy="state fewer deployment.engine.num_gpu_blocks",
+            )
+        self._engine = Engine(
+            architecture, dtype=dtype, device=device, num_blocks=num_blocks, block_size=block_size, seed=seed
+        )
+        self._meter = meter or open_meter(self._engine.device)
+        self._seed = seed
+        self._warmed = 0
+
+    def warm(self) -> None:
+        """Runs iterations until their duration is stationary, or for three seconds."""
+        cache = self._engine.cache
+        shape = Shape(min(_WARM_SEQS, cache.num_blocks), cache.block_size - 1)
+        stage = Stage(self._engine, shape, np.random.default_rng(self._seed))
+        self._warmed += warm_up(lambda: stage.time().latency_s)
+
+    def serve(
+        self,
+        columns: Columns,
+        limits: Limits,
+        policies: Policies,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Served:
+        """Serves a workload whose first moment is now.
+
+        Args:
+            columns: see :data:`Columns`; every request fits the engine.
+            limits, policies: of the replica.
+            stopping: see :meth:`profiler.serving.loop.Loop.serve`.
+        """
+        engine, meter = self._engine, self._meter
+        workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
+        replica = Replica(BlockPool(engine.cache.num_blocks), engine.cache.block_size, limits, policies)
+        before = meter.energy_j()
+        served = Loop(replica, partial(time_iteration, engine), WallClock(), workload).serve(stopping)
+        after = meter.energy_j()
+        if before is None or after is None:
+            return served
+        return replace(served, energy_j=after - before)
+
+    def describe(self) -> dict[str, Any]:
+        """The machine, the engine and its threads, for whoever reads the results."""
+        return setting(self._engine, self._meter, self._seed) | {"warmup": self._warmed}

@@ -384,6 +384,69 @@ def validate_recorded(
     validating.recorded(runs, trace, output, where, sets or [], fail_on or [], jobs, json)
 
 
+@validate.command("live")
+def validate_live(
+    scenario: ScenarioPath,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", parser=_place, help="where the results go")
+    ],
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, or cuda:N; default: cpu for a scenario of it, else cuda:0")
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TRACE", help="simulate from this trace; default: one measured now, as DIR/trace"
+        ),
+    ] = None,
+    grid: Annotated[
+        Grid, typer.Option(help="how many points to measure, as far as the scenario reaches")
+    ] = Grid.full,
+    load: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARES",
+            help="arrival rates as shares of what is served per second, as simulated, when all requests are there "
+            "at once, e.g. 0.5,0.8,0.95; default: the scenario's own rate",
+        ),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="how often each load is served")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch; default: its own")] = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR", help="exit 1 if true, e.g. 'tpot_p50_s.max_abs_error > 0.08'; repeatable"
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Serve a scenario for real on the profiler's engine and by simulation, and compare; its cost is not used.
+
+    The trace of its model is measured just before. The same requests arrive on the wall clock and in the
+    simulation; errors stand beside the noise of the repeats.
+
+    Example: simslm validate live scenarios/live/opt-125m.yaml --load 0.5,0.8,0.95 -o runs/live
+    """
+    from simslm.cli import live
+
+    live.live(
+        scenario,
+        output,
+        device,
+        trace,
+        grid.value,
+        load,
+        repeats,
+        threads,
+        sets or [],
+        seed,
+        fail_on or [],
+        json,
+    )
+
+
 @app.command("list")
 def list_(
     what: Annotated[Listed, typer.Argument(help="what to list")],

@@ -74,7 +74,7 @@ def recorded(
             f"interrupted: {directory} holds the {len(fidelity.comparisons)} runs done by then"
         )
     for gate in gates:
-        _judge(gate, values["summary"])
+        judge(gate, values["summary"])
 
 
 def selected_runs(files: Sequence[Path], where: str | None, sets: Sequence[str]) -> list[MeasuredRun]:
@@ -115,7 +115,7 @@ def _settings(sets: Sequence[str]) -> dict[str, str]:
     return settings
 
 
-def _judge(gate: Condition, summary: dict[str, Any]) -> None:
+def judge(gate: Condition, summary: dict[str, Any]) -> None:
     """Ends the command where a condition is true, or cannot be answered."""
     values = {f"{name}.{figure}": summary[name][figure] for name in summary for figure in FIGURES}
     unknown = [name for name in gate.names() if name not in values]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,17 @@ def content(fidelity: Fidelity, command: str) -> dict[str, Any]:
     }
 
 
-def write_fidelity(directory: Path, fidelity: Fidelity, command: str) -> dict[str, Any]:
-    """Writes ``fidelity.json`` and returns what it holds; the directory is made if it is not there."""
-    values = content(fidelity, command)
+def write_fidelity(
+    directory: Path, fidelity: Fidelity, command: str, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Writes ``fidelity.json`` and returns what it holds; the directory is made if it is not there.
+
+    Args:
+        directory: where it goes.
+        fidelity, command: see :func:`content`.
+        more: further keys.
+    """
+    values = content(fidelity, command) | dict(more or {})
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / "fidelity.json", values)
     return values

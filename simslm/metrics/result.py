@@ -153,14 +153,22 @@ def _request_columns(log: SimulationLog, requests: Requests, ledger: Ledger) -> 
         "arrival_s": log.arrival_s,
         "prompt_tokens": requests.prompt_tokens,
         "output_tokens": requests.output_tokens,
-        "ttft_s": columns["first_token_s"] - log.arrival_s,
-        "e2e_s": columns["finish_s"] - log.arrival_s,
-        "queue_s": columns["first_scheduled_s"] - log.arrival_s,
         "energy_j": ledger.request_j if ledger.energy_known else np.full(count, np.nan),
     }
-    columns["tpot_s"] = _time_per_output_token(columns)
+    columns |= latencies(columns)
     arrived = ~np.isnan(log.arrival_s)
     return columns if arrived.all() else {name: column[arrived] for name, column in columns.items()}
+
+
+def latencies(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What follows from the times of requests; NaN for those that never got that far."""
+    arrival_s = columns["arrival_s"]
+    return {
+        "ttft_s": columns["first_token_s"] - arrival_s,
+        "e2e_s": columns["finish_s"] - arrival_s,
+        "queue_s": columns["first_scheduled_s"] - arrival_s,
+        "tpot_s": _time_per_output_token(columns),
+    }
 
 
 def _time_per_output_token(columns: dict[str, np.ndarray]) -> np.ndarray:

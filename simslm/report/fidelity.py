@@ -14,6 +14,7 @@ from simslm.errors import UsageError
 from simslm.metrics.whole import write_whole
 from simslm.report.page import Plot, render_template
 from simslm.report.parity import Point, error_figure, parity_figure
+from simslm.report.repeats import RepeatTable, repeat_tables
 from simslm.report.wording import count
 from simslm.units import number
 
@@ -83,6 +84,7 @@ class FidelityView:
     errors: list[Plot]
     worst: list[RunRow]
     rest: list[RunRow]
+    repeats: list[RepeatTable]
     advice_names: list[str]
     advice: list[AdviceRow]
     notes: list[str]
@@ -123,7 +125,9 @@ def render(values: Mapping[str, Any]) -> str:
     """The HTML text of the page."""
     shown = view(values)
     figures = {plot.id: plot.figure for plot in (*shown.parity, *shown.errors)}
-    return render_template("fidelity.html.j2", title=shown.title, view=shown, figures=figures)
+    return render_template(
+        "fidelity.html.j2", title=shown.title, view=shown, figures=figures, name_of=name_of
+    )
 
 
 def view(values: Mapping[str, Any]) -> FidelityView:
@@ -151,6 +155,7 @@ def view(values: Mapping[str, Any]) -> FidelityView:
         errors=[_by_batch(column, rows) for column in headlines],
         worst=[_run_row(row, headlines) for row in ranked[:WORST]],
         rest=[_run_row(row, headlines) for row in ranked[WORST:]],
+        repeats=repeat_tables(values),
         advice_names=_advice_names(values["derived"]),
         advice=[_advice_row(each) for each in values["derived"]],
         notes=notes(values),

@@ -24,6 +24,7 @@ CONTRACT = (
     "traces import",
     "calibrate",
     "validate recorded",
+    "validate live",
 )
 
 

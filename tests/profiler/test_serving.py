@@ -23,13 +23,13 @@ from profiler.grid import Shape
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, time_iteration
 from profiler.serving.clock import WallClock
-from profiler.serving.live import sequences, serve, warm
+from profiler.serving.live import LiveEngine, sequences
 from profiler.serving.log import Served
 from profiler.serving.loop import Loop
 from profiler.serving.replica import Limits, Policies, Replica
 from profiler.serving.stage import Stage, served_alike
 from simslm.catalog.work import IterationShape
-from simslm.errors import UsageError
+from simslm.errors import InfeasibleError, UsageError
 from simslm.policies.admission.limits import Limits as Limited
 from simslm.policies.admission.limits import LimitsOptions
 from simslm.sim.log import REJECTED
@@ -208,11 +208,11 @@ def asked(count: int, rate: float, seed: int = 1) -> Lists:
 def test_served_tokens_equal_the_dense_pass_though_many_are_preempted(llama, reference, budget):
     """Chunks, whole prompts and recomputed ones: what a client gets is what the model says."""
     requests = asked(10, rate=1e9)
-    served = serve(
-        engine_of(llama, 14), vars(requests), Limits(8, budget), served_alike(), NoMeter("none"), seed=5
-    )
+    engine = LiveEngine(llama, "fp32", "cpu", 14, block_size=4, seed=5, meter=NoMeter("none"))
+    served = engine.serve(vars(requests), Limits(8, budget), served_alike())
     assert served.requests["preemptions"].sum() > 3
-    weights = random_weights(llama, torch.float32, seed=0)
+    assert served.energy_j is None
+    weights = random_weights(llama, torch.float32, seed=5)
     prompts = sequences(vars(requests), llama.vocab_size, np.random.default_rng(5))
     for sequence, output in zip(prompts, served.outputs, strict=True):
         prompt = sequence.ids[: sequence.prompt_tokens].tolist()
@@ -222,10 +222,9 @@ def test_served_tokens_equal_the_dense_pass_though_many_are_preempted(llama, ref
 
 def test_requests_are_served_in_real_time(llama):
     requests = asked(6, rate=40)
+    engine = LiveEngine(llama, "fp32", "cpu", 100, block_size=4, meter=ReplayMeter([10.0, 12.5]))
     began = time.perf_counter()
-    served = serve(
-        engine_of(llama, 100), vars(requests), Limits(4, 64), served_alike(), ReplayMeter([10.0, 12.5])
-    )
+    served = engine.serve(vars(requests), Limits(4, 64), served_alike())
     took = time.perf_counter() - began
     columns, iterations = served.requests, served.iterations
     assert (columns["first_scheduled_s"] >= requests.arrival_s).all()
@@ -275,4 +274,11 @@ def test_warming_up_needs_no_more_blocks_than_there_are(llama, monkeypatch):
     monkeypatch.setattr(
         "profiler.serving.live.warm_up", lambda call: [call() > 0 for _ in range(3)].count(True)
     )
-    assert warm(engine_of(llama, 2)) == 3
+    engine = LiveEngine(llama, "fp32", "cpu", 2, block_size=4, meter=NoMeter("none"))
+    engine.warm()
+    assert engine.describe()["warmup"] == 3
+
+
+def test_more_blocks_than_memory_are_refused(llama):
+    with pytest.raises(InfeasibleError, match="fit into the memory free now"):
+        LiveEngine(llama, "fp32", "cpu", 10**12)

@@ -1,0 +1,292 @@
+"""``simslm validate live``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simslm.cli import screen
+from simslm.cli.destination import free_place
+from simslm.cli.failure import InterruptError
+from simslm.cli.interruption import Interruption, held_back
+from simslm.cli.simulation import directory_name, overrides
+from simslm.cli.validating import FIGURES, judge, signed
+from simslm.errors import DeviceError, UsageError
+from simslm.units import number, seconds
+
+if TYPE_CHECKING:
+    from profiler.serving.live import LiveEngine
+    from profiler.serving.log import Served
+    from simslm.api import Prepared
+    from simslm.fidelity.live import Load
+    from simslm.scenario.schema import Scenario
+
+SHOWN = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "itl_p50_s", "e2e_p50_s", "e2e_p99_s")
+"""Metrics on the screen; ``fidelity.json`` has all."""
+
+
+def live(
+    path: Path,
+    output: Path,
+    device: str | None,
+    trace: Path | None,
+    grid: str,
+    loads: str | None,
+    repeats: int,
+    threads: int | None,
+    sets: Sequence[str],
+    seed: int | None,
+    fail_on: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Measures, serves, simulates, writes the comparison with its page, and prints the errors beside the noise.
+
+    Raises:
+        UsageError: the scenario cannot be served live, or an argument makes no sense.
+        DeviceError: torch or the device is not there.
+        SimslmError: a ``fail_on`` condition is true.
+    """
+    from simslm.fidelity import live as both
+    from simslm.fidelity.condition import Condition
+    from simslm.fidelity.files import write_fidelity
+    from simslm.fidelity.recorded import Fidelity, read_sources
+    from simslm.fidelity.repeats import repeats as noise
+    from simslm.fidelity.repeats import write_load
+    from simslm.report.fidelity import write_page
+    from simslm.runs.table import MEASURED
+
+    directory, shares = free_place(output), _shares(loads)
+    gates = [Condition(text, [f"{name}.{figure}" for name in MEASURED for figure in FIGURES], "--fail-on")
+             for text in fail_on]  # fmt: skip
+    given = overrides(list(sets), seed)
+    words = _words(path, device, trace, grid, loads, repeats, threads, given, fail_on, output)
+    _pin(threads)
+    _, prepared = _read(path, given, "{roofline: {}}")
+    both.check_servable(prepared, scaled=bool(shares))
+    name = device or ("cpu" if prepared.device.name == "cpu" else "cuda:0")
+    _check_device(name, prepared)
+    if trace is None:
+        trace = _measured(prepared, name, grid, directory / "trace", words)
+    cost = f"{{trace: {_quoted(trace.resolve())}}}"
+    simulated = both.loads(lambda more: _read(path, [*given, *more], cost)[0], shares, _tell_load)
+    engine = _open_engine(prepared, name)
+    with held_back() as interruption:
+        serve = partial(_serve, engine, interruption)
+        runs, interrupted = both.serve_all(
+            simulated, serve, repeats, engine.name, partial(_tell_run, repeats)
+        )
+        interruption.writing = True
+        if not runs:
+            raise InterruptError("interrupted; nothing is kept")
+        for load, group in groupby(runs, key=lambda run: run.load.name):
+            write_load(directory / directory_name(load), list(group))
+        fidelity = Fidelity(read_sources([trace]), tuple(run.comparison for run in runs), (), interrupted)
+        more = {"repeats": noise(runs), "serving": engine.describe()}
+        values = write_fidelity(directory, fidelity, words, more)
+        page = write_page(directory)
+    if as_json:
+        screen.show_json({"summary": values["summary"], "repeats": values["repeats"]})
+    else:
+        _show(values, page)
+    if interrupted:
+        raise InterruptError(f"interrupted: {directory} holds the {len(runs)} runs done by then")
+    for gate in gates:
+        judge(gate, values["summary"])
+
+
+def _read(path: Path, sets: Sequence[str], cost: str) -> tuple[Scenario, Prepared]:
+    """The scenario with a cost in place of its own, and everything it names."""
+    from simslm.api import load_scenario, prepare
+
+    scenario = load_scenario(path, [*sets, f"cost={cost}"])
+    return scenario, prepare(scenario)
+
+
+def _shares(text: str | None) -> list[float]:
+    """The shares of ``0.5,0.8``."""
+    try:
+        shares = [float(part) for part in text.split(",")] if text is not None else []
+    except ValueError:
+        shares = [-1.0]
+    if not all(0 < share <= 10 for share in shares) or len(set(shares)) < len(shares):
+        raise UsageError(
+            f"--load {text!r}: expected different shares of capacity, each above 0 and at most 10",
+            remedy="give e.g. 0.5,0.8,0.95",
+        )
+    return shares
+
+
+def _pin(threads: int | None) -> None:
+    """One number of threads for the trace and for serving."""
+    cores = os.cpu_count() or 1
+    if threads is not None and threads > cores:
+        raise UsageError(f"--threads {threads} is more than the {cores} cores of this machine")
+    try:
+        from profiler.engine.engine import pin_threads
+    except ModuleNotFoundError as error:
+        raise DeviceError(
+            f"{error.name} is not installed", remedy="serving live needs torch: pip install 'simslm[profile]'"
+        ) from None
+    pin_threads(threads)
+
+
+def _check_device(name: str, prepared: Prepared) -> None:
+    from profiler.engine.engine import open_device
+    from profiler.provenance import catalogue_device
+
+    found = catalogue_device(open_device(name))
+    if found != prepared.device.name:
+        raise UsageError(
+            f"the scenario is of {prepared.device.name}, but {name} is {found}",
+            where=prepared.scenario.where("device") or prepared.scenario.name,
+            remedy=f"serve on another --device, or --set device={found}",
+        )
+
+
+def _measured(prepared: Prepared, device: str, grid: str, place: Path, command: str) -> Path:
+    """The trace of the scenario's model, measured now, as far as the scenario's batches and contexts go."""
+    import numpy as np
+
+    from profiler.campaign import profile
+    from profiler.grid import Reach
+    from profiler.provenance import shown_command
+
+    group, requests = prepared.groups[0], prepared.requests
+    limits = group.spec.engine
+    longest = int(np.max(requests.prompt_tokens + requests.output_tokens))
+    reach = Reach(
+        min(limits.max_num_seqs, len(requests)),
+        min(longest, group.max_model_len),
+        min(limits.max_num_batched_tokens, group.max_model_len),
+    )
+    screen.note(f"measuring {group.architecture.name} on {device}")
+    with screen.progress("measuring") as update:
+        return profile(
+            group.architecture,
+            device,
+            prepared.scenario.dtype,
+            grid,
+            place,
+            command=shown_command(shlex.split(command)),
+            progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
+            reach=reach,
+        )
+
+
+def _open_engine(prepared: Prepared, device: str) -> LiveEngine:
+    from profiler.serving.live import LiveEngine
+
+    group = prepared.groups[0]
+    engine = LiveEngine(
+        group.architecture,
+        prepared.scenario.dtype,
+        device,
+        group.memory.num_gpu_blocks,
+        group.spec.engine.block_size,
+        prepared.scenario.seed,
+    )
+    engine.warm()
+    return engine
+
+
+def _serve(engine: LiveEngine, interruption: Interruption, prepared: Prepared) -> Served:
+    """The requests that fit, by the policies and limits that the simulation has."""
+    from profiler.serving.replica import Limits, Policies
+    from simslm.fidelity.live import fitting
+
+    kept, requests = fitting(prepared), prepared.requests
+    (group,) = prepared.deployment().groups
+    names = ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority")
+    columns = {name: None if (all_ := getattr(requests, name)) is None else all_[kept] for name in names}
+    limits, made = group.engine, group.policies()
+    return engine.serve(
+        columns,
+        Limits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.watermark_blocks),
+        Policies(made.batching, made.order, made.admission),
+        lambda: interruption.asked,
+    )
+
+
+def _quoted(path: Path) -> str:
+    """A path as YAML reads it whatever it holds."""
+    import json
+
+    return json.dumps(str(path))
+
+
+def _tell_load(load: Load) -> None:
+    rate = f" at {number(load.rate_rps)} requests/s" if load.rate_rps is not None else ""
+    screen.note(f"{load.name}:{rate} about {seconds(load.result.summary['makespan_s'])}, as simulated")
+
+
+def _tell_run(repeats: int, load: Load, run: int) -> None:
+    screen.note(f"serving {load.name}, repeat {run} of {repeats}")
+
+
+def _words(
+    path: Path,
+    device: str | None,
+    trace: Path | None,
+    grid: str,
+    loads: str | None,
+    repeats: int,
+    threads: int | None,
+    sets: Sequence[str],
+    fail_on: Sequence[str],
+    output: Path,
+) -> str:
+    """The command line that does the same again."""
+    words = ["simslm", "validate", "live", str(path)]
+    options = {"--device": device, "--trace": trace, "--load": loads, "--threads": threads}
+    options |= {"--grid": grid if trace is None else None, "--repeats": repeats}
+    for option, value in options.items():
+        words += [option, str(value)] if value is not None else []
+    for option, texts in (("--set", sets), ("--fail-on", fail_on)):
+        for text in texts:
+            words += [option, text]
+    return shlex.join([*words, "-o", str(output)]).encode(errors="backslashreplace").decode()
+
+
+def _show(values: dict[str, Any], page: Path) -> None:
+    from simslm.report.fidelity import name_of, notes
+
+    print(f"{len(values['rows'])} runs served in real time and simulated; error = simulated / measured - 1")
+    for load in values["repeats"]:
+        running = load["mean_running_seqs"]
+        rate = f" at {number(load['rate_rps'])} requests/s" if load["rate_rps"] is not None else ""
+        print()
+        print(
+            f"{load['name']}: {load['requests']:,} requests{rate}, {len(load['runs'])} times; on average "
+            f"{number(running['measured'])} sequences ran ({number(running['simulated'])} simulated)"
+        )
+        metrics = load["metrics"]
+        rows = [(name_of(name), *_cells(name, metrics[name])) for name in SHOWN if name in metrics]
+        screen.show_table(("metric", "measured", "simulated", "error", "noise of repeats"), rows)
+    print()
+    for text in notes(values):
+        screen.note(f"note: {text}")
+    print(
+        "error of the mean over repeats; noise: standard deviation of the repeats, as a share of their mean"
+    )
+    for trace in values["traces"]:
+        print(f"from: {trace['path']}, {trace['source']} on {trace['engine']}")
+    print(f"page: {page}")
+
+
+def _cells(name: str, metric: dict[str, float | None]) -> tuple[str, str, str, str]:
+    from simslm.report.repeats import figure
+
+    measured, simulated, error, noise = (metric[key] for key in ("measured", "simulated", "error", "noise"))
+    assert measured is not None
+    assert simulated is not None
+    return (
+        figure(name, measured),
+        figure(name, simulated),
+        "–" if error is None else signed(error),
+        "–" if noise is None else f"{100 * noise:.3g} %",
+    )

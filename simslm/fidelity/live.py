@@ -1,0 +1,294 @@
+"""A scenario served for real and simulated: the same arrivals and lengths, several times, both sides alike.
+
+Figures of both are computed by the same functions, so that a difference is one of times, not of definitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from simslm.api import Prepared, prepare, simulate
+from simslm.errors import UsageError
+from simslm.fidelity.comparison import Comparison
+from simslm.metrics import summary as figures
+from simslm.metrics.iterations import IterationTable
+from simslm.metrics.quantiles import spread
+from simslm.metrics.result import Result, latencies
+from simslm.runs.replay import simulated
+from simslm.runs.table import MeasuredRun
+from simslm.scenario.schema import Scenario
+from simslm.sim.log import FINISHED, REJECTED
+from simslm.sim.world import servable
+
+AS_STATED = "as stated"
+"""Name of the load of a scenario whose own rate is kept."""
+
+TIMES = ("first_scheduled_s", "first_token_s", "finish_s")
+
+
+class Served(Protocol):
+    """What serving a workload left: columns over the requests that fit, and over iterations.
+
+    Attributes:
+        requests: ``arrival_s first_scheduled_s first_token_s finish_s preemptions rejected``.
+        iterations: the columns of ``iterations.parquet`` but ``replica`` and ``power_w``.
+        gaps_s: every gap between two output tokens of one request.
+        energy_j: of the device meanwhile; None where it was not measured.
+    """
+
+    @property
+    def requests(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def iterations(self) -> Mapping[str, np.ndarray]: ...
+    @property
+    def gaps_s(self) -> np.ndarray: ...
+    @property
+    def energy_j(self) -> float | None: ...
+
+
+Serve = Callable[[Prepared], Served]
+"""Serves those requests of a scenario that fit, in real time.
+
+Raises:
+    KeyboardInterrupt: it was told to stop.
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A scenario at one arrival rate, simulated.
+
+    Attributes:
+        name: for reports.
+        share: its rate as a share of capacity; None where the scenario's own is kept.
+        prepared: what is served.
+        result: of the simulation.
+    """
+
+    name: str
+    share: float | None
+    prepared: Prepared
+    result: Result
+
+    @property
+    def rate_rps(self) -> float | None:
+        """Its arrival rate; None where its process has none."""
+        return getattr(self.prepared.scenario.workload.arrivals, "rate_rps", None)
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A load served once.
+
+    Attributes:
+        number: which of the repeats it is, from 1.
+        requests: the columns of ``requests.parquet``, as served.
+        iterations: the iterations as they ran.
+        comparison: beside the simulation.
+    """
+
+    load: Load
+    number: int
+    requests: dict[str, np.ndarray]
+    iterations: IterationTable
+    comparison: Comparison
+
+
+def loads(
+    read: Callable[[Sequence[str]], Scenario], shares: Sequence[float], on_load: Callable[[Load], None]
+) -> list[Load]:
+    """The loads to serve, simulated; :func:`check_servable` has been asked.
+
+    Args:
+        read: the scenario with some more overrides.
+        shares: of the capacity, which is what the scenario serves per second when all its requests are there at
+            once; none for the scenario's own rate.
+        on_load: called with each.
+    """
+    stated = read(())
+    found = []
+    capacity = capacity_rps(read, stated) if shares else 0.0
+    for share in shares or (None,):
+        scenario = stated if share is None else read((f"workload.arrivals.rate_rps={share * capacity!r}",))
+        name = AS_STATED if share is None else f"load {share:g}"
+        found.append(Load(name, share, prepare(scenario), simulate(scenario)))
+        on_load(found[-1])
+    return found
+
+
+def capacity_rps(read: Callable[[Sequence[str]], Scenario], scenario: Scenario) -> float:
+    """Requests per second that a scenario serves when all are there at once."""
+    count = len(prepare(scenario).requests)
+    at_once = ("workload.arrivals={process: all-at-once}", "workload.duration_s=null")
+    result = simulate(read((*at_once, f"workload.num_requests={count}")))
+    return result.summary["throughput"]["requests_per_s"]
+
+
+def check_servable(prepared: Prepared, *, scaled: bool) -> None:
+    """Refuses what the serving loop does not do.
+
+    Args:
+        prepared: the scenario, with whatever cost.
+        scaled: its rate is to be set.
+
+    Raises:
+        UsageError: naming it.
+    """
+    scenario = prepared.scenario
+    if scaled and getattr(scenario.workload.arrivals, "rate_rps", None) is None:
+        raise UsageError(
+            "--load sets workload.arrivals.rate_rps, and the scenario's arrivals have none",
+            where=scenario.where("workload"),
+            remedy="use poisson, gamma, deterministic or diurnal arrivals, or leave --load out",
+        )
+    engine, requests = prepared.groups[0].spec.engine, prepared.requests
+    lacking = {
+        "one replica only, on one device": len(prepared.priced) > 1
+        or prepared.groups[0].spec.tensor_parallel_size > 1,
+        "no padding (batching static)": prepared.deployment().groups[0].policies().batching.holds_batch,
+        "no prefix_caching": engine.prefix_caching,
+        "no preemption by swap": engine.preemption == "swap",
+        "no clients that leave": requests.patience_s is not None,
+        "no closed loop": requests.closed_loop is not None,
+    }
+    found = [what for what, asked in lacking.items() if asked]
+    if found:
+        raise UsageError(
+            f"cannot be served live: the serving loop has {', '.join(found)}",
+            where=scenario.where() or scenario.name,
+            remedy="simplify the scenario, or override its keys with --set",
+        )
+
+
+def serve_all(
+    loads: Sequence[Load], serve: Serve, repeats: int, engine: str, on_run: Callable[[Load, int], None]
+) -> tuple[list[LiveRun], bool]:
+    """Serves every load ``repeats`` times: all loads once, then all again, so that drift spreads over them.
+
+    Args:
+        loads: from :func:`loads`.
+        serve: the engine.
+        repeats: at least 1.
+        engine: name and version of what serves.
+        on_run: called before each run, with its number.
+
+    Returns:
+        The runs, load by load, and whether they were ended early by a KeyboardInterrupt.
+    """
+    runs: list[LiveRun] = []
+    interrupted = False
+    try:
+        for number in range(1, repeats + 1):
+            for load in loads:
+                on_run(load, number)
+                runs.append(_run(load, number, serve(load.prepared), engine))
+    except KeyboardInterrupt:
+        interrupted = True
+    return sorted(runs, key=lambda run: loads.index(run.load)), interrupted
+
+
+def fitting(prepared: Prepared) -> np.ndarray:
+    """Which requests can be served at all, a mask of shape ``(requests,)``."""
+    return servable(prepared.requests, prepared.deployment().groups[0])
+
+
+def mean_running(columns: Mapping[str, np.ndarray]) -> float:
+    """Sequences that run, averaged over the time in which any do."""
+    return float(np.average(columns["running"], weights=columns["duration_s"]))
+
+
+def _run(load: Load, number: int, served: Served, engine: str) -> LiveRun:
+    requests = _request_columns(load.prepared, served)
+    iterations = _iteration_table(served)
+    measured = _measured(load.prepared, requests, iterations, served)
+    run = _as_run(load, number, engine, measured)
+    return LiveRun(load, number, requests, iterations, Comparison(run, simulated(load.result, run)))
+
+
+def _request_columns(prepared: Prepared, served: Served) -> dict[str, np.ndarray]:
+    """The columns of ``requests.parquet``; those that never fit are rejected, as in a simulation."""
+    requests, kept = prepared.requests, fitting(prepared)
+    count = len(requests)
+    columns = {
+        "request_id": np.arange(count),
+        "arrival_s": requests.arrival_s,
+        "prompt_tokens": requests.prompt_tokens,
+        "output_tokens": requests.output_tokens,
+        "cached_prompt_tokens": np.zeros(count, dtype=np.int64),
+        "energy_j": np.full(count, np.nan),
+    }
+    for name in TIMES:
+        columns[name] = np.full(count, np.nan)
+        columns[name][kept] = served.requests[name]
+    columns["preemptions"] = np.zeros(count, dtype=np.int64)
+    columns["preemptions"][kept] = served.requests["preemptions"]
+    rejected = ~kept
+    rejected[kept] = served.requests["rejected"]
+    columns["status"] = np.where(rejected, REJECTED, FINISHED)
+    columns["replica"] = np.where(rejected, -1, 0)
+    return columns | latencies(columns)
+
+
+def _iteration_table(served: Served) -> IterationTable:
+    columns = dict(served.iterations)
+    columns["end_s"] = columns["start_s"] + columns["duration_s"]
+    count = len(columns["start_s"])
+    return IterationTable(columns, None, np.zeros(count), np.ones(count, dtype=bool))
+
+
+def _measured(
+    prepared: Prepared, requests: dict[str, np.ndarray], iterations: IterationTable, served: Served
+) -> dict[str, float]:
+    """Every figure of the run, by its column in ``RUNS.csv``."""
+    seconds = float(iterations.end_s[-1] - requests["arrival_s"].min())
+    blocks = prepared.groups[0].memory.num_gpu_blocks
+    found: dict[str, float | None] = {
+        "duration_s": seconds,
+        **figures.throughput(requests, seconds),
+        "preemptions": float(requests["preemptions"].sum()),
+        "kv_peak": float(iterations.columns["kv_blocks_used"].max() / blocks),
+        "energy_j": served.energy_j,
+        "power_mean_w": None if served.energy_j is None else served.energy_j / seconds,
+    }
+    spreads = figures.request_figures(requests) | {"itl_s": spread(served.gaps_s)}
+    for name, values in spreads.items():
+        latency = name.removesuffix("_s")
+        found |= {f"{latency}_{statistic}_s": value for statistic, value in values.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _as_run(load: Load, number: int, engine: str, measured: Mapping[str, float]) -> MeasuredRun:
+    prepared, group = load.prepared, load.prepared.groups[0]
+    limits, requests = group.spec.engine, prepared.requests
+    return MeasuredRun(
+        run=f"{load.name}, repeat {number}",
+        model=group.architecture.name,
+        device=prepared.device.name,
+        engine=engine,
+        workload=prepared.scenario.name,
+        prompt_tokens=float(requests.prompt_tokens.mean()),
+        output_tokens=float(requests.output_tokens.mean()),
+        lengths_file=None,
+        num_requests=len(requests),
+        arrivals=_arrivals(load),
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=limits.max_num_batched_tokens,
+        batching=limits.batching.policy,
+        replicas=1,
+        sharing="none",
+        num_gpu_blocks=group.memory.num_gpu_blocks,
+        sm_clock_mhz=None,
+        measured=measured,
+    )
+
+
+def _arrivals(load: Load) -> str:
+    """The process and its rate, as a table of runs writes them."""
+    arrivals = load.prepared.scenario.workload.arrivals
+    parts: list[Any] = ["replay" if arrivals is None else arrivals.process]
+    parts += [getattr(arrivals, name) for name in ("rate_rps", "cv") if hasattr(arrivals, name)]
+    return ":".join(part if isinstance(part, str) else f"{part:.6g}" for part in parts)

@@ -1,0 +1,85 @@
+"""A load served several times: how far the simulation is from the mean, beside how far the runs are from each other.
+
+``noise`` is the sample standard deviation over the repeats as a fraction of their mean: what no simulation can beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simslm.fidelity.comparison import relative_error
+from simslm.fidelity.live import LiveRun, mean_running
+from simslm.metrics.files import RunWriter, iterations_arrow, requests_arrow
+from simslm.metrics.whole import write_whole
+
+
+def repeats(runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
+    """What ``fidelity.json`` says of each load: its figures, and how they repeat.
+
+    Args:
+        runs: load by load.
+    """
+    return [_load(list(group)) for _, group in groupby(runs, key=lambda run: run.load.name)]
+
+
+def write_load(directory: Path, runs: Sequence[LiveRun]) -> None:
+    """Writes both sides of one load: the files of its simulation, and ``*_live.parquet`` with every repeat.
+
+    Args:
+        directory: made if it is not there.
+        runs: of one load.
+    """
+    result = runs[0].load.result
+    with RunWriter(directory) as writer:
+        for index, window, table in result.windows:
+            writer.take(index, window, table)
+        writer.finish(result)
+    served = {
+        "requests_live": pa.concat_tables(_numbered(run, requests_arrow(run.requests)) for run in runs),
+        "iterations_live": pa.concat_tables(
+            _numbered(run, iterations_arrow(0, run.iterations)) for run in runs
+        ),
+    }
+    for name, table in served.items():
+        write_whole(directory / f"{name}.parquet", lambda path, table=table: pq.write_table(table, path))
+
+
+def _numbered(run: LiveRun, table: pa.Table) -> pa.Table:
+    """The same rows, each saying which repeat it is of."""
+    return table.add_column(0, "repeat", pa.array([run.number] * len(table), pa.int64()))
+
+
+def _load(runs: list[LiveRun]) -> dict[str, Any]:
+    load = runs[0].load
+    simulated = load.result.windows[0][2]
+    return {
+        "name": load.name,
+        "load": load.share,
+        "rate_rps": load.rate_rps,
+        "runs": [run.comparison.run.run for run in runs],
+        "requests": len(load.prepared.requests),
+        "in_domain_time": load.result.summary["coverage"]["in_domain_time"],
+        "mean_running_seqs": {
+            "measured": fmean(mean_running(run.iterations.columns) for run in runs),
+            "simulated": mean_running(simulated.columns),
+        },
+        "metrics": {name: _metric(runs, name) for name in runs[0].comparison.error},
+    }
+
+
+def _metric(runs: list[LiveRun], name: str) -> dict[str, float | None]:
+    values = [run.comparison.run.measured[name] for run in runs]
+    simulated, mean = runs[0].comparison.simulated[name], fmean(values)
+    return {
+        "measured": mean,
+        "simulated": simulated,
+        "error": relative_error(mean, simulated),
+        "noise": stdev(values) / mean if len(values) > 1 and mean else None,
+    }

@@ -1,0 +1,212 @@
+"""A scenario served and simulated: what is the same on both sides has no error, and noise is that of the repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from fidelity.conftest import TRACE
+
+from simslm.api import Prepared, load_scenario, prepare
+from simslm.errors import UsageError
+from simslm.fidelity.live import capacity_rps, check_servable, fitting, loads, mean_running, serve_all
+from simslm.fidelity.repeats import repeats, write_load
+from simslm.report.repeats import figure, repeat_tables
+
+SCENARIO: dict[str, Any] = {
+    "name": "live",
+    "model": "opt-125m",
+    "device": "cpu",
+    "cost": {"trace": str(TRACE)},
+    "workload": {
+        "num_requests": 60,
+        "arrivals": {"process": "poisson", "rate_rps": 4},
+        "prompt_tokens": {"dist": "uniform", "low": 10, "high": 200},
+        "output_tokens": {"dist": "uniform", "low": 1, "high": 40},
+    },
+    "deployment": {"engine": {"max_num_seqs": 8, "max_num_batched_tokens": 256, "num_gpu_blocks": 80}},
+}
+
+
+def read(more=()):
+    return load_scenario(SCENARIO, [*more])
+
+
+@dataclass
+class Twin:
+    """An engine that serves exactly as the simulation says, with all times stretched by a factor at each run."""
+
+    load: Any
+    factors: list[float]
+    energy_j: float | None = None
+
+    def __call__(self, prepared: Prepared) -> Twin:
+        assert prepared is self.load.prepared
+        factor, *self.factors = self.factors
+        result, kept = self.load.result, fitting(prepared)
+        self.requests = {name: column[kept] for name, column in result.request_columns.items()}
+        for name in ("first_scheduled_s", "first_token_s", "finish_s"):
+            waited = self.requests[name] - self.requests["arrival_s"]
+            self.requests[name] = self.requests["arrival_s"] + factor * waited
+        self.requests["rejected"] = self.requests["status"] == 1
+        self.iterations = dict(result.tables[0].columns)
+        self.gaps_s = factor * _gaps(result)
+        return self
+
+
+def _gaps(result):
+    """Values whose spread is that of the simulation's inter-token latencies."""
+    (window,) = (window for _, window, _ in result.windows)
+    table = result.tables[0].columns
+    ends = table["start_s"] + table["duration_s"]
+    emitting = table["decoding"] > 0
+    between = np.diff(ends[emitting], prepend=np.nan)
+    again = (table["decoding"] - table["starting"])[emitting].astype(int)
+    return np.concatenate([np.repeat(between, again), window.gaps])
+
+
+def served(factors, *sets):
+    (load,) = loads(lambda more: read([*sets, *more]), (), lambda load: None)
+    return serve_all([load], Twin(load, list(factors)), len(factors), "twin 1", lambda load, number: None)
+
+
+def test_a_twin_of_the_simulation_has_no_error_in_anything():
+    (run,), interrupted = served([1.0])
+    assert not interrupted
+    errors = run.comparison.error
+    assert {"output_tokens_per_s", "ttft_p99_s", "tpot_p50_s", "itl_p50_s", "e2e_mean_s", "queue_max_s", "kv_peak",
+            "preemptions", "duration_s"} <= set(errors)  # fmt: skip
+    assert errors == pytest.approx(dict.fromkeys(errors, 0.0), abs=1e-9)
+
+
+def test_requests_that_never_fit_are_rejected_on_both_sides():
+    (run,), _ = served([1.0], "workload.prompt_tokens={dist: uniform, low: 10, high: 1900}")
+    simulated = run.load.result.request_columns
+    assert 0 < (run.requests["status"] == 1).sum() < 60
+    for name in ("status", "replica", "first_token_s", "ttft_s", "queue_s"):
+        np.testing.assert_array_equal(run.requests[name], simulated[name], err_msg=name)
+    np.testing.assert_allclose(run.requests["tpot_s"], simulated["tpot_s"])
+    assert run.comparison.error["requests_per_s"] == pytest.approx(0)
+
+
+def test_the_error_is_that_of_the_mean_and_the_noise_that_of_the_repeats():
+    runs, _ = served([1.0, 1.5, 2.0])
+    (load,) = repeats(runs)
+    ttft = load["metrics"]["ttft_mean_s"]
+    assert ttft["measured"] == pytest.approx(1.5 * ttft["simulated"])
+    assert ttft["error"] == pytest.approx(1 / 1.5 - 1)
+    assert ttft["noise"] == pytest.approx(0.5 / 1.5)
+    assert load["runs"] == ["as stated, repeat 1", "as stated, repeat 2", "as stated, repeat 3"]
+    assert load["mean_running_seqs"]["measured"] == pytest.approx(load["mean_running_seqs"]["simulated"])
+    table = runs[0].load.result.tables[0].columns
+    assert mean_running(table) == pytest.approx(
+        (table["running"] * table["duration_s"]).sum() / table["duration_s"].sum()
+    )
+
+
+def test_one_run_tells_nothing_of_noise():
+    runs, _ = served([2.0])
+    (load,) = repeats(runs)
+    assert load["metrics"]["ttft_mean_s"]["noise"] is None
+
+
+def test_loads_are_shares_of_what_is_served_when_all_are_there_at_once():
+    told = []
+    found = loads(read, [0.25, 0.5], told.append)
+    assert told == found
+    assert [load.name for load in found] == ["load 0.25", "load 0.5"]
+    result = load_scenario(SCENARIO, ["workload.arrivals={process: all-at-once}"])
+    from simslm.api import simulate
+
+    capacity = simulate(result).summary["throughput"]["requests_per_s"]
+    assert [load.rate_rps for load in found] == pytest.approx([0.25 * capacity, 0.5 * capacity])
+    lengths = [load.prepared.requests.output_tokens for load in found]
+    assert (lengths[0] == lengths[1]).all()
+    gaps = [np.diff(load.prepared.requests.arrival_s) for load in found]
+    np.testing.assert_allclose(gaps[0], 2 * gaps[1])
+
+
+def test_the_capacity_of_a_duration_is_that_of_its_requests():
+    more = ("workload.num_requests=null", "workload.duration_s=10")
+    scenario = read(more)
+    count = len(prepare(scenario).requests)
+    fixed = read([f"workload.num_requests={count}"])
+    found = capacity_rps(lambda extra: read([*more, *extra]), scenario)
+    assert found == capacity_rps(lambda extra: read([f"workload.num_requests={count}", *extra]), fixed)
+
+
+def test_drift_spreads_over_the_loads_and_runs_come_load_by_load():
+    found = loads(read, [0.25, 0.5], lambda load: None)
+    twins = {load.name: Twin(load, [1.0, 1.0]) for load in found}
+    order = []
+    runs, _ = serve_all(
+        found,
+        lambda prepared: next(twin for twin in twins.values() if twin.load.prepared is prepared)(prepared),
+        2,
+        "twin 1",
+        lambda load, number: order.append((load.name, number)),
+    )
+    assert order == [("load 0.25", 1), ("load 0.5", 1), ("load 0.25", 2), ("load 0.5", 2)]
+    assert [(run.load.name, run.number) for run in runs] == sorted(order)
+    assert [run.comparison.run.arrivals for run in runs[::2]] == [
+        f"poisson:{load.rate_rps:.6g}" for load in found
+    ]
+
+
+def test_energy_is_compared_where_it_is_measured():
+    (load,) = loads(read, (), lambda load: None)
+    (run,), _ = serve_all([load], Twin(load, [1.0], energy_j=600.0), 1, "twin 1", lambda load, number: None)
+    measured = run.comparison.run.measured
+    assert measured["energy_j"] == 600.0
+    assert measured["power_mean_w"] == pytest.approx(600.0 / measured["duration_s"])
+    assert "energy_j" not in run.comparison.error  # the trace has none
+
+
+def test_the_files_of_a_load_hold_both_sides(tmp_path: Path):
+    runs, _ = served([1.0, 2.0])
+    write_load(tmp_path / "load", runs)
+    simulated, live = (
+        pd.read_parquet(tmp_path / "load" / f"{name}.parquet") for name in ("requests", "requests_live")
+    )
+    assert live.columns.tolist() == ["repeat", *simulated.columns]
+    first = live[live.repeat == 1].drop(columns="repeat").reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, simulated)
+    later = live[live.repeat == 2].reset_index(drop=True)
+    np.testing.assert_allclose(later.ttft_s, 2 * simulated.ttft_s)
+    iterations = pd.read_parquet(tmp_path / "load" / "iterations_live.parquet")
+    assert iterations.groupby("repeat").size().tolist() == [len(runs[0].iterations)] * 2
+
+
+def test_what_the_page_shows_is_marked_beyond_the_noise():
+    runs, _ = served([1.0, 1.01, 1.02])
+    (table,) = repeat_tables({"repeats": repeats(runs)})
+    rows = {row.column: row for row in table.rows}
+    assert not rows["ttft_mean_s"].beyond
+    assert rows["ttft_mean_s"].error == "-0.99 %"
+    runs, _ = served([2.0, 2.01, 2.02])
+    (table,) = repeat_tables({"repeats": repeats(runs)})
+    assert {row.column: row for row in table.rows}["ttft_mean_s"].beyond
+    assert "served 3 times" in table.facts
+    assert repeat_tables({}) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [("ttft_p50_s", 0.0123, "12.3 ms"), ("output_tokens_per_s", 1234.5, "1,234"), ("preemptions", 3.0, "3")],
+)
+def test_figures_have_their_units(column, value, shown):
+    assert figure(column, value).replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+def test_what_the_loop_does_not_do_is_said_all_at_once():
+    sets = ("deployment.engine.preemption=swap", "workload.timeout_s=5")
+    with pytest.raises(UsageError, match="no preemption by swap, no clients that leave"):
+        check_servable(prepare(read(sets)), scaled=False)
+    at_once = ("workload.arrivals={process: all-at-once}",)
+    check_servable(prepare(read(at_once)), scaled=False)
+    with pytest.raises(UsageError, match="--load"):
+        check_servable(prepare(read(at_once)), scaled=True)
