@@ -15,6 +15,7 @@ from simslm.fidelity.comparison import Comparison
 from simslm.runs.replay import scenario_of, simulated
 from simslm.runs.table import MeasuredRun
 from simslm.traces.files import read_trace
+from simslm.traces.terms import read_terms
 
 INTERRUPTED = "interrupted before it was simulated"
 
@@ -31,6 +32,7 @@ class Source:
         model, device, dtype: what it is of.
         source, engine: where its figures come from.
         content_hash: of its contents.
+        startup_s: what a burst takes to get to the first iteration, where that was calibrated.
     """
 
     path: str
@@ -40,6 +42,7 @@ class Source:
     source: str
     engine: str
     content_hash: str
+    startup_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,10 @@ def read_sources(traces: Sequence[Path]) -> tuple[Source, ...]:
                 remedy="give one of them",
             )
         engine = str(origin.get("engine", ""))
-        found[key] = Source(str(path), *key, origin["dtype"], trace.source, engine, trace.content_hash)
+        startup_s = read_terms(trace).get("startup", 0.0) if trace.terms is not None else 0.0
+        found[key] = Source(
+            str(path), *key, origin["dtype"], trace.source, engine, trace.content_hash, startup_s
+        )
     return tuple(found.values())
 
 
@@ -183,11 +189,9 @@ def _simulate(task: _Task) -> dict[str, float] | str:
         result = simulate(scenario)
     except SimslmError as error:
         return str(error)
-    if result.log.interrupted:
-        raise KeyboardInterrupt
     counts = result.summary["requests"]
     if counts["finished"] < counts["arrived"]:
         return (
             f"{counts['arrived'] - counts['finished']} of its {counts['arrived']} requests cannot be served"
         )
-    return simulated(result, task.run)
+    return simulated(result, task.run, task.source.startup_s)

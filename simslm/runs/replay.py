@@ -24,6 +24,9 @@ PREFILL_FIRST_TOKENS = 2048
 CHUNKED_TOKENS = 512
 """Token budget of chunked prefill in the same version; later ones have 2048 and more (vLLM pull request 10544)."""
 
+SINCE_ARRIVAL = ("ttft", "e2e", "queue")
+"""Latencies that count from a request's arrival."""
+
 KNOWN_ENGINES = re.compile(r"|vllm-v?0\.6(\.[0-4])?([^\d.].*|\.post.*)?", re.IGNORECASE)
 """Engines whose default budgets those are; no name at all stands for them too."""
 
@@ -129,7 +132,7 @@ def _distribution(lengths: np.ndarray) -> dict[str, Any]:
     return {"dist": "listed", "values": lengths.tolist()}
 
 
-def simulated(result: Result, run: MeasuredRun) -> dict[str, float]:
+def simulated(result: Result, run: MeasuredRun, startup_s: float = 0.0) -> dict[str, float]:
     """Every figure of a simulation that a measured run may have, by its column in ``RUNS.csv``.
 
     Definitions are those of the measurement: latencies over all requests, ITL over all gaps, ``kv_peak`` as the
@@ -139,11 +142,15 @@ def simulated(result: Result, run: MeasuredRun) -> dict[str, float]:
     Args:
         result: of the scenario of ``run``, simulated without a sink.
         run: how it was run.
+        startup_s: what a burst of requests takes to get from the clients to the first iteration, as calibrated; a
+            run in which all arrive at once lasts that much longer.
     """
     summary = result.summary
+    startup_s = startup_s if run.arrivals == "all-at-once" else 0.0
+    seconds = summary["makespan_s"] + startup_s
     found: dict[str, float | None] = {
-        "duration_s": summary["makespan_s"],
-        **summary["throughput"],
+        "duration_s": seconds,
+        **{name: value * summary["makespan_s"] / seconds for name, value in summary["throughput"].items()},
         "preemptions": summary["kv"]["preemptions"],
         "kv_peak": summary["kv"]["peak_utilization"],
         "energy_j": summary["energy"]["total_j"],
@@ -151,6 +158,9 @@ def simulated(result: Result, run: MeasuredRun) -> dict[str, float]:
     }
     for latency in LATENCIES:
         for statistic in STATISTICS:
-            found[f"{latency}_{statistic}_s"] = summary[f"{latency}_s"][statistic]
+            value = summary[f"{latency}_s"][statistic]
+            if value is not None and latency in SINCE_ARRIVAL:
+                value += startup_s
+            found[f"{latency}_{statistic}_s"] = value
     found |= device_samples(result.tables, summary)
     return {name: float(value) for name, value in found.items() if value is not None}

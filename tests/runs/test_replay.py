@@ -172,3 +172,18 @@ def test_the_measured_study_can_be_run(truth):
         assert requests.output_tokens.mean() == pytest.approx(run.output_tokens, abs=5e-4)
         sent = run.measured["output_tokens_per_s"] * run.measured["duration_s"] / 2000
         assert requests.output_tokens.mean() == pytest.approx(sent, rel=2e-3)
+
+
+def test_a_burst_takes_its_time_to_the_first_iteration(run):
+    """Everything that counts from the arrival is later by it, and the run longer; requests that trickle in are not."""
+    result = simulate(scenario_of(run, ROOFLINE))
+    plain, late = simulated(result, run), simulated(result, run, 0.5)
+    assert late["duration_s"] == plain["duration_s"] + 0.5
+    assert late["output_tokens_per_s"] * late["duration_s"] == pytest.approx(
+        plain["output_tokens_per_s"] * plain["duration_s"]
+    )
+    for name in ("ttft_mean_s", "e2e_p99_s", "queue_max_s"):
+        assert late[name] == plain[name] + 0.5
+    assert late["itl_mean_s"] == plain["itl_mean_s"]
+    trickling = replace(run, arrivals="poisson:5")
+    assert simulated(result, trickling, 0.5) == simulated(result, trickling)

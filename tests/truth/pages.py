@@ -1,0 +1,277 @@
+"""The figures as a page of Markdown: each test with its bound, and what the rest of the error looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from stretching import Stretched, stretched
+
+from simslm.catalog.models import load_model
+from simslm.fidelity.comparison import Comparison
+from simslm.fidelity.files import ADVICES, FEWEST_BATCHES
+from simslm.runs.derived import best_batch, curves, joules_per_output_token, knee
+from simslm.runs.table import MeasuredRun
+from simslm.units import number
+
+if TYPE_CHECKING:
+    from fidelity import Study
+
+INTRODUCTION = """\
+# Fidelity: predictions against measured runs
+
+Written by `make fidelity TRUTH=DIRECTORY`, where the directory holds the study's `RUNS.csv`. Each model is calibrated
+on six of its runs (fixed lengths, 260 output tokens, batch limit 1, 4, 32, 64, 128 and 256, no offline
+measurements); every other run is predicted with nothing fitted to it: other output lengths, another scheduler, other
+length distributions, preemption, replicas. Errors are `simulated / measured - 1`. Runs repeated with identical
+settings differ by 0.6 to 4.3 % in throughput.
+"""
+
+Error = Callable[[Comparison], float | None]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What has to be reached in one figure: median and 95th percentile of the absolute error, as fractions."""
+
+    what: str
+    error: Error
+    median: float
+    p95: float | None = None
+
+
+def relative(metric: str) -> Error:
+    return lambda comparison: comparison.error.get(metric)
+
+
+def joules(comparison: Comparison) -> float | None:
+    """Error of the active power divided by the output throughput."""
+    measured = joules_per_output_token(comparison.run.measured)
+    found = joules_per_output_token(comparison.simulated)
+    return None if measured is None or found is None else found / measured - 1
+
+
+THROUGHPUT, ITL, TTFT = relative("output_tokens_per_s"), relative("itl_mean_s"), relative("ttft_mean_s")
+POWER = relative("power_active_p50_w")
+NO_LIMIT = float("inf")
+ENERGY = (Bound("active power", POWER, 0.05), Bound("J per output token", joules, 0.06))
+LENGTHS = (Bound("output tokens/s", THROUGHPUT, 0.05, 0.10), Bound("mean ITL", ITL, 0.05, 0.10))
+TESTS: dict[str, tuple[Bound, ...]] = {
+    "fixed lengths": (
+        Bound("output tokens/s", THROUGHPUT, 0.02, 0.06),
+        Bound("mean ITL", ITL, 0.02, 0.06),
+        Bound("mean TTFT", TTFT, 0.05),
+    ),
+    "other lengths and scheduler": LENGTHS,
+    "preemption": (Bound("output tokens/s", THROUGHPUT, 0.06, 0.06),),
+    "replicas": (Bound("output tokens/s", THROUGHPUT, 0.05, 0.05), Bound("mean ITL", ITL, 0.08, 0.08)),
+}
+
+
+def page(studies: Sequence[Study], traces: Path, jobs: int) -> str:
+    """The whole report."""
+    predicted = [each for study in studies for each in study.comparisons if each.run.run not in study.fitted]
+    parts = [
+        INTRODUCTION,
+        _tests(predicted),
+        _preemptions(predicted),
+        _batches(studies),
+        "## By model\n",
+        *(_model(study) for study in studies),
+        "## Largest errors\n\nOutput tokens/s, the five furthest off.\n",
+        _worst(predicted),
+        *_residue(predicted, traces, jobs),
+        "## Terms\n\nValue ± standard error; a term without one was not fitted.\n",
+        _terms(studies),
+    ]
+    return "\n".join(parts)
+
+
+def kind(run: MeasuredRun) -> str:
+    """The test that a run belongs to."""
+    if run.replicas > 1:
+        return "replicas"
+    if run.measured.get("preemptions"):
+        return "preemption"
+    return "fixed lengths" if run.workload == "fixed" else "other lengths and scheduler"
+
+
+def _tests(predicted: Sequence[Comparison]) -> str:
+    rows = []
+    for name, bounds in TESTS.items():
+        mine = [each for each in predicted if kind(each.run) == name]
+        rows += [_row(name, bound, mine) for bound in bounds]
+    rows += [_row("all", bound, predicted) for bound in ENERGY]
+    return _table(("test", "figure", "runs", "median", "95th", "bias", "bound", ""), rows)
+
+
+def _row(name: str, bound: Bound, comparisons: Iterable[Comparison]) -> Sequence[str]:
+    errors = np.array([error for each in comparisons if (error := bound.error(each)) is not None])
+    if not len(errors):
+        return (name, bound.what, "0", "", "", "", _limit(bound), "nothing to test")
+    median, p95 = float(np.median(np.abs(errors))), float(np.percentile(np.abs(errors), 95))
+    reached = median <= bound.median and p95 <= (NO_LIMIT if bound.p95 is None else bound.p95)
+    figures = (_percent(median), _percent(p95), f"{100 * errors.mean():+.1f} %")
+    return (
+        name,
+        bound.what,
+        str(len(errors)),
+        *figures,
+        _limit(bound),
+        "reached" if reached else "**missed**",
+    )
+
+
+def _limit(bound: Bound) -> str:
+    if bound.p95 is None:
+        return f"{_percent(bound.median)} median"
+    if bound.p95 == bound.median:
+        return f"{_percent(bound.median)} each"
+    return f"{_percent(bound.median)} / {_percent(bound.p95)}"
+
+
+def _preemptions(predicted: Sequence[Comparison]) -> str:
+    rows, good = [], 0
+    for each in predicted:
+        if kind(each.run) != "preemption":
+            continue
+        measured, found = each.run.measured["preemptions"], each.simulated["preemptions"]
+        near = abs(found - measured) <= 30 or measured / 1.5 <= found <= measured * 1.5
+        good += near
+        rows.append((f"`{each.run.run}`", f"{measured:.0f}", f"{found:.0f}", "" if near else "**off**"))
+    head = f"Preemptions within a factor 1.5 or 30: {good} of {len(rows)} runs.\n"
+    return head + "\n" + _table(("run", "measured", "simulated", ""), rows)
+
+
+def _batches(studies: Sequence[Study]) -> str:
+    """Knee and best batch of every setting run at several batch limits, fitted runs included."""
+    rows = []
+    for study in studies:
+        found = {each.run.run: each.simulated for each in study.comparisons}
+        runs = [each.run for each in study.comparisons if each.run.replicas == 1]
+        ours = curves(runs, lambda run, found=found: found[run.run])
+        for key, measured in curves(runs).items():
+            if len(measured) < FEWEST_BATCHES:
+                continue
+            simulated = ours[key]
+            run = next(run for run in runs if curves([run]).keys() == {key})
+            lengths = f"{run.output_tokens:g}" if run.workload == "fixed" else run.workload
+            cells = [_pair(sorted(measured), knee(measured), knee(simulated))]
+            cells += [
+                _pair(sorted(measured), best_batch(measured, *advice), best_batch(simulated, *advice))
+                for advice in ADVICES
+            ]
+            rows.append((study.model, lengths, *cells))
+    head = (
+        "model",
+        "output tokens",
+        "knee",
+        *(f"B_opt({epsilon:g}, {factor:g})" for epsilon, factor in ADVICES),
+    )
+    return "Batches, measured → simulated; a neighbour in the grid is as good.\n\n" + _table(head, rows)
+
+
+def _pair(grid: list[int], measured: int | None, simulated: int | None) -> str:
+    if measured is None or simulated is None:
+        return "none" if measured is simulated else f"{measured} → {simulated}"
+    near = abs(grid.index(measured) - grid.index(simulated)) <= 1
+    return f"{measured} → {simulated}" + ("" if near else " **off**")
+
+
+def _model(study: Study) -> str:
+    rows = []
+    for name in ("fitted", *TESTS):
+        mine = [
+            each
+            for each in study.comparisons
+            if (name == "fitted") == (each.run.run in study.fitted) and name in ("fitted", kind(each.run))
+        ]
+        cells = [_spread(mine, error) for error in (THROUGHPUT, ITL, TTFT, POWER, joules)]
+        if mine:
+            rows.append((name, str(len(mine)), *cells))
+    head = ("runs", "n", "output tokens/s", "mean ITL", "mean TTFT", "active power", "J per output token")
+    return f"{study.model}: median / largest absolute error (bias).\n\n" + _table(head, rows)
+
+
+def _spread(comparisons: Sequence[Comparison], error: Error) -> str:
+    errors = np.array([found for each in comparisons if (found := error(each)) is not None])
+    if not len(errors):
+        return ""
+    sizes = np.abs(errors)
+    return (
+        f"{_percent(float(np.median(sizes)))} / {_percent(float(sizes.max()))} ({100 * errors.mean():+.1f} %)"
+    )
+
+
+def _worst(predicted: Sequence[Comparison]) -> str:
+    ranked = sorted(predicted, key=lambda each: -abs(THROUGHPUT(each) or 0.0))[:5]
+    rows = [
+        (f"`{each.run.run}`", kind(each.run), f"{100 * (THROUGHPUT(each) or 0):+.1f} %") for each in ranked
+    ]
+    return _table(("run", "test", "error"), rows)
+
+
+def _residue(predicted: Sequence[Comparison], traces: Path, jobs: int) -> list[str]:
+    """Whether the listed lengths of a workload can be those that were served: the KV peak does not depend on costs."""
+    found: list[Stretched] = []
+    for model in sorted({each.run.model for each in predicted}):
+        mine = [each for each in predicted if each.run.model == model and each.run.lengths_file is not None]
+        if mine:
+            found.append(stretched(mine, traces / model, load_model(model).max_position_embeddings, jobs))
+    if not found:
+        return []
+    rows = [
+        (
+            each.model,
+            f"{100 * each.kv_bias:+.1f} %",
+            number(each.power),
+            *(_spread(each.before, error) for error in (THROUGHPUT, ITL)),
+            *(_spread(each.after, error) for error in (THROUGHPUT, ITL)),
+        )
+        for each in found
+    ]
+    head = (
+        "model",
+        "KV peak",
+        "power",
+        "output tokens/s",
+        "mean ITL",
+        "stretched: output tokens/s",
+        "mean ITL",
+    )
+    return [
+        "## What the rest looks like\n\n"
+        "How many KV blocks a batch holds at its peak follows from the lengths of its requests, whatever an iteration\n"
+        "costs. The lengths of single requests were not published with the runs, but reconstructed. *KV peak* is the\n"
+        "median error of the peak, in runs that do not fill the cache; *power* is the exponent `p` with which output\n"
+        "lengths become `length^p` (their mean kept) so that this error vanishes, and the columns behind it are the\n"
+        "errors with lengths so stretched. This is a diagnosis, not a prediction: it uses a figure of the runs.\n",
+        _table(head, rows),
+    ]
+
+
+def _terms(studies: Sequence[Study]) -> str:
+    names = list(studies[0].calibration.cost.terms)
+    rows = [(name, *(_term(study, name) for study in studies)) for name in names]
+    return _table(("term", *(study.model for study in studies)), rows)
+
+
+def _term(study: Study, name: str) -> str:
+    power = study.calibration.power
+    stderr = study.calibration.fit.stderr | (power.stderr if power else {})
+    value, error = study.calibration.cost.terms.get(name), stderr.get(name)
+    if value is None:
+        return ""
+    return f"{value:.3g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
