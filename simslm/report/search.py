@@ -233,7 +233,7 @@ def _volume(found: Mapping[str, Any], scales: Mapping[str, Scale]) -> str:
         f"{scales[path].name} {scales[path].show(value)} {scales[path].unit.name}".rstrip()
         for path, value in found["reference_point"].items()
     )
-    origin = "stated" if found["reference_stated"] else "the worst of each objective"
+    origin = "stated" if found["reference_stated"] else "a tenth of the range beyond the worst of each objective"
     return f"Hypervolume {number(found['hypervolume'])} (units of the files), reference point {reference}: {origin}."
 
 

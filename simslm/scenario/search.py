@@ -189,7 +189,7 @@ class Search(SearchPart):
     )
     reference: dict[str, float] | None = Field(
         default=None,
-        description="reference point of the hypervolume, by objective; null = the worst value of each among the trials",
+        description="reference point of the hypervolume, by objective; null = a tenth of its range beyond the worst",
     )
 
     @field_validator("constraints")

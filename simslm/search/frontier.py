@@ -107,7 +107,7 @@ class Volume:
 
     Attributes:
         reference: by objective.
-        stated: whether the search states it; else it is the worst value of each objective among the points.
+        stated: whether the search states it; else it follows from the points, see :func:`beyond_the_worst`.
         total: of all points.
         growth: after each point in the order of their trials: the trial's number, and the volume so far.
     """
@@ -124,14 +124,19 @@ def volume(found: Sequence[Point], goals: Goals, reference: Mapping[str, float] 
         return None
     ordered = sorted(found, key=lambda point: point.trial)
     gains = [goals.gains(point.means(goals)) for point in ordered]
-    chosen = reference
-    if chosen is None:
-        worst = [min(column) for column in zip(*gains, strict=True)]
-        chosen = {
-            objective.path: objective.gain(gain)  # a gain's gain is the value
-            for objective, gain in zip(goals.objectives, worst, strict=True)
-        }
+    chosen = beyond_the_worst(gains, goals) if reference is None else reference
     least: Gains = goals.gains(chosen)
     grown = growth(gains, least)
     trials = tuple((point.trial, size) for point, size in zip(ordered, grown, strict=True))
     return Volume(chosen, reference is not None, hypervolume(gains, least), trials)
+
+
+def beyond_the_worst(gains: Sequence[Gains], goals: Goals) -> dict[str, float]:
+    """A reference point by objective: a tenth of the range of its values beyond the worst of them, so that the ends
+    of the frontier count too (of one value alone, a tenth of its size)."""
+    found = {}
+    for objective, column in zip(goals.objectives, zip(*gains, strict=True), strict=True):
+        worst, best = min(column), max(column)
+        size = best - worst or abs(worst) or 1.0
+        found[objective.path] = objective.gain(worst - size / 10)  # a gain's gain is the value
+    return found

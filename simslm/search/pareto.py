@@ -50,11 +50,18 @@ def crowding(points: Sequence[Gains]) -> list[float]:
 
 
 def best_first(points: Sequence[Gains]) -> list[int]:
-    """All points, by rank and, within a rank, the less crowded first; ties in their order."""
+    """All points, by rank and, within a rank, so that any number of the first ones are spread well.
+
+    The most crowded of a rank goes last, then the most crowded of those that remain, and so on (Kukkonen & Deb 2006,
+    "Improved pruning of non-dominated solutions based on crowding distance"); of equals the later one.
+    """
     found: list[int] = []
     for front in fronts(points):
-        apart = crowding([points[i] for i in front])
-        found += [front[i] for i in sorted(range(len(front)), key=lambda i: -apart[i])]
+        left, last_first = list(front), []
+        while left:
+            apart = crowding([points[i] for i in left])
+            last_first.append(left.pop(min(range(len(left)), key=lambda i: (apart[i], -i))))
+        found += reversed(last_first)
     return found
 
 

@@ -111,7 +111,9 @@ def space(scenario: Scenario, search: Search) -> Space:
             where=scenario.where("search", "space"),
             remedy="shorten the lists, or choose random or nsga2",
         )
-    problems = [problem for path, axis in axes.items() for problem in _faults(scenario, axes, path, axis)]
+    problems = list(
+        dict.fromkeys(fault for path, axis in axes.items() for fault in _faults(scenario, axes, path, axis))
+    )
     if problems:
         raise ScenarioError(problems[0], problems=problems)
     return found
