@@ -14,6 +14,7 @@ CONTRACT = (
     "profile",
     "check",
     "simulate",
+    "search",
     "report",
     "list",
     "env",
