@@ -14,7 +14,7 @@ import numpy as np
 from simslm.errors import UsageError
 from simslm.metrics.definitions import BY_KEY
 from simslm.report.page import Plot, render_template
-from simslm.report.tradeoff import Cloud, Mark, Scale, growth_figure, scale, tradeoff_figure
+from simslm.report.tradeoff import Cloud, Scale, growth_figure, scale, tradeoff_figure
 from simslm.report.wording import count
 from simslm.units import number
 
@@ -233,7 +233,9 @@ def _volume(found: Mapping[str, Any], scales: Mapping[str, Scale]) -> str:
         f"{scales[path].name} {scales[path].show(value)} {scales[path].unit.name}".rstrip()
         for path, value in found["reference_point"].items()
     )
-    origin = "stated" if found["reference_stated"] else "a tenth of the range beyond the worst of each objective"
+    origin = (
+        "stated" if found["reference_stated"] else "a tenth of the range beyond the worst of each objective"
+    )
     return f"Hypervolume {number(found['hypervolume'])} (units of the files), reference point {reference}: {origin}."
 
 
@@ -283,17 +285,9 @@ def _cloud(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Clo
         path: np.array([trials[path][row] for row in rows], dtype=float) for path in found["objectives"]
     }
     kept = np.array([trials["hypervolume"][row] is not None for row in rows], dtype=bool)
-    return Cloud(labels, values, kept, [_mark(found, point) for point in found["points"]])
-
-
-def _mark(found: Mapping[str, Any], point: Mapping[str, Any]) -> Mark:
-    estimates = {path: point["objectives"][path] for path in found["objectives"]}
-    halves = {
-        path: 0.0 if each["interval"] is None else (each["interval"][1] - each["interval"][0]) / 2
-        for path, each in estimates.items()
-    }
-    values = {path: each["value"] for path, each in estimates.items()}
-    return Mark(_label(point["parameters"]), values, halves)
+    frontier = {point["point"] for point in found["points"]}
+    chosen = np.array([point in frontier for point in first], dtype=bool)
+    return Cloud(labels, values, kept, chosen)
 
 
 def _plots(scales: Mapping[str, Scale], cloud: Cloud) -> list[Plot]:
@@ -302,7 +296,7 @@ def _plots(scales: Mapping[str, Scale], cloud: Cloud) -> list[Plot]:
     for first, second in list(combinations(scales, 2))[:MOST_PLOTS]:
         words = (
             f"{scales[second].name} against {scales[first].name}: {len(cloud.labels)} points, "
-            f"{len(cloud.chosen)} of them on the frontier."
+            f"{int(cloud.chosen.sum())} of them on the frontier."
         )
         name = f"tradeoff-{first}-{second}".replace(".", "-")
         found.append(Plot(name, words, words, tradeoff_figure(scales[first], scales[second], cloud)))

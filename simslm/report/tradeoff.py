@@ -62,35 +62,35 @@ def scale(path: str, values: Sequence[float]) -> Scale:
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """The points of a search over its objectives.
+    """The points of a search over its objectives, all under the scenario's own seed.
 
     Attributes:
         labels: what each point is.
-        values: by objective, of all points, in the order of their trials.
-        chosen: the points on the frontier, as :class:`Mark`.
+        values: by objective, of each point.
         kept: which of the points keep all constraints.
+        chosen: which of them are on the frontier.
     """
 
     labels: Sequence[str]
     values: Mapping[str, np.ndarray]
     kept: np.ndarray
-    chosen: Sequence[Mark]
+    chosen: np.ndarray
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A point of the frontier: its name, and by objective the mean and the half width of its interval."""
-
-    label: str
-    values: Mapping[str, float]
-    halves: Mapping[str, float]
+LAYERS = (
+    ("breaks a constraint", {"color": "@muted", "symbol": "circle-open", "size": 5, "opacity": 0.45}),
+    ("dominated", {"color": "@muted", "size": 5, "opacity": 0.35}),
+    ("frontier", {"color": "@accent", "size": 8}),
+)
+"""What is drawn, from the back to the front, and its markers."""
 
 
 def tradeoff_figure(first: Scale, second: Scale, cloud: Cloud) -> Figure:
-    """All points, dimmed, hollow where they break a constraint; those of the frontier with their intervals."""
+    """All points, dimmed, hollow where they break a constraint; those of the frontier in colour."""
+    layer = np.where(cloud.chosen, 2, np.where(cloud.kept, 1, 0))
     data = []
-    for kept, symbol, name in ((False, "circle-open", "breaks a constraint"), (True, "circle", "dominated")):
-        mine = np.flatnonzero(cloud.kept == kept).tolist()
+    for depth, (name, marker) in enumerate(LAYERS):
+        mine = np.flatnonzero(layer == depth).tolist()
         data.append(
             {
                 "type": "scatter",
@@ -99,25 +99,10 @@ def tradeoff_figure(first: Scale, second: Scale, cloud: Cloud) -> Figure:
                 "x": rounded(cloud.values[first.path][mine] * first.unit.per_s),
                 "y": rounded(cloud.values[second.path][mine] * second.unit.per_s),
                 "text": [plain(cloud.labels[i]) for i in mine],
-                "marker": {"color": "@muted", "symbol": symbol, "size": 5, "opacity": 0.35},
+                "marker": marker,
                 "hovertemplate": "%{text}<br>%{x:.4~g}, %{y:.4~g}<extra></extra>",
             }
         )
-    marks = sorted(cloud.chosen, key=lambda mark: mark.values[first.path])
-    data.append(
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "frontier",
-            "x": rounded([mark.values[first.path] * first.unit.per_s for mark in marks]),
-            "y": rounded([mark.values[second.path] * second.unit.per_s for mark in marks]),
-            "error_x": _whiskers(first, marks),
-            "error_y": _whiskers(second, marks),
-            "text": [plain(mark.label) for mark in marks],
-            "marker": {"color": "@accent", "size": 8},
-            "hovertemplate": "%{text}<br>%{x:.4~g}, %{y:.4~g}<extra></extra>",
-        }
-    )
     layout = {
         **frame(height=330, left=62, top=14, bottom=46),
         "xaxis": {**titled_axis(first.title), **_axis(first, cloud)},
@@ -143,11 +128,6 @@ def growth_figure(trials: np.ndarray, volumes: np.ndarray) -> Figure:
         "yaxis": {**titled_axis("hypervolume, % of the last"), "range": [0, 104], "dtick": 25},
     }
     return {"data": [line], "layout": layout}
-
-
-def _whiskers(scale: Scale, marks: Sequence[Mark]) -> dict[str, Any]:
-    halves = [mark.halves[scale.path] * scale.unit.per_s for mark in marks]
-    return {"type": "data", "array": rounded(halves), "color": "@accent", "thickness": 1, "width": 2}
 
 
 def _axis(scale: Scale, cloud: Cloud) -> dict[str, Any]:

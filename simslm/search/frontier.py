@@ -75,8 +75,11 @@ def inside(found: Sequence[Point], goals: Goals) -> list[Point]:
 
 
 def near(found: Sequence[Point], goals: Goals, margin: float) -> list[Point]:
-    """The points that would not be dominated if they were better by ``margin``, relatively, in every objective."""
-    gains = np.array([goals.gains(point.means(goals)) for point in found])
+    """The points that would not be dominated if they were better by ``margin``, relatively, in every objective.
+
+    All are compared under the scenario's own seed, which is the one that all of them have.
+    """
+    gains = np.array([goals.gains(point.outcomes[0].values) for point in found])
     if not len(gains):
         return []
     front = gains[non_dominated([tuple(row) for row in gains.tolist()])]
@@ -103,7 +106,7 @@ def frontier(found: Sequence[Point], goals: Goals, confidence: float) -> list[Po
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """What the points dominate.
+    """What the points dominate, all under the scenario's own seed.
 
     Attributes:
         reference: by objective.
@@ -123,7 +126,7 @@ def volume(found: Sequence[Point], goals: Goals, reference: Mapping[str, float] 
     if not found:
         return None
     ordered = sorted(found, key=lambda point: point.trial)
-    gains = [goals.gains(point.means(goals)) for point in ordered]
+    gains = [goals.gains(point.outcomes[0].values) for point in ordered]
     chosen = beyond_the_worst(gains, goals) if reference is None else reference
     least: Gains = goals.gains(chosen)
     grown = growth(gains, least)

@@ -96,15 +96,15 @@ def test_what_is_drawn_is_what_is_in_the_files(directory):
     frontier = read_frontier(directory / "frontier.json")
     first = drawn(directory)[0]
     breaking, dominated, chosen = first["data"]
-    assert (len(breaking["x"]), len(dominated["x"])) == (1, 2)
+    assert (len(breaking["x"]), len(dominated["x"])) == (1, 0)
     expected = sorted(
         (
-            float(f"{point['objectives']['throughput.output_tokens_per_s']['value']:.6g}"),
-            float(f"{1e3 * point['objectives']['itl_s.p50']['value']:.6g}"),
+            float(f"{point['runs'][0]['values']['throughput.output_tokens_per_s']:.6g}"),
+            float(f"{1e3 * point['runs'][0]['values']['itl_s.p50']:.6g}"),
         )
         for point in frontier["points"]
     )
-    assert list(zip(chosen["x"], chosen["y"], strict=True)) == expected
+    assert sorted(zip(chosen["x"], chosen["y"], strict=True)) == expected
     growth = drawn(directory)[-1]["data"][0]
     assert growth["y"][-1] == 100
     assert sorted(growth["y"]) == growth["y"]
