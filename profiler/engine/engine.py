@@ -8,6 +8,7 @@ the batch out (host), :meth:`Engine.run` is the forward pass and the sampler (de
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Sequence
 
@@ -26,6 +27,9 @@ from simslm.errors import DeviceError, UsageError, nearest
 
 _ATTENTION = {"tiled": TiledAttention, "fused": FusedAttention}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_PRIMITIVES = str(1 << 16)
+"""Matrix products that oneDNN keeps ready, one for every shape. It takes milliseconds to make one, and it keeps 1024 by
+default: fewer than serving meets, so that it would make the same ones again and again."""
 
 
 class Engine:
@@ -135,6 +139,7 @@ def open_device(name: str) -> torch.device:
         raise UsageError(f"device {name!r} is neither cpu nor cuda:N", remedy="use --device cpu or cuda:0")
     if kind == "cpu":
         _keep_freed_memory()
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", _PRIMITIVES)
         return torch.device("cpu")
     number = int(index or 0)
     if not torch.cuda.is_available() or number >= torch.cuda.device_count():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ import numpy as np
 
 from profiler import ENGINE
 from profiler.campaign import affordable_blocks
+from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool
 from profiler.engine.engine import Engine
 from profiler.grid import Shape
@@ -27,6 +29,7 @@ from simslm.catalog.architecture import Architecture
 from simslm.errors import InfeasibleError
 
 _WARM_SEQS = 4
+_PREPARE_S = 60.0
 
 Columns = Mapping[str, np.ndarray | None]
 """A workload: ``arrival_s prompt_tokens output_tokens max_tokens`` and ``priority``, which may be None, one entry per
@@ -95,12 +98,46 @@ class LiveEngine:
         self._seed = seed
         self._warmed = 0
 
-    def warm(self) -> None:
-        """Runs iterations until their duration is stationary, or for three seconds."""
+    def warm(self, limits: Limits, longest: int) -> None:
+        """Meets the shapes that serving will, then repeats one until its duration is stationary.
+
+        A processor's library sets a matrix product up when it first meets its shape, which takes longer than many a
+        product; after hours of service it has met them all. Here it meets, in random order for at most a minute,
+        every number of tokens and every number of decoding sequences with every number of pages.
+
+        Args:
+            limits: of the replica.
+            longest: longest prompt and output together, tokens.
+        """
+        if self._engine.device.type == "cpu":
+            deadline = time.perf_counter() + _PREPARE_S
+            batches = self._rehearsals(limits, longest)
+            for i in np.random.default_rng(self._seed).permutation(len(batches)):
+                if time.perf_counter() > deadline:
+                    break
+                self._engine.iterate(batches[i])
+                self._warmed += 1
         cache = self._engine.cache
         shape = Shape(min(_WARM_SEQS, cache.num_blocks), cache.block_size - 1)
         stage = Stage(self._engine, shape, np.random.default_rng(self._seed))
         self._warmed += warm_up(lambda: stage.time().latency_s)
+
+    def _rehearsals(self, limits: Limits, longest: int) -> list[list[Chunk]]:
+        """Batches of every size; their sequences lie on the same blocks, for nobody reads their tokens."""
+        size = self._engine.cache.block_size
+        blocks = np.arange(min(-(-longest // size), self._engine.cache.num_blocks))
+        room = min(longest, len(blocks) * size)
+        ids = np.zeros(limits.max_num_batched_tokens, dtype=np.int64)
+        prompts = [
+            [Chunk(ids[: min(room, tokens - start)], 0, blocks) for start in range(0, tokens, room)]
+            for tokens in range(1, limits.max_num_batched_tokens + 1)
+        ]
+        decodes = [
+            [Chunk(ids[:1], pages * size - 1, blocks)] * seqs
+            for seqs in range(1, limits.max_num_seqs + 1)
+            for pages in range(1, room // size + 1)
+        ]
+        return prompts + decodes
 
     def serve(
         self,

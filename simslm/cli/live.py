@@ -22,6 +22,7 @@ from simslm.units import number, seconds
 if TYPE_CHECKING:
     from profiler.serving.live import LiveEngine
     from profiler.serving.log import Served
+    from profiler.serving.replica import Limits
     from simslm.api import Prepared
     from simslm.fidelity.live import Load
     from simslm.scenario.schema import Scenario
@@ -150,18 +151,15 @@ def _check_device(name: str, prepared: Prepared) -> None:
 
 def _measured(prepared: Prepared, device: str, grid: str, place: Path, command: str) -> Path:
     """The trace of the scenario's model, measured now, as far as the scenario's batches and contexts go."""
-    import numpy as np
-
     from profiler.campaign import profile
     from profiler.grid import Reach
     from profiler.provenance import shown_command
 
     group, requests = prepared.groups[0], prepared.requests
     limits = group.spec.engine
-    longest = int(np.max(requests.prompt_tokens + requests.output_tokens))
     reach = Reach(
         min(limits.max_num_seqs, len(requests)),
-        min(longest, group.max_model_len),
+        _longest(prepared),
         min(limits.max_num_batched_tokens, group.max_model_len),
     )
     screen.note(f"measuring {group.architecture.name} on {device}")
@@ -190,26 +188,41 @@ def _open_engine(prepared: Prepared, device: str) -> LiveEngine:
         group.spec.engine.block_size,
         prepared.scenario.seed,
     )
-    engine.warm()
+    screen.note("warming up")
+    engine.warm(_limits(prepared), _longest(prepared))
     return engine
 
 
 def _serve(engine: LiveEngine, interruption: Interruption, prepared: Prepared) -> Served:
     """The requests that fit, by the policies and limits that the simulation has."""
-    from profiler.serving.replica import Limits, Policies
+    from profiler.serving.replica import Policies
     from simslm.fidelity.live import fitting
 
     kept, requests = fitting(prepared), prepared.requests
     (group,) = prepared.deployment().groups
     names = ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority")
     columns = {name: None if (all_ := getattr(requests, name)) is None else all_[kept] for name in names}
-    limits, made = group.engine, group.policies()
+    made = group.policies()
     return engine.serve(
         columns,
-        Limits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.watermark_blocks),
+        _limits(prepared),
         Policies(made.batching, made.order, made.admission),
         lambda: interruption.asked,
     )
+
+
+def _limits(prepared: Prepared) -> Limits:
+    from profiler.serving.replica import Limits
+
+    limits = prepared.deployment().groups[0].engine
+    return Limits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.watermark_blocks)
+
+
+def _longest(prepared: Prepared) -> int:
+    """The longest prompt and output together that can be served, tokens."""
+    requests = prepared.requests
+    longest = int((requests.prompt_tokens + requests.output_tokens).max())
+    return min(longest, prepared.groups[0].max_model_len)
 
 
 def _quoted(path: Path) -> str:

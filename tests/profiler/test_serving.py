@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence as Many
 from typing import Any
@@ -275,8 +276,40 @@ def test_warming_up_needs_no_more_blocks_than_there_are(llama, monkeypatch):
         "profiler.serving.live.warm_up", lambda call: [call() > 0 for _ in range(3)].count(True)
     )
     engine = LiveEngine(llama, "fp32", "cpu", 2, block_size=4, meter=NoMeter("none"))
-    engine.warm()
-    assert engine.describe()["warmup"] == 3
+    engine.warm(Limits(1, 1), 8)
+    assert engine.describe()["warmup"] == 1 + 2 + 3
+
+
+@pytest.mark.parametrize("blocks", [3, 30])
+def test_warming_up_meets_every_number_of_tokens_and_of_decodes_by_pages(llama, monkeypatch, blocks):
+    """Prompts longer than the longest context are several; nothing reaches beyond the blocks there are."""
+    monkeypatch.setattr("profiler.serving.live.warm_up", lambda call: 0)
+    engine = LiveEngine(llama, "fp32", "cpu", blocks, block_size=4, meter=NoMeter("none"))
+    met = []
+    iterate = engine._engine.iterate
+    monkeypatch.setattr(engine._engine, "iterate", lambda batch: (met.append(batch), iterate(batch))[1])
+    engine.warm(Limits(3, 40), 12)
+    prompts = [batch for batch in met if not batch[0].cached]
+    decodes = [batch for batch in met if batch[0].cached]
+    assert sorted(sum(len(chunk.tokens) for chunk in batch) for batch in prompts) == list(range(1, 41))
+    assert max(len(chunk.tokens) for batch in prompts for chunk in batch) == 12
+    pages = sorted((len(batch), (batch[0].cached + 1) // 4) for batch in decodes)
+    assert pages == [(seqs, page) for seqs in (1, 2, 3) for page in (1, 2, 3)]
+    assert len(met) == engine.describe()["warmup"]
+
+
+def test_warming_up_ends_in_time(llama, monkeypatch):
+    monkeypatch.setattr("profiler.serving.live._PREPARE_S", -1.0)
+    monkeypatch.setattr("profiler.serving.live.warm_up", lambda call: 0)
+    engine = LiveEngine(llama, "fp32", "cpu", 30, block_size=4, meter=NoMeter("none"))
+    engine.warm(Limits(3, 40), 12)
+    assert engine.describe()["warmup"] == 0
+
+
+def test_the_engine_keeps_its_matrix_products(llama, monkeypatch):
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+    engine_of(llama, 2)
+    assert int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) > 10_000
 
 
 def test_more_blocks_than_memory_are_refused(llama):
