@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test nightly bench lint clean
+.PHONY: demo test nightly bench fidelity lint clean
 
 demo: .venv/core
 	$(BIN)/simslm check scenarios/quickstart.yaml
@@ -20,6 +20,11 @@ nightly: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python tests/bench/speed.py
+
+# Predictions against a study's measured runs, which do not ship: TRUTH is the directory of its RUNS.csv.
+TRUTH ?= ../shared/truth/h100-vllm
+fidelity: .venv/dev
+	$(BIN)/python tests/truth/fidelity.py $(TRUTH)/runs.csv -o reports/fidelity.md
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -23,6 +23,8 @@ class IterationShape(NamedTuple):
         prefill_ctx_tokens: tokens of those same prompts that were already in the cache, summed.
         prefill_pairs: (query, key) pairs the prefill attention visits: the sum over prompts of
             ``new * (cached + (new + 1) / 2)``; :func:`equal_prompts` gives it for prompts of one length.
+        unread_seqs: sequences that got a token in the iteration before, if the host looks at those outputs only
+            while this one runs; no work for the device.
     """
 
     decode_seqs: Any
@@ -31,6 +33,7 @@ class IterationShape(NamedTuple):
     prefill_tokens: Any = 0
     prefill_ctx_tokens: Any = 0
     prefill_pairs: Any = 0.0
+    unread_seqs: Any = 0
 
 
 def equal_prompts(
@@ -141,7 +144,7 @@ class WorkModel:
 
     def __call__(self, shape: IterationShape) -> Work:
         """The work of one iteration, or of many when the shape's fields are arrays."""
-        seqs, context, prompts, tokens, cached, pairs = shape
+        seqs, context, prompts, tokens, cached, pairs, _ = shape
         total = seqs + tokens
         rows = seqs + prompts
         keys = context + seqs

@@ -9,7 +9,7 @@ what comes on top. An iteration takes
 and values, the latency of the keys one after the other, prompt attention, and a fixed time per layer. An iteration
 that decodes only replays a CUDA graph, padded to the next captured batch size; one that prefills, or is larger than
 any captured batch, is launched kernel by kernel: it takes at least ``launch`` per layer, and on the same thread
-``host_per_seq`` for the output of each sequence that decodes, which graphs hide behind the device. These are the
+``host_per_seq`` for each output of the iteration before, which graphs hide behind the device. These are the
 rules of vLLM's V0 engine (vllm/worker/model_runner.py: ``_get_graph_batch_size``, ``async_callback``).
 """
 
@@ -197,7 +197,8 @@ class PhysicalCost:
     def _latency(self, shape: IterationShape, maximum: Any) -> Any:
         device = self._device(shape, maximum)
         eager = (shape.prefill_tokens > 0) | (shape.decode_seqs > LARGEST_GRAPH)
-        launches = eager * (self._launch_s + self.terms["host_per_seq"] * shape.decode_seqs)
+        unread = maximum(shape.decode_seqs, shape.unread_seqs)
+        launches = eager * (self._launch_s + self.terms["host_per_seq"] * unread)
         return self.host_s(shape) + maximum(device, launches)
 
     def _device(self, shape: IterationShape, maximum: Any) -> Any:

@@ -101,7 +101,7 @@ class Roofline:
         Asked once for every iteration that prefills, so models without windows have the sum of :meth:`parts`
         written out: three times as fast, and the same bits.
         """
-        seqs, context, prompts, tokens, cached, pairs = shape
+        seqs, context, prompts, tokens, cached, pairs, _ = shape
         if not tokens:
             return self.decode(seqs).latency_s(context)
         work = self._seconds

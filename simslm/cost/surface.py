@@ -92,13 +92,13 @@ class Surface:
 
     def at(self, shape: IterationShape) -> float:
         """The value of one iteration with prompts."""
-        seqs, context, _, tokens, _, pairs = shape
+        seqs, context, _, tokens, _, pairs, _ = shape
         value = self.base.at(seqs, tokens) + self.prefill.at(tokens, pairs / tokens)
         return value + self.decode.at(seqs, context / seqs) if seqs else value
 
     def many(self, shapes: IterationShape) -> np.ndarray:
         """The values of many iterations; bitwise equal to :meth:`at` where there are prompts."""
-        seqs, context, _, tokens, _, pairs = shapes
+        seqs, context, _, tokens, _, pairs, _ = shapes
         value = self.base.many(seqs, tokens) + self.prefill.many(tokens, pairs / np.maximum(tokens, 1))
         return value + self.decode.many(seqs, context / np.maximum(seqs, 1))
 

@@ -32,6 +32,7 @@ SPAN = np.dtype(
         ("prefill_tokens", "<i8"),
         ("prefill_ctx_tokens", "<i8"),
         ("prefill_pairs", "<f8"),
+        ("unread_seqs", "<i8"),
         ("waiting", "<i8"),
         ("running", "<i8"),
         ("decoding", "<i8"),

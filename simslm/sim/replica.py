@@ -57,7 +57,7 @@ class Replica(Visible):
 
     __slots__ = (
         "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_late", "_leaving", "_queued",
-        "_used", "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index",
+        "_unread", "_used", "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index",
         "log", "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window",
         "output_tokens", "outstanding", "partial", "pool", "priority", "queue", "requests", "span",
         "swapped", "watermark_blocks",
@@ -107,6 +107,7 @@ class Replica(Visible):
         self._last_decode_s = 0.0
         self._late = engine.late_output and not policies.batching.holds_batch
         self._leaving = False
+        self._unread = 0
         self._queued = 0
         self._blocked = False
         self._displaced = False
@@ -194,6 +195,7 @@ class Replica(Visible):
                 f"replica {self.index} stands idle with {self.queued} requests waiting",
                 remedy="the batching policy admits none of them although nothing else runs",
             )
+        self._unread = 0
         self._wake = Event(self.clock)
         return self._wake
 
@@ -219,7 +221,7 @@ class Replica(Visible):
             rows, context = batch.rows, batch.context
         if plan.chunks:
             self._blocked = False
-            shape = prefill_shape(rows, context, plan)
+            shape = prefill_shape(rows, context, plan, self._unread)
             self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
             return shape
         self._blocked = queued > 0
@@ -355,7 +357,7 @@ class Replica(Visible):
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
         batch, span, log = self.batch, self.span, self.log
         end_s, iterations, iteration = span.end_s, span.count, log.count
-        seen = list(batch.lingering)
+        seen, decoding, emitted = list(batch.lingering), batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,
             start_s,
@@ -367,14 +369,14 @@ class Replica(Visible):
             *shape,
             self._queued,
             batch.decoding + len(batch.partial),
-            batch.decoding if plan.decode else 0,
+            decoding,
             len(batch.starting) if plan.decode else 0,
             self._used,
         )
         log.count += iterations
         while log.late and log.late[-1] >= log.count:
             log.late.pop()
-        if plan.decode and batch.decoding:
+        if decoding:
             self._decode(iterations, end_s)
         for prompt, tokens in plan.chunks:
             sequence: Any = prompt
@@ -382,8 +384,10 @@ class Replica(Visible):
             sequence.remaining -= tokens
             if not sequence.remaining:
                 self._emit(sequence, end_s)
-        for sequence in seen:
-            self._dismiss(sequence)
+        if self._late:
+            self._unread = decoding + log.emitted - emitted
+            for sequence in seen:
+                self._dismiss(sequence)
         if self._leaving:
             self._drop_cancelled()
         if batch.padded and not batch.decoding:

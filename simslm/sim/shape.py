@@ -8,13 +8,13 @@ from simslm.catalog.work import IterationShape
 from simslm.policies.plan import Plan
 
 
-def prefill_shape(decoding: int, context: int, plan: Plan) -> IterationShape:
+def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
     """The shape of an iteration that prefills, padding included."""
     count, chunks = len(plan.chunks), plan.chunks
     if plan.padded_to:
         length = plan.padded_to
         pairs = count * length * (length + 1) / 2
-        return IterationShape(decoding, context, count, count * length, 0, pairs)
+        return IterationShape(decoding, context, count, count * length, 0, pairs, unread)
     tokens = cached = 0
     pairs = 0.0
     prompt: Any
@@ -23,4 +23,4 @@ def prefill_shape(decoding: int, context: int, plan: Plan) -> IterationShape:
         tokens += new
         cached += before
         pairs += new * (before + (new + 1) / 2)
-    return IterationShape(decoding, context, count, tokens, cached, pairs)
+    return IterationShape(decoding, context, count, tokens, cached, pairs, unread)

@@ -48,7 +48,8 @@ class Window:
 
     @cached_property
     def columns(self) -> Columns:
-        """One array per column of ``iterations.parquet`` that the loop knows, plus ``prefill_pairs``, ``decoding``
+        """One array per column of ``iterations.parquet`` that the loop knows, plus ``prefill_pairs``, ``unread_seqs``,
+        ``decoding``
         (sequences that emit a token), ``starting`` (those of them that decode for the first time since their
         prefill) and ``end_s``; each of shape ``(n,)``."""
         spans = self.spans

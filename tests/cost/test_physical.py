@@ -260,3 +260,14 @@ def test_two_replicas_win_back_what_one_leaves_idle(tmp_path, small):
 
     (alone, gap), (both, _) = rate(1), rate(2)
     assert 1.05 < both / alone <= 1.02 / (1 - gap)
+
+
+def test_unread_outputs_delay_an_iteration_that_waits_for_its_launches():
+    """A graph hides them, and so does a device that is busy for longer."""
+    few = IterationShape(0, 0, 1, 100, 0, 5050.0)
+    bound, hidden = cost(launch=5e-3), cost(launch=1e-6)
+    late = bound.terms["host_per_seq"] * 64
+    assert bound.latency_s(few._replace(unread_seqs=64)) == pytest.approx(bound.latency_s(few) + late)
+    assert hidden.latency_s(few._replace(unread_seqs=1)) == hidden.latency_s(few)
+    decodes = IterationShape(64, 6400)
+    assert bound.latency_s(decodes._replace(unread_seqs=64)) == bound.latency_s(decodes)

@@ -36,7 +36,7 @@ def many(rows) -> IterationShape:
 def test_numbers_and_columns_are_bitwise_equal(noisy, rows):
     cost = HostReplaced(noisy, OWN)
     shapes = many(rows)
-    each = [IterationShape(*(values[i].item() for values in shapes)) for i in range(len(rows))]
+    each = [IterationShape(*(values[i].item() for values in shapes[:6])) for i in range(len(rows))]
     assert [cost.latency_s(shape) for shape in each] == cost.evaluate(shapes).latency_s.tolist()
 
 

@@ -81,6 +81,18 @@ def test_with_late_output_a_slot_is_free_one_iteration_after_the_last_token():
                 assert (first, second) == (output * tick, (output + late) * tick)
 
 
+def test_with_late_output_an_iteration_with_prompts_says_how_many_outputs_are_unread():
+    """The second prompt comes while the first sequence decodes; alone and without late output nothing is unread."""
+    tick = 2.0**-8
+    cost = LinearCost(tick, 0.0, 0.0, 0.0, 0.0)
+    requests = Lists.of([0.0, 2.5 * tick], 5, [6, 6])
+    for late in (False, True):
+        (table,) = simulate(requests, deployment(cost=cost, late_output=late)).tables
+        prompts = table.columns["prefill_seqs"] > 0
+        assert table.columns["unread_seqs"][prompts].tolist() == [0, int(late)]
+        assert not table.columns["unread_seqs"][~prompts].any()
+
+
 def test_with_late_output_a_finished_sequence_makes_room_without_a_preemption():
     """The youngest is the first to go, and it is done already (``_schedule_running`` of vllm/core/scheduler.py)."""
     requests = Lists.of([0.0, 0.0], 1, [3, 2])
