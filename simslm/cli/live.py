@@ -277,6 +277,11 @@ def _show(values: dict[str, Any], page: Path) -> None:
             f"{load['name']}: {load['requests']:,} requests{rate}, {len(load['runs'])} times; on average "
             f"{number(running['measured'])} sequences ran ({number(running['simulated'])} simulated)"
         )
+        cost = load["iterations"]
+        print(
+            f"the iterations that ran cost {signed(cost['total_error'])} by the trace in all, "
+            f"{signed(cost['median_error'])} in the median"
+        )
         metrics = load["metrics"]
         rows = [(name_of(name), *_cells(name, metrics[name])) for name in SHOWN if name in metrics]
         screen.show_table(("metric", "measured", "simulated", "error", "noise of repeats"), rows)

@@ -151,6 +151,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
         or prepared.groups[0].spec.tensor_parallel_size > 1,
         "no padding (batching static)": prepared.deployment().groups[0].policies().batching.holds_batch,
         "no prefix_caching": engine.prefix_caching,
+        "no outputs looked at late (disable_async_output_proc false)": not engine.disable_async_output_proc,
         "no preemption by swap": engine.preemption == "swap",
         "no clients that leave": requests.patience_s is not None,
         "no closed loop": requests.closed_loop is not None,

@@ -11,13 +11,17 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simslm.catalog.work import equal_prompts
 from simslm.fidelity.comparison import relative_error
 from simslm.fidelity.live import LiveRun, mean_running
 from simslm.metrics.files import RunWriter, iterations_arrow, requests_arrow
 from simslm.metrics.whole import write_whole
+
+SHAPE = ("decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens")
 
 
 def repeats(runs: Sequence[LiveRun]) -> list[dict[str, Any]]:
@@ -66,11 +70,33 @@ def _load(runs: list[LiveRun]) -> dict[str, Any]:
         "runs": [run.comparison.run.run for run in runs],
         "requests": len(load.prepared.requests),
         "in_domain_time": load.result.summary["coverage"]["in_domain_time"],
+        "iterations": _iterations(runs),
         "mean_running_seqs": {
             "measured": fmean(mean_running(run.iterations.columns) for run in runs),
             "simulated": mean_running(simulated.columns),
         },
         "metrics": {name: _metric(runs, name) for name in runs[0].comparison.error},
+    }
+
+
+def _iterations(runs: list[LiveRun]) -> dict[str, float]:
+    """The cost of the iterations that really ran, against what they took.
+
+    This is what the trace is off by, whoever was scheduled when: a machine that has become slower shows here, and near
+    saturation a small error here is a large one in waiting times. Prompts of one iteration are taken to be of one
+    length.
+
+    Returns:
+        ``total_error`` of their sum, ``median_error`` of each by itself: simulated / measured - 1.
+    """
+    cost = runs[0].load.prepared.groups[0].cost
+    columns = [run.iterations.columns for run in runs]
+    shape = (np.concatenate([each[name] for each in columns]).astype(float) for name in SHAPE)
+    took = np.concatenate([each["duration_s"] for each in columns])
+    predicted = cost.evaluate(equal_prompts(*shape)).latency_s
+    return {
+        "total_error": float(predicted.sum() / took.sum() - 1),
+        "median_error": float(np.median(predicted / took) - 1),
     }
 
 

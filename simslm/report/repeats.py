@@ -72,6 +72,7 @@ def _facts(load: Mapping[str, Any]) -> list[str]:
         f"served {'once' if times == 1 else f'{times} times'}",
         f"{number(running['measured'])} sequences ran on average, {number(running['simulated'])} simulated",
         f"{number(100 * load['in_domain_time'])} % of simulated time inside the measured domain",
+        f"the iterations that ran cost {100 * load['iterations']['total_error']:+.2f} % by the trace",
     ]
 
 

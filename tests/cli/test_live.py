@@ -52,6 +52,7 @@ def test_both_sides_of_every_run_are_written(simslm, tiny, here):
     assert ended.code == 0, ended.err
     assert "4 runs served in real time and simulated" in ended.out
     assert "noise of repeats" in ended.out
+    assert ended.out.count("the iterations that ran cost") == 2
     assert "serving load 0.8, repeat 2 of 2" in ended.err
     values = json.loads((here / "out" / "fidelity.json").read_text())
     names = [f"load {load}, repeat {number}" for load in ("0.4", "0.8") for number in (1, 2)]

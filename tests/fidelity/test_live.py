@@ -17,6 +17,7 @@ from simslm.fidelity.live import capacity_rps, check_servable, fitting, loads, m
 from simslm.fidelity.repeats import repeats, write_load
 from simslm.report.repeats import figure, repeat_tables
 
+LIVE = Path(__file__).parents[2] / "scenarios" / "live"
 SCENARIO: dict[str, Any] = {
     "name": "live",
     "model": "opt-125m",
@@ -106,6 +107,16 @@ def test_the_error_is_that_of_the_mean_and_the_noise_that_of_the_repeats():
     assert mean_running(table) == pytest.approx(
         (table["running"] * table["duration_s"]).sum() / table["duration_s"].sum()
     )
+
+
+def test_what_the_trace_is_off_by_is_told_apart_from_the_schedule():
+    runs, _ = served([1.0, 1.0])
+    (load,) = repeats(runs)
+    assert load["iterations"] == pytest.approx({"total_error": 0.0, "median_error": 0.0}, abs=2e-3)
+    for run in runs:
+        run.iterations.columns["duration_s"] = run.iterations.columns["duration_s"] * 1.25
+    (load,) = repeats(runs)
+    assert load["iterations"] == pytest.approx({"total_error": -0.2, "median_error": -0.2}, abs=2e-3)
 
 
 def test_one_run_tells_nothing_of_noise():
@@ -203,6 +214,9 @@ def test_figures_have_their_units(column, value, shown):
 
 
 def test_what_the_loop_does_not_do_is_said_all_at_once():
+    late = "deployment.engine.disable_async_output_proc=false"
+    with pytest.raises(UsageError, match="no outputs looked at late"):
+        check_servable(prepare(read([late])), scaled=False)
     sets = ("deployment.engine.preemption=swap", "workload.timeout_s=5")
     with pytest.raises(UsageError, match="no preemption by swap, no clients that leave"):
         check_servable(prepare(read(sets)), scaled=False)
@@ -210,3 +224,17 @@ def test_what_the_loop_does_not_do_is_said_all_at_once():
     check_servable(prepare(read(at_once)), scaled=False)
     with pytest.raises(UsageError, match="--load"):
         check_servable(prepare(read(at_once)), scaled=True)
+
+
+@pytest.mark.parametrize("path", sorted(LIVE.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_live_scenarios_keep_several_sequences_running_at_every_load(path):
+    told = loads(lambda more: load_scenario(path, [*more]), [0.5, 0.8, 0.95], lambda load: None)
+    running = [mean_running(load.result.tables[0].columns) for load in told]
+    assert min(running) >= 4
+    assert running == sorted(running)
+    assert min(len(load.prepared.requests) for load in told) >= 100
+    assert min(load.result.summary["coverage"]["in_domain_time"] for load in told) > 0.99
+
+
+def test_there_are_live_scenarios():
+    assert len(list(LIVE.glob("*.yaml"))) == 2
