@@ -20,7 +20,7 @@ import torch
 from profiler import ENGINE
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
-from profiler.engine.engine import Engine, open_device, pin_threads, torch_dtype
+from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
 from profiler.engine.weights import check_supported
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
@@ -364,6 +364,7 @@ def affordable_blocks(
     architecture: Architecture, device: str, dtype: str, block_size: int = BLOCK_SIZE
 ) -> int:
     """KV blocks that fit beside the weights in what is free now; weights count twice while being packed."""
+    release_freed_memory(device)
     if device == "cpu":
         free = memory_bytes("MemAvailable")
     else:

@@ -8,6 +8,7 @@ the batch out (host), :meth:`Engine.run` is the forward pass and the sampler (de
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -148,6 +149,15 @@ def open_device(name: str) -> torch.device:
             remedy="check the driver with `nvidia-smi` and the build with `simslm env`, or use --device cpu",
         )
     return torch.device("cuda", number)
+
+
+def release_freed_memory(device: str) -> None:
+    """Gives what engines of the past held back to the machine, so that what is free can be seen."""
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()
+    elif trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _keep_freed_memory() -> None:

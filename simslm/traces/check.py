@@ -22,6 +22,9 @@ NOISY = 0.1
 FALL = 0.05
 """A median that falls by more than this fraction while the work grows is not physical."""
 
+DRIFT = 0.05
+"""A change by more than this fraction from the earlier to the later repeats, in the median over shapes, is a drift."""
+
 ENERGY_TOLERANCE = 0.15
 """Allowed disagreement between energy and power times time."""
 
@@ -62,6 +65,7 @@ def check_trace(trace: Trace) -> list[Finding]:
         *_repeats(measured),
         *_noise(measured),
         *_falls(measured),
+        *_drift(measured),
         *_coverage(measured),
         *_energy(trace, measured),
     ]
@@ -154,6 +158,22 @@ def _falls(measured: Shapes) -> Iterator[Finding]:
             f"the median falls in {len(falls)} {places} where the work grows, by up to {drop:.0%} while {axis} grows",
             f"{_place(measured, smaller)} → {measured.label(larger)}",
             "the interpolation pools such points; measure them again to keep their detail",
+        )
+
+
+def _drift(measured: Shapes) -> Iterator[Finding]:
+    """Later repeats that differ from earlier ones in all shapes alike: the machine was not the same all the time."""
+    for column, what in (("sm_clock_mhz", "the SM clock"), ("latency_s", "latency")):
+        change = measured.drift(column)
+        known = change[~np.isnan(change)]
+        if not len(known) or abs(median := float(np.median(known))) <= DRIFT:
+            continue
+        yield Finding(
+            "warning",
+            f"{what} {'rises' if median > 0 else 'falls'} by {abs(median):.0%} from the earlier to the later repeats, "
+            f"in the median over {len(known)} shapes",
+            f"iterations.parquet, {column}",
+            "let the device warm up or cool down, end other work on it, and measure again",
         )
 
 

@@ -70,6 +70,22 @@ class Shapes:
 
         return self._over_repeats(column, relative)
 
+    def drift(self, column: str) -> np.ndarray:
+        """Median of the later half of each shape's repeats over that of the earlier half, less 1, shape ``(n,)``.
+
+        NaN where fewer than four repeats are known. The middle one of an odd number is in neither half.
+        """
+        numbers = self.table.column("repeat").to_numpy()
+        values = pc.cast(self.table.column(column), pa.float64()).to_numpy()
+        result = np.full(len(self), np.nan)
+        for i, rows in enumerate(self.rows):
+            known = values[rows[np.argsort(numbers[rows], kind="stable")]]
+            known = known[~np.isnan(known)]
+            half = len(known) // 2
+            if half >= 2 and (before := np.median(known[:half])) > 0:
+                result[i] = np.median(known[-half:]) / before - 1
+        return result
+
     def label(self, index: int) -> str:
         """A shape for a message: ``decode_seqs=8 decode_ctx_tokens=1024``; zeros are left out."""
         parts = [f"{name}={values[index]}" for name, values in self.columns.items() if values[index]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Sequence as Many
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from support.invariants import simulate
 from support.scenarios import examples
 from support.synthetic import LinearCost, Lists, deployment
 
+from profiler.campaign import affordable_blocks
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BlockPool
 from profiler.engine.engine import Engine
@@ -304,6 +307,22 @@ def test_warming_up_ends_in_time(llama, monkeypatch):
     engine = LiveEngine(llama, "fp32", "cpu", 30, block_size=4, meter=NoMeter("none"))
     engine.warm(Limits(3, 40), 12)
     assert engine.describe()["warmup"] == 0
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
+def test_memory_of_an_engine_that_is_gone_is_free_for_the_next(make_tiny):
+    """What the process would keep is the machine's again before blocks are counted."""
+
+    def held_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = held_bytes()
+    engine = Engine(make_tiny("llama"), dtype="fp32", num_blocks=40_000)
+    size = sum(tensor.nbytes for tensor in (*engine.cache.keys, *engine.cache.values))
+    assert held_bytes() - before > 0.9 * size
+    del engine
+    assert affordable_blocks(make_tiny("llama"), "cpu", "fp32") > 0
+    assert held_bytes() - before < 0.3 * size
 
 
 def test_the_engine_keeps_its_matrix_products(llama, monkeypatch):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from simslm.traces.check import check_trace
-from simslm.traces.files import write_trace
+from simslm.traces.files import read_trace, write_trace
 from simslm.traces.shapes import alone, shapes
 
 
@@ -74,6 +76,60 @@ def test_noise(findings, columns):
     assert "3 of 9 shapes are noisy" in found[0].what
     assert "15%" in found[0].what
     assert found[0].where.count("decode_seqs=") == 1
+
+
+def longer(columns, repeats=8):
+    """The same shapes with more repeats, each written backwards, so that only ``repeat`` orders them."""
+    first = columns["repeat"] == 0
+    kept = {name: np.repeat(values[first], repeats) for name, values in columns.items()}
+    return kept | {"repeat": np.tile(np.arange(repeats)[::-1], int(first.sum()))}
+
+
+def drifting(columns, name, change):
+    """A column that goes from its value to ``1 + change`` of it over the repeats."""
+    return columns[name] * (1 + change * columns["repeat"] / columns["repeat"].max())
+
+
+@pytest.mark.parametrize(("change", "words"), [(0.2, "rises by 11%"), (-0.2, "falls by 12%")])
+def test_a_machine_that_becomes_slower_or_faster(findings, columns, change, words):
+    """Eight repeats: the median of the later half against that of the earlier, 1.5 / 7 and 5.5 / 7 of the way."""
+    many = longer(columns)
+    assert not [each for each in findings(**many) if "earlier to the later" in each.what]
+    found = [each for each in findings(**many | {"latency_s": drifting(many, "latency_s", change)})
+             if "earlier to the later" in each.what]  # fmt: skip
+    assert len(found) == 1
+    assert found[0].what.startswith(
+        f"latency {words} from the earlier to the later repeats, in the median over 9"
+    )
+    assert found[0].severity == "warning"
+
+
+def test_a_clock_that_drifts(findings, columns):
+    many = longer(columns)
+    clock = np.full(len(many["repeat"]), 1980.0)
+    assert findings(**many, sm_clock_mhz=clock) == findings(**many)
+    throttled = clock * (1 - 0.3 * many["repeat"] / 7)
+    found = [each.what for each in findings(**many, sm_clock_mhz=throttled)]
+    assert any(what.startswith("the SM clock falls by 18% from the earlier to the later") for what in found)
+
+
+def test_one_shape_that_changes_is_no_drift(findings, columns):
+    many = longer(columns)
+    slow = np.where(many["decode_seqs"] == 1, drifting(many, "latency_s", 0.5), many["latency_s"])
+    assert not [
+        each for each in findings(**many | {"latency_s": slow}) if "earlier to the later" in each.what
+    ]
+
+
+def test_three_repeats_tell_no_drift(columns, findings):
+    rising = columns["latency_s"] * (1 + columns["repeat"])
+    assert not [each for each in findings(latency_s=rising) if "earlier to the later" in each.what]
+
+
+@pytest.mark.parametrize("name", ["opt-125m-bf16", "smollm2-135m-bf16"])
+def test_the_shipped_traces_did_not_drift(name):
+    trace = read_trace(Path(__file__).parents[2] / "traces" / "cpu" / name)
+    assert not [each for each in check_trace(trace) if "earlier to the later" in each.what]
 
 
 def test_few_repeats(tmp_path, provenance, columns):
