@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-
-from simslm.catalog.architecture import Architecture
-from simslm.catalog.devices import Device, device_from_mapping, load_device
-from simslm.catalog.models import architecture_from_mapping, load_model, model_file
-from simslm.cost.interference import Contended, contention
-from simslm.cost.load import load_cost
-from simslm.cost.model import CostModel
-from simslm.cost.parallel import TensorParallel
-from simslm.cost.sharing import DemandModel, Sharing, sharing
-from simslm.errors import InfeasibleError, ScenarioError, SimslmError
-from simslm.metrics.ledger import Priced
+from simslm.errors import ScenarioError
+from simslm.manifest import manifest
+from simslm.metrics.intervals import UNKNOWN, intervals
 from simslm.metrics.result import Result, Sink, observe
-from simslm.policies.registry import create
+from simslm.prepared import Found, Prepared, PreparedGroup, prepare, utilizations
 from simslm.scenario.load import load_scenario
-from simslm.scenario.schema import GroupSpec, Replicas, Scenario
-from simslm.sim.engine import EngineConfig, Policies
-from simslm.sim.memory import MemoryPlan, plan_memory
-from simslm.sim.world import Deployment, Group, OnStart, Progress
-from simslm.traces.schema import SOURCES
-from simslm.units import GIB
-from simslm.workload import generate
-from simslm.workload.requests import RequestArrays
-from simslm.workload.streams import stream
+from simslm.scenario.schema import Scenario
+from simslm.sim.world import OnStart, Progress
 
 __all__ = [
     "Found",
@@ -51,317 +25,8 @@ __all__ = [
     "utilizations",
 ]
 
-T = TypeVar("T")
-
-
-class Found:
-    """What was looked up for one scenario and is the same for the next: models, devices, costs, requests.
-
-    All of it is read only, so that scenarios that share it give the same results as each by itself. Files that
-    change meanwhile are not read again.
-
-    Args:
-        most: things of a kind that are kept, those used last; of the requests, which may be many, four.
-    """
-
-    def __init__(self, most: int = 32) -> None:
-        self._most = most
-        self._kept: dict[str, OrderedDict[tuple[Any, ...], Any]] = {}
-
-    def get(self, kind: str, key: tuple[Any, ...], look_up: Callable[[], T]) -> T:
-        """What ``look_up`` gives, or gave before for the same kind and key."""
-        kept = self._kept.setdefault(kind, OrderedDict())
-        if key not in kept:
-            kept[key] = look_up()
-            if len(kept) > (4 if kind == "requests" else self._most):
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]
-
-
-@dataclass(frozen=True)
-class PreparedGroup:
-    """Replicas of one model with everything looked up.
-
-    Attributes:
-        name: the group's, or the scenario's where there are no groups.
-        spec: as the user wrote it.
-        architecture: of its model.
-        cost: what an iteration takes a replica that has the device to itself.
-        memory: where a replica's memory goes.
-        max_model_len: longest prompt + output, tokens.
-        devices: the (first) device of each replica.
-    """
-
-    name: str
-    spec: Replicas
-    architecture: Architecture
-    cost: CostModel
-    memory: MemoryPlan
-    max_model_len: int
-    devices: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A scenario with everything it names looked up: ready to run, or to be explained before running.
-
-    Attributes:
-        scenario: as the user wrote it.
-        device: that it runs on.
-        groups: of replicas, at least one.
-        requests: the workload, drawn or replayed.
-        files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
-    """
-
-    scenario: Scenario
-    device: Device
-    groups: tuple[PreparedGroup, ...]
-    requests: RequestArrays
-    files: dict[str, str]
-
-    @property
-    def tenants(self) -> Counter[int]:
-        """Replicas on each device."""
-        return Counter(device for group in self.groups for device in group.devices)
-
-    @property
-    def unused_devices(self) -> int:
-        """Devices on which no replica runs."""
-        used = {
-            device + part
-            for group in self.groups
-            for device in group.devices
-            for part in range(group.spec.tensor_parallel_size)
-        }
-        return self.scenario.deployment.num_devices - len(used)
-
-    @property
-    def priced(self) -> list[Priced]:
-        """What the metrics need of each replica."""
-        tenants = self.tenants
-        return [
-            Priced(group.cost, tenants[device], group.memory.num_gpu_blocks)
-            for group in self.groups
-            for device in group.devices
-        ]
-
-    def deployment(self) -> Deployment:
-        """What the simulator needs of it."""
-        shared = self.scenario.deployment.sharing != "none"
-        return Deployment(
-            tuple(self._group(group) for group in self.groups),
-            self.sharing if shared else None,
-            self._group_of(),
-        )
-
-    def sharing(self, count: int) -> Sharing:
-        """How ``count`` replicas get along on a device: as measured where a trace tells, else as modelled."""
-        modelled = sharing(self.scenario.deployment.sharing, count)
-        known = [factor for group in self.groups if (factor := self._contention(group, modelled)) is not None]
-        return Contended(modelled, max(known)) if known else modelled
-
-    def _contention(self, group: PreparedGroup, modelled: Sharing) -> float | None:
-        rows = group.cost.colocated
-        return None if rows is None else contention(rows, group.cost, self._demand(group), modelled)
-
-    def _demand(self, group: PreparedGroup) -> DemandModel:
-        """What a replica's iterations ask of a shared device, as its cost model knows it, else by the roofline."""
-        known = getattr(group.cost, "demand", None)
-        return known or DemandModel(group.architecture, self.device, self.scenario.dtype)
-
-    def _group(self, group: PreparedGroup) -> Group:
-        engine, memory = group.spec.engine, group.memory
-        swap = int(engine.swap_space * GIB / memory.block) if engine.preemption == "swap" else 0
-        limits = EngineConfig(
-            engine.max_num_seqs,
-            engine.max_num_batched_tokens,
-            memory.num_gpu_blocks,
-            engine.block_size,
-            int(engine.watermark * memory.num_gpu_blocks),
-            engine.prefix_caching,
-            swap,
-            memory.block / self.device.host_link_bytes_per_s,
-            not engine.disable_async_output_proc,
-        )
-
-        def draws(purpose: str) -> np.random.Generator:
-            return stream(self.scenario.seed, f"{purpose} {group.name}")
-
-        def policies() -> Policies:
-            return Policies(
-                create("batching", engine.batching, draws),
-                create("queueing", engine.scheduling_policy, draws),
-                create("admission", engine.admission, draws),
-            )
-
-        return Group(
-            group.name,
-            limits,
-            group.devices,
-            group.cost,
-            self._demand(group),
-            policies,
-            lambda: create("routing", group.spec.router, draws),
-            group.max_model_len,
-        )
-
-    def _group_of(self) -> np.ndarray | None:
-        """Each request's group, drawn by the groups' shares; None where there is one."""
-        if len(self.groups) == 1:
-            return None
-        shares = np.array([group.spec.share for group in self.groups if isinstance(group.spec, GroupSpec)])
-        draws = stream(self.scenario.seed, "groups").random(len(self.requests))
-        return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], draws, side="right")
-
-
-def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
-    """Looks up models, device, traces and workload.
-
-    Args:
-        scenario: from :func:`load_scenario`.
-        found: what was looked up for others like it.
-
-    Raises:
-        SimslmError: something named does not exist, does not fit or cannot be read.
-    """
-    found = found or Found()
-    with _placed(scenario, "device"):
-        named = scenario.device
-        device = found.get(
-            "device",
-            (_key(named),),
-            lambda: load_device(named) if isinstance(named, str) else device_from_mapping(named),
-        )
-    specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
-    parts = utilizations(scenario, specs)
-    groups = tuple(
-        _prepare_group(scenario, spec, device, part, found) for spec, part in zip(specs, parts, strict=True)
-    )
-    longest = max(group.max_model_len for group in groups)
-    workload, base_dir = scenario.workload, scenario.base_dir
-    requests = found.get(
-        "requests",
-        (workload.model_dump_json(), scenario.seed, longest, base_dir),
-        lambda: generate(workload, scenario.seed, longest, base_dir),
-    )
-    return Prepared(scenario, device, groups, requests, _files(scenario, found))
-
-
-def _key(named: str | dict[str, Any]) -> str:
-    """A name or an inline definition as a text that tells it from others."""
-    return named if isinstance(named, str) else json.dumps(named)
-
-
-def _files(scenario: Scenario, found: Found) -> dict[str, str]:
-    """The SHA-256 of each file the scenario names beside traces; all of them have been read."""
-    models = (scenario.model, *(group.model for group in scenario.deployment.groups or ()))
-    paths = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
-    paths |= {name: scenario.base_dir / name for name in scenario.workload.files}
-    return {
-        name: found.get("file", (path,), partial(_sha256, path))
-        for name, path in paths.items()
-        if path is not None
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _placed(scenario: Scenario, *keys: str) -> Iterator[None]:
-    """Errors inside say which line of the scenario names what they are about."""
-    try:
-        yield
-    except SimslmError as error:
-        place = scenario.where(*keys)
-        if not place:
-            raise
-        raise type(error)(str(error), where=place) from None
-
-
-def _prepare_group(
-    scenario: Scenario, spec: Replicas, device: Device, utilization: float, found: Found
-) -> PreparedGroup:
-    model, cost, longest, numbers = scenario.model, scenario.cost, scenario.max_model_len, None
-    if isinstance(spec, GroupSpec):
-        model, cost = spec.model or model, spec.cost or cost
-        longest, numbers = spec.max_model_len or longest, spec.devices
-    with _placed(scenario, "model"):
-        architecture = found.get(
-            "model",
-            (_key(model), scenario.base_dir),
-            lambda: (
-                load_model(model, scenario.base_dir)
-                if isinstance(model, str)
-                else architecture_from_mapping(model)
-            ),
-        )
-    own = architecture.max_position_embeddings
-    if (longest or 0) > own:
-        raise ScenarioError(
-            f"max_model_len is {longest}, but {architecture.name} has {own} positions",
-            where=scenario.where("max_model_len"),
-        )
-    split, engine = spec.tensor_parallel_size, spec.engine
-    with _placed(scenario, "model"):
-        memory = plan_memory(
-            architecture,
-            device,
-            scenario.dtype,
-            gpu_memory_utilization=utilization,
-            replicas_per_device=spec.replicas_per_device,
-            max_num_seqs=engine.max_num_seqs,
-            max_num_batched_tokens=engine.max_num_batched_tokens,
-            block_size=engine.block_size,
-            num_gpu_blocks=engine.num_gpu_blocks,
-            tensor_parallel_size=split,
-        )
-    with _placed(scenario, "cost"):
-        model_cost = found.get(
-            "cost",
-            (cost.model_dump_json(), _key(model), _key(scenario.device), scenario.dtype, scenario.base_dir),
-            lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir),
-        )
-        if split > 1:
-            model_cost = TensorParallel(
-                model_cost, architecture, device, scenario.dtype, split, cost.all_reduce
-            )
-    numbers = (numbers or tuple(range(scenario.deployment.num_devices)))[::split]
-    return PreparedGroup(
-        spec.name if isinstance(spec, GroupSpec) else scenario.name,
-        spec,
-        architecture,
-        model_cost,
-        memory,
-        longest or own,
-        tuple(number for number in numbers for _ in range(spec.replicas_per_device)),
-    )
-
-
-def utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]:
-    """Each group's part of the memory of its devices: what it states, else an equal part of the default.
-
-    Raises:
-        InfeasibleError: the groups on a device ask for more memory than it has.
-    """
-    count = scenario.deployment.num_devices
-    places = [getattr(spec, "devices", None) or tuple(range(count)) for spec in specs]
-    crowd = Counter(device for devices in places for device in devices)
-    parts = []
-    for spec, devices in zip(specs, places, strict=True):
-        stated = "gpu_memory_utilization" in spec.engine.model_fields_set
-        parts.append(spec.engine.gpu_memory_utilization / (1 if stated else max(crowd[d] for d in devices)))
-    for device in crowd:
-        asked = sum(part for part, devices in zip(parts, places, strict=True) if device in devices)
-        if asked > 1 + 1e-9:
-            raise InfeasibleError(
-                f"the groups on device {device} ask for {asked:.2f} of its memory",
-                remedy="lower their gpu_memory_utilization to 1 in all, or leave it out to divide the default",
-            )
-    return parts
+MOST_REPEATED = 20_000
+"""Requests up to which a run is repeated for its intervals."""
 
 
 def simulate(
@@ -372,6 +37,7 @@ def simulate(
     command: str = "",
     sink: Sink | None = None,
     on_start: OnStart | None = None,
+    with_intervals: bool = True,
 ) -> Result:
     """Runs a scenario.
 
@@ -382,6 +48,8 @@ def simulate(
         command: what reproduces the run, for the manifest.
         sink: takes the iterations as the run goes on instead of the result, see :func:`observe`.
         on_start: called with a function that ends the simulation early; the result is what had happened by then.
+        with_intervals: repeat the run with costs a standard error lower and higher, where that is known of them and
+            requests are no more than :data:`MOST_REPEATED`, and say in the summary how sure its figures are.
 
     Raises:
         ScenarioError: not one request of the workload can be served.
@@ -390,8 +58,10 @@ def simulate(
     begun = time.perf_counter()
     prepared = prepare(scenario)
     result = observed(prepared, progress=progress, jump=jump, sink=sink, on_start=on_start)
+    if with_intervals and not result.log.interrupted:
+        result.summary["intervals"] = _intervals(prepared, result)
     result.manifest.update(
-        _manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
+        manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
     )
     return result
 
@@ -430,6 +100,22 @@ def observed(
     return result
 
 
+def _intervals(prepared: Prepared, result: Result) -> dict[str, Any]:
+    """The intervals of a run's figures; unknown when it is too long to repeat."""
+    if len(prepared.requests) > MOST_REPEATED:
+        return dict(UNKNOWN)
+    pairs = [(_summary(low), _summary(high)) for low, high in prepared.variants()]
+    return intervals(result.summary, pairs)
+
+
+def _summary(prepared: Prepared) -> dict[str, Any]:
+    return observed(prepared, sink=_forget).summary
+
+
+def _forget(*_window: object) -> None:
+    """The iterations of a repeated run are not kept."""
+
+
 def _none_fits(prepared: Prepared, count: int) -> str:
     group = prepared.groups[0]
     return (
@@ -437,72 +123,3 @@ def _none_fits(prepared: Prepared, count: int) -> str:
         f"({group.max_model_len}) or the KV cache ({group.memory.num_gpu_blocks} blocks) holds, or a prompt beyond "
         "max_num_batched_tokens, or is not let in; shorten the requests, or choose a model or device with more room"
     )
-
-
-def _sharing_facts(prepared: Prepared) -> dict[str, Any] | None:
-    """Where the interference between replicas comes from; None when no device is shared."""
-    most = max(prepared.tenants.values())
-    if most == 1:
-        return None
-    way = prepared.sharing(most)
-    if isinstance(way, Contended):
-        return {"kind": way.name, "source": "measured", "contention": way.contention}
-    return {"kind": way.name, "source": "modelled"}
-
-
-def _resolved(scenario: Scenario) -> dict[str, Any]:
-    """The scenario with every default written out, among them the part of the memory that each group has."""
-    resolved = scenario.model_dump(mode="json")
-    groups = scenario.deployment.groups or ()
-    for i, part in enumerate(utilizations(scenario, groups)):
-        resolved["deployment"]["groups"][i]["engine"]["gpu_memory_utilization"] = part
-    return resolved
-
-
-def _manifest(
-    prepared: Prepared, events: int, interrupted: bool, wall_time_s: float, command: str
-) -> dict[str, Any]:
-    scenario = prepared.scenario
-    first = max(prepared.groups, key=lambda group: SOURCES.index(group.cost.source))
-    cost, architecture = first.cost, prepared.groups[0].architecture
-    packages = ("simslm", "simpy", "numpy", "pyarrow", "pydantic")
-    origins = [group.cost.provenance for group in prepared.groups]
-    return {
-        "schema_version": 1,
-        "name": scenario.name,
-        "command": command,
-        "scenario": _resolved(scenario),
-        "base_dir": str(scenario.base_dir.resolve()),
-        "seed": scenario.seed,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "traces": [origin for origin in origins if "trace" in origin],
-        "files": [{"path": path, "sha256": digest} for path, digest in prepared.files.items()],
-        "cost": {"source": cost.source, "engine": cost.engine, "note": cost.power_note},
-        "sharing": _sharing_facts(prepared),
-        "groups": [
-            {
-                "name": group.name,
-                "model": group.architecture.name,
-                "source": group.cost.source,
-                "engine": group.cost.engine,
-                "replicas": len(group.devices),
-                "num_gpu_blocks": group.memory.num_gpu_blocks,
-            }
-            for group in prepared.groups
-        ],
-        "model": {
-            "name": architecture.name,
-            "parameters": architecture.parameters(),
-            "weight_bytes": architecture.weight_bytes(scenario.dtype),
-            "kv_bytes_per_token": architecture.kv_bytes_per_token(scenario.dtype),
-        },
-        "device": {"name": prepared.device.name, "memory_bytes": prepared.device.memory_bytes},
-        "workload": {
-            "source": prepared.requests.source,
-            "dropped": dict(prepared.requests.dropped),
-            "notes": list(prepared.requests.notes),
-        },
-        "wall_time_s": wall_time_s,
-        "events": events,
-        "interrupted": interrupted,
-    }

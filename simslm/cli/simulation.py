@@ -80,6 +80,7 @@ def _feed(update: screen.Update | None) -> Progress | None:
 def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     from simslm.metrics.definitions import LATENCIES, STATISTICS
     from simslm.report.bound import bound
+    from simslm.report.certainty import certainty
     from simslm.report.facts import facts
     from simslm.report.tables import read_run
     from simslm.report.verdict import verdict
@@ -108,6 +109,8 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
         print(
             f"from: {cost['source']} on {cost['engine']}; {number(100 * inside)} % of busy time inside what it covers"
         )
+    if sure := certainty(summary):
+        print(f"sure: {sure}")
     print(f"page: {page}")
 
 

@@ -19,10 +19,12 @@ from simslm.cost.base import Base, corrected, extended
 from simslm.cost.decoding import decode_columns
 from simslm.cost.domain import Domain, Region
 from simslm.cost.grid import Grid
+from simslm.cost.heldout import compare
 from simslm.cost.isotonic import monotone
-from simslm.cost.model import Costs, DecodeLine
+from simslm.cost.model import CostModel, Costs, DecodeLine
 from simslm.cost.roofline import Roofline
 from simslm.cost.surface import Points, RooflineShapes, Surface, by_node, fit_surface
+from simslm.cost.transforms import Scaled
 from simslm.errors import TraceError
 from simslm.traces.files import Trace
 from simslm.traces.shapes import Shapes, alone, shapes, together
@@ -59,6 +61,7 @@ class MeasuredCost:
         }
         self.colocated: pa.Table | None = together(trace.iterations) if trace.iterations is not None else None
         self._domain = _domain(points)
+        self._heldout = trace.heldout
         self._surface = fit_surface(points, roofline)
         self._device = _device_table(Points.of(work, _known(measured, "host_s")), self._surface, roofline)
         self._energy = _energy_surface(work, measured, roofline)
@@ -92,6 +95,17 @@ class MeasuredCost:
         host = self._surface.base.many(seqs, tokens) - self._device.many(seqs, tokens)
         energy = self._energy.many(shapes) if self._energy else None
         return Costs(latency, np.maximum(host, 0.0), energy, self._domain.holds(shapes))
+
+    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
+        """All latencies lower and higher by the root mean square error at the held-out points.
+
+        That is as if one error held for all shapes: the widest interval these points allow.
+        """
+        points = [] if self._heldout is None else compare(self, self._heldout)
+        if not points:
+            return ()
+        error = float(np.sqrt(np.mean([point.error**2 for point in points])))
+        return ((Scaled(self, 1 - error), Scaled(self, 1 + error)),)
 
 
 def check_same(trace: Trace, wanted: dict[str, str]) -> None:

@@ -106,3 +106,10 @@ class CostModel(Protocol):
     def evaluate(self, shapes: IterationShape) -> Costs:
         """The cost of many iterations at once; every field of ``shapes`` is an array of shape ``(n,)``."""
         ...
+
+    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
+        """The same a standard error cheaper and dearer, a pair for each independent direction in which it is uncertain.
+
+        Empty when it is not known how uncertain it is.
+        """
+        ...

@@ -39,6 +39,7 @@ class TensorParallel:
     ) -> None:
         self._cost = cost
         self._size = size
+        self._split = (architecture, device, dtype, size, options)
         layers, hidden = architecture.num_layers, architecture.hidden_size
         link = device.peer_link_bytes_per_s * options.bandwidth_efficiency
         moved = 2 * (size - 1) / size * hidden * element_bytes(dtype)
@@ -88,6 +89,13 @@ class TensorParallel:
         if energy is not None and self._cost.idle_w is not None and self.idle_w is not None:
             energy = energy - self._cost.idle_w * inner.latency_s + self.idle_w * latency
         return Costs(latency, inner.host_s, energy, inner.in_domain & False)
+
+    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
+        """Those of one device, each split; the error of the splitting itself is not known."""
+        return tuple(
+            (TensorParallel(low, *self._split), TensorParallel(high, *self._split))
+            for low, high in self._cost.variants()
+        )
 
     def _exchange_s(self, tokens: Any) -> Any:
         return self._fixed_s + self._per_token_s * tokens

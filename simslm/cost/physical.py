@@ -16,6 +16,7 @@ rules of vLLM's V0 engine (vllm/worker/model_runner.py: ``_get_graph_batch_size`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -28,15 +29,13 @@ from simslm.cost.model import Costs, DecodeLine
 from simslm.cost.sharing import Demand, DemandModel
 from simslm.errors import TraceError
 from simslm.traces.files import Trace
-from simslm.traces.terms import POWER, read_terms
+from simslm.traces.terms import POWER, TERMS, read_terms
 
 LARGEST_GRAPH = 256
 """Most sequences of a captured batch in vLLM 0.6.3: 1, 2, 4 and every multiple of 8 up to it."""
 
 KNEE = 0.25
 """How much longer than either a kernel takes whose arithmetic and traffic are equal, see :func:`knee`."""
-
-_STEP = 1e-4
 
 Domain = Mapping[str, tuple[float, float]]
 """Lowest and highest ``decode_seqs``, mean ``context`` and ``prefill_tokens`` of the iterations calibrated on."""
@@ -162,17 +161,23 @@ class PhysicalCost:
         """Seconds of one iteration in which kernels run, without waiting for launches."""
         return self._device(shape, max)
 
-    def relative_error(self, shapes: IterationShape) -> np.ndarray | None:
-        """Relative standard error of the latency of iterations, from the covariance of the terms.
-
-        Returns:
-            shape ``(n,)``; None when the covariance is not known.
-        """
+    def variants(self) -> tuple[tuple[PhysicalCost, PhysicalCost], ...]:
+        """Along the principal axes of the covariance of the terms' logarithms; none where it is not known."""
         if self.covariance is None:
-            return None
+            return ()
         names, covariance = self.covariance
-        slopes = np.stack([self._elasticity(name, shapes) for name in names])
-        return np.sqrt(np.maximum(np.einsum("in,ij,jn->n", slopes, covariance, slopes), 0.0))
+        variances, axes = np.linalg.eigh(covariance)
+        steps = [
+            axis * np.sqrt(variance) for variance, axis in zip(variances, axes.T, strict=True) if variance > 0
+        ]
+        return tuple((self._moved(names, -step), self._moved(names, step)) for step in steps)
+
+    def _moved(self, names: tuple[str, ...], step: np.ndarray) -> PhysicalCost:
+        """The same with the logarithms of some terms changed, as far as physics allows."""
+        moved = {
+            name: self.terms[name] * exp(change) for name, change in zip(names, step.tolist(), strict=True)
+        }
+        return self.with_terms({name: min(value, TERMS[name].high) for name, value in moved.items()})
 
     def with_terms(self, changed: Mapping[str, float]) -> PhysicalCost:
         """The same with some terms changed."""
@@ -184,15 +189,6 @@ class PhysicalCost:
             covariance=self.covariance,
             provenance=self.provenance,
         )
-
-    def _elasticity(self, name: str, shapes: IterationShape) -> np.ndarray:
-        """Relative change of the latency by the relative change of a term."""
-        value = self.terms[name]
-        low, high = (
-            self.with_terms({name: value * factor}).evaluate(shapes).latency_s
-            for factor in (1 - _STEP, 1 + _STEP)
-        )
-        return (high - low) / (_STEP * (high + low))
 
     def _latency(self, shape: IterationShape, maximum: Any) -> Any:
         device = self._device(shape, maximum)

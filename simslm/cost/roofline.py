@@ -134,6 +134,10 @@ class Roofline:
         energy = self._energy_j(self._seconds(shapes), latency)
         return Costs(latency, parts.host, energy, np.zeros(len(latency), dtype=bool))
 
+    def variants(self) -> tuple[()]:
+        """Nothing was measured, so nothing is known of the error."""
+        return ()
+
     def parts(self, shapes: IterationShape) -> Parts:
         """Seconds by what they are spent on, for arrays of shapes."""
         return self._parts(shapes, np.maximum)

@@ -186,7 +186,7 @@ def _ignore_interrupts() -> None:
 def _simulate(task: _Task) -> dict[str, float] | str:
     try:
         scenario = scenario_of(task.run, {"trace": task.source.path}, dtype=task.source.dtype)
-        result = simulate(scenario)
+        result = simulate(scenario, with_intervals=False)
     except SimslmError as error:
         return str(error)
     counts = result.summary["requests"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from simslm.report.certainty import certainty
 from simslm.report.tables import RunTables, dig, figure_of
 from simslm.report.timeline import replica_count
 from simslm.report.wording import count, share
@@ -77,6 +78,7 @@ def _cost_rows(run: RunTables, source: str, coverage: float | None) -> list[tupl
     rows = [
         ("Source", source),
         ("Busy time inside the domain", inside),
+        ("How sure", certainty(run.summary)),
         ("Host time of engine", str(dig(run.manifest, "cost.engine", "unknown"))),
         ("Note", note if note != power else ""),
         ("Power", power),

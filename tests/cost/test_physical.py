@@ -176,18 +176,25 @@ def test_the_domain_is_what_was_calibrated_on(tmp_path):
     assert at.evaluate(shapes).in_domain.tolist() == [True, False, False, True, False]
 
 
-def test_the_error_of_a_latency_follows_from_that_of_the_terms(tmp_path):
-    """Launches alone bound the prompt, and do not touch the decode iteration."""
+def test_variants_follow_from_the_errors_of_the_terms(tmp_path):
+    """Independent terms are directions of their own, each one standard error of its logarithm to either side."""
     at = load(write(tmp_path / "trace"))
-    shapes = IterationShape(
-        np.array([8, 0]), np.array([800, 0]), np.array([0, 1]), np.array([0, 16]), 0, np.array([0, 136])
-    )
-    error = at.relative_error(shapes)
-    assert error is not None
-    latency = at.evaluate(shapes).latency_s
-    host, launch = 0.1 * at.terms["host"], 0.2 * at.terms["launch"] * 24
-    assert error == pytest.approx([host / latency[0], np.hypot(host, launch) / latency[1]], rel=1e-3)
-    assert cost().relative_error(shapes) is None
+    found = {
+        name: (low.terms[name] / at.terms[name], high.terms[name] / at.terms[name])
+        for low, high in at.variants()
+        for name in ("host", "launch")
+        if low.terms[name] != at.terms[name]
+    }
+    assert found.keys() == {"host", "launch"}
+    for name, error in (("host", 0.1), ("launch", 0.2)):
+        assert sorted(found[name]) == pytest.approx([np.exp(-error), np.exp(error)])
+    assert not cost().variants()
+
+
+def test_no_variant_is_beyond_physics(tmp_path):
+    sure = {"terms": ["weight_bandwidth"], "log": [[4.0]]}
+    at = load(write(tmp_path / "trace", {"covariance": sure}))
+    assert max(each.terms["weight_bandwidth"] for pair in at.variants() for each in pair) == 1.0
 
 
 NAMES = [name for name in TERMS if name in medians() | POWER]

@@ -54,6 +54,9 @@ class LinearCost:
         energy = None if self.watts is None else latency * self.watts
         return Costs(latency, latency / 3, energy, np.ones(len(latency), dtype=bool))
 
+    def variants(self) -> tuple[()]:
+        return ()
+
 
 @dataclass
 class Loop:

@@ -1,0 +1,90 @@
+"""What a run leaves beside its figures: enough to repeat it from anywhere."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from simslm.cost.interference import Contended
+from simslm.prepared import Prepared, utilizations
+from simslm.scenario.schema import Scenario
+from simslm.traces.schema import SOURCES
+
+
+def manifest(
+    prepared: Prepared, events: int, interrupted: bool, wall_time_s: float, command: str
+) -> dict[str, Any]:
+    """What ``manifest.json`` holds.
+
+    Args:
+        prepared: what was run.
+        events: that SimPy processed.
+        interrupted: whether it was stopped early.
+        wall_time_s: it took.
+        command: what repeats it.
+    """
+    scenario = prepared.scenario
+    first = max(prepared.groups, key=lambda group: SOURCES.index(group.cost.source))
+    cost, architecture = first.cost, prepared.groups[0].architecture
+    packages = ("simslm", "simpy", "numpy", "pyarrow", "pydantic")
+    origins = [group.cost.provenance for group in prepared.groups]
+    return {
+        "schema_version": 1,
+        "name": scenario.name,
+        "command": command,
+        "scenario": _resolved(scenario),
+        "base_dir": str(scenario.base_dir.resolve()),
+        "seed": scenario.seed,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "traces": [origin for origin in origins if "trace" in origin],
+        "files": [{"path": path, "sha256": digest} for path, digest in prepared.files.items()],
+        "cost": {"source": cost.source, "engine": cost.engine, "note": cost.power_note},
+        "sharing": _sharing_facts(prepared),
+        "groups": [
+            {
+                "name": group.name,
+                "model": group.architecture.name,
+                "source": group.cost.source,
+                "engine": group.cost.engine,
+                "replicas": len(group.devices),
+                "num_gpu_blocks": group.memory.num_gpu_blocks,
+            }
+            for group in prepared.groups
+        ],
+        "model": {
+            "name": architecture.name,
+            "parameters": architecture.parameters(),
+            "weight_bytes": architecture.weight_bytes(scenario.dtype),
+            "kv_bytes_per_token": architecture.kv_bytes_per_token(scenario.dtype),
+        },
+        "device": {"name": prepared.device.name, "memory_bytes": prepared.device.memory_bytes},
+        "workload": {
+            "source": prepared.requests.source,
+            "dropped": dict(prepared.requests.dropped),
+            "notes": list(prepared.requests.notes),
+        },
+        "wall_time_s": wall_time_s,
+        "events": events,
+        "interrupted": interrupted,
+    }
+
+
+def _sharing_facts(prepared: Prepared) -> dict[str, Any] | None:
+    """Where the interference between replicas comes from; None when no device is shared."""
+    most = max(prepared.tenants.values())
+    if most == 1:
+        return None
+    way = prepared.sharing(most)
+    if isinstance(way, Contended):
+        return {"kind": way.name, "source": "measured", "contention": way.contention}
+    return {"kind": way.name, "source": "modelled"}
+
+
+def _resolved(scenario: Scenario) -> dict[str, Any]:
+    """The scenario with every default written out, among them the part of the memory that each group has."""
+    resolved = scenario.model_dump(mode="json")
+    groups = scenario.deployment.groups or ()
+    for i, part in enumerate(utilizations(scenario, groups)):
+        resolved["deployment"]["groups"][i]["engine"]["gpu_memory_utilization"] = part
+    return resolved

@@ -1,0 +1,57 @@
+"""How far the figures of a run may be off because its costs are uncertain.
+
+The run is repeated with costs a standard error ``s`` lower and higher in each independent direction in which they
+are uncertain, with the same requests. A figure ``f`` then has the standard error ``sqrt(sum(((f+ - f-) / 2)^2))``
+(the delta method with central differences), and its interval is 1.96 of them to either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import hypot
+from typing import Any
+
+LEVEL = 0.95
+WIDTH = 1.96
+
+SECTIONS = ("makespan_s", "throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "slo", "energy")
+"""What of a summary costs decide."""
+
+UNKNOWN: Mapping[str, Any] = {"level": None, "figures": {}}
+"""Where nothing is known of how uncertain the costs are."""
+
+
+def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping]]) -> dict[str, Any]:
+    """The interval of every figure, by its path in the summary.
+
+    Args:
+        summary: of the run.
+        pairs: summaries of the run with lower and with higher costs, one pair for each direction.
+
+    Returns:
+        ``{level, figures: {path: [low, high]}}``; without pairs, :data:`UNKNOWN`.
+    """
+    if not pairs:
+        return dict(UNKNOWN)
+    found = dict(_figures(summary))
+    varied = [(dict(_figures(low)), dict(_figures(high))) for low, high in pairs]
+    figures = {}
+    for path, value in found.items():
+        if all(path in low and path in high for low, high in varied):
+            spread = WIDTH * hypot(*((high[path] - low[path]) / 2 for low, high in varied))
+            figures[path] = [max(value - spread, 0.0), value + spread]
+    if "slo.attainment" in figures:
+        figures["slo.attainment"][1] = min(figures["slo.attainment"][1], 1.0)
+    return {"level": LEVEL, "figures": figures}
+
+
+def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """The numbers of the sections, by path."""
+    for section in SECTIONS:
+        values = summary[section]
+        if isinstance(values, Mapping):
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    yield f"{section}.{name}", float(value)
+        elif values is not None:
+            yield section, float(values)

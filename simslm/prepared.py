@@ -1,0 +1,360 @@
+"""A scenario with everything it names looked up: ready to run, or to be explained before running."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from simslm.catalog.architecture import Architecture
+from simslm.catalog.devices import Device, device_from_mapping, load_device
+from simslm.catalog.models import architecture_from_mapping, load_model, model_file
+from simslm.cost.interference import Contended, contention
+from simslm.cost.load import load_cost
+from simslm.cost.model import CostModel
+from simslm.cost.parallel import TensorParallel
+from simslm.cost.sharing import DemandModel, Sharing, sharing
+from simslm.errors import InfeasibleError, ScenarioError, SimslmError
+from simslm.metrics.ledger import Priced
+from simslm.policies.registry import create
+from simslm.scenario.schema import GroupSpec, Replicas, Scenario
+from simslm.sim.engine import EngineConfig, Policies
+from simslm.sim.memory import MemoryPlan, plan_memory
+from simslm.sim.world import Deployment, Group
+from simslm.units import GIB
+from simslm.workload import generate
+from simslm.workload.requests import RequestArrays
+from simslm.workload.streams import stream
+
+T = TypeVar("T")
+
+
+class Found:
+    """What was looked up for one scenario and is the same for the next: models, devices, costs, requests.
+
+    All of it is read only, so that scenarios that share it give the same results as each by itself. Files that
+    change meanwhile are not read again.
+
+    Args:
+        most: things of a kind that are kept, those used last; of the requests, which may be many, four.
+    """
+
+    def __init__(self, most: int = 32) -> None:
+        self._most = most
+        self._kept: dict[str, OrderedDict[tuple[Any, ...], Any]] = {}
+
+    def get(self, kind: str, key: tuple[Any, ...], look_up: Callable[[], T]) -> T:
+        """What ``look_up`` gives, or gave before for the same kind and key."""
+        kept = self._kept.setdefault(kind, OrderedDict())
+        if key not in kept:
+            kept[key] = look_up()
+            if len(kept) > (4 if kind == "requests" else self._most):
+                kept.popitem(last=False)
+        kept.move_to_end(key)
+        return kept[key]
+
+
+@dataclass(frozen=True)
+class PreparedGroup:
+    """Replicas of one model with everything looked up.
+
+    Attributes:
+        name: the group's, or the scenario's where there are no groups.
+        spec: as the user wrote it.
+        architecture: of its model.
+        cost: what an iteration takes a replica that has the device to itself.
+        memory: where a replica's memory goes.
+        max_model_len: longest prompt + output, tokens.
+        devices: the (first) device of each replica.
+    """
+
+    name: str
+    spec: Replicas
+    architecture: Architecture
+    cost: CostModel
+    memory: MemoryPlan
+    max_model_len: int
+    devices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A scenario with everything it names looked up: ready to run, or to be explained before running.
+
+    Attributes:
+        scenario: as the user wrote it.
+        device: that it runs on.
+        groups: of replicas, at least one.
+        requests: the workload, drawn or replayed.
+        files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
+    """
+
+    scenario: Scenario
+    device: Device
+    groups: tuple[PreparedGroup, ...]
+    requests: RequestArrays
+    files: dict[str, str]
+
+    @property
+    def tenants(self) -> Counter[int]:
+        """Replicas on each device."""
+        return Counter(device for group in self.groups for device in group.devices)
+
+    @property
+    def unused_devices(self) -> int:
+        """Devices on which no replica runs."""
+        used = {
+            device + part
+            for group in self.groups
+            for device in group.devices
+            for part in range(group.spec.tensor_parallel_size)
+        }
+        return self.scenario.deployment.num_devices - len(used)
+
+    @property
+    def priced(self) -> list[Priced]:
+        """What the metrics need of each replica."""
+        tenants = self.tenants
+        return [
+            Priced(group.cost, tenants[device], group.memory.num_gpu_blocks)
+            for group in self.groups
+            for device in group.devices
+        ]
+
+    def variants(self) -> Iterator[tuple[Prepared, Prepared]]:
+        """The same with lower and with higher costs, in each direction in which the costs of a model are uncertain.
+
+        Groups with the same costs vary together.
+        """
+        for cost in {id(group.cost): group.cost for group in self.groups}.values():
+            for low, high in cost.variants():
+                yield self._with(cost, low), self._with(cost, high)
+
+    def _with(self, cost: CostModel, other: CostModel) -> Prepared:
+        groups = (replace(group, cost=other) if group.cost is cost else group for group in self.groups)
+        return replace(self, groups=tuple(groups))
+
+    def deployment(self) -> Deployment:
+        """What the simulator needs of it."""
+        shared = self.scenario.deployment.sharing != "none"
+        return Deployment(
+            tuple(self._group(group) for group in self.groups),
+            self.sharing if shared else None,
+            self._group_of(),
+        )
+
+    def sharing(self, count: int) -> Sharing:
+        """How ``count`` replicas get along on a device: as measured where a trace tells, else as modelled."""
+        modelled = sharing(self.scenario.deployment.sharing, count)
+        known = [factor for group in self.groups if (factor := self._contention(group, modelled)) is not None]
+        return Contended(modelled, max(known)) if known else modelled
+
+    def _contention(self, group: PreparedGroup, modelled: Sharing) -> float | None:
+        rows = group.cost.colocated
+        return None if rows is None else contention(rows, group.cost, self._demand(group), modelled)
+
+    def _demand(self, group: PreparedGroup) -> DemandModel:
+        """What a replica's iterations ask of a shared device, as its cost model knows it, else by the roofline."""
+        known = getattr(group.cost, "demand", None)
+        return known or DemandModel(group.architecture, self.device, self.scenario.dtype)
+
+    def _group(self, group: PreparedGroup) -> Group:
+        engine, memory = group.spec.engine, group.memory
+        swap = int(engine.swap_space * GIB / memory.block) if engine.preemption == "swap" else 0
+        limits = EngineConfig(
+            engine.max_num_seqs,
+            engine.max_num_batched_tokens,
+            memory.num_gpu_blocks,
+            engine.block_size,
+            int(engine.watermark * memory.num_gpu_blocks),
+            engine.prefix_caching,
+            swap,
+            memory.block / self.device.host_link_bytes_per_s,
+            not engine.disable_async_output_proc,
+        )
+
+        def draws(purpose: str) -> np.random.Generator:
+            return stream(self.scenario.seed, f"{purpose} {group.name}")
+
+        def policies() -> Policies:
+            return Policies(
+                create("batching", engine.batching, draws),
+                create("queueing", engine.scheduling_policy, draws),
+                create("admission", engine.admission, draws),
+            )
+
+        return Group(
+            group.name,
+            limits,
+            group.devices,
+            group.cost,
+            self._demand(group),
+            policies,
+            lambda: create("routing", group.spec.router, draws),
+            group.max_model_len,
+        )
+
+    def _group_of(self) -> np.ndarray | None:
+        """Each request's group, drawn by the groups' shares; None where there is one."""
+        if len(self.groups) == 1:
+            return None
+        shares = np.array([group.spec.share for group in self.groups if isinstance(group.spec, GroupSpec)])
+        draws = stream(self.scenario.seed, "groups").random(len(self.requests))
+        return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], draws, side="right")
+
+
+def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
+    """Looks up models, device, traces and workload.
+
+    Args:
+        scenario: from :func:`load_scenario`.
+        found: what was looked up for others like it.
+
+    Raises:
+        SimslmError: something named does not exist, does not fit or cannot be read.
+    """
+    found = found or Found()
+    with _placed(scenario, "device"):
+        named = scenario.device
+        device = found.get(
+            "device",
+            (_key(named),),
+            lambda: load_device(named) if isinstance(named, str) else device_from_mapping(named),
+        )
+    specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
+    parts = utilizations(scenario, specs)
+    groups = tuple(
+        _prepare_group(scenario, spec, device, part, found) for spec, part in zip(specs, parts, strict=True)
+    )
+    longest = max(group.max_model_len for group in groups)
+    workload, base_dir = scenario.workload, scenario.base_dir
+    requests = found.get(
+        "requests",
+        (workload.model_dump_json(), scenario.seed, longest, base_dir),
+        lambda: generate(workload, scenario.seed, longest, base_dir),
+    )
+    return Prepared(scenario, device, groups, requests, _files(scenario, found))
+
+
+def _key(named: str | dict[str, Any]) -> str:
+    """A name or an inline definition as a text that tells it from others."""
+    return named if isinstance(named, str) else json.dumps(named)
+
+
+def _files(scenario: Scenario, found: Found) -> dict[str, str]:
+    """The SHA-256 of each file the scenario names beside traces; all of them have been read."""
+    models = (scenario.model, *(group.model for group in scenario.deployment.groups or ()))
+    paths = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
+    paths |= {name: scenario.base_dir / name for name in scenario.workload.files}
+    return {
+        name: found.get("file", (path,), partial(_sha256, path))
+        for name, path in paths.items()
+        if path is not None
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _placed(scenario: Scenario, *keys: str) -> Iterator[None]:
+    """Errors inside say which line of the scenario names what they are about."""
+    try:
+        yield
+    except SimslmError as error:
+        place = scenario.where(*keys)
+        if not place:
+            raise
+        raise type(error)(str(error), where=place) from None
+
+
+def _prepare_group(
+    scenario: Scenario, spec: Replicas, device: Device, utilization: float, found: Found
+) -> PreparedGroup:
+    model, cost, longest, numbers = scenario.model, scenario.cost, scenario.max_model_len, None
+    if isinstance(spec, GroupSpec):
+        model, cost = spec.model or model, spec.cost or cost
+        longest, numbers = spec.max_model_len or longest, spec.devices
+    with _placed(scenario, "model"):
+        architecture = found.get(
+            "model",
+            (_key(model), scenario.base_dir),
+            lambda: (
+                load_model(model, scenario.base_dir)
+                if isinstance(model, str)
+                else architecture_from_mapping(model)
+            ),
+        )
+    own = architecture.max_position_embeddings
+    if (longest or 0) > own:
+        raise ScenarioError(
+            f"max_model_len is {longest}, but {architecture.name} has {own} positions",
+            where=scenario.where("max_model_len"),
+        )
+    split, engine = spec.tensor_parallel_size, spec.engine
+    with _placed(scenario, "model"):
+        memory = plan_memory(
+            architecture,
+            device,
+            scenario.dtype,
+            gpu_memory_utilization=utilization,
+            replicas_per_device=spec.replicas_per_device,
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            block_size=engine.block_size,
+            num_gpu_blocks=engine.num_gpu_blocks,
+            tensor_parallel_size=split,
+        )
+    with _placed(scenario, "cost"):
+        model_cost = found.get(
+            "cost",
+            (cost.model_dump_json(), _key(model), _key(scenario.device), scenario.dtype, scenario.base_dir),
+            lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir),
+        )
+        if split > 1:
+            model_cost = TensorParallel(
+                model_cost, architecture, device, scenario.dtype, split, cost.all_reduce
+            )
+    numbers = (numbers or tuple(range(scenario.deployment.num_devices)))[::split]
+    return PreparedGroup(
+        spec.name if isinstance(spec, GroupSpec) else scenario.name,
+        spec,
+        architecture,
+        model_cost,
+        memory,
+        longest or own,
+        tuple(number for number in numbers for _ in range(spec.replicas_per_device)),
+    )
+
+
+def utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]:
+    """Each group's part of the memory of its devices: what it states, else an equal part of the default.
+
+    Raises:
+        InfeasibleError: the groups on a device ask for more memory than it has.
+    """
+    count = scenario.deployment.num_devices
+    places = [getattr(spec, "devices", None) or tuple(range(count)) for spec in specs]
+    crowd = Counter(device for devices in places for device in devices)
+    parts = []
+    for spec, devices in zip(specs, places, strict=True):
+        stated = "gpu_memory_utilization" in spec.engine.model_fields_set
+        parts.append(spec.engine.gpu_memory_utilization / (1 if stated else max(crowd[d] for d in devices)))
+    for device in crowd:
+        asked = sum(part for part, devices in zip(parts, places, strict=True) if device in devices)
+        if asked > 1 + 1e-9:
+            raise InfeasibleError(
+                f"the groups on device {device} ask for {asked:.2f} of its memory",
+                remedy="lower their gpu_memory_utilization to 1 in all, or leave it out to divide the default",
+            )
+    return parts
