@@ -33,15 +33,11 @@ SCENARIO = {
 
 def test_the_delta_method_by_hand():
     def summary(value: float | None, attained: float | None = None) -> dict:
-        sections = dict.fromkeys(
-            ("throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "energy"), {}
-        )
-        return {"makespan_s": value, **sections, "slo": {"attainment": attained, "note": "text"}}
+        empty: dict = {section: {} for section in SECTIONS}
+        return empty | {"makespan_s": value, "slo": {"attainment": attained, "note": "text"}}
 
-    found = intervals(
-        summary(10.0, 0.99),
-        [(summary(9.0, 0.9), summary(11.0, 1.0)), (summary(14.0, 1.0), summary(8.0, 1.0))],
-    )
+    first, second = (summary(9.0, 0.9), summary(11.0, 1.0)), (summary(14.0, 1.0), summary(8.0, 1.0))
+    found = intervals(summary(10.0, 0.99), [first, second])
     spread = WIDTH * np.hypot(1.0, 3.0)
     assert found["level"] == 0.95
     assert found["figures"]["makespan_s"] == pytest.approx([10 - spread, 10 + spread])
