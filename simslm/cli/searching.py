@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def search(
     with held_back() as interruption, screen.progress("searching") as update:
         result = search(
             scenario,
-            jobs=jobs,
+            jobs=jobs or len(os.sched_getaffinity(0)),
             executor=executor,
             directory=directory,
             resume=resume,

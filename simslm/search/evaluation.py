@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from simslm.api import Found, Prepared, observed, prepare
-from simslm.errors import InfeasibleError, ScenarioError
+from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
 from simslm.search.capacity import Span, highest, span
@@ -79,6 +79,9 @@ class Evaluator:
             return self._at_capacity(scenario, self._capacity, on_start)
         except (InfeasibleError, ScenarioError) as error:
             return Outcome(INFEASIBLE, infeasible_reason(error))
+        except SimslmError as error:
+            point = ", ".join(f"{path} {value}" for path, value in trial.parameters.items())
+            raise type(error)(infeasible_reason(error), where=f"the point {point}") from None
 
     def _scenario(self, trial: Trial) -> Scenario:
         scenario = overridden(self._stated, trial.parameters)

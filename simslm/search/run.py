@@ -7,7 +7,6 @@ search that is taken up again asks for the same trials and finds some of them do
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ class SearchResult:
 def search(
     scenario: Scenario,
     *,
-    jobs: int | None = None,
+    jobs: int = 1,
     executor: str = "local",
     directory: Path | None = None,
     resume: bool = False,
@@ -98,7 +97,8 @@ def search(
 
     Args:
         scenario: from :func:`simslm.load_scenario`.
-        jobs: workers; None = one for each core.
+        jobs: workers; a script that asks for more than one local worker guards its own main module, as
+            :mod:`multiprocessing` requires.
         executor: ``local`` or ``ray``.
         directory: where finished trials are noted as they come, to be taken up again after a crash; None = nowhere.
         resume: go on with what is noted there.
@@ -120,14 +120,11 @@ def search(
             remedy="state search.space and search.objectives (see `simslm search --help`)",
         )
     campaign = _Campaign(scenario, asked, progress or (lambda done, total, best: None))
-    workers = jobs or os.cpu_count() or 1
     with _journal(campaign, directory, resume) as journal:
         campaign.journal = journal
         obey = obey or (lambda: None)
         try:
-            with executors.executor(
-                executor, campaign.question, workers, obey, on_start
-            ) as campaign.executor:
+            with executors.executor(executor, campaign.question, jobs, obey, on_start) as campaign.executor:
                 campaign.explore()
                 campaign.replicate()
         except KeyboardInterrupt:

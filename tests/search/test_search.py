@@ -12,6 +12,8 @@ from search.conftest import OBJECTIVES, Table, as_set
 import simslm
 from simslm.api import load_scenario
 from simslm.errors import ScenarioError
+from simslm.report import write_report
+from simslm.search import files
 from simslm.search.run import SearchResult
 from simslm.search.strategies import IDLE_ROUNDS
 
@@ -243,6 +245,31 @@ def test_ctrl_c_between_trials_keeps_what_is_done(searched):
     assert result.interrupted
     assert len(result.done) == 5
     assert result.points
+
+
+def test_stopped_before_the_first_trial_there_is_still_a_page(searched, tmp_path):
+    def obey() -> None:
+        raise KeyboardInterrupt
+
+    result = simslm.search(load_scenario(searched), obey=obey)
+    assert (result.interrupted, result.done, result.points) == (True, (), ())
+    files.write(tmp_path, result)
+    assert "Interrupted: not all trials were done." in write_report([tmp_path]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("workload", ["requests", "duration", "replay"])
+def test_a_short_run_is_the_beginning_of_the_long_one(searched, tmp_path, workload):
+    if workload == "replay":
+        rows = [f"{i / 10},{50 + i},{3 + i % 7}" for i in range(20)]
+        (tmp_path / "trace.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]))
+        searched["workload"] = {"replay": {"format": "csv", "path": str(tmp_path / "trace.csv")}}
+    elif workload == "duration":
+        searched["workload"] |= {"duration_s": 2.0, "arrivals": {"process": "deterministic", "rate_rps": 10}}
+        del searched["workload"]["num_requests"]
+    else:
+        searched["workload"]["num_requests"] = 20
+    result = found_by(searched, method={"name": "halving", "rungs": [0.25, 1.0]})
+    assert {(trial.share, outcome.requests) for trial, outcome in result.done} == {(0.25, 5), (1.0, 20)}
 
 
 def test_progress_counts_to_the_end(searched):

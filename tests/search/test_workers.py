@@ -157,6 +157,45 @@ def alive(process: int) -> bool:
     return state != "Z"
 
 
+def test_a_worker_that_dies_is_an_error_with_a_remedy(scenario):
+    with subprocess.Popen(
+        (
+            *PROGRAM,
+            "search",
+            "searched.yaml",
+            "-o",
+            "dead",
+            "--jobs",
+            "2",
+            "--set",
+            "search.replications=200",
+        ),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while len(journal("dead")) < 5:
+            assert process.poll() is None
+            time.sleep(0.01)
+        worker = next(child for child in children_of(process.pid) if "spawn_main" in command_of(child))
+        os.kill(worker, signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 5
+    assert "a worker process died, perhaps for want of memory; run it again with --resume" in err
+
+
+def command_of(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_point_that_names_what_is_not_there_ends_the_search(scenario, jobs):
+    ended = run("-o", "out", "--jobs", jobs, "--set", "search.space.model=[opt-1.3c]")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("simslm: the point model opt-1.3c, deployment.engine.max_num_seqs 1, ")
+    assert "no model 'opt-1.3c' in the catalogue (did you mean 'opt-1.3b'?)" in ended.stderr
+
+
 def test_a_line_that_was_cut_off_is_done_again(alone):
     lines = Path("alone", "trials.jsonl").read_bytes().splitlines(keepends=True)
     os.makedirs("cut")
