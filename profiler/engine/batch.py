@@ -101,7 +101,8 @@ def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: i
     """Neighbours in ``order`` that share a span: as many new tokens, few enough pages, little padding.
 
     A span of its own costs about as much as reading an eighth of ``span_pages``, so padding may cost that.
-    Capacity is what divides the pages evenly, so that no small span is left over.
+    Capacity is what divides the pages evenly, so that no small span is left over; padding does not count there, or
+    sequences of different lengths would need a span more than those of one length.
     """
     groups: list[list[int]] = []
     used = capacity = 0
@@ -110,7 +111,8 @@ def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: i
         needed = (len(group) + 1) * int(pages[i])
         used += int(pages[i])
         same = bool(group) and new[group[0]] == new[i]
-        if same and needed <= capacity and needed - used <= span_pages // _PADDING_SHARE:
+        fits = used <= capacity and needed <= span_pages
+        if same and fits and needed - used <= span_pages // _PADDING_SHARE:
             group.append(i)
             continue
         if not same:

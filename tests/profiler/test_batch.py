@@ -52,3 +52,10 @@ def test_spans_cover_the_rows_within_their_bounds(lengths, span_pages):
 def test_equal_sequences_are_divided_evenly(seqs, sizes):
     layout = lay_out(batch_of([(1, 40)] * seqs), BLOCK, 11 * 5)
     assert [span.seqs for span in layout.spans] == sizes
+
+
+def test_sequences_of_different_lengths_share_a_span_while_little_is_padded():
+    """Decodes of 1 to 8 pages: 36 pages, 64 with padding, which costs less than a second span would."""
+    lengths = [(1, BLOCK * pages - 1) for pages in range(1, 9)]
+    assert [span.seqs for span in lay_out(batch_of(lengths), BLOCK, 28 * 8).spans] == [8]
+    assert len(lay_out(batch_of(lengths), BLOCK, 63).spans) > 1
