@@ -79,12 +79,14 @@ class Plan:
         padded_to: every prompt is padded to this many tokens; 0 = no padding.
     """
 
-    __slots__ = ("_spare", "admitted", "chunks", "decode", "padded_to", "tokens")
+    __slots__ = ("_running", "_spare", "admitted", "chunks", "decode", "padded_to", "tokens")
 
     def __init__(self, view: ReplicaView, *, decode: bool) -> None:
         self.decode = decode
         self.chunks: list[tuple[Prompt, int]] = []
-        self.tokens = view.decoding if decode else 0
+        decoding = view.decoding
+        self.tokens = decoding if decode else 0
+        self._running = decoding + len(view.partial)
         self.admitted = 0
         self.padded_to = 0
         self._spare = -1
@@ -100,7 +102,7 @@ class Plan:
         Blocks that decoding sequences need for the iteration, if the plan decodes, come first. The watermark is
         not kept on a replica that would otherwise stand empty.
         """
-        running = view.decoding + len(view.partial) + self.admitted
+        running = self._running + self.admitted
         if running >= view.max_num_seqs:
             return False
         if self._spare < 0:

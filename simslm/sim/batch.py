@@ -22,7 +22,8 @@ class Batch:
         padded: those that have finished but keep their place.
         lingering: those that have finished but not been seen to, and which decode iteration was their first.
         decoding: how many decode, the padded ones not counted.
-        rows: how many a decode iteration computes, the padded ones counted.
+        scheduled: how many the next decode iteration is scheduled for: those that decode, and those that linger.
+        rows: how many it computes, the padded ones counted.
         context: tokens in the cache of those that decode or are padded, summed.
         decoded: decode iterations so far, and so the number of the next.
     """
@@ -38,6 +39,7 @@ class Batch:
         "partial",
         "rows",
         "running",
+        "scheduled",
         "starting",
     )
 
@@ -48,6 +50,7 @@ class Batch:
         self.padded: list[Sequence] = []
         self.lingering: dict[Sequence, int] = {}
         self.decoding = 0
+        self.scheduled = 0
         self.rows = 0
         self.context = 0
         self.decoded = 0
@@ -72,6 +75,7 @@ class Batch:
         first = sequence.decode_from = self.decoded
         last = sequence.decode_last = first + tokens - 1
         self.decoding += 1
+        self.scheduled += 1
         self.rows += 1
         self.context += sequence.prefill_tokens
         self.starting.append(sequence)
@@ -101,6 +105,7 @@ class Batch:
         """A sequence has decoded its last token and leaves; returns how many it decoded since its prefill."""
         steps = self.decoded - sequence.decode_from
         self.decoding -= 1
+        self.scheduled -= 1
         self.rows -= 1
         self.context -= sequence.prefill_tokens + steps
         del self.running[sequence]
@@ -124,6 +129,7 @@ class Batch:
         """A sequence has finished and keeps its place; its context stays in the cache."""
         if sequence.decode_from >= 0:
             self.decoding -= 1
+            self.scheduled -= 1
         else:
             self.rows += 1
             self.context += sequence.prefill_tokens
@@ -137,6 +143,7 @@ class Batch:
             self.lingering[sequence] = sequence.decode_from
             sequence.decode_from = -1
         else:
+            self.scheduled += 1
             self.rows += 1
             self.context += sequence.prefill_tokens
             self.lingering[sequence] = self.decoded
@@ -144,6 +151,7 @@ class Batch:
     def dismiss(self, sequence: Sequence) -> int:
         """A lingering sequence leaves; returns how many tokens it decoded, the one thrown away included."""
         steps = self.decoded - self.lingering.pop(sequence)
+        self.scheduled -= 1
         self.rows -= 1
         self.context -= sequence.prefill_tokens + steps
         del self.running[sequence]

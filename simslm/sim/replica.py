@@ -127,7 +127,7 @@ class Replica(Visible):
             if self.swapped:
                 moved += self._swap_in()
             plan = self.batching.plan(self) if queue or batch.partial else only_decode
-            if not (batch.decoding or batch.lingering if plan is only_decode else plan.tokens):
+            if not (batch.scheduled if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
             if plan.decode and pool.free < batch.rows and pool.demand(batch.decoded) > pool.free:
@@ -286,7 +286,7 @@ class Replica(Visible):
             chunks = [chunk for chunk in chunks if chunk[0] is not victim]
             moved += self._preempt(victim)
         self._displaced = True
-        kept = Plan(self, decode=self.decoding > 0)
+        kept = Plan(self, decode=self.batch.scheduled > 0)
         kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
         return kept, moved
 
@@ -357,7 +357,8 @@ class Replica(Visible):
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
         batch, span, log = self.batch, self.span, self.log
         end_s, iterations, iteration = span.end_s, span.count, log.count
-        seen, decoding, emitted = list(batch.lingering), batch.decoding if plan.decode else 0, log.emitted
+        seen = list(batch.lingering) if self._late else ()
+        decoding, emitted = batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,
             start_s,

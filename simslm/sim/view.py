@@ -35,7 +35,7 @@ class Visible:
 
     @property
     def decoding(self) -> int:
-        return self.batch.decoding + len(self.batch.lingering)
+        return self.batch.scheduled
 
     @property
     def free_blocks(self) -> int:
