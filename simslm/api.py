@@ -7,6 +7,7 @@ from typing import Any
 
 from simslm.errors import ScenarioError
 from simslm.manifest import manifest
+from simslm.metrics.economics import economics_figures
 from simslm.metrics.intervals import UNKNOWN, intervals
 from simslm.metrics.result import Result, Sink, observe
 from simslm.prepared import Found, Prepared, PreparedGroup, prepare, utilizations
@@ -92,6 +93,7 @@ def observed(
         on_start=on_start,
         unused_devices=prepared.unused_devices,
     )
+    result.summary["economics"] = economics_figures(prepared.tariff, result.summary)
     counts = result.summary["requests"]
     if counts["rejected"] == counts["arrived"] and counts["arrived"]:
         raise ScenarioError(

@@ -17,12 +17,14 @@ import numpy as np
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device, device_from_mapping, load_device
 from simslm.catalog.models import architecture_from_mapping, load_model, model_file
+from simslm.catalog.prices import device_price
 from simslm.cost.interference import Contended, contention
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
+from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
 from simslm.policies.registry import create
 from simslm.scenario.schema import GroupSpec, Replicas, Scenario
@@ -95,6 +97,7 @@ class Prepared:
         groups: of replicas, at least one.
         requests: the workload, drawn or replayed.
         files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
+        tariff: what things cost; None where the scenario does not ask.
     """
 
     scenario: Scenario
@@ -102,6 +105,7 @@ class Prepared:
     groups: tuple[PreparedGroup, ...]
     requests: RequestArrays
     files: dict[str, str]
+    tariff: Tariff | None = None
 
     @property
     def tenants(self) -> Counter[int]:
@@ -241,7 +245,35 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
         (workload.model_dump_json(), scenario.seed, longest, base_dir),
         lambda: generate(workload, scenario.seed, longest, base_dir),
     )
-    return Prepared(scenario, device, groups, requests, _files(scenario, found))
+    tariff = _tariff(scenario, device, found)
+    return Prepared(scenario, device, groups, requests, _files(scenario, found), tariff)
+
+
+def _tariff(scenario: Scenario, device: Device, found: Found) -> Tariff | None:
+    """What a scenario's devices and electricity cost, with the assumptions in words."""
+    asked = scenario.economics
+    if asked is None:
+        return None
+    usd = asked.usd_per_device_hour
+    words = [] if usd is None else [f"${usd:g} per device-hour (stated)"]
+    if usd is None:
+        table = None if asked.prices is None else scenario.base_dir / asked.prices
+        with _placed(scenario, "economics"):
+            price = found.get("price", (device.name, table), lambda: device_price(device.name, table))
+        usd = None if price is None else price.usd_per_device_hour
+        words += [] if price is None else [price.words]
+    if asked.usd_per_kwh is not None:
+        words.append(f"${asked.usd_per_kwh:g} per kWh")
+    if asked.g_co2_per_kwh is not None:
+        words.append(f"{asked.g_co2_per_kwh:g} g CO2 per kWh")
+    return Tariff(
+        device.name,
+        scenario.deployment.num_devices,
+        usd,
+        asked.usd_per_kwh,
+        asked.g_co2_per_kwh,
+        "; ".join(words),
+    )
 
 
 def _key(named: str | dict[str, Any]) -> str:
@@ -253,7 +285,9 @@ def _files(scenario: Scenario, found: Found) -> dict[str, str]:
     """The SHA-256 of each file the scenario names beside traces; all of them have been read."""
     models = (scenario.model, *(group.model for group in scenario.deployment.groups or ()))
     paths = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
-    paths |= {name: scenario.base_dir / name for name in scenario.workload.files}
+    prices = scenario.economics.prices if scenario.economics is not None else None
+    named = (*scenario.workload.files, *([prices] if prices is not None else []))
+    paths |= {name: scenario.base_dir / name for name in named}
     return {
         name: found.get("file", (path,), partial(_sha256, path))
         for name, path in paths.items()

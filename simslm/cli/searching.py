@@ -84,6 +84,8 @@ def _show(result: SearchResult, page: Path) -> None:
     if found["points"]:
         _show_points(found)
         print()
+    if found["advice"] is not None:
+        _show_advice(found["advice"])
     for each in found["infeasible"]:
         screen.note(f"{each['points']:,} cannot be: {each['reason']}")
     if found["hypervolume"] is not None:
@@ -126,6 +128,19 @@ def _show_points(found: dict[str, Any]) -> None:
         "± is the half width of the interval over seeds; one command for each point is in frontier.json, such as"
     )
     print(f"  {points[0]['command']}")
+
+
+def _show_advice(advice: dict[str, Any]) -> None:
+    from simslm.report.advice import advice_view
+
+    shown = advice_view(advice)
+    for table in shown.tables:
+        print(f"{table.title}:")
+        screen.show_table(table.columns, table.rows, left=())
+        print()
+    print(shown.sentence)
+    print(shown.rule)
+    print()
 
 
 def _estimate(scale: Scale, estimate: dict[str, Any]) -> str:

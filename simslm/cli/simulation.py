@@ -21,7 +21,9 @@ LONGEST_NAME = 120
 """Bytes of a scenario's name that its directory's name keeps; file systems take 255."""
 
 
-def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None, as_json: bool) -> None:
+def simulate(
+    path: Path, output: Path | None, sets: list[str], seed: int | None, as_json: bool, with_intervals: bool
+) -> None:
     """Runs, writes the run's directory with its report, and prints the answer."""
     from simslm import api
     from simslm.metrics.files import RunWriter
@@ -37,6 +39,7 @@ def simulate(path: Path, output: Path | None, sets: list[str], seed: int | None,
                 command=command(path, sets, seed),
                 sink=writer.take,
                 on_start=interruption.stopping,
+                with_intervals=with_intervals,
             )
         interruption.writing = True
         writer.finish(result)
@@ -116,7 +119,7 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
 
 def _figures(summary: dict[str, Any]) -> list[tuple[Metric, str]]:
     """The figures that are known beside the latencies."""
-    from simslm.metrics.definitions import ATTAINMENT, ENERGY, GOODPUT
+    from simslm.metrics.definitions import ATTAINMENT, CARBON, COST, ENERGY, GOODPUT
     from simslm.report.page import joules
     from simslm.report.wording import attained
 
@@ -127,4 +130,10 @@ def _figures(summary: dict[str, Any]) -> list[tuple[Metric, str]]:
         found.append((GOODPUT, f"{number(slo['goodput_rps'])} requests/s"))
     if energy["total_j"] is not None:
         found.append((ENERGY, joules(energy["total_j"])))
+    economics = summary["economics"]
+    usd, grams = (economics[f"{name}_per_million_output_tokens"] for name in ("usd", "g_co2"))
+    if usd is not None:
+        found.append((COST, f"${number(usd)} per million output tokens"))
+    if grams is not None:
+        found.append((CARBON, f"{number(grams)} g CO2 per million output tokens"))
     return found

@@ -49,3 +49,14 @@ ATTAINMENT = Metric(
 )
 GOODPUT = Metric("slo.goodput_rps", "Goodput", "requests that met every stated bound, per second")
 ENERGY = Metric("energy.total_j", "Energy", "integral of device power over the makespan, idle included")
+COST = Metric(
+    "economics.usd_per_million_output_tokens",
+    "Cost",
+    "devices by the hour over the makespan, idle included, and electricity where it is paid beside them, for a "
+    "million output tokens",
+)
+CARBON = Metric(
+    "economics.g_co2_per_million_output_tokens",
+    "Carbon",
+    "energy × what its electricity emits, for a million output tokens",
+)

@@ -13,6 +13,7 @@ import numpy as np
 
 from simslm.errors import UsageError
 from simslm.metrics.definitions import BY_KEY
+from simslm.report.advice import AdviceView, advice_view
 from simslm.report.page import Plot, render_template
 from simslm.report.tradeoff import Cloud, Scale, growth_figure, scale, tradeoff_figure
 from simslm.report.wording import count
@@ -75,6 +76,7 @@ class SearchView:
     infeasible: list[tuple[str, str]]
     violated: list[tuple[str, str]]
     nearest: PointRow | None
+    advice: AdviceView | None
 
 
 def holds_search(directory: Path) -> bool:
@@ -161,6 +163,7 @@ def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Searc
         infeasible=[(each["reason"], _reason(each)) for each in found["infeasible"]],
         violated=[(each["constraint"], _broken(each)) for each in found["violated"]],
         nearest=None if found["nearest"] is None else _row(found, scales, found["nearest"]),
+        advice=None if found.get("advice") is None else advice_view(found["advice"]),
     )
 
 

@@ -25,6 +25,9 @@ NAMES = {
     "energy.j_per_output_token": "J per output token",
     "energy.j_per_total_token": "J per total token",
     "energy.mean_power_w": "mean power, W",
+    "economics.usd_per_million_output_tokens": "$ per million output tokens",
+    "economics.usd_per_million_total_tokens": "$ per million total tokens",
+    "economics.g_co2_per_million_output_tokens": "g CO2 per million output tokens",
     "capacity.value": "capacity",
 }
 

@@ -126,6 +126,7 @@ def tiles(run: RunTables) -> list[Tile]:
         _throughput_tile(summary),
         *_latency_tiles(summary),
         _energy_tile(summary),
+        _cost_tile(summary),
     ]
     return [tile for tile in found if tile is not None]
 
@@ -165,3 +166,13 @@ def _energy_tile(summary: Mapping[str, Any]) -> Tile:
         )
     watts = figure_of(summary, "energy.mean_power_w")
     return Tile("Energy per output token", number(joules), "J", f"mean power {number(watts)} W")
+
+
+def _cost_tile(summary: Mapping[str, Any]) -> Tile | None:
+    """Where the scenario says what things cost."""
+    usd = figure_of(summary, "economics.usd_per_million_output_tokens")
+    if usd is None:
+        return None
+    return Tile(
+        "Cost", f"${number(usd)}", "per million output tokens", str(dig(summary, "economics.assumptions", ""))
+    )

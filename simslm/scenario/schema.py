@@ -89,7 +89,7 @@ class Engine(Section):
     disable_async_output_proc: bool = Field(
         default=True,
         description="false: outputs are looked at while the next iteration runs, as vLLM's V0 engine does since 0.6.0; "
-        "a sequence then keeps its slot for one iteration after its last token",
+        "a sequence then keeps its slot for one iteration after its last token (static batching keeps it anyway)",
     )
     swap_space: float = Field(
         default=4.0, ge=0, le=1e6, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
@@ -200,6 +200,34 @@ class Slo(Section):
         return {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
 
 
+class Economics(Section):
+    """What devices and electricity cost and emit; what is not stated is unknown, and so is what follows from it."""
+
+    usd_per_device_hour: float | None = Field(
+        default=None, ge=0, le=1e6, description="of one device; null = as the price table has it"
+    )
+    prices: str | None = Field(
+        default=None,
+        min_length=1,
+        description="file of a price table; null = the one of simslm, see its sources",
+    )
+    usd_per_kwh: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e3,
+        description="electricity paid beside the devices; null = it is in their price",
+    )
+    g_co2_per_kwh: float | None = Field(
+        default=None, ge=0, le=1e5, description="what the electricity emits, g CO2-equivalent; null = unknown"
+    )
+
+    @model_validator(mode="after")
+    def _one_price(self) -> Economics:
+        if self.usd_per_device_hour is not None and self.prices is not None:
+            raise ValueError("either usd_per_device_hour or a table of prices, not both")
+        return self
+
+
 class Scenario(Section):
     """A whole question: which model, on what, serving which traffic, how."""
 
@@ -222,6 +250,10 @@ class Scenario(Section):
     workload: Workload = Field(description="what arrives, and when")
     deployment: Deployment = Field(default_factory=Deployment)
     slo: Slo | None = Field(default=None, description="what a good answer is")
+    economics: Economics | None = Field(
+        default=None,
+        description="what tokens cost and emit; null = not asked. {} takes the price table of simslm",
+    )
     search: Search | None = Field(default=None, description="what to explore around it")
     _base_dir: Path = PrivateAttr(default=Path("."))
     _where: Callable[[tuple[Any, ...]], str] | None = PrivateAttr(default=None)

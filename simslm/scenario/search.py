@@ -123,13 +123,29 @@ class Halving(SearchPart):
         return rungs
 
 
-_Method = Annotated[Grid | Random | Nsga2 | Halving, Field(discriminator="name")]
+class Advisor(SearchPart):
+    """The Batching Configuration Advisor (Recasens et al. 2025, arXiv:2503.08311, section VI): the batch beyond which
+    throughput does not pay for latency, and replicas in the memory that it leaves free."""
+
+    name: Literal["advisor"]
+    epsilon: float = Field(
+        default=0.1, gt=0, lt=1, description="least T(B) / (B T(1)), T being total tokens/s at batch limit B"
+    )
+    latency_factor: float = Field(
+        default=2.0, ge=1, le=1e6, description="largest mean ITL, as a multiple of that at batch limit 32"
+    )
+
+
+BATCH_LIMIT = "deployment.engine.max_num_seqs"
+"""The one key that the advisor's space may have."""
+
+_Method = Annotated[Grid | Random | Nsga2 | Halving | Advisor, Field(discriminator="name")]
 
 Method = Annotated[
     _Method,
     BeforeValidator(
         lambda value: {"name": value} if isinstance(value, str) else value,
-        json_schema_input_type=Literal["grid", "random", "nsga2", "halving"] | _Method,
+        json_schema_input_type=Literal["grid", "random", "nsga2", "halving", "advisor"] | _Method,
     ),
 ]
 
@@ -158,9 +174,9 @@ class Search(SearchPart):
     """What to explore around the scenario; simulating it runs the scenario as it stands."""
 
     space: dict[str, Values] = Field(
-        min_length=1,
+        default={},
         description="dotted path of a key to the values it may take: a list, or {low, high, step, log} where points "
-        "are drawn",
+        "are drawn; at least one key, but for the advisor",
     )
     objectives: dict[str, Literal["min", "max"]] = Field(
         min_length=1, description="dotted path into summary.json to what is better"
@@ -202,8 +218,12 @@ class Search(SearchPart):
 
     @model_validator(mode="after")
     def _agrees(self) -> Search:
+        if isinstance(self.method, Advisor):
+            self._leaves_room_for_advice()
+        elif not self.space:
+            raise ValueError("space: nothing varies; name a key and the values it may take")
         ranges = [path for path, values in self.space.items() if isinstance(values, Range)]
-        whole = isinstance(self.method, Grid) or (
+        whole = isinstance(self.method, Grid | Advisor) or (
             isinstance(self.method, Halving) and self.method.num_points is None
         )
         if ranges and whole:
@@ -214,3 +234,11 @@ class Search(SearchPart):
         if self.reference is not None and set(self.reference) != set(self.objectives):
             raise ValueError(f"reference has one number for each objective: {', '.join(self.objectives)}")
         return self
+
+    def _leaves_room_for_advice(self) -> None:
+        """The advisor chooses replicas and KV blocks itself, and compares throughput at the scenario's own load."""
+        others = [path for path in self.space if path != BATCH_LIMIT]
+        if others:
+            raise ValueError(f"the advisor varies {BATCH_LIMIT} alone, and space has {others[0]}")
+        if self.capacity is not None:
+            raise ValueError("the advisor compares throughput at the scenario's own load: leave out capacity")

@@ -17,6 +17,8 @@ import pyarrow.parquet as pq
 
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
+from simslm.scenario.search import Advisor
+from simslm.search.advisor import advice
 from simslm.search.frontier import Point, points
 from simslm.search.intervals import TEST, interval
 from simslm.search.objectives import Goals
@@ -56,7 +58,7 @@ def trials_arrow(result: SearchResult) -> pa.Table:
         "reason": pa.array([outcome.reason or None for outcome in outcomes], pa.string()),
         "hypervolume": pa.array([grown.get(trial.number) for trial in trials], pa.float64()),
     }
-    for path in result.search.space:
+    for path in _space(result):
         columns[f"parameters.{path}"] = _parameter([trial.parameters.get(path) for trial in trials])
     for path in result.goals.paths:
         columns[path] = pa.array([outcome.values.get(path) for outcome in outcomes], pa.float64())
@@ -81,6 +83,16 @@ def _parameter(values: Sequence[Any]) -> pa.Array:
     return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
 
 
+def _space(result: SearchResult) -> dict[str, Any]:
+    """What varies: what the search states, and the values of further keys that its method tried."""
+    stated = result.search.model_dump(mode="json")["space"]
+    tried: dict[str, dict[str, Any]] = {}
+    for trial, _ in result.done:
+        for path, value in trial.parameters.items():
+            tried.setdefault(path, {})[json.dumps(value)] = value
+    return stated | {path: list(values.values()) for path, values in tried.items() if path not in stated}
+
+
 def content(result: SearchResult) -> dict[str, Any]:
     """What ``frontier.json`` holds."""
     search = result.search
@@ -90,7 +102,7 @@ def content(result: SearchResult) -> dict[str, Any]:
         "name": result.scenario.name,
         "interrupted": result.interrupted,
         "method": search.method.model_dump(mode="json"),
-        "space": search.model_dump(mode="json")["space"],
+        "space": _space(result),
         "objectives": dict(search.objectives),
         "constraints": list(search.constraints),
         "capacity": None if search.capacity is None else search.capacity.model_dump(mode="json"),
@@ -109,7 +121,18 @@ def content(result: SearchResult) -> dict[str, Any]:
         "reference_stated": search.reference is not None,
         "hypervolume": None if result.volume is None else result.volume.total,
         "points": [_point(result, point) for point in result.points],
+        "advice": _advice(result, known),
     }
+
+
+def _advice(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | None:
+    """What the advisor says; None where it was not asked, or not all it needs was simulated."""
+    method = result.search.method
+    if not isinstance(method, Advisor) or result.interrupted:
+        return None
+    found = advice(method, result.scenario, result.goals, known)
+    chosen = next((point for point in known if point.number == found["recommended"]), None)
+    return found | {"recommended": None if chosen is None else _point(result, chosen)}
 
 
 def _cost(outcomes: Sequence[Outcome]) -> dict[str, str] | None:

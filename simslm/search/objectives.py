@@ -8,8 +8,9 @@ from typing import Any
 
 from simslm.errors import ScenarioError, nearest
 from simslm.metrics.definitions import LATENCIES, STATISTICS
+from simslm.metrics.economics import KEYS as ECONOMICS
 from simslm.scenario.schema import Scenario
-from simslm.scenario.search import CONSTRAINT, Search
+from simslm.scenario.search import CONSTRAINT, Advisor, Search
 
 CAPACITY = "capacity.value"
 """The highest value that meets the SLO, beside the figures of the summary where the search asks for it."""
@@ -25,8 +26,18 @@ FIGURES = (
     *(f"kv.{name}" for name in ("num_gpu_blocks", "peak_utilization", "preemptions", "cached_prompt_share")),
     *(f"utilization.{name}" for name in ("busy", "host_gap")),
     "coverage.in_domain_time",
+    *(f"economics.{name}" for name in ECONOMICS),
 )
 """Every number of a summary, by its dotted path."""
+
+ADVISED = (
+    "throughput.total_tokens_per_s",
+    "itl_s.mean",
+    "tpot_s.mean",
+    "kv.peak_utilization",
+    "kv.num_gpu_blocks",
+)
+"""What the advisor looks at, whatever the objectives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +78,18 @@ class Goals:
     Attributes:
         objectives: at least one.
         constraints: perhaps none.
+        beside: paths of further figures that the method needs.
     """
 
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
+    beside: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Every figure that is looked at, once."""
-        return tuple(dict.fromkeys(each.path for each in (*self.objectives, *self.constraints)))
+        wanted = (each.path for each in (*self.objectives, *self.constraints))
+        return tuple(dict.fromkeys((*wanted, *self.beside)))
 
     def gains(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """One number per objective, of which more is better."""
@@ -114,7 +128,9 @@ def goals(scenario: Scenario, search: Search) -> Goals:
     if problems:
         raise ScenarioError(problems[0], problems=problems)
     return Goals(
-        tuple(Objective(path, direction) for path, direction in search.objectives.items()), tuple(constraints)
+        tuple(Objective(path, direction) for path, direction in search.objectives.items()),
+        tuple(constraints),
+        ADVISED if isinstance(search.method, Advisor) else (),
     )
 
 

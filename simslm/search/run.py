@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from simslm.api import prepare
 from simslm.errors import InfeasibleError, ScenarioError
 from simslm.scenario.schema import Scenario
-from simslm.scenario.search import Search
-from simslm.search import executors, files
+from simslm.scenario.search import Advisor, Search
+from simslm.search import advisor, executors, files
 from simslm.search.capacity import span
 from simslm.search.evaluation import Question
 from simslm.search.executors import Executor, Obey
@@ -162,6 +162,8 @@ class _Campaign:
     point_numbers: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.asked.method, Advisor):
+            advisor.check(self.scenario)
         self.goals = goals(self.scenario, self.asked)
         self.space = space(self.scenario, self.asked)
         capacity = self.asked.capacity
@@ -186,7 +188,7 @@ class _Campaign:
 
     def explore(self) -> None:
         """The rounds of the strategy."""
-        proposing = rounds(self.asked.method, self.space, self.goals, self.scenario.seed)
+        proposing = rounds(self.asked.method, self.space, self.goals, self.scenario)
         try:
             proposals = next(proposing)
             while True:

@@ -13,7 +13,9 @@ from math import ceil
 from typing import Any
 
 from simslm.errors import UsageError
-from simslm.scenario.search import Grid, Halving, Nsga2, Random, Range
+from simslm.scenario.schema import Scenario
+from simslm.scenario.search import Advisor, Grid, Halving, Nsga2, Random, Range
+from simslm.search import advisor
 from simslm.search.objectives import Goals
 from simslm.search.pareto import best_first
 from simslm.search.space import Parameters, Space, identity
@@ -38,19 +40,19 @@ class Proposal:
 Rounds = Generator[list[Proposal], list[Outcome], None]
 
 
-def rounds(method: Any, space: Space, goals: Goals, seed: int) -> Rounds:
+def rounds(method: Any, space: Space, goals: Goals, scenario: Scenario) -> Rounds:
     """The rounds of a method.
 
     Args:
         method: with its options, from ``search.method``.
         space: what varies.
         goals: what is better.
-        seed: the scenario's.
+        scenario: that is searched around.
 
     Raises:
         UsageError: the method needs a library that is not there.
     """
-    return STRATEGIES[type(method)](method, space, goals, seed)
+    return STRATEGIES[type(method)](method, space, goals, scenario)
 
 
 def trials_planned(method: Any, space: Space) -> int:
@@ -66,21 +68,21 @@ def trials_planned(method: Any, space: Space) -> int:
     return total
 
 
-def _grid(method: Grid, space: Space, goals: Goals, seed: int) -> Rounds:
-    del method, goals, seed
+def _grid(method: Grid, space: Space, goals: Goals, scenario: Scenario) -> Rounds:
+    del method, goals, scenario
     yield [Proposal(point) for point in space.grid()]
 
 
-def _random(method: Random, space: Space, goals: Goals, seed: int) -> Rounds:
+def _random(method: Random, space: Space, goals: Goals, scenario: Scenario) -> Rounds:
     del goals
-    yield [Proposal(point) for point in space.drawn(stream(seed, "search"), method.num_points)]
+    yield [Proposal(point) for point in space.drawn(stream(scenario.seed, "search"), method.num_points)]
 
 
-def _halving(method: Halving, space: Space, goals: Goals, seed: int) -> Rounds:
+def _halving(method: Halving, space: Space, goals: Goals, scenario: Scenario) -> Rounds:
     points = (
         list(space.grid())
         if method.num_points is None
-        else space.drawn(stream(seed, "search"), method.num_points)
+        else space.drawn(stream(scenario.seed, "search"), method.num_points)
     )
     for i, share in enumerate(method.rungs):
         if i:
@@ -102,8 +104,8 @@ def ranked(outcomes: Sequence[Outcome], goals: Goals) -> list[int]:
     return [inside[i] for i in best] + outside
 
 
-def _nsga2(method: Nsga2, space: Space, goals: Goals, seed: int) -> Rounds:
-    study = _study(method, goals, seed)
+def _nsga2(method: Nsga2, space: Space, goals: Goals, scenario: Scenario) -> Rounds:
+    study = _study(method, goals, scenario.seed)
     distributions = {path: _distribution(axis) for path, axis in space.axes.items()}
     seen: set[str] = set()
     idle = 0
@@ -167,10 +169,20 @@ def _parameters(space: Space, chosen: Parameters) -> Parameters:
     }
 
 
-STRATEGIES: dict[type, Callable[[Any, Space, Goals, int], Rounds]] = {
+def _advisor(method: Advisor, space: Space, goals: Goals, scenario: Scenario) -> Rounds:
+    del goals
+    tried = advisor.batches(scenario, space)
+    outcomes = yield [Proposal(advisor.single(scenario, batch)) for batch in tried]
+    room = advisor.room(method, scenario, dict(zip(tried, outcomes, strict=True)))
+    if room is not None and room.counts:
+        yield [Proposal(point) for point in advisor.shared(scenario, room)]
+
+
+STRATEGIES: dict[type, Callable[[Any, Space, Goals, Scenario], Rounds]] = {
     Grid: _grid,
     Random: _random,
     Nsga2: _nsga2,
     Halving: _halving,
+    Advisor: _advisor,
 }
 """By the options model of ``search.method``; another method is a model there and a generator here."""

@@ -101,7 +101,7 @@ def test_an_impossible_search_says_why_and_exits_4(simslm, path, here):  # noqa:
          "list of its values, or choose random, nsga2, or halving with num_points"),
         ("search:", "search:\n  method: {name: nsga3}",
          "asked.yaml:11: search.method.name: unknown name 'nsga3' (did you mean 'nsga2'?); known: grid, random, nsga2, "
-         "halving"),
+         "halving, advisor"),
         ("search:", "search:\n  reference: {itl_s.p50: 1}",
          "asked.yaml:10: search: reference has one number for each objective: throughput.output_tokens_per_s, "
          "itl_s.p50"),
@@ -137,3 +137,11 @@ def test_report_draws_the_page_again(simslm, path, here):  # noqa: F811
     again = simslm("report", "runs/asked", "-o", "again.html")
     assert (again.code, again.out) == (0, "again.html\n")
     assert (here / "again.html").read_bytes() == written
+
+
+def test_advice_is_printed(simslm, path, here):  # noqa: F811
+    ended = simslm("search", "asked.yaml", "--jobs", "1", "--set", "search.method=advisor")
+    assert (ended.code, ended.err) == (0, "")
+    advice = json.loads((here / "runs/asked/frontier.json").read_text(encoding="utf-8"))["advice"]
+    assert f"B_opt is {advice['best_batch']}. It needs " in ended.out
+    assert "over the best single" in ended.out
