@@ -8,7 +8,7 @@ from typing import Any
 from simslm.errors import ScenarioError
 from simslm.manifest import manifest
 from simslm.metrics.economics import economics_figures
-from simslm.metrics.intervals import UNKNOWN, intervals
+from simslm.metrics.intervals import intervals, unknown
 from simslm.metrics.result import Result, Sink, observe
 from simslm.prepared import Found, Prepared, PreparedGroup, prepare, utilizations
 from simslm.scenario.load import load_scenario
@@ -60,7 +60,7 @@ def simulate(
     prepared = prepare(scenario)
     result = observed(prepared, progress=progress, jump=jump, sink=sink, on_start=on_start)
     if with_intervals and not result.log.interrupted:
-        result.summary["intervals"] = _intervals(prepared, result)
+        result.summary["intervals"] = _intervals(prepared, result, on_start)
     result.manifest.update(
         manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
     )
@@ -102,16 +102,17 @@ def observed(
     return result
 
 
-def _intervals(prepared: Prepared, result: Result) -> dict[str, Any]:
-    """The intervals of a run's figures; unknown when it is too long to repeat."""
+def _intervals(prepared: Prepared, result: Result, on_start: OnStart | None) -> dict[str, Any]:
+    """The intervals of a run's figures; unknown when it is too long to repeat, or its repeats were stopped."""
     if len(prepared.requests) > MOST_REPEATED:
-        return dict(UNKNOWN)
-    pairs = [(_summary(low), _summary(high)) for low, high in prepared.variants()]
+        return unknown(f"more than {MOST_REPEATED:,} requests: the run was not repeated")
+    pairs = []
+    for low, high in prepared.variants():
+        cheaper, dearer = (observed(each, sink=_forget, on_start=on_start) for each in (low, high))
+        if cheaper.log.interrupted or dearer.log.interrupted:
+            return unknown("the repeats were interrupted")
+        pairs.append((cheaper.summary, dearer.summary))
     return intervals(result.summary, pairs)
-
-
-def _summary(prepared: Prepared) -> dict[str, Any]:
-    return observed(prepared, sink=_forget).summary
 
 
 def _forget(*_window: object) -> None:

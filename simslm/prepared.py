@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -98,6 +98,7 @@ class Prepared:
         requests: the workload, drawn or replayed.
         files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
         tariff: what things cost; None where the scenario does not ask.
+        central: what this is a variant of; None for what the scenario says.
     """
 
     scenario: Scenario
@@ -106,6 +107,7 @@ class Prepared:
     requests: RequestArrays
     files: dict[str, str]
     tariff: Tariff | None = None
+    central: Prepared | None = None
 
     @property
     def tenants(self) -> Counter[int]:
@@ -136,15 +138,19 @@ class Prepared:
     def variants(self) -> Iterator[tuple[Prepared, Prepared]]:
         """The same with lower and with higher costs, in each direction in which the costs of a model are uncertain.
 
-        Groups with the same costs vary together.
+        Groups whose costs come from the same trace vary together, whatever is put around it.
         """
-        for cost in {id(group.cost): group.cost for group in self.groups}.values():
-            for low, high in cost.variants():
-                yield self._with(cost, low), self._with(cost, high)
+        origins = [group.cost.provenance.get("content_hash", id(group.cost)) for group in self.groups]
+        for origin in dict.fromkeys(origins):
+            mine = [i for i, each in enumerate(origins) if each == origin]
+            for pairs in zip(*(self.groups[i].cost.variants() for i in mine), strict=True):
+                low, high = (dict(zip(mine, costs, strict=True)) for costs in zip(*pairs, strict=True))
+                yield self._with(low), self._with(high)
 
-    def _with(self, cost: CostModel, other: CostModel) -> Prepared:
-        groups = (replace(group, cost=other) if group.cost is cost else group for group in self.groups)
-        return replace(self, groups=tuple(groups))
+    def _with(self, costs: Mapping[int, CostModel]) -> Prepared:
+        """The same with other costs for some groups; how replicas get along stays as it is."""
+        groups = tuple(replace(group, cost=costs.get(i, group.cost)) for i, group in enumerate(self.groups))
+        return replace(self, groups=groups, central=self)
 
     def deployment(self) -> Deployment:
         """What the simulator needs of it."""
@@ -157,6 +163,8 @@ class Prepared:
 
     def sharing(self, count: int) -> Sharing:
         """How ``count`` replicas get along on a device: as measured where a trace tells, else as modelled."""
+        if self.central is not None:
+            return self.central.sharing(count)
         modelled = sharing(self.scenario.deployment.sharing, count)
         known = [factor for group in self.groups if (factor := self._contention(group, modelled)) is not None]
         return Contended(modelled, max(known)) if known else modelled

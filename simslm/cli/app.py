@@ -131,6 +131,13 @@ def simulate(
     sets: Sets = None,
     seed: Seed = None,
     json: Json = False,
+    intervals: Annotated[
+        bool,
+        typer.Option(
+            "--intervals/--no-intervals",
+            help="repeat the run with costs a standard error lower and higher, to say how sure its figures are",
+        ),
+    ] = True,
 ) -> None:
     """Run a scenario: one answer, and a directory of tables with a report.
 
@@ -141,7 +148,7 @@ def simulate(
     """
     from simslm.cli import simulation
 
-    simulation.simulate(scenario, output, sets or [], seed, json)
+    simulation.simulate(scenario, output, sets or [], seed, json, intervals)
 
 
 @app.command()

@@ -7,6 +7,7 @@ and still monotone, and ``in_domain`` is False there (:mod:`simslm.cost.domain`)
 
 from __future__ import annotations
 
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,7 @@ class MeasuredCost:
         if not points:
             return ()
         error = float(np.sqrt(np.mean([point.error**2 for point in points])))
-        return ((Scaled(self, 1 - error), Scaled(self, 1 + error)),)
+        return ((Scaled(self, exp(-error)), Scaled(self, exp(error))),)
 
 
 def check_same(trace: Trace, wanted: dict[str, str]) -> None:

@@ -88,9 +88,14 @@ class Scaled:
     Args:
         cost: what is scaled.
         factor: more than 0.
+
+    Raises:
+        ValueError: it is not.
     """
 
     def __init__(self, cost: CostModel, factor: float) -> None:
+        if not factor > 0:
+            raise ValueError(f"costs are scaled by more than 0, not {factor}")
         self._cost = cost
         self._factor = factor
         self.source: str = cost.source

@@ -14,11 +14,18 @@ from typing import Any
 LEVEL = 0.95
 WIDTH = 1.96
 
-SECTIONS = ("makespan_s", "throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "slo", "energy")
-"""What of a summary costs decide."""
+SECTIONS = ("makespan_s", "throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "slo", "economics")
+"""What of a summary latencies decide; how uncertain power is is not known, so energy has no interval."""
 
-UNKNOWN: Mapping[str, Any] = {"level": None, "figures": {}}
-"""Where nothing is known of how uncertain the costs are."""
+OF_ENERGY = ("g_co2",)
+"""Beginnings of names in those sections that follow from energy alone."""
+
+NO_ERROR = "how uncertain the costs are is not known"
+
+
+def unknown(why: str = NO_ERROR) -> dict[str, Any]:
+    """What stands in place of intervals."""
+    return {"level": None, "figures": {}, "note": why}
 
 
 def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping]]) -> dict[str, Any]:
@@ -29,10 +36,10 @@ def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping
         pairs: summaries of the run with lower and with higher costs, one pair for each direction.
 
     Returns:
-        ``{level, figures: {path: [low, high]}}``; without pairs, :data:`UNKNOWN`.
+        ``{level, figures: {path: [low, high]}, note}``; without pairs, :func:`unknown`.
     """
     if not pairs:
-        return dict(UNKNOWN)
+        return unknown()
     found = dict(_figures(summary))
     varied = [(dict(_figures(low)), dict(_figures(high))) for low, high in pairs]
     figures = {}
@@ -42,7 +49,7 @@ def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping
             figures[path] = [max(value - spread, 0.0), value + spread]
     if "slo.attainment" in figures:
         figures["slo.attainment"][1] = min(figures["slo.attainment"][1], 1.0)
-    return {"level": LEVEL, "figures": figures}
+    return {"level": LEVEL, "figures": figures, "note": ""}
 
 
 def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -51,7 +58,7 @@ def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         values = summary[section]
         if isinstance(values, Mapping):
             for name, value in values.items():
-                if isinstance(value, int | float):
+                if isinstance(value, int | float) and not name.startswith(OF_ENERGY):
                     yield f"{section}.{name}", float(value)
         elif values is not None:
             yield section, float(values)

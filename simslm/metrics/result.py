@@ -11,7 +11,7 @@ import numpy as np
 
 from simslm.cost.model import CostModel
 from simslm.metrics import summary as figures
-from simslm.metrics.intervals import UNKNOWN
+from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Ledger, Priced
 from simslm.sim.log import FINISHED, SimulationLog
@@ -136,7 +136,7 @@ def _summary(
         "kv": figures.kv_figures(columns, ledger),
         "utilization": figures.utilization(ledger.accounts, seconds),
         "coverage": figures.coverage(ledger.accounts),
-        "intervals": dict(UNKNOWN),
+        "intervals": unknown("the run was not repeated"),
         "cost": {"source": cost.source, "engine": cost.engine},
     }
 

@@ -139,8 +139,9 @@ class BatchingPolicy(Protocol):
         """Who runs next. A function of the view alone: the same view gives the same plan.
 
         Not asked when nobody waits and no prompt is partial: then there is nothing to choose, and all that decode
-        go on. A plan that only decodes is kept, without asking again, until a request arrives, finishes or is
-        preempted: until then more blocks are taken and none are freed, so nothing new could be admitted.
+        go on. Waiting requests are admitted in their order, none before another. So a plan that only decodes is kept,
+        without asking again, until a request comes to the head of the queue, or one finishes or is preempted: until
+        then more blocks are taken and none are freed, so nothing new could be admitted.
         """
         ...
 

@@ -12,16 +12,17 @@ SHOWN = (
     ("ttft_s.mean", "mean TTFT"),
     ("tpot_s.mean", "mean TPOT"),
     ("itl_s.mean", "mean ITL"),
-    ("energy.j_per_output_token", "J per output token"),
 )
 
 
 def certainty(summary: Mapping[str, Any]) -> str:
-    """The intervals of the figures that matter most; empty where nothing is known of them."""
+    """The intervals of the figures that matter most, or why there are none; empty for runs older than intervals."""
     known = summary.get("intervals") or {}
     figures, level = known.get("figures") or {}, known.get("level")
     parts = [f"{name} {_span(path, *figures[path])}" for path, name in SHOWN if path in figures]
-    return f"{number(100 * level)} % intervals: " + ", ".join(parts) if level and parts else ""
+    if not level or not parts:
+        return known.get("note", "")
+    return f"{number(100 * level)} % intervals: " + ", ".join(parts)
 
 
 def _span(path: str, low: float, high: float) -> str:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from simslm.errors import SimslmError
 from simslm.sim.sequence import Sequence
 
 
@@ -35,11 +36,16 @@ class WaitingQueue(deque[Sequence]):
             self.insert(bisect_right(self, place(sequence), key=place), sequence)
 
     def take(self, sequence: Sequence) -> None:
-        """Removes a sequence; the first without a search."""
-        if self[0] is sequence:
-            self.popleft()
-        else:
-            self.remove(sequence)
+        """Removes the first, which is admitted.
+
+        Raises:
+            SimslmError: it is not the first; a policy passed over others.
+        """
+        if self.popleft() is not sequence:
+            raise SimslmError(
+                f"request {sequence.request_id} was admitted before others that wait in front of it",
+                remedy="batching policies admit in the order of view.waiting; to change that order, see queueing",
+            )
 
     def _place(self, sequence: Sequence) -> tuple[Any, int]:
         return self._key(sequence), sequence.request_id

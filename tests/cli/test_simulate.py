@@ -360,3 +360,15 @@ def test_a_run_that_fails_while_writing_leaves_what_was_there(simslm, scenario, 
     assert ended.code == 5
     assert "No space left on device" in ended.complaint
     assert sorted(here.rglob("*")) == before
+
+
+def test_intervals_are_said_and_may_be_left_out(simslm, scenario):
+    sure = simslm("simulate", scenario, "-o", "sure")
+    assert sure.code == 0
+    assert "sure: " in sure.out
+    plain = simslm("simulate", scenario, "-o", "plain", "--no-intervals", "--json")
+    assert json.loads(plain.out)["intervals"] == {
+        "level": None,
+        "figures": {},
+        "note": "the run was not repeated",
+    }
