@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from covering import Inside, covered
 from pages import page
 
 from simslm.calibration.calibrate import Calibration, calibrate, write_calibration
@@ -39,12 +41,14 @@ class Study:
         fitted: names of the runs calibrated on.
         calibration: what came of it.
         comparisons: every run, the fitted ones included.
+        inside: for the predicted runs on a device of their own, by name: which figures lie in their intervals.
     """
 
     model: str
     fitted: frozenset[str]
     calibration: Calibration
     comparisons: tuple[Comparison, ...]
+    inside: Mapping[str, Inside]
 
 
 def main() -> int:
@@ -82,7 +86,10 @@ def study(runs: list[MeasuredRun], directory: Path, jobs: int) -> Study:
     found = validate(runs, read_sources([directory]), jobs=jobs)
     if found.skipped:
         raise SimslmError(f"run {found.skipped[0].run.run!r} was not simulated: {found.skipped[0].reason}")
-    return Study(model, frozenset(run.run for run in six), calibration, found.comparisons)
+    alone = [run for run in runs if run.replicas == 1 and run not in six]
+    inside = covered(alone, directory, DTYPE, calibration.cost.terms["startup"], jobs)
+    named = {run.run: each for run, each in zip(alone, inside, strict=True)}
+    return Study(model, frozenset(run.run for run in six), calibration, found.comparisons, named)
 
 
 def is_fitted(run: MeasuredRun) -> bool:
