@@ -65,8 +65,24 @@ def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
             f"Only {share(coverage)} of the simulated busy time lies inside the {source} domain; "
             "outside it the roofline of the same model and device carries the shape on."
         )
+    found += _foreign(run)
     if dig(run.manifest, "interrupted"):
         found.append("The simulation was interrupted: the page shows what had happened by then.")
+    return found
+
+
+def _foreign(run: RunTables) -> list[str]:
+    """Groups whose host time is not that of the engine which the scenario says is deployed."""
+    found = []
+    deployment = dig(run.manifest, "scenario.deployment", {})
+    specs = dig(deployment, "groups") or [deployment]
+    for group, spec in zip(dig(run.manifest, "groups", []), specs, strict=False):
+        deployed, measured = dig(spec, "engine.name"), str(dig(group, "engine", "unknown"))
+        if deployed and "; host time" not in measured and not measured.lower().startswith(deployed.lower()):
+            found.append(
+                f"Host time is that of {measured}, but {deployed} is deployed: put its own in its place with the cost "
+                "transform host: {fixed_s, per_seq_s}."
+            )
     return found
 
 

@@ -62,6 +62,11 @@ class Section(BaseModel):
 class Engine(Section):
     """One replica's limits; the options of vLLM keep vLLM's names."""
 
+    name: str | None = Field(
+        default=None,
+        min_length=1,
+        description="the engine that is deployed, e.g. vllm-0.6.3: a report warns where its host time is another's",
+    )
     batching: Batching = _default(Batching, "chunked-prefill", "who runs in the next iteration")
     scheduling_policy: Queueing = _default(Queueing, "fcfs", "order of the waiting queue")
     admission: Admission = _default(Admission, "open", "who is let in")

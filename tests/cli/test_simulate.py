@@ -372,3 +372,18 @@ def test_intervals_are_said_and_may_be_left_out(simslm, scenario):
         "figures": {},
         "note": "the run was not repeated",
     }
+
+
+def test_the_page_warns_where_the_host_time_is_another_engines(simslm, scenario, here):
+    """Named by its beginning; an engine's own host time, put in by a transform, is nobody else's."""
+    own = "cost.transforms=[{host: {fixed_s: 0.001, per_seq_s: 0}}]"
+    for sets, warned in (
+        (["deployment.engine.name=vllm-0.6"], True),
+        (["deployment.engine.name=vllm-0.6", own], False),
+        (["deployment.engine.name=simslm-engine"], False),
+        ([], False),
+    ):
+        options = [part for text in sets for part in ("--set", text)]
+        assert simslm("simulate", scenario, "-o", "out", "--no-intervals", *options).code == 0
+        page = (here / "out" / "report.html").read_text(encoding="utf-8")
+        assert ("but vllm-0.6 is deployed" in page) == warned
