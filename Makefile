@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test nightly bench fidelity lint clean
+.PHONY: demo test nightly bench fidelity paper lint clean
 
 demo: .venv/core
 	$(BIN)/simslm check scenarios/quickstart.yaml
@@ -25,6 +25,10 @@ bench: .venv/dev
 TRUTH ?= ../shared/truth/h100-vllm
 fidelity: .venv/dev
 	$(BIN)/python tests/truth/fidelity.py $(TRUTH)/runs.csv -o reports/fidelity.md
+
+# The findings of the paper: scenarios/paper and, where TRUTH has the study's runs, those as they were run.
+paper: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m truth.paper $(TRUTH)/runs.csv -o reports/paper
 
 lint: .venv/dev
 	$(BIN)/ruff check .

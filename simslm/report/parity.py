@@ -88,16 +88,9 @@ def error_figure(name: str, points: Sequence[Point]) -> Figure:
             _markers(np.array([point.batch for point in mine]), errors, mine, colour, symbol)
             | {"hovertemplate": "%{text}<br>batch %{x}, error %{y:+.2~f} %<extra></extra>"}
         )
-    ends = [math.log10(batches[0]) - 0.08, math.log10(batches[-1]) + 0.08] if batches else [0.0, 1.0]
     layout = {
         **frame(height=250, left=62, top=34, bottom=46),
-        "xaxis": {
-            **titled_axis("max_num_seqs"),
-            "type": "log",
-            "range": rounded(ends),
-            "tickvals": _apart(batches),
-            "ticktext": [number(batch) for batch in _apart(batches)],
-        },
+        "xaxis": batch_axis(batches),
         "yaxis": {**titled_axis("error, %"), "zeroline": True, "zerolinecolor": "@muted", "nticks": 6},
         "annotations": [_heading(name, points)],
     }
@@ -129,6 +122,18 @@ def _both_axes(values: np.ndarray) -> tuple[dict[str, Any], list[float]]:
         return shape, [10**bound for bound in bounds]
     top = 1.05 * high or 1.0
     return {"type": "linear", "range": rounded([0.0, top]), "nticks": 6}, [0.0, top]
+
+
+def batch_axis(batches: Sequence[int]) -> dict[str, Any]:
+    """A logarithmic axis of batch limits, given in order, each a tick where there is room."""
+    ends = [math.log10(batches[0]) - 0.08, math.log10(batches[-1]) + 0.08] if batches else [0.0, 1.0]
+    return {
+        **titled_axis("max_num_seqs"),
+        "type": "log",
+        "range": rounded(ends),
+        "tickvals": _apart(batches),
+        "ticktext": [number(batch) for batch in _apart(batches)],
+    }
 
 
 def _apart(batches: Sequence[int]) -> list[int]:

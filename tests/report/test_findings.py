@@ -1,0 +1,177 @@
+"""The page of findings: valid figures with measured beside simulated; complete, escaped, offline; in a real browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report.test_browser import OVERFLOWING, PLOTS, browser, opened, requested
+
+from simslm.report.curves import COLOURS, Series, against_figure, bars_figure, batch_figure
+from simslm.report.figures import PALETTE, Figure
+from simslm.report.findings import FindingsView, Section, render
+from simslm.report.page import Plot
+
+__all__ = ["browser"]
+
+EVIL = "</script><script>document.title='broken'</script><b onclick=x>@accent"
+BATCHES = (1, 8, 64, 512)
+NAMES = ("opt-125m", "opt-350m", "opt-1.3b", "opt-6.7b", "llama-2-13b")
+SERIES = [
+    Series("small", BATCHES, (0.5, 2.0, 9.0, 11.0)),
+    Series("small", BATCHES, (0.4, 2.1, math.nan, 11.5), measured=True),
+    Series("large", BATCHES, (0.1, 0.5, 2.0, 2.2)),
+]
+LABELS = ("1 × 96", "2 × 96", "4 × 96")
+GROUPS = {
+    "measured": (4400.0, 5500.0, None),
+    "as run": (4500.0, 5400.0, None),
+    "scenario": (4.8e3, 6e3, 5.6e3),
+}
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Figure]:
+    along = [
+        Series(each.name, each.batches, each.values, each.measured, (5.0, 6.0, 11.0, 40.0)) for each in SERIES
+    ]
+    return {
+        "throughput": batch_figure("tokens/s", SERIES),
+        "joules": batch_figure("J per output token", SERIES, logarithmic=True),
+        "frontier": against_figure("mean ITL, ms", "tokens/s", along),
+        "family": batch_figure("tokens/s", [Series(name, BATCHES, (1.0, 2.0, 3.0, 4.0)) for name in NAMES]),
+        "replicas": bars_figure("output tokens/s", LABELS, GROUPS),
+        "nothing": batch_figure("tokens/s", []),
+    }
+
+
+def coloured(value: Any) -> Any:
+    return json.loads(re.sub(r"@[a-z]+", "#123456", json.dumps(value, allow_nan=False)))
+
+
+@pytest.mark.parametrize("name", ["throughput", "joules", "frontier", "family", "replicas", "nothing"])
+def test_figures_are_valid_plotly_with_titles_and_named_colours(drawn: dict[str, Figure], name: str):
+    from plotly import graph_objects
+
+    figure = drawn[name]
+    found = graph_objects.Figure(coloured(figure))
+    assert all(len(trace.x) == len(trace.y) > 0 for trace in found.data)
+    assert all(figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis"))
+    assert set(re.findall(r"@[a-z]+", json.dumps(figure))) <= set(PALETTE)
+
+
+def test_measured_is_hollow_markers_and_simulated_a_line_in_the_same_colour(drawn: dict[str, Figure]):
+    small, measured, large = drawn["throughput"]["data"]
+    assert (small["mode"], measured["mode"]) == ("lines+markers", "markers")
+    assert measured["marker"]["symbol"] == "circle-open"
+    assert small["line"]["color"] == measured["marker"]["color"] == COLOURS[0]
+    assert large["line"]["color"] == COLOURS[1]
+    assert measured["y"] == [0.4, 2.1, None, 11.5]
+    assert measured["name"] == "small, measured"
+
+
+def test_axes_hold_all_values(drawn: dict[str, Figure]):
+    low, high = drawn["throughput"]["layout"]["yaxis"]["range"]
+    assert low == 0
+    assert 11.5 < high < 13
+    joules = drawn["joules"]["layout"]["yaxis"]
+    assert joules["type"] == "log"
+    assert joules["range"][0] < math.log10(0.1)
+    assert joules["range"][1] > math.log10(11.5)
+    frontier = drawn["frontier"]
+    assert frontier["data"][0]["x"] == [5.0, 6.0, 11.0, 40.0]
+    assert frontier["layout"]["xaxis"]["range"][1] > 40
+    assert "type" not in frontier["layout"]["xaxis"]
+
+
+def test_five_names_have_five_colours_and_two_lines(drawn: dict[str, Figure]):
+    assert len({trace["line"]["color"] for trace in drawn["family"]["data"]}) == 5
+    heading = drawn["family"]["layout"]["annotations"][0]["text"]
+    assert heading.count("<br>") == 1
+    assert all(name in heading for name in NAMES)
+
+
+def test_bars_stand_side_by_side_and_unknown_ones_are_left_out(drawn: dict[str, Figure]):
+    bars = drawn["replicas"]["data"]
+    assert [bar["y"] for bar in bars] == [[4400, 5500, None], [4500, 5400, None], [4800, 6000, 5600]]
+    assert len({bar["marker"]["color"] for bar in bars}) == 3
+    assert drawn["replicas"]["layout"]["barmode"] == "group"
+
+
+def page_of(figures: dict[str, Figure], words: str = "What it is.") -> str:
+    plots = [Plot(f"paper-{name}", name, f"{name} in words", figure) for name, figure in figures.items()]
+    rows = [
+        ("a gain over something", "", "+8.1 %", "+5.0 %", "-3.1 points", "+4 to +17 %", "inside"),
+        ("another", "", "+12.8 %", "+2.3 %", "-10.5 points", "+4 to +17 %", "outside"),
+    ]
+    head = ("figure", "published", "measured", "simulated", "difference", "bound", "")
+    view = FindingsView(
+        title="Findings",
+        setup=("one GPU", words),
+        sentence="`1` of 2 lie inside.",
+        sources=[("roofline", "opt-125m"), ("calibrated", words)],
+        notes=[words],
+        sections=[
+            Section("first", "1 First", words, head, rows, plots),
+            Section("last", "2", words, head, rows),
+        ],
+    )
+    return render(view)
+
+
+def own(page: str) -> str:
+    """The page without plotly.js."""
+    return re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
+
+
+def test_the_page_says_which_bounds_hold(drawn: dict[str, Figure]):
+    text = own(page_of(drawn))
+    assert text.count('<span class="state met">inside</span>') == 2
+    assert text.count('<span class="state missed">outside</span>') == 2
+    assert '<span class="pill roofline">roofline</span> opt-125m' in text
+    assert 'aria-label="frontier in words"' in text
+    assert "<code>1</code> of 2" in text
+
+
+def test_what_it_is_given_is_escaped(drawn: dict[str, Figure]):
+    text = own(page_of({"throughput": drawn["throughput"]}, EVIL))
+    assert "<b onclick" not in text
+    assert "<script>document" not in text
+    assert text.count("&lt;b onclick=x&gt;") >= 4
+    bad = batch_figure("tokens/s", [Series(EVIL, BATCHES, (1.0, 2.0, 3.0, 4.0))])
+    assert "<b onclick" not in json.dumps(bad)
+    assert "<b onclick" not in json.dumps(bars_figure("x", [EVIL], {EVIL: [1.0]}))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_it_opens_clean_fits_and_draws(
+    browser: Any,
+    drawn: dict[str, Figure],
+    tmp_path: Path,
+    width: int,
+    scheme: str,
+):
+    page = tmp_path / "findings.html"
+    page.write_text(page_of({name: drawn[name] for name in drawn if name != "nothing"}), encoding="utf-8")
+    requested(browser), browser.get_log("browser")
+    opened(browser, page, width, scheme)
+    assert [url for url in requested(browser) if not url.startswith("data:")] == [page.as_uri()]
+    assert browser.get_log("browser") == []
+    assert browser.execute_script(OVERFLOWING) == []
+    plots = {plot["id"]: plot for plot in browser.execute_script(PLOTS)}
+    assert len(plots) == 5
+    assert [len(plots[f"paper-{name}"]["curves"]) for name in ("throughput", "family")] == [2, 5]
+    bars = (
+        "return [...document.querySelectorAll('#paper-replicas .barlayer .point path')]"
+        ".filter((bar) => bar.getBBox().height > 1).length"
+    )
+    assert browser.execute_script(bars) == 7
+    for plot in plots.values():
+        for text in plot["texts"]:
+            assert text["box"]["left"] >= plot["room"]["left"] - 0.5, text["text"]
+            assert text["box"]["right"] <= plot["room"]["right"] + 0.5, text["text"]
