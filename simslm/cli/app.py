@@ -186,6 +186,36 @@ def search(
 
 
 @app.command()
+def plan(
+    scenario: ScenarioPath,
+    rate: Annotated[float, typer.Option(metavar="RPS", help="requests per second that are to be served")],
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a device to compare, repeatable; without a trace of the model, on its roofline. Default: the "
+            "scenario's own and every device with a trace"
+        ),
+    ] = None,
+    traces: Annotated[
+        Path, typer.Option(metavar="DIR", help="where traces of other devices are looked for")
+    ] = Path("traces"),
+    sets: Sets = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Say how many devices, of which kind and set up how, serve a traffic within the scenario's SLO, and at what cost.
+
+    Each device is set up as search.space says, else with 1, 2 or 4 replicas and max_num_seqs 64 or 256. Exit code 4:
+    no device does it; the message says why.
+
+    Example: simslm plan scenarios/quickstart.yaml --rate 20 --device l4 --device h200
+    """
+    from simslm.cli import planning
+
+    planning.plan(scenario, rate, device or [], traces, sets or [], seed, json)
+
+
+@app.command()
 def check(scenario: ScenarioPath, sets: Sets = None, seed: Seed = None, json: Json = False) -> None:
     """Validate a scenario and explain it before running: memory, KV blocks, coverage, expected load.
 
