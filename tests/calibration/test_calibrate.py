@@ -65,7 +65,11 @@ def test_other_runs_are_predicted_within_the_interval(calibrated, truth_cost, ru
         latency = calibrated.cost.evaluate(each.shapes).latency_s
         found = each.metrics(latency, calibrated.cost.terms["startup"])
         assert found["output_tokens_per_s"] == pytest.approx(run.measured["output_tokens_per_s"], rel=0.03)
-        error = calibrated.cost.relative_error(each.shapes)
+        halves = [
+            (high.evaluate(each.shapes).latency_s - low.evaluate(each.shapes).latency_s) / 2
+            for low, high in calibrated.cost.variants()
+        ]
+        error = np.sqrt(sum(half**2 for half in halves)) / latency
         true = truth_cost.evaluate(each.shapes).latency_s
         assert (np.abs(latency / true - 1) < 3.5 * error).all()
 
