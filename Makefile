@@ -24,7 +24,7 @@ bench: .venv/dev
 # Predictions against a study's measured runs, which do not ship: TRUTH is the directory of its RUNS.csv.
 TRUTH ?= ../shared/truth/h100-vllm
 fidelity: .venv/dev
-	$(BIN)/python tests/truth/fidelity.py $(TRUTH)/runs.csv -o reports/fidelity.md
+	PYTHONPATH=tests $(BIN)/python -m truth.fidelity $(TRUTH)/runs.csv -o reports/fidelity.md
 
 # The findings of the paper: scenarios/paper and, where TRUTH has the study's runs, those as they were run.
 paper: .venv/dev

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from simslm.cli.failure import InterruptError
+from simslm.cli.groups import traces, validate
+from simslm.cli.options import Dtype, Grid, Json, Listed, ScenarioPath, Seed, Sets, Workers, place
 
 
 class Commands(TyperGroup):
@@ -41,65 +42,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-traces = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at, verify and convert traces.")
 app.add_typer(traces, name="traces")
-validate = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Hold simulation against measurement."
-)
 app.add_typer(validate, name="validate")
-
-
-def _place(text: str) -> Path:
-    """Where results go: not an empty path, which is the current directory, and nothing that is no UTF-8."""
-    if not text:
-        raise typer.BadParameter("an empty path")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise typer.BadParameter("a path that is not UTF-8") from None
-    return Path(text)
-
-
-ScenarioPath = Annotated[
-    Path,
-    typer.Argument(metavar="SCENARIO", help="scenario file, YAML or JSON; or the manifest.json of a run"),
-]
-TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="directory of a trace")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="path=value",
-        help="override any key of the scenario; repeatable. An alternative to what the scenario states takes its "
-        "place (cost.roofline={} that of cost.trace); below search.space, the rest is one key "
-        "(search.space.deployment.replicas_per_device=[1,2])",
-    ),
-]
-Seed = Annotated[int | None, typer.Option(help="override the scenario's seed")]
-Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
-
-
-class Dtype(StrEnum):
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class Grid(StrEnum):
-    quick = "quick"
-    full = "full"
-
-
-class Workers(StrEnum):
-    local = "local"
-    ray = "ray"
-
-
-class Listed(StrEnum):
-    models = "models"
-    devices = "devices"
-    policies = "policies"
-    scenarios = "scenarios"
 
 
 def _print_version(wanted: bool) -> None:
@@ -126,7 +70,7 @@ def simulate(
     scenario: ScenarioPath,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", parser=_place, help="default: runs/<name>"),
+        typer.Option("-o", "--output", metavar="DIR", parser=place, help="default: runs/<name>"),
     ] = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -156,7 +100,7 @@ def search(
     scenario: ScenarioPath,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="DIR", parser=_place, help="default: runs/<name>"),
+        typer.Option("-o", "--output", metavar="DIR", parser=place, help="default: runs/<name>"),
     ] = None,
     sets: Sets = None,
     seed: Seed = None,
@@ -232,7 +176,7 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", parser=_place, help="default: report.html beside the run"
+            "-o", "--output", metavar="FILE", parser=place, help="default: report.html beside the run"
         ),
     ] = None,
 ) -> None:
@@ -257,7 +201,7 @@ def profile(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="DIR", parser=_place, help="default: traces/DEVICE/MODEL-DTYPE"
+            "-o", "--output", metavar="DIR", parser=place, help="default: traces/DEVICE/MODEL-DTYPE"
         ),
     ] = None,
     repeats: Annotated[
@@ -274,63 +218,6 @@ def profile(
     profiling.profile(model, device, dtype.value, grid.value, output, repeats, threads)
 
 
-@traces.command("list")
-def traces_list(
-    root: Annotated[Path, typer.Argument(metavar="DIR", help="where traces are kept")] = Path("traces"),
-    json: Json = False,
-) -> None:
-    """List the traces below a directory.
-
-    Example: simslm traces list
-    """
-    from simslm.cli import tracing
-
-    tracing.list_all(root, json)
-
-
-@traces.command("show")
-def traces_show(trace: TracePath, json: Json = False) -> None:
-    """Show where a trace comes from and what it covers.
-
-    Example: simslm traces show traces/cpu/opt-125m-bf16
-    """
-    from simslm.cli import tracing
-
-    tracing.show(trace, json)
-
-
-@traces.command("check")
-def traces_check(trace: TracePath, json: Json = False) -> None:
-    """Look for faults in a trace: noise, gaps, impossible figures, and how well held-out points are met.
-
-    Example: simslm traces check traces/cpu/opt-125m-bf16
-    """
-    from simslm.cli import tracing
-
-    tracing.check(trace, json)
-
-
-@traces.command("import")
-def traces_import(
-    csv: Annotated[Path, typer.Argument(metavar="CSV", help="columns of a trace's iterations.parquet")],
-    model: Annotated[str, typer.Option(help="model the rows were measured with")],
-    device: Annotated[str, typer.Option(help="device they were measured on")],
-    engine: Annotated[str, typer.Option(help="name and version of the engine")],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", parser=_place, help="where the trace goes")
-    ],
-    dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
-    replace: Annotated[bool, typer.Option("--replace", help="replace a trace that is already there")] = False,
-) -> None:
-    """Make a trace of iteration times measured elsewhere.
-
-    Example: simslm traces import steps.csv --model opt-1.3b --device a10g --engine vllm-0.6.3 -o traces/a10g/mine
-    """
-    from simslm.cli import tracing
-
-    tracing.convert(csv, model, device, dtype.value, engine, output, replace)
-
-
 @app.command()
 def calibrate(
     runs: Annotated[
@@ -343,7 +230,7 @@ def calibrate(
     model: Annotated[str, typer.Option(help="catalogue name of the model that ran")],
     device: Annotated[str, typer.Option(help="catalogue name of the device it ran on")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="TRACE", parser=_place, help="where the trace goes")
+        Path, typer.Option("-o", "--output", metavar="TRACE", parser=place, help="where the trace goes")
     ],
     offline: Annotated[
         Path | None,
@@ -373,115 +260,6 @@ def calibrate(
     from simslm.cli import calibrating
 
     calibrating.calibrate(runs, offline, model, device, dtype.value, output, where, sets or [], json)
-
-
-@validate.command("recorded")
-def validate_recorded(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUNS...",
-            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve or guidellm",
-        ),
-    ],
-    trace: Annotated[
-        list[Path],
-        typer.Option("--trace", metavar="TRACE", help="what runs are simulated on; one for each model"),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", parser=_place, help="where the results go")
-    ],
-    where: Annotated[
-        str | None,
-        typer.Option(metavar="EXPR", help="only runs of which this holds, e.g. 'sm_clock_mhz == 1980'"),
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="column=value",
-            help="what the files do not say of the server, e.g. max_num_seqs=64",
-        ),
-    ] = None,
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EXPR", help="exit 1 if true, e.g. 'itl_mean_s.median_abs_error > 0.05'; repeatable"
-        ),
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=1024, help="processes; the results are the same")] = 1,
-    json: Json = False,
-) -> None:
-    """Simulate measured runs as they were run, and compare everything that was measured.
-
-    Example: simslm validate recorded RUNS.csv --trace traces/h100-64gb/opt-2.7b-fp16 -o runs/fidelity
-    """
-    from simslm.cli import validating
-
-    validating.recorded(runs, trace, output, where, sets or [], fail_on or [], jobs, json)
-
-
-@validate.command("live")
-def validate_live(
-    scenario: ScenarioPath,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", parser=_place, help="where the results go")
-    ],
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, or cuda:N; default: cpu for a scenario of it, else cuda:0")
-    ] = None,
-    trace: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="TRACE", help="simulate from this trace; default: one measured now, as DIR/trace"
-        ),
-    ] = None,
-    grid: Annotated[
-        Grid, typer.Option(help="how many points to measure, as far as the scenario reaches")
-    ] = Grid.full,
-    load: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SHARES",
-            help="arrival rates as shares of what is served per second, as simulated, when all requests are there "
-            "at once, e.g. 0.5,0.8,0.95; default: the scenario's own rate",
-        ),
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, max=1000, help="how often each load is served")] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch; default: its own")] = None,
-    sets: Sets = None,
-    seed: Seed = None,
-    fail_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="EXPR", help="exit 1 if true, e.g. 'tpot_p50_s.max_abs_error > 0.08'; repeatable"
-        ),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Serve a scenario for real on the profiler's engine and by simulation, and compare; its cost is not used.
-
-    The trace of its model is measured just before. The same requests arrive on the wall clock and in the
-    simulation; errors stand beside the noise of the repeats.
-
-    Example: simslm validate live scenarios/live/opt-125m.yaml --load 0.5,0.8,0.95 -o runs/live
-    """
-    from simslm.cli import live
-
-    live.live(
-        scenario,
-        output,
-        device,
-        trace,
-        grid.value,
-        load,
-        repeats,
-        threads,
-        sets or [],
-        seed,
-        fail_on or [],
-        json,
-    )
 
 
 @app.command("list")

@@ -1,7 +1,7 @@
 # ruff: noqa: T201 (a program prints)
 """Calibrates on six runs of every model of a table, predicts all its other runs, and writes how far off it is.
 
-    python tests/truth/fidelity.py RUNS.csv -o reports/fidelity.md
+    PYTHONPATH=tests python -m truth.fidelity RUNS.csv -o reports/fidelity.md
 
 Any table with the columns of ``docs/measured-runs.md`` will do. Calibrated on are the runs of fixed lengths with 260
 output tokens at ``max_num_seqs`` 1, 4, 32, 64, 128 and 256, one replica; runs at a lower clock than the table's
@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from covering import Inside, covered
-from pages import page
+from truth.covering import Inside, covered
+from truth.pages import page
 
 from simslm.calibration.calibrate import Calibration, calibrate, write_calibration
 from simslm.errors import SimslmError

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from covering import FIGURES
-from stretching import Stretched, stretched
+from truth.covering import FIGURES
+from truth.stretching import Stretched, stretched
 
 from simslm.catalog.models import load_model
 from simslm.fidelity.comparison import Comparison
@@ -19,7 +19,7 @@ from simslm.runs.table import MeasuredRun
 from simslm.units import number
 
 if TYPE_CHECKING:
-    from fidelity import Study
+    from truth.fidelity import Study
 
 INTRODUCTION = """\
 # Fidelity: predictions against measured runs

@@ -1,0 +1,62 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def place(text: str) -> Path:
+    """Where results go: not an empty path, which is the current directory, and nothing that is no UTF-8."""
+    if not text:
+        raise typer.BadParameter("an empty path")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("a path that is not UTF-8") from None
+    return Path(text)
+
+
+ScenarioPath = Annotated[
+    Path,
+    typer.Argument(metavar="SCENARIO", help="scenario file, YAML or JSON; or the manifest.json of a run"),
+]
+TracePath = Annotated[Path, typer.Argument(metavar="TRACE", help="directory of a trace")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="path=value",
+        help="override any key of the scenario; repeatable. An alternative to what the scenario states takes its "
+        "place (cost.roofline={} that of cost.trace); below search.space, the rest is one key "
+        "(search.space.deployment.replicas_per_device=[1,2])",
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="override the scenario's seed")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+
+
+class Dtype(StrEnum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Grid(StrEnum):
+    quick = "quick"
+    full = "full"
+
+
+class Workers(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
+class Listed(StrEnum):
+    models = "models"
+    devices = "devices"
+    policies = "policies"
+    scenarios = "scenarios"
