@@ -62,8 +62,9 @@ def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
         )
     elif coverage is not None and coverage < COVERED:
         found.append(
-            f"Only {share(coverage)} of the simulated busy time lies inside the {source} domain; "
-            "outside it the roofline of the same model and device carries the shape on."
+            f"Only {share(coverage)} of the simulated busy time lies inside the {source} domain; outside it "
+            + ("the fitted terms" if source == "calibrated" else "the roofline of the same model and device")
+            + " carry the shape on."
         )
     found += _foreign(run)
     if dig(run.manifest, "interrupted"):

@@ -67,7 +67,7 @@ class BlockPool:
         """A sequence leaves decoding and gives back all blocks of its cached tokens."""
         self._growth[phase] -= 1
         self._growing -= 1
-        self.free += self.blocks(cached_tokens)
+        self.free -= -cached_tokens // self.block_size
 
     def demand(self, at: int) -> int:
         """Blocks that iteration ``at`` takes if everybody decodes."""

@@ -39,10 +39,14 @@ class Clock(simpy.Environment):
 
     Of events at the same time the one with the lower priority number happens first: arrivals are urgent, and
     each replica has a number of its own, so that ties are settled alike however long the jumps are.
+
+    Attributes:
+        acted_s, actor: when a replica had its turn last, and its priority; all that happens at once follows from it.
+        halted: whether it was stopped.
     """
 
-    _acted_s = -1.0
-    _actor = NORMAL
+    acted_s = -1.0
+    actor = NORMAL
     halted = False
 
     def run(self, until: None = None) -> None:
@@ -68,13 +72,9 @@ class Clock(simpy.Environment):
         """An event at ``time`` seconds, which must not lie in the past."""
         return Alarm(self, time, priority)
 
-    def act(self, priority: EventPriority) -> None:
-        """Notes that whoever has this priority has its turn now; all that happens at once follows from it."""
-        self._acted_s, self._actor = self._now, priority
-
     def had_turn(self, priority: EventPriority) -> bool:
         """Whether whoever has this priority, had it an alarm at this instant, would have heard it already."""
-        return self._acted_s == self._now and self._actor > priority
+        return self.acted_s == self._now and self.actor > priority
 
 
 def turn(index: int) -> EventPriority:

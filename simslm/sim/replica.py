@@ -28,7 +28,7 @@ from simslm.sim.log import FAILED, FINISHED, PACK_CHUNK, PACK_SPAN, PACK_STAY, R
 from simslm.sim.prefix import PrefixCache
 from simslm.sim.queue import WaitingQueue
 from simslm.sim.sequence import SWAPPED, Sequence
-from simslm.sim.shape import prefill_shape
+from simslm.sim.shape import decode_shape, prefill_shape
 from simslm.sim.span import Span
 from simslm.sim.swap import HostPool
 from simslm.sim.view import Visible
@@ -121,7 +121,7 @@ class Replica(Visible):
     def run(self) -> Generator[Event, None, None]:
         """The whole life of the replica, as a SimPy process."""
         batch, pool, queue, clock = self.batch, self.pool, self.queue, self.clock
-        execute, only_decode = self.device.execute, Plan(self, decode=True)
+        execute, only_decode, priority = self.device.execute, Plan(self, decode=True), self.priority
         moved = 0
         while True:
             if self.swapped:
@@ -140,7 +140,8 @@ class Replica(Visible):
             moved = 0
             self._busy = True
             yield execute(self, shape)
-            clock.act(self.priority)
+            clock.acted_s = clock._now
+            clock.actor = priority
             self._busy = False
             self._apply(plan, shape, start_s)
 
@@ -230,9 +231,9 @@ class Replica(Visible):
         if not batch.decoding:
             latency_s = self.cost.decode(rows).latency_s(context)
             self.span = Span(now + transfer_s, latency_s, 0.0, 1, 0, 1)
-            return IterationShape(rows, context)
+            return decode_shape(rows, context)
         self.span = self._decode_span(now + transfer_s, rows, context, most)
-        return IterationShape(rows, context)
+        return decode_shape(rows, context)
 
     def _admit(self, plan: Plan, now: float) -> None:
         batch, pool, queue, requests = self.batch, self.pool, self.queue, self.requests
@@ -378,7 +379,16 @@ class Replica(Visible):
         while log.late and log.late[-1] >= log.count:
             log.late.pop()
         if decoding:
-            self._decode(iterations, end_s)
+            self.pool.grow(batch.decoded + self._grown, iterations - self._grown)
+            self._grown = 0
+            if batch.starting:
+                first_s = span.end(1) if iterations > 1 else end_s
+                for sequence in batch.starting:
+                    log.gaps.append(first_s - sequence.last_token_s)
+            self._last_decode_s = end_s
+            finishers = batch.decode(iterations)
+            if finishers is not None:
+                self._retire(finishers, end_s)
         for prompt, tokens in plan.chunks:
             sequence: Any = prompt
             log.chunks += PACK_CHUNK(iteration, sequence.request_id, tokens)
@@ -398,19 +408,9 @@ class Replica(Visible):
         if self.on_window is not None and log.full:
             self.on_window(self.index, self.window())
 
-    def _decode(self, iterations: int, now: float) -> None:
-        """Every decoding sequence has decoded so many tokens, and those whose last it was finish."""
+    def _retire(self, finishers: list[Sequence], now: float) -> None:
+        """The last tokens of some decoding sequences are out."""
         batch = self.batch
-        self.pool.grow(batch.decoded + self._grown, iterations - self._grown)
-        self._grown = 0
-        if batch.starting:
-            first_s = self.span.end(1) if iterations > 1 else now
-            for sequence in batch.starting:
-                self.log.gaps.append(first_s - sequence.last_token_s)
-        self._last_decode_s = now
-        finishers = batch.decode(iterations)
-        if finishers is None:
-            return
         for sequence in finishers:
             self._stay(sequence)
             if self.batching.holds_batch:
@@ -477,11 +477,14 @@ class Replica(Visible):
 
     def _finish(self, sequence: Sequence, now: float) -> None:
         """Its last token is out; it has failed all the same if its client went while that was computed."""
-        if not sequence.cancelled:
+        if sequence.cancelled:
+            self._end(sequence, FAILED)
+        else:
             self.requests.finish_s[sequence.request_id] = now
-        self._end(sequence, FAILED if sequence.cancelled else FINISHED)
+            self._end(sequence, FINISHED)
 
     def _end(self, sequence: Sequence, status: int) -> None:
+        request = sequence.request_id
         self.outstanding -= 1
-        self.requests.status[sequence.request_id] = status
-        self.on_done(sequence.request_id)
+        self.requests.status[request] = status
+        self.on_done(request)

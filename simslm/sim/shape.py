@@ -7,6 +7,14 @@ from typing import Any
 from simslm.catalog.work import IterationShape
 from simslm.policies.plan import Plan
 
+_new = tuple.__new__
+"""Makes a shape of all its fields in half the time that its own constructor takes."""
+
+
+def decode_shape(rows: int, context: int) -> IterationShape:
+    """The shape of an iteration that only decodes."""
+    return _new(IterationShape, (rows, context, 0, 0, 0, 0.0, 0))
+
 
 def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
     """The shape of an iteration that prefills, padding included."""
@@ -14,7 +22,7 @@ def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> Itera
     if plan.padded_to:
         length = plan.padded_to
         pairs = count * length * (length + 1) / 2
-        return IterationShape(decoding, context, count, count * length, 0, pairs, unread)
+        return _new(IterationShape, (decoding, context, count, count * length, 0, pairs, unread))
     tokens = cached = 0
     pairs = 0.0
     prompt: Any
@@ -23,4 +31,4 @@ def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> Itera
         tokens += new
         cached += before
         pairs += new * (before + (new + 1) / 2)
-    return IterationShape(decoding, context, count, tokens, cached, pairs, unread)
+    return _new(IterationShape, (decoding, context, count, tokens, cached, pairs, unread))

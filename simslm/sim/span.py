@@ -58,16 +58,12 @@ class Span:
             guess = (sqrt(half * half + 2 * growth * max(passed, 0.0)) - half) / growth
         else:
             guess = passed / self.first_s
-        number = min(max(int(guess) + 1 - self.done, 1), self.count)
-        while number > 1 and not self._over(number - 1, now, settled):
+        end, number = self.end, min(max(int(guess) + 1 - self.done, 1), self.count)
+        while number > 1 and ((end_s := end(number - 1)) > now or (end_s == now and not settled)):
             number -= 1
-        while number < self.count and self._over(number, now, settled):
+        while number < self.count and ((end_s := end(number)) < now or (end_s == now and settled)):
             number += 1
         return number
-
-    def _over(self, number: int, now: float, settled: bool) -> bool:
-        end_s = self.end(number)
-        return end_s < now or (settled and end_s == now)
 
     def cut(self, count: int) -> None:
         """Only the first ``count`` of these iterations take place now."""

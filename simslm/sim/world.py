@@ -269,12 +269,19 @@ class _World:
 
     def _send(self, request: int) -> bool:
         """Routes one request; False when it is not let in, or can never be served."""
-        self.arrived_s[request] = self.clock._now
+        now = self.arrived_s[request] = self.clock._now
         if not self.servable[request]:
             self._reject(request)
             return False
+        sequence = inflight.Sequence(request, now, self.prompt_tokens[request], self.max_tokens[request])
+        if self.priority is not None:
+            sequence.priority = self.priority[request]
+        if self.session_id is not None:
+            sequence.session_id = self.session_id[request]
+        if self.units is not None:
+            sequence.units, sequence.unit_tokens = self.units[request], self.unit_tokens
         number = 0 if self.group_of is None else self.group_of[request]
-        members, sequence = self.members[number], self._sequence(request)
+        members = self.members[number]
         chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
         if not chosen.admission.admits(sequence, chosen):
             self._reject(request)
@@ -284,18 +291,6 @@ class _World:
         if self.patience_s is not None and self.patience_s[request] != float("inf"):
             self._hurry(request, sequence, chosen)
         return True
-
-    def _sequence(self, request: int) -> inflight.Sequence:
-        sequence = inflight.Sequence(
-            request, self.clock._now, self.prompt_tokens[request], self.max_tokens[request]
-        )
-        if self.priority is not None:
-            sequence.priority = self.priority[request]
-        if self.session_id is not None:
-            sequence.session_id = self.session_id[request]
-        if self.units is not None:
-            sequence.units, sequence.unit_tokens = self.units[request], self.unit_tokens
-        return sequence
 
     def _hurry(self, request: int, sequence: inflight.Sequence, replica: Replica) -> None:
         """The client leaves when its patience ends, unless it has its answer by then."""
@@ -311,16 +306,12 @@ class _World:
 
     def _reject(self, request: int) -> None:
         self.log.status[request] = REJECTED
-        if self.answers:
-            self.answers.pop(request)
-        self._count()
+        self.answers.pop(request, None)
+        self._on_done(request)
 
     def _on_done(self, request: int) -> None:
-        if self.answers:
-            self.answers.pop(request).succeed()
-        self._count()
-
-    def _count(self) -> None:
+        if self.answers and (answered := self.answers.pop(request, None)) is not None:
+            answered.succeed()
         self.done += 1
         if self.progress is not None and self.done % PROGRESS_EVERY == 0:
             self.progress(self.done, self.count, self.clock.now)

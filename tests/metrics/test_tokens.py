@@ -23,22 +23,23 @@ class Witness:
         self.tokens: dict[int, list[tuple[int, int, float]]] = defaultdict(list)
         self.decoded: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self.used: dict[tuple[int, int], int] = {}
-        decode, emit = Replica._decode, Replica._emit
+        apply, emit = Replica._apply, Replica._emit
 
-        def seen_decode(replica, iterations, now):
-            place = (replica.index, replica.log.count - 1)
-            for sequence in replica.batch.running:
-                if sequence.decode_from >= 0:
-                    self.tokens[sequence.request_id].append((*place, now))
-                    self.decoded[sequence.request_id].append(place)
-            self.used[place] = replica.pool.used + replica.pool.demand(replica.batch.decoded)
-            decode(replica, iterations, now)
+        def seen_apply(replica, plan, shape, start_s):
+            place = (replica.index, replica.log.count)
+            if plan.decode:
+                for sequence in replica.batch.running:
+                    if sequence.decode_from >= 0:
+                        self.tokens[sequence.request_id].append((*place, replica.span.end_s))
+                        self.decoded[sequence.request_id].append(place)
+                self.used[place] = replica.pool.used + replica.pool.demand(replica.batch.decoded)
+            apply(replica, plan, shape, start_s)
 
         def seen_emit(replica, sequence, now):
             self.tokens[sequence.request_id].append((replica.index, replica.log.count - 1, now))
             emit(replica, sequence, now)
 
-        patch.setattr(Replica, "_decode", seen_decode)
+        patch.setattr(Replica, "_apply", seen_apply)
         patch.setattr(Replica, "_emit", seen_emit)
 
     def gaps(self) -> np.ndarray:
