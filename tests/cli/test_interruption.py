@@ -29,7 +29,10 @@ def await_text(terminal: int, text: bytes) -> bytes:
     """What the terminal shows, until ``text`` is among it."""
     shown = b""
     while text not in shown:
-        shown += os.read(terminal, 4096)
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:
+            pytest.fail(f"the program ended without {text!r}: {shown.decode(errors='replace')}")
     return shown
 
 
