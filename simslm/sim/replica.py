@@ -169,7 +169,7 @@ class Replica(Visible):
         else:
             (self.swapped if sequence.phase == SWAPPED else self.queue).remove(sequence)
             self.host.release(sequence.blocks if sequence.phase == SWAPPED else 0)
-            self._end(sequence, FAILED)
+            self._end(sequence, self.clock._now)
         if self._busy and self._running() < self.span.count:
             self.device.cut(self, self._running())
 
@@ -188,7 +188,8 @@ class Replica(Visible):
 
     def _running(self) -> int:
         """The number, counted from 1, of the iteration of the present span that runs now."""
-        return self.span.running(self.clock._now, settled=self.clock.had_turn(self.priority))
+        clock = self.clock
+        return self.span.running(clock._now, settled=clock.had_turn(self.priority))
 
     def _sleep(self) -> Event:
         if self.queue or self.swapped:
@@ -205,7 +206,7 @@ class Replica(Visible):
         sequence.prefill_tokens = sequence.remaining = sequence.prompt_tokens + sequence.generated
         reserved = sequence.prompt_tokens + sequence.max_tokens
         whole = reserved if self.batching.reserves_output else sequence.prefill_tokens
-        sequence.blocks = self.pool.blocks(whole)
+        sequence.blocks = -(-whole // self.pool.block_size)
         self.queue.add(sequence)
 
     # ---- before an iteration -------------------------------------------------------------------------------
@@ -350,7 +351,7 @@ class Replica(Visible):
         for sequence in [each for each in batch.running if each.cancelled]:
             if sequence not in batch.padded and sequence not in batch.lingering:
                 self._depart(sequence)
-                self._end(sequence, FAILED)
+                self._end(sequence, self.clock._now)
 
     # ---- after iterations ----------------------------------------------------------------------------------
 
@@ -419,12 +420,12 @@ class Replica(Visible):
                 batch.linger(sequence)
             else:
                 self._give_back(sequence, batch.finish(sequence))
-            self._finish(sequence, now)
+            self._end(sequence, now)
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
         batch, request = self.batch, sequence.request_id
-        batch.partial.remove(sequence)
+        self.partial.remove(sequence)
         if sequence.generated:
             self.log.gaps.append(now - sequence.last_token_s)
         else:
@@ -445,7 +446,7 @@ class Replica(Visible):
         else:
             del batch.running[sequence]
             self._give_back(sequence, 0)
-        self._finish(sequence, now)
+        self._end(sequence, now)
 
     def _start_decoding(self, sequence: Sequence) -> None:
         batch = self.batch
@@ -475,16 +476,13 @@ class Replica(Visible):
         if pool.prefix is not None:
             pool.leave_prefix(sequence)
 
-    def _finish(self, sequence: Sequence, now: float) -> None:
-        """Its last token is out; it has failed all the same if its client went while that was computed."""
-        if sequence.cancelled:
-            self._end(sequence, FAILED)
-        else:
-            self.requests.finish_s[sequence.request_id] = now
-            self._end(sequence, FINISHED)
-
-    def _end(self, sequence: Sequence, status: int) -> None:
-        request = sequence.request_id
+    def _end(self, sequence: Sequence, now: float) -> None:
+        """A request is done with: its last token is out, or its client has gone, even if only while that was computed."""
+        requests, request = self.requests, sequence.request_id
         self.outstanding -= 1
-        self.requests.status[request] = status
+        if sequence.cancelled:
+            requests.status[request] = FAILED
+        else:
+            requests.finish_s[request] = now
+            requests.status[request] = FINISHED
         self.on_done(request)

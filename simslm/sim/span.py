@@ -55,13 +55,17 @@ class Span:
         """
         passed, growth, half = now - self.origin_s, self.growth_s, self.first_s - self.growth_s / 2
         if growth > 0:
-            guess = (sqrt(half * half + 2 * growth * max(passed, 0.0)) - half) / growth
+            guess = (sqrt(half * half + 2 * growth * passed) - half) / growth if passed > 0 else 0.0
         else:
             guess = passed / self.first_s
-        end, number = self.end, min(max(int(guess) + 1 - self.done, 1), self.count)
+        end, count, number = self.end, self.count, int(guess) + 1 - self.done
+        if number < 1:
+            number = 1
+        elif number > count:
+            number = count
         while number > 1 and ((end_s := end(number - 1)) > now or (end_s == now and not settled)):
             number -= 1
-        while number < self.count and ((end_s := end(number)) < now or (end_s == now and settled)):
+        while number < count and ((end_s := end(number)) < now or (end_s == now and settled)):
             number += 1
         return number
 

@@ -36,8 +36,9 @@ class ChunkedPrefill(Batching):
         for prompt in view.waiting:
             if plan.tokens >= budget or (self.most_partial is not None and partial >= self.most_partial):
                 break
-            chunk = min(prompt.remaining, budget - plan.tokens)
-            if not plan.admit(prompt, chunk, view):
+            room = budget - plan.tokens
+            split = prompt.remaining > room
+            if not plan.admit(prompt, room if split else prompt.remaining, view):
                 break
-            partial += chunk < prompt.remaining
+            partial += split
         return plan
