@@ -1,8 +1,13 @@
-"""The figures of this field as everything here defines them: printed beside the numbers on every screen and page."""
+"""The figures of this field as everything here defines them: printed beside the numbers on every screen and page.
+
+The glossary, ``simslm explain``, the directions of a comparison and the figures a search may name all come from here.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from simslm.units import number, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,30 +19,72 @@ class Metric:
         name: on screens.
         definition: how it is computed.
         words: the name written out; empty where it is already.
+        unit: of the value in the file; ``1`` for a share, from 0 to 1.
+        better: ``less``, ``more``, or empty where neither is.
+        formula: of one run, in the columns of ``requests.parquet`` and ``iterations.parquet``.
     """
 
     key: str
     name: str
     definition: str
     words: str = ""
+    unit: str = "s"
+    better: str = "less"
+    formula: str = ""
 
     @property
     def meaning(self) -> str:
         """What a reader who does not know the name needs."""
         return f"{self.words}: {self.definition}" if self.words else self.definition
 
+    def show(self, value: float | None) -> str:
+        """A value for a screen, with its unit."""
+        if value is None:
+            return "–"
+        if self.unit == "s":
+            return seconds(value)
+        if self.unit == "1":
+            return f"{number(100 * value)} %"
+        if self.unit == "USD":
+            return f"${number(value)}"
+        return f"{number(value)} {self.unit}".rstrip()
+
 
 LATENCIES = (
-    Metric("ttft_s", "TTFT", "first output token’s time − arrival", "time to first token"),
+    Metric(
+        "ttft_s",
+        "TTFT",
+        "first output token’s time − arrival",
+        "time to first token",
+        formula="first_token_s − arrival_s",
+    ),
     Metric(
         "tpot_s",
         "TPOT",
         "(E2E − TTFT) / (output tokens − 1), from 2 output tokens on",
         "time per output token",
+        formula="(finish_s − first_token_s) / (output_tokens − 1)",
     ),
-    Metric("itl_s", "ITL", "every gap between two output tokens of a request, pooled", "inter-token latency"),
-    Metric("e2e_s", "E2E", "last output token’s time − arrival", "end to end"),
-    Metric("queue_s", "Queue", "first time scheduled − arrival"),
+    Metric(
+        "itl_s",
+        "ITL",
+        "every gap between two output tokens of a request, pooled",
+        "inter-token latency",
+        formula="t[k + 1] − t[k] over all tokens k of all requests",
+    ),
+    Metric(
+        "e2e_s",
+        "E2E",
+        "last output token’s time − arrival",
+        "end to end",
+        formula="finish_s − arrival_s",
+    ),
+    Metric(
+        "queue_s",
+        "Queue",
+        "first time scheduled − arrival",
+        formula="first_scheduled_s − arrival_s",
+    ),
 )
 """In the order in which they are shown."""
 
@@ -45,18 +92,255 @@ BY_KEY = {metric.key: metric for metric in LATENCIES}
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 
 ATTAINMENT = Metric(
-    "slo.attainment", "SLO attainment", "share of arrived requests that met every stated bound"
+    "slo.attainment",
+    "SLO attainment",
+    "share of arrived requests that met every stated bound",
+    unit="1",
+    better="more",
+    formula="requests that finished within every bound of slo / arrived requests",
 )
-GOODPUT = Metric("slo.goodput_rps", "Goodput", "requests that met every stated bound, per second")
-ENERGY = Metric("energy.total_j", "Energy", "integral of device power over the makespan, idle included")
+GOODPUT = Metric(
+    "slo.goodput_rps",
+    "Goodput",
+    "requests that met every stated bound, per second",
+    unit="requests/s",
+    better="more",
+    formula="requests that finished within every bound of slo / makespan_s",
+)
+ENERGY = Metric(
+    "energy.total_j",
+    "Energy",
+    "integral of device power over the makespan, idle included",
+    unit="J",
+    formula="Σ power_w × duration_s over iterations + idle power × idle time",
+)
 COST = Metric(
     "economics.usd_per_million_output_tokens",
     "Cost",
     "devices by the hour over the makespan, idle included, and electricity where it is paid beside them, for a "
     "million output tokens",
+    unit="USD",
+    formula="(devices × usd_per_device_hour / 3600 + usd_per_kwh × mean_power_w / 3.6e6) "
+    "/ output_tokens_per_s × 1e6",
 )
 CARBON = Metric(
     "economics.g_co2_per_million_output_tokens",
     "Carbon",
     "energy × what its electricity emits, for a million output tokens",
+    unit="g CO2",
+    formula="g_co2_per_kwh × mean_power_w / 3.6e6 / output_tokens_per_s × 1e6",
 )
+
+REQUESTS = (
+    Metric("requests.arrived", "Arrived", "requests that arrived", unit="requests", better=""),
+    Metric(
+        "requests.finished",
+        "Finished",
+        "requests that got their last token",
+        unit="requests",
+        better="more",
+    ),
+    Metric(
+        "requests.rejected",
+        "Rejected",
+        "requests that can never fit, or that admission turned away",
+        unit="requests",
+    ),
+    Metric("requests.failed", "Failed", "requests whose client left before the last token", unit="requests"),
+    Metric(
+        "requests.unfinished",
+        "Unfinished",
+        "requests still under way when the run was stopped",
+        unit="requests",
+    ),
+)
+MAKESPAN = Metric(
+    "makespan_s",
+    "Makespan",
+    "first arrival to the end of the last iteration",
+    formula="max(start_s + duration_s) − min(arrival_s)",
+)
+THROUGHPUT = tuple(
+    Metric(
+        f"throughput.{key}",
+        f"{name} throughput",
+        f"{of} per second of the makespan",
+        unit=unit,
+        better="more",
+        formula=f"{counted} / makespan_s",
+    )
+    for key, name, of, unit, counted in (
+        ("requests_per_s", "Request", "finished requests", "requests/s", "finished requests"),
+        (
+            "output_tokens_per_s",
+            "Output token",
+            "output tokens of finished requests",
+            "tokens/s",
+            "Σ output_tokens of finished requests",
+        ),
+        (
+            "total_tokens_per_s",
+            "Total token",
+            "prompt and output tokens of finished requests",
+            "tokens/s",
+            "Σ (prompt_tokens + output_tokens) of finished requests",
+        ),
+    )
+)
+TOKEN_GOODPUT = Metric(
+    "slo.goodput_output_tokens_per_s",
+    "Token goodput",
+    "output tokens of requests that met every stated bound, per second",
+    unit="tokens/s",
+    better="more",
+    formula="Σ output_tokens of requests that finished within every bound of slo / makespan_s",
+)
+POWER = (
+    Metric(
+        "energy.prefill_j",
+        "Prefill energy",
+        "the part of the energy that prompts are charged with",
+        unit="J",
+        formula="Σ energy of iterations × share of prefill; a mixed iteration is divided as its two kinds would take "
+        "alone",
+    ),
+    Metric(
+        "energy.decode_j",
+        "Decode energy",
+        "the part of the energy that decoding is charged with",
+        unit="J",
+        formula="Σ energy of iterations − prefill_j",
+    ),
+    Metric(
+        "energy.idle_j",
+        "Idle energy",
+        "what the devices use while no iteration runs",
+        unit="J",
+        formula="idle power × (makespan_s − busy time), over all devices",
+    ),
+    Metric(
+        "energy.mean_power_w",
+        "Mean power",
+        "energy over the makespan, of all devices together",
+        unit="W",
+        formula="total_j / makespan_s",
+    ),
+    Metric(
+        "energy.j_per_output_token",
+        "Energy per output token",
+        "all energy, idle included, for an output token of a finished request",
+        unit="J",
+        formula="total_j / Σ output_tokens of finished requests",
+    ),
+    Metric(
+        "energy.j_per_total_token",
+        "Energy per total token",
+        "all energy, idle included, for a prompt or output token of a finished request",
+        unit="J",
+        formula="total_j / Σ (prompt_tokens + output_tokens) of finished requests",
+    ),
+)
+KV = (
+    Metric(
+        "kv.num_gpu_blocks",
+        "KV blocks",
+        "blocks of the KV cache of one replica, of the first group where there are several",
+        unit="blocks",
+        better="",
+        formula="(memory × gpu_memory_utilization / replicas_per_device − weights − activations) / bytes of a block",
+    ),
+    Metric(
+        "kv.peak_utilization",
+        "KV peak",
+        "most of the KV blocks that any replica held at once, as a share of them",
+        unit="1",
+        better="",
+        formula="max(kv_blocks_used) / num_gpu_blocks",
+    ),
+    Metric(
+        "kv.preemptions",
+        "Preemptions",
+        "how often a running request gave its KV blocks to another",
+        unit="",
+        formula="Σ preemptions",
+    ),
+    Metric(
+        "kv.cached_prompt_share",
+        "Cached prompt share",
+        "share of the prompt tokens of finished requests that the prefix cache held",
+        unit="1",
+        better="more",
+        formula="Σ cached_prompt_tokens / Σ prompt_tokens of finished requests",
+    ),
+)
+UTILIZATION = (
+    Metric(
+        "utilization.busy",
+        "Busy",
+        "share of the makespan in which a replica ran iterations, on average over replicas",
+        unit="1",
+        better="",
+        formula="Σ duration_s / (makespan_s × replicas)",
+    ),
+    Metric(
+        "utilization.host_gap",
+        "Host gap",
+        "share of the makespan in which a replica's host worked and none of its kernels ran",
+        unit="1",
+        formula="Σ host_s / (makespan_s × replicas)",
+    ),
+)
+COVERAGE = Metric(
+    "coverage.in_domain_time",
+    "Coverage",
+    "share of busy time whose cost lies inside what was measured; beyond it the roofline carries the shape on",
+    unit="1",
+    better="more",
+    formula="Σ duration_s of iterations inside the domain / Σ duration_s",
+)
+COST_OF_TOTAL = Metric(
+    "economics.usd_per_million_total_tokens",
+    "Cost per total token",
+    "the same cost, for a million prompt and output tokens",
+    unit="USD",
+    formula="(devices × usd_per_device_hour / 3600 + usd_per_kwh × mean_power_w / 3.6e6) "
+    "/ total_tokens_per_s × 1e6",
+)
+
+METRICS = (
+    *REQUESTS,
+    MAKESPAN,
+    *THROUGHPUT,
+    *LATENCIES,
+    ATTAINMENT,
+    GOODPUT,
+    TOKEN_GOODPUT,
+    ENERGY,
+    *POWER,
+    *KV,
+    *UTILIZATION,
+    COVERAGE,
+    COST,
+    COST_OF_TOTAL,
+    CARBON,
+)
+"""Every figure of ``summary.json``, in its order."""
+
+
+def _paths(metric: Metric) -> tuple[str, ...]:
+    if metric.key in BY_KEY:
+        return tuple(f"{metric.key}.{statistic}" for statistic in STATISTICS)
+    return (metric.key,)
+
+
+OF_PATH = {path: metric for metric in METRICS for path in _paths(metric)}
+"""The metric of every number of a summary, by the number's dotted path."""
+
+FIGURES = tuple(OF_PATH)
+"""Every number of a summary, by its dotted path."""
+
+
+def title(path: str) -> str:
+    """The name of a number on screens: ``TTFT p99``."""
+    metric = OF_PATH[path]
+    return f"{metric.name} {path.rpartition('.')[2]}" if metric.key in BY_KEY else metric.name

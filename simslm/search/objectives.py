@@ -7,28 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from simslm.errors import ScenarioError, nearest
-from simslm.metrics.definitions import LATENCIES, STATISTICS
-from simslm.metrics.economics import KEYS as ECONOMICS
+from simslm.metrics.definitions import FIGURES
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Advisor, Search
 
 CAPACITY = "capacity.value"
 """The highest value that meets the SLO, beside the figures of the summary where the search asks for it."""
-
-FIGURES = (
-    *(f"requests.{name}" for name in ("arrived", "finished", "rejected", "failed", "unfinished")),
-    "makespan_s",
-    *(f"throughput.{name}_per_s" for name in ("requests", "output_tokens", "total_tokens")),
-    *(f"{metric.key}.{statistic}" for metric in LATENCIES for statistic in STATISTICS),
-    *(f"slo.{name}" for name in ("attainment", "goodput_rps", "goodput_output_tokens_per_s")),
-    *(f"energy.{name}_j" for name in ("total", "prefill", "decode", "idle")),
-    *(f"energy.{name}" for name in ("mean_power_w", "j_per_output_token", "j_per_total_token")),
-    *(f"kv.{name}" for name in ("num_gpu_blocks", "peak_utilization", "preemptions", "cached_prompt_share")),
-    *(f"utilization.{name}" for name in ("busy", "host_gap")),
-    "coverage.in_domain_time",
-    *(f"economics.{name}" for name in ECONOMICS),
-)
-"""Every number of a summary, by its dotted path."""
 
 ADVISED = (
     "throughput.total_tokens_per_s",
