@@ -17,7 +17,7 @@ from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
 from simslm.search.capacity import Span, highest, span
-from simslm.search.objectives import CAPACITY, figure
+from simslm.search.objectives import CAPACITY, FIGURES, figure
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
 from simslm.sim.world import OnStart
@@ -119,14 +119,15 @@ class Evaluator:
     def _outcome(
         self, summary: Mapping[str, Any], requests: int, attained: Attained | None = None
     ) -> Outcome:
-        values: dict[str, float] = {}
+        found = {path: figure(summary, path) for path in FIGURES}
+        values = {path: value for path, value in found.items() if value is not None}
+        if attained is not None:
+            values[CAPACITY] = attained.value
         for path in self._paths:
-            value = attained.value if attained and path == CAPACITY else figure(summary, path)
-            if value is None:
+            if path not in values:
                 note = summary.get(path.partition(".")[0], {}).get("note", "")
                 reason = f"{path} has no value{f': {note}' if note else ''}"
                 return Outcome(INFEASIBLE, reason, requests=requests)
-            values[path] = value
         cost = summary["cost"]
         return Outcome(
             FINISHED, values=values, requests=requests, source=cost["source"], engine=cost["engine"]

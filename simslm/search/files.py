@@ -20,8 +20,8 @@ from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
 from simslm.search.frontier import Point, points
-from simslm.search.intervals import TEST, interval
-from simslm.search.objectives import Goals
+from simslm.search.intervals import TEST
+from simslm.search.objectives import CAPACITY, FIGURES, Goals
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
 from simslm.search.usable import serve_commands, simulate_command
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from simslm.search.run import SearchResult
 
 SCHEMA_VERSION = 1
-CAPACITY = ("value", "missed", "simulations")
+OF_CAPACITY = ("value", "missed", "simulations")
 
 
 def write(directory: Path, result: SearchResult) -> None:
@@ -43,7 +43,8 @@ def write(directory: Path, result: SearchResult) -> None:
 
 
 def trials_arrow(result: SearchResult) -> pa.Table:
-    """One row per trial, by number: what was simulated, its figures, and the hypervolume once its point is known."""
+    """One row per trial, by number: what was simulated, every figure of its summary, the hypervolume once its point is
+    known, and at the first trial of a point that can be what one does with it."""
     grown = dict(result.volume.growth) if result.volume else {}
     trials = [trial for trial, _ in result.done]
     outcomes = [outcome for _, outcome in result.done]
@@ -60,13 +61,26 @@ def trials_arrow(result: SearchResult) -> pa.Table:
     }
     for path in _space(result):
         columns[f"parameters.{path}"] = _parameter([trial.parameters.get(path) for trial in trials])
-    for path in result.goals.paths:
+    for path in _figures(result):
         columns[path] = pa.array([outcome.values.get(path) for outcome in outcomes], pa.float64())
+    uses = {point.trial: _use(result, point) for point in points(result.done) if point.outcomes}
+    for name in ("command", "vllm"):
+        columns[name] = pa.array([uses.get(trial.number, {}).get(name) for trial in trials], pa.string())
+    scenarios = [uses[trial.number]["scenario"] if trial.number in uses else None for trial in trials]
+    columns["scenario"] = pa.array([each and json.dumps(each) for each in scenarios], pa.string())
     if result.search.capacity is not None:
-        for name in CAPACITY:
+        for name in OF_CAPACITY:
             values = [getattr(outcome.capacity, name, None) for outcome in outcomes]
             columns[f"capacity.{name}"] = pa.array(values, pa.float64())
     return pa.table(columns)
+
+
+def _figures(result: SearchResult) -> list[str]:
+    """What was looked for, and every other figure that some trial has."""
+    known = {path for _, outcome in result.done for path in outcome.values}
+    return list(
+        dict.fromkeys((*result.goals.paths, *(path for path in (*FIGURES, CAPACITY) if path in known)))
+    )
 
 
 def _seed(parameters: Parameters, base: int, replication: int) -> int:
@@ -106,6 +120,7 @@ def content(result: SearchResult) -> dict[str, Any]:
         "objectives": dict(search.objectives),
         "constraints": list(search.constraints),
         "capacity": None if search.capacity is None else search.capacity.model_dump(mode="json"),
+        "slo": None if result.scenario.slo is None else result.scenario.slo.model_dump(mode="json"),
         "test": {
             "rule": TEST,
             "confidence": search.confidence,
@@ -201,19 +216,26 @@ def _nearest(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | N
 
 def _point(result: SearchResult, point: Point) -> dict[str, Any]:
     """Everything about a point that somebody may want to use."""
-    capacity = result.search.capacity
-    parameters = dict(point.parameters)
-    first = point.outcomes[0]
-    if capacity is not None and first.capacity is not None:
-        parameters[capacity.of] = first.capacity.value
-    scenario = overridden(plain(result.scenario), parameters)
-    base = scenario.seed
+    base = _seed(point.parameters, result.scenario.seed, 0)
     return {
         "point": point.number,
         "parameters": dict(point.parameters),
         "objectives": {each.path: _estimate(result, point, each.path) for each in result.goals.objectives},
         "constraints": {each.text: _estimate(result, point, each.path) for each in result.goals.constraints},
         "runs": [_run(result.goals, base + i, outcome) for i, outcome in enumerate(point.outcomes)],
+        **_use(result, point),
+    }
+
+
+def _use(result: SearchResult, point: Point) -> dict[str, Any]:
+    """What one does with a point: simulate it, serve it, or write on from its scenario."""
+    capacity = result.search.capacity
+    parameters = dict(point.parameters)
+    first = point.outcomes[0]
+    if capacity is not None and first.capacity is not None:
+        parameters[capacity.of] = first.capacity.value
+    scenario = overridden(plain(result.scenario), parameters)
+    return {
         "command": simulate_command(result.again, parameters),
         "vllm": serve_commands(scenario),
         "scenario": scenario.model_dump(mode="json", exclude_unset=True),
@@ -229,5 +251,5 @@ def _run(goals: Goals, seed: int, outcome: Outcome) -> dict[str, Any]:
     capacity = outcome.capacity
     found = {"seed": seed, "values": {path: outcome.values[path] for path in goals.paths}}
     if capacity is not None:
-        found["capacity"] = {name: getattr(capacity, name) for name in CAPACITY}
+        found["capacity"] = {name: getattr(capacity, name) for name in OF_CAPACITY}
     return found

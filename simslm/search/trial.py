@@ -55,7 +55,8 @@ class Outcome:
     Attributes:
         status: finished, or infeasible: the point cannot be, or has no figure for an objective.
         reason: why it is infeasible.
-        values: the figures that objectives and constraints are about, by path.
+        values: every figure of the summary that has a value, by path, and with a capacity that; those that objectives
+            and constraints are about are among them.
         capacity: where the search asks for it.
         requests: simulated, over all simulations of the trial.
         source, engine: where its costs come from; empty when it is infeasible.

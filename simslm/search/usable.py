@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from simslm.api import utilizations
@@ -152,6 +153,11 @@ def repository(model: str | Mapping[str, Any]) -> str:
     """What vLLM calls a model: the repository that the catalogue names, or the user's own path."""
     if not isinstance(model, str):
         return str(model.get("name") or "MODEL")
+    return _named(model)
+
+
+@lru_cache
+def _named(model: str) -> str:
     if model not in model_names():
         return model.removesuffix("/config.json")
     return model_entry(model).source.removeprefix("https://huggingface.co/").partition("/blob/")[0]
