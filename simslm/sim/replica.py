@@ -253,7 +253,8 @@ class Replica(Visible):
             request = prompt.request_id
             if scheduled[request] != scheduled[request]:
                 scheduled[request] = now
-                requests.cached_prompt_tokens[request] = prompt.prefill_tokens - prompt.remaining
+                if pool.prefix is not None:
+                    requests.cached_prompt_tokens[request] = prompt.prefill_tokens - prompt.remaining
 
     def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
         """The decode iterations until one finishes a sequence, runs out of blocks, or costs by another slope."""
