@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test nightly bench fidelity paper lint clean
+.PHONY: demo test nightly bench fidelity paper systems lint clean
 
 demo: .venv/core
 	$(BIN)/simslm check scenarios/quickstart.yaml
@@ -29,6 +29,10 @@ fidelity: .venv/dev
 # The findings of the paper: scenarios/paper and, where TRUTH has the study's runs, those as they were run.
 paper: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m truth.paper $(TRUTH)/runs.csv -o reports/paper
+
+# The published systems of tests/systems/claims, each against its baseline; needs no data from outside.
+systems: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m systems.report -o reports/systems.md
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -34,10 +34,10 @@ CONTRACT_MODELS = [
 
 
 def test_the_catalogue_holds_the_contract_s_models():
-    assert model_names() == sorted(CONTRACT_MODELS)
+    assert set(CONTRACT_MODELS) <= set(model_names())
 
 
-@pytest.mark.parametrize("name", CONTRACT_MODELS)
+@pytest.mark.parametrize("name", model_names())
 def test_parameters_match_the_published_count(name):
     entry = model_entry(name)
     assert entry.architecture.parameters() == pytest.approx(entry.published_parameters, rel=0.01)

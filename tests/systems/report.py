@@ -1,0 +1,168 @@
+# ruff: noqa: T201 (a program prints)
+"""Puts the claims of published serving systems to the simulator: their ratio, ours, and why they differ.
+
+    PYTHONPATH=tests python -m systems.report -o reports/systems.md
+
+To add a system: write ``scenarios/systems/NAME.yaml`` on the fixed model, device and traffic (copy another's), and
+``tests/systems/claims/NAME.yaml`` (its keys: :mod:`systems.claim`). While working on it,
+
+    PYTHONPATH=tests python -m systems.report --only NAME -o /tmp/name.md
+
+runs that claim alone. What is no ratio is a section of its own: a function in :data:`SECTIONS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from systems.claim import CLAIMS, Claim, read_claims
+from systems.measuring import CONFIDENCE, TOLERANCE, Measured, measured
+
+from simslm.metrics.whole import write_whole
+from simslm.units import number
+
+FIXED = (
+    "One model, device and traffic for the whole table; a system that needs another says so under *set up*. Mistral-7B "
+    "(v0.3) in bf16 on one A100 80 GB; costs by **roofline** (0.6 of the arithmetic peak, 0.8 of the bandwidth, host "
+    "0.5 ms + 30 µs a sequence): nothing here was measured by us. Chat: Poisson arrivals, prompts and outputs "
+    "log-normal with the medians and 90th percentiles of openchat_sharegpt4 in Agrawal et al. (OSDI 2024, Table 2): "
+    "1,730 and 5,696 tokens, 415 and 834; none above 7,168 and 1,024. Parameters of a system are those of its paper, "
+    "none was fitted to its ratio."
+)
+
+SECTIONS: tuple[Callable[[], str], ...] = ()
+"""What else the report says, each a Markdown section from its heading on, after the systems."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the report")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="these claims alone, by the name of their file"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="processes that simulate")
+    options = parser.parse_args()
+    claims = read_claims(CLAIMS, options.only)
+    print(f"simulating {len(claims)} systems and their baselines", file=sys.stderr)
+    text = markdown(claims, measured(claims, options.jobs))
+    if not options.only:
+        text = "\n".join([text, *(section() for section in SECTIONS)])
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(options.output, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+    print(options.output)
+    return 0
+
+
+def markdown(claims: Sequence[Claim], found: Sequence[Sequence[Measured]]) -> str:
+    """The report on some claims, each with its figures."""
+    pairs = list(zip(claims, found, strict=True))
+    parts = [
+        "# Published systems, simulated\n",
+        "Written by `make systems`. Each line holds a published system against its baseline, as its paper does: the "
+        "paper's ratio, and ours.\n",
+        f"{FIXED}\n",
+        f"Ratios say how many times better the system is (× of more, ÷ of less): geometric mean over seeds, with its "
+        f"{100 * CONFIDENCE:.0f} % t interval; both sides serve the same requests. A capacity is the highest load that "
+        f"meets the bounds, within {100 * TOLERANCE:.0f} %. Where hardware, model and traffic are not the paper's, "
+        "the direction and the order of magnitude are what can be compared.\n",
+        f"{sentence([each for figures in found for each in figures])}\n",
+        _table(pairs),
+    ]
+    return "\n".join([*parts, *(_section(claim) for claim in claims)])
+
+
+def sentence(found: Sequence[Measured]) -> str:
+    """How many of the bounds hold, and which do not."""
+    judged = [each for each in found if each.holds is not None]
+    missed = [each for each in judged if not each.holds]
+    words = f"{len(judged) - len(missed)} of {len(judged)} ratios with a bound hold it."
+    if not missed:
+        return words
+    names = (f"{each.compared.name} ({ratio(each)}, asked for {each.compared.at_least:g})" for each in missed)
+    return f"{words} Missed: {'; '.join(names)}."
+
+
+def ratio(each: Measured) -> str:
+    """How many times better: ``× 1.85``, or ``÷ 1.43 (−30 %)`` for what is better when it is less."""
+    if each.compared.better == "high":
+        return f"× {each.ratio:.2f}"
+    return f"÷ {each.ratio:.2f} ({100 * (1 / each.ratio - 1):+.0f} %)".replace("-", "−")
+
+
+def _table(pairs: Sequence[tuple[Claim, Sequence[Measured]]]) -> str:
+    head = (
+        "#",
+        "system",
+        "baseline",
+        "figure",
+        "published",
+        "ours",
+        "interval",
+        "baseline → system",
+        "bound",
+    )
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for claim, figures in pairs:
+        if claim.elsewhere:
+            lines.append(f"| {claim.row} | {claim.system} | {claim.elsewhere} |" + " |" * (len(head) - 3))
+        lines += [f"| {' | '.join(_cells(claim, each))} |" for each in figures]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(claim: Claim, each: Measured) -> tuple[str, ...]:
+    assert claim.baseline is not None
+    low, high = each.bounds
+    least = each.compared.at_least
+    means = (sum(side) / len(side) for side in (each.baseline, each.system))
+    bound = "" if least is None else f"≥ {least:g}{'' if each.holds else ' **missed**'}"
+    return (
+        str(claim.row),
+        claim.system,
+        claim.baseline.name,
+        each.compared.name,
+        each.compared.published,
+        ratio(each),
+        f"{low:.2f} to {high:.2f}",
+        " → ".join(number(mean) for mean in means),
+        bound,
+    )
+
+
+def _section(claim: Claim) -> str:
+    parts = [f"## {claim.row} {claim.system}\n", f"{claim.source}. {claim.mechanism}\n"]
+    if claim.elsewhere:
+        return "\n".join([*parts, f"Shown in {claim.elsewhere}.\n"])
+    assert claim.baseline is not None
+    changed = " ".join(f"--set {key}={_plain(value)}" for key, value in claim.baseline.set.items())
+    lines = [
+        f"- Theirs: {claim.conditions}",
+        f"- Ours: `simslm simulate scenarios/systems/{claim.scenario}`"
+        + (f"; set up: {claim.setup}" if claim.setup else "")
+        + f". Baseline, {claim.baseline.name}: `{changed}`",
+        *(_figure(each.name, each.set, each.capacity, each.within) for each in claim.figures),
+        f"- Why they differ: {claim.reason}",
+    ]
+    return "\n".join([*parts, *lines, ""])
+
+
+def _figure(name: str, changed: dict, capacity: str | None, within: Sequence[str]) -> str:
+    """What a figure means and where it is taken; the name says the rest."""
+    words = [f"`--set {key}={_plain(value)}`" for key, value in changed.items()]
+    if capacity is not None:
+        words.append(
+            f"highest `{capacity}` with {' and '.join(f'`{each}`' for each in within) or 'the SLO met'}"
+        )
+    return f"- {name}: {', '.join(words) or 'at the load of the scenario'}"
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
