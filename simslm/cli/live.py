@@ -52,8 +52,8 @@ def live(
         DeviceError: torch or the device is not there.
         SimslmError: a ``fail_on`` condition is true.
     """
+    from simslm.condition import Condition
     from simslm.fidelity import live as both
-    from simslm.fidelity.condition import Condition
     from simslm.fidelity.files import write_fidelity
     from simslm.fidelity.recorded import Fidelity, read_sources
     from simslm.fidelity.repeats import repeats as noise

@@ -15,7 +15,7 @@ from simslm.errors import SimslmError, UsageError
 from simslm.units import number
 
 if TYPE_CHECKING:
-    from simslm.fidelity.condition import Condition
+    from simslm.condition import Condition
     from simslm.runs.table import MeasuredRun
 
 FIGURES = ("n", "median_abs_error", "p95_abs_error", "max_abs_error", "bias")
@@ -39,7 +39,7 @@ def recorded(
         UsageError: nothing is left to simulate, or an argument makes no sense.
         SimslmError: a ``fail_on`` condition is true.
     """
-    from simslm.fidelity.condition import Condition
+    from simslm.condition import Condition
     from simslm.fidelity.files import write_fidelity
     from simslm.fidelity.recorded import read_sources, validate
     from simslm.report.fidelity import write_page
@@ -88,7 +88,7 @@ def selected_runs(files: Sequence[Path], where: str | None, sets: Sequence[str])
     Raises:
         UsageError: a file, the condition or a setting is wrong, or no run is left.
     """
-    from simslm.fidelity.condition import Condition
+    from simslm.condition import Condition
     from simslm.runs.source import read_measured
     from simslm.runs.table import MEASURED, SETTINGS
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simslm.comparison.student import interval
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor

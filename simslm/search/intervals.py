@@ -8,9 +8,8 @@ and Analysis", section 10.2.1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from math import sqrt
 
+from simslm.comparison.student import interval
 from simslm.search.pareto import Gains
 
 TEST = (
@@ -18,24 +17,6 @@ TEST = (
     "lies at or above 0 in every objective and above 0 in at least one"
 )
 """The rule, for files and pages."""
-
-
-def interval(values: Sequence[float], confidence: float) -> tuple[float, float] | None:
-    """The two-sided t interval of the mean; None from a single value."""
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    spread = sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    half = quantile(confidence, len(values) - 1) * spread / sqrt(len(values))
-    return mean - half, mean + half
-
-
-@cache
-def quantile(confidence: float, degrees: int) -> float:
-    """The quantile of Student's t at which a two-sided interval ends."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + confidence) / 2, degrees))
 
 
 def surely_dominates(first: Sequence[Gains], second: Sequence[Gains], confidence: float) -> bool:

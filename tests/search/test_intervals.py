@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from simslm.search.intervals import interval, surely_dominates
+from simslm.comparison.student import interval
+from simslm.search.intervals import surely_dominates
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=8).filter(lambda values: np.std(values) > 1e-3)
 

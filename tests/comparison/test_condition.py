@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simslm.condition import LONGEST, Condition
 from simslm.errors import UsageError
-from simslm.fidelity.condition import LONGEST, Condition
 
 VALUES = {"clock": 1980.0, "workload": "fixed", "batch": 64, "unknown": None, "itl.p95": 0.03}
 

@@ -1,0 +1,73 @@
+"""The difference of one figure between two runs, how sure it is, and whether it is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simslm.metrics.definitions import OF_PATH, Metric, title
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One figure of a summary, in the baseline and in another configuration.
+
+    Attributes:
+        path: in ``summary.json``.
+        baseline, value: the figure in each (means over seeds where there are several); None where it is unknown.
+        delta: ``value − baseline``.
+        interval: of the delta, 95 %; None where it is not known.
+        note: why there is no interval; empty where there is one.
+    """
+
+    path: str
+    baseline: float | None
+    value: float | None
+    delta: float | None
+    interval: tuple[float, float] | None
+    note: str = ""
+
+    @property
+    def metric(self) -> Metric:
+        return OF_PATH[self.path]
+
+    @property
+    def title(self) -> str:
+        """Its name on screens."""
+        return title(self.path)
+
+    @property
+    def relative(self) -> float | None:
+        """The delta as a share of the baseline; None where that is 0."""
+        return self._share(self.delta)
+
+    @property
+    def relative_interval(self) -> tuple[float, float] | None:
+        """The interval as shares of the baseline."""
+        if self.interval is None or not self.baseline:
+            return None
+        low, high = (bound / self.baseline for bound in self.interval)
+        return low, high
+
+    @property
+    def verdict(self) -> str:
+        """``same | better | worse | different | unclear | untested``, or ``unknown`` without values.
+
+        ``unclear`` is a difference whose interval holds 0, ``untested`` one without an interval, ``different`` one of
+        a figure of which neither more nor less is better.
+        """
+        if self.delta is None:
+            return "unknown"
+        if self.delta == 0:
+            return "same"
+        if self.interval is None:
+            return "untested"
+        if self.interval[0] <= 0 <= self.interval[1]:
+            return "unclear"
+        if not self.metric.better:
+            return "different"
+        return "better" if (self.delta < 0) == (self.metric.better == "less") else "worse"
+
+    def _share(self, value: float | None) -> float | None:
+        return value / self.baseline if value is not None and self.baseline else None
