@@ -37,15 +37,20 @@ class Condition:
         text: what the user wrote.
         names: that it may speak of, perhaps with dots.
         option: what it was given to, for errors.
+        written: what errors quote, where ``text`` was made of it.
+        how: what errors say of how conditions are written.
 
     Raises:
         UsageError: it is no condition, or speaks of something else.
     """
 
-    def __init__(self, text: str, names: Collection[str], option: str) -> None:
-        self.text = text
+    def __init__(
+        self, text: str, names: Collection[str], option: str, *, written: str = "", how: str = HOW
+    ) -> None:
+        self.text = written or text
         self._names = names
         self._option = option
+        self._how = how
         try:
             if len(text) > LONGEST:
                 raise ValueError
@@ -126,7 +131,7 @@ class Condition:
             self._refuse("is no condition")
 
     def _refuse(self, what: str) -> NoReturn:
-        raise UsageError(what, where=f"{self._option} {self.text!r}", remedy=HOW)
+        raise UsageError(what, where=f"{self._option} {self.text!r}", remedy=self._how)
 
 
 def _dotted(node: ast.AST) -> str | None:

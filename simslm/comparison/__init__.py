@@ -5,6 +5,7 @@ Everything here is a function of tables (:class:`~simslm.comparison.contrast.Run
 
 from __future__ import annotations
 
+from simslm.comparison.compare import compare
 from simslm.comparison.contrast import Comparison, Configuration, Contrast, Pairing, Run
 from simslm.comparison.delta import Delta
 from simslm.comparison.difference import Change
@@ -19,4 +20,5 @@ __all__ = [
     "PairedLatency",
     "Pairing",
     "Run",
+    "compare",
 ]

@@ -13,6 +13,7 @@ import numpy as np
 from simslm.errors import UsageError
 
 REQUEST_COLUMNS = (
+    "request_id",
     "arrival_s",
     "prompt_tokens",
     "output_tokens",
