@@ -37,6 +37,15 @@ def bytes_(value: float) -> str:
     return f"{value:.0f} B"
 
 
+def joules(value: float | None) -> str:
+    """An energy for a screen: ``812 J``, ``34.1 kJ``, ``2.40 kWh``."""
+    if value is None or math.isnan(value):
+        return "–"
+    if value >= 3.6e6:
+        return f"{value / 3.6e6:.3g} kWh"
+    return f"{value / 1e3:.3g} kJ" if value >= 1e3 else f"{value:.3g} J"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A plain figure for a screen, with thousands separators: ``1,234``, ``0.0312``."""
     if value is None or math.isnan(value):

@@ -193,6 +193,37 @@ def report(
 
 
 @app.command()
+def compare(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR DIR...", help="directories of runs")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=place, help="default: comparison.html beside the runs"
+        ),
+    ] = None,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR",
+            help="exit 1 if true of a run, e.g. 'ttft_s.p99 > +5%' (a change against the first run), 'kv.preemptions "
+            "> +10', 'ttft_s.p99 > 0.5' (the figure itself); repeatable, and joined by and, or, not",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Hold runs against the first of them: by how much figures differ, how surely, and what differs in the scenarios.
+
+    Runs that served the same requests are compared request by request; runs of the same scenario under several seeds
+    seed by seed. The page has everything, --json too.
+
+    Example: simslm compare runs/before runs/after --fail-on 'ttft_s.p99 > +5%'
+    """
+    from simslm.cli import comparing
+
+    comparing.compare(directories, output, fail_on or [], json)
+
+
+@app.command()
 def profile(
     model: Annotated[str, typer.Option(help="catalogue name or a Hugging Face config.json")],
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N")] = "cuda:0",
@@ -267,13 +298,39 @@ def list_(
     what: Annotated[Listed, typer.Argument(help="what to list")],
     json: Json = False,
 ) -> None:
-    """List the catalogue: models, devices, policies, scenarios.
+    """List the catalogue: models, devices, policies, transforms, scenarios.
 
     Example: simslm list models
     """
     from simslm.cli import listing
 
     listing.show(what.value, json)
+
+
+@app.command()
+def explain(
+    metric: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[METRIC]", help="a figure or a word, e.g. ttft_s.p99, goodput, knee; default: all"
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="directory of a run: show its value there, and what bounded it"),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print the whole glossary, as docs/glossary.md")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say what a figure means: definition, formula, unit, where it is in summary.json, and what it is in a run.
+
+    Example: simslm explain ttft_s.p99 --run runs/quickstart
+    """
+    from simslm.cli import explaining
+
+    explaining.explain(metric, run, markdown, json)
 
 
 @app.command()

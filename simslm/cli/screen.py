@@ -8,7 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from shutil import get_terminal_size
+from textwrap import fill
 from typing import Any, Protocol
+
+WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+"""How text is wrapped: paths and options stay in one piece."""
 
 
 def show_json(value: Any) -> None:
@@ -21,13 +25,19 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: S
         print(line.rstrip())
 
 
-def show_defined(columns: Sequence[str], rows: Sequence[Sequence[Any]], definitions: Sequence[str]) -> None:
+def show_defined(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    definitions: Sequence[str],
+    *,
+    left: Sequence[int] = (0,),
+) -> None:
     """A table of figures with the definition of each row beside it; below it where the terminal is too narrow."""
-    head, *lines = _aligned(columns, rows, (0,))
+    head, *lines = _aligned(columns, rows, left)
     widest = max(len(line) + 2 + len(text) for line, text in zip(lines, definitions, strict=True))
     below = sys.stdout.isatty() and widest > get_terminal_size().columns
     if head.strip():
-        print(head)
+        print(head.rstrip())
     for line, text in zip(lines, definitions, strict=True):
         print(line if below else f"{line}  {dim(text)}")
     width = max(len(str(row[0])) for row in rows)
@@ -60,6 +70,15 @@ def show_facts(facts: Sequence[tuple[str, Any]]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         print(f"  {name.ljust(width)}  {value}")
+
+
+def show_text(label: str, text: str) -> None:
+    """A labelled sentence; on a terminal wrapped between words, its further lines below its first word."""
+    if not sys.stdout.isatty():
+        print(f"{label} {text}")
+        return
+    width = max(get_terminal_size().columns, 40)
+    print(fill(text, width, initial_indent=f"{label} ", subsequent_indent=" " * (len(label) + 1), **WHOLE))
 
 
 def note(text: str) -> None:
@@ -96,3 +115,18 @@ def progress(title: str) -> Iterator[Update | None]:
             bar.update(task, completed=done, total=max(total, 1), label=label)
 
         yield update
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says what is being done, and for how long already, while stderr is a terminal; gone when it is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task(what, total=None)
+        yield

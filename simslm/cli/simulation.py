@@ -120,7 +120,6 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
 def _figures(summary: dict[str, Any]) -> list[tuple[Metric, str]]:
     """The figures that are known beside the latencies."""
     from simslm.metrics.definitions import ATTAINMENT, CARBON, COST, ENERGY, GOODPUT
-    from simslm.report.page import joules
     from simslm.report.wording import attained
 
     found = []
@@ -129,7 +128,7 @@ def _figures(summary: dict[str, Any]) -> list[tuple[Metric, str]]:
         found.append((ATTAINMENT, attained(slo["attainment"])))
         found.append((GOODPUT, f"{number(slo['goodput_rps'])} requests/s"))
     if energy["total_j"] is not None:
-        found.append((ENERGY, joules(energy["total_j"])))
+        found.append((ENERGY, ENERGY.show(energy["total_j"])))
     economics = summary["economics"]
     usd, grams = (economics[f"{name}_per_million_output_tokens"] for name in ("usd", "g_co2"))
     if usd is not None:

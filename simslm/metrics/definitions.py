@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simslm.units import number, seconds
+from simslm.units import joules, number, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,19 @@ class Metric:
         """What a reader who does not know the name needs."""
         return f"{self.words}: {self.definition}" if self.words else self.definition
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether it is a distribution, of which a summary has :data:`STATISTICS`."""
+        return self.key in BY_KEY
+
     def show(self, value: float | None) -> str:
         """A value for a screen, with its unit."""
         if value is None:
             return "–"
         if self.unit == "s":
             return seconds(value)
+        if self.unit == "J":
+            return joules(value)
         if self.unit == "1":
             return f"{number(100 * value)} %"
         if self.unit == "USD":
@@ -328,7 +335,7 @@ METRICS = (
 
 
 def _paths(metric: Metric) -> tuple[str, ...]:
-    if metric.key in BY_KEY:
+    if metric.has_statistics:
         return tuple(f"{metric.key}.{statistic}" for statistic in STATISTICS)
     return (metric.key,)
 
@@ -343,4 +350,4 @@ FIGURES = tuple(OF_PATH)
 def title(path: str) -> str:
     """The name of a number on screens: ``TTFT p99``."""
     metric = OF_PATH[path]
-    return f"{metric.name} {path.rpartition('.')[2]}" if metric.key in BY_KEY else metric.name
+    return f"{metric.name} {path.rpartition('.')[2]}" if metric.has_statistics else metric.name
