@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from support.browser import browser, opened
+
+__all__ = ["browser", "opened"]
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SIMSLM_SHARED", ROOT.parent / "shared"))

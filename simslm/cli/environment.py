@@ -18,7 +18,6 @@ PACKAGES = (
     "pandas",
     "pyarrow",
     "pydantic",
-    "plotly",
     "torch",
     "nvidia-ml-py",
     "optuna",

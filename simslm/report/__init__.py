@@ -4,7 +4,7 @@ The page is the same bytes for the same files, loads nothing from a network, and
 many runs it shows. Everything in this room is one of three things: a reader of files (:mod:`tables`), a pure
 function from tables to *what to draw or say* (:mod:`distribution`, :mod:`timeline`, :mod:`attribution`,
 :mod:`facts`, :mod:`bound`, :mod:`verdict`, :mod:`provenance`), or a drawing of it (:mod:`figures`, :mod:`page`
-and its templates).
+and its templates, :mod:`palette`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def render_run(directory: Path) -> str:
     Raises:
         UsageError: a file is missing, damaged or lacks a column or key.
     """
-    from simslm.report.page import render
+    from simslm.report.run import render
     from simslm.report.tables import read_run
 
     return render([read_run(Path(directory))])
@@ -43,7 +43,8 @@ def write_report(directories: Sequence[Path], output: Path | None = None) -> Pat
         UsageError: nothing to show, no place to write to, or a file that cannot be read.
     """
     from simslm.metrics.whole import write_whole
-    from simslm.report.page import destination, render
+    from simslm.report.page import destination
+    from simslm.report.run import render
     from simslm.report.search import holds_search, render_search
     from simslm.report.tables import read_run
 

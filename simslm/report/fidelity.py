@@ -13,7 +13,7 @@ import numpy as np
 from simslm.errors import UsageError
 from simslm.metrics.whole import write_whole
 from simslm.report.page import Plot, render_template
-from simslm.report.parity import Point, error_figure, parity_figure
+from simslm.report.parity import Point, error_figure, legend, parity_figure
 from simslm.report.repeats import RepeatTable, repeat_tables
 from simslm.report.wording import count
 from simslm.units import number
@@ -43,30 +43,8 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorRow:
-    """One line of a table of errors: what it is of, how many runs, and the figures of each column."""
-
-    name: str
-    runs: str
-    figures: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """One run: its name, what was run, and its errors in the headline metrics."""
-
-    name: str
-    setting: str
-    errors: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class AdviceRow:
-    """A setting that was run at several batch limits: figures as measured and as simulated."""
-
-    name: str
-    pairs: list[str]
+Row = Sequence[str]
+"""A line of a table: what it is of, then its cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +55,16 @@ class FidelityView:
     setup: list[str]
     sentence: str
     traces: list[tuple[str, str, str]]
-    by_metric: list[ErrorRow]
-    by_model: list[ErrorRow]
+    by_metric: list[Row]
+    by_model: list[Row]
     headlines: list[str]
     parity: list[Plot]
     errors: list[Plot]
-    worst: list[RunRow]
-    rest: list[RunRow]
+    worst: list[Row]
+    rest: list[Row]
     repeats: list[RepeatTable]
     advice_names: list[str]
-    advice: list[AdviceRow]
+    advice: list[Row]
     notes: list[str]
     skipped: list[tuple[str, str]]
     command: str
@@ -124,10 +102,8 @@ def read_fidelity(path: Path) -> dict[str, Any]:
 def render(values: Mapping[str, Any]) -> str:
     """The HTML text of the page."""
     shown = view(values)
-    figures = {plot.id: plot.figure for plot in (*shown.parity, *shown.errors)}
-    return render_template(
-        "fidelity.html.j2", title=shown.title, view=shown, figures=figures, name_of=name_of
-    )
+    plots = [*shown.parity, *shown.errors]
+    return render_template("fidelity.html.j2", title=shown.title, view=shown, plots=plots, name_of=name_of)
 
 
 def view(values: Mapping[str, Any]) -> FidelityView:
@@ -141,11 +117,9 @@ def view(values: Mapping[str, Any]) -> FidelityView:
         setup=[f"{count(len(rows))} runs", *models, *sorted({row["setting"]["device"] for row in rows})],
         sentence=_sentence(summary, headlines),
         traces=[(trace["path"], trace["source"], f"on {trace['engine']}") for trace in values["traces"]],
-        by_metric=[
-            ErrorRow(name_of(column), count(each["n"]), _figures(each)) for column, each in summary.items()
-        ],
+        by_metric=[[name_of(column), count(each["n"]), *_figures(each)] for column, each in summary.items()],
         by_model=[
-            ErrorRow(f"{model}, {name_of(column)}", count(len(errors)), _figures(_spread(errors)))
+            [f"{model}, {name_of(column)}", count(len(errors)), *_figures(_spread(errors))]
             for model in models
             for column in headlines
             if (errors := _errors(rows, model, column))
@@ -212,11 +186,11 @@ def _size(row: Mapping[str, Any], columns: Sequence[str]) -> float:
     return max((abs(error) for error in errors if error is not None), default=0.0)
 
 
-def _run_row(row: Mapping[str, Any], headlines: Sequence[str]) -> RunRow:
+def _run_row(row: Mapping[str, Any], headlines: Sequence[str]) -> Row:
     setting = row["setting"]
     shared = f"{setting['replicas']} × {setting['sharing']}, " if setting["replicas"] > 1 else ""
     text = f"{setting['model']}, {shared}{setting['batching']}, batch {setting['max_num_seqs']}"
-    return RunRow(row["run"], text, [signed(row["error"].get(column)) for column in headlines])
+    return [row["run"], text, *(signed(row["error"].get(column)) for column in headlines)]
 
 
 def _points(rows: Sequence[Mapping[str, Any]], column: str) -> list[Point]:
@@ -237,13 +211,13 @@ def _points(rows: Sequence[Mapping[str, Any]], column: str) -> list[Point]:
 def _parity(column: str, rows: Sequence[Mapping[str, Any]]) -> Plot:
     name, points = name_of(column), _points(rows, column)
     words = f"{name}: simulated against measured, {len(points)} runs."
-    return Plot(f"parity-{column}", name, words, parity_figure(column, name, points))
+    return Plot(f"parity-{column}", name, words, parity_figure(column, points), legend(points))
 
 
 def _by_batch(column: str, rows: Sequence[Mapping[str, Any]]) -> Plot:
     name, points = name_of(column), _points(rows, column)
     words = f"{name}: signed error by batch limit, {len(points)} runs."
-    return Plot(f"error-{column}", name, words, error_figure(name, points))
+    return Plot(f"error-{column}", name, words, error_figure(points), legend(points))
 
 
 def _advice_names(derived: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -253,12 +227,12 @@ def _advice_names(derived: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["knee", *(f"B_opt ({epsilon:g}, {factor:g})" for epsilon, factor in bounds)]
 
 
-def _advice_row(each: Mapping[str, Any]) -> AdviceRow:
+def _advice_row(each: Mapping[str, Any]) -> Row:
     setting = each["setting"]
     lengths = f"{number(setting['prompt_tokens'])} + {number(setting['output_tokens'])} tokens"
     name = f"{setting['model']}, {setting['workload']} {lengths}, {setting['batching']}"
     shared = f", {setting['replicas']} × {setting['sharing']}" if setting["replicas"] > 1 else ""
-    return AdviceRow(name + shared, [_pair(pair) for pair in (each["knee"], *each["best_batch"])])
+    return [name + shared, *(_pair(pair) for pair in (each["knee"], *each["best_batch"]))]
 
 
 def _pair(pair: Mapping[str, Any]) -> str:

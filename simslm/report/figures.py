@@ -1,7 +1,7 @@
 """Drawings of what :mod:`distribution` and :mod:`timeline` found, as plain plotly figure dicts.
 
-Colours are names of the page's palette (``@accent``), which the page's script replaces by those of the light,
-the dark or the print palette in ``page.css``: a figure holds no colour of its own. Everything else is what
+Colours are names of :mod:`palette` (``@accent``), which the page's script replaces by those of the light or the dark
+theme: a figure holds no colour of its own. Everything else is what
 ``plotly.graph_objects.Figure`` accepts, and numbers carry six significant digits.
 """
 
@@ -19,19 +19,6 @@ from simslm.report.distribution import Cdf
 from simslm.report.timeline import Band, Timeline
 from simslm.report.wording import TimeUnit, share, time_unit
 from simslm.units import number, seconds
-
-PALETTE = (
-    "@ink",
-    "@muted",
-    "@grid",
-    "@surface",
-    "@accent",
-    "@second",
-    "@third",
-    "@fourth",
-    "@limit",
-)
-"""The colours a figure may name; ``page.css`` defines each of them as a custom property."""
 
 WIDE_RANGE = 30.0
 """Ratio of the largest value to the median from which a distribution is drawn on a logarithmic axis."""

@@ -53,5 +53,5 @@ class FindingsView:
 
 def render(view: FindingsView) -> str:
     """The HTML text of the page."""
-    figures = {plot.id: plot.figure for section in view.sections for plot in section.plots}
-    return render_template("findings.html.j2", title=view.title, view=view, figures=figures)
+    plots = [plot for section in view.sections for plot in section.plots]
+    return render_template("findings.html.j2", title=view.title, view=view, plots=plots)

@@ -1,9 +1,16 @@
 "use strict";
-(() => {
+// What every page's script has at hand: `simslm.data` is the page's own data, `simslm.figure(id)` a copy of a figure
+// as declared, with colours by name, `simslm.show(id, figure)` draws another in its place, `simslm.copy(text, button)`
+// copies, `simslm.say(text)` tells a screen reader, `simslm.ready` is kept when all plots are drawn.
+const simslm = (() => {
   const root = document.documentElement;
-  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const figures = new Map(Object.entries(read("figures")));
+  const widths = new Map();
   const config = { displayModeBar: false, doubleClick: "reset" };
   const touch = matchMedia("(pointer: coarse)").matches;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const theme = document.getElementById("theme");
 
   // A copy of a figure with the palette's names replaced by the colours of the current theme.
   function coloured(value, style) {
@@ -11,7 +18,7 @@
       return value.replace(/@[a-z]+/g, (name) => style.getPropertyValue("--" + name.slice(1)).trim());
     }
     if (Array.isArray(value)) {
-      return value.map((item) => coloured(item, style));
+      return typeof value[0] === "number" ? value : value.map((item) => coloured(item, style));
     }
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));
@@ -19,39 +26,83 @@
     return value;
   }
 
-  function draw() {
-    const style = getComputedStyle(root);
-    const drawn = Object.entries(figures).map(([id, figure]) => {
-      const { data, layout } = coloured(figure, style);
-      const div = document.getElementById(id);
-      layout.width = div.clientWidth;
-      if (touch) layout.dragmode = false;
-      return Plotly.react(div, data, layout, config);
-    });
-    return Promise.all(drawn).then(() => { root.dataset.drawn = "true"; });
+  // Draws a figure as wide as its place; one that is out of sight is drawn when it comes into it.
+  async function draw(id) {
+    const place = document.getElementById(id);
+    const width = place.clientWidth;
+    if (!width) return;
+    const { data, layout } = coloured(figures.get(id), getComputedStyle(root));
+    widths.set(id, width);
+    await Plotly.react(place, data, { uirevision: "kept", ...layout, width, ...(touch && { dragmode: false }) }, config);
   }
 
-  async function copy(button) {
-    const source = document.getElementById(button.dataset.copy);
+  function drawAll() {
+    return Promise.all([...figures.keys()].map(draw));
+  }
+
+  async function copy(text, button) {
+    const before = button.textContent;
     try {
-      await navigator.clipboard.writeText(source.textContent);
+      await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
     } catch {
-      getSelection().selectAllChildren(source);
-      button.textContent = "Selected";
+      button.textContent = "Not allowed";
     }
-    setTimeout(() => { button.textContent = "Copy"; }, 1500);
+    say(button.textContent);
+    setTimeout(() => { button.textContent = before; }, 1500);
   }
 
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    button.addEventListener("click", () => copy(button));
+  function say(text) {
+    document.getElementById("said").textContent = text;
   }
-  let width = innerWidth;
-  addEventListener("resize", () => {
-    if (width !== innerWidth) { width = innerWidth; draw(); }
+
+  function isDark() {
+    return (root.dataset.theme || (dark.matches ? "dark" : "light")) === "dark";
+  }
+
+  function themed() {
+    theme.textContent = isDark() ? "Light" : "Dark";
+    theme.setAttribute("aria-label", `Switch to the ${isDark() ? "light" : "dark"} theme`);
+    return drawAll();
+  }
+
+  function paper(printing) {
+    if (printing === "paper" in root.dataset) return;
+    if (printing) root.dataset.paper = "";
+    else delete root.dataset.paper;
+    drawAll();
+  }
+
+  theme.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    themed();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  addEventListener("beforeprint", () => { root.dataset.paper = ""; draw(); });
-  addEventListener("afterprint", () => { delete root.dataset.paper; draw(); });
-  draw();
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", () => copy(document.getElementById(button.dataset.copy).textContent, button));
+  }
+  dark.addEventListener("change", themed);
+  addEventListener("beforeprint", () => paper(true));
+  addEventListener("afterprint", () => paper(false));
+  matchMedia("print").addEventListener("change", (event) => paper(event.matches));
+  const ready = themed().then(() => {
+    root.dataset.drawn = "true";
+    const resized = new ResizeObserver((entries) => {
+      for (const { target } of entries) {
+        if (target.clientWidth !== widths.get(target.id)) draw(target.id);
+      }
+    });
+    for (const id of figures.keys()) resized.observe(document.getElementById(id));
+  });
+
+  return {
+    data: read("data"),
+    ready,
+    copy,
+    say,
+    figure: (id) => structuredClone(figures.get(id)),
+    show(id, figure) {
+      figures.set(id, figure);
+      return draw(id);
+    },
+  };
 })();

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from simslm.report.figures import WIDE_RANGE, Figure, decades, frame, key, rounded, titled_axis
+from simslm.report.figures import WIDE_RANGE, Figure, decades, frame, rounded, titled_axis
+from simslm.report.page import Key
+from simslm.report.palette import SERIES, SYMBOLS
 from simslm.report.wording import TimeUnit, time_unit
 from simslm.units import number
 
-COLOURS = ("@accent", "@second", "@third", "@fourth")
-"""Of the models, in their order; further ones begin again, with another symbol."""
-
-SYMBOLS = ("circle", "diamond", "square", "cross")
 DIAGONAL = {"color": "@muted", "width": 1}
 
 
@@ -39,12 +37,16 @@ class Point:
     error: float | None
 
 
-def parity_figure(column: str, name: str, points: Sequence[Point]) -> Figure:
+def legend(points: Sequence[Point]) -> list[Key]:
+    """Each model with its colour and symbol."""
+    return [Key(model, colour, symbol) for model, colour, symbol in _models(points)]
+
+
+def parity_figure(column: str, points: Sequence[Point]) -> Figure:
     """Simulated against measured, with the line on which they are equal.
 
     Args:
         column: of ``RUNS.csv``, which says the unit.
-        name: for the heading.
         points: at least one.
     """
     both = np.array([[point.measured, point.simulated] for point in points])
@@ -68,15 +70,14 @@ def parity_figure(column: str, name: str, points: Sequence[Point]) -> Figure:
         )
     suffix = f", {unit.name}" if unit.name else ""
     layout = {
-        **frame(height=320, left=62, top=34, bottom=46),
+        **frame(height=300, left=62, top=12, bottom=46),
         "xaxis": {**titled_axis(f"measured{suffix}"), **shape},
         "yaxis": {**titled_axis(f"simulated{suffix}"), **shape},
-        "annotations": [_heading(name, points)],
     }
     return {"data": data, "layout": layout}
 
 
-def error_figure(name: str, points: Sequence[Point]) -> Figure:
+def error_figure(points: Sequence[Point]) -> Figure:
     """Signed error against the batch limit; runs whose error has no size are left out."""
     sized = [point for point in points if point.error is not None]
     batches = sorted({point.batch for point in sized})
@@ -89,10 +90,9 @@ def error_figure(name: str, points: Sequence[Point]) -> Figure:
             | {"hovertemplate": "%{text}<br>batch %{x}, error %{y:+.2~f} %<extra></extra>"}
         )
     layout = {
-        **frame(height=250, left=62, top=34, bottom=46),
+        **frame(height=230, left=62, top=12, bottom=46),
         "xaxis": batch_axis(batches),
         "yaxis": {**titled_axis("error, %"), "zeroline": True, "zerolinecolor": "@muted", "nticks": 6},
-        "annotations": [_heading(name, points)],
     }
     return {"data": data, "layout": layout}
 
@@ -147,9 +147,10 @@ def _apart(batches: Sequence[int]) -> list[int]:
 
 def _models(points: Sequence[Point]) -> list[tuple[str, str, str]]:
     """Each model with its colour and symbol."""
+    models = sorted({point.model for point in points})
     return [
-        (model, COLOURS[i % len(COLOURS)], SYMBOLS[i // len(COLOURS) % len(SYMBOLS)])
-        for i, model in enumerate(sorted({point.model for point in points}))
+        (model, SERIES[i % len(SERIES)], SYMBOLS[(i + i // len(SERIES)) % len(SYMBOLS)])
+        for i, model in enumerate(models)
     ]
 
 
@@ -169,10 +170,3 @@ def _markers(
 def plain(text: str) -> str:
     """Text that plotly does not take for its markup, nor the page for a colour's name."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("@", "&#64;")
-
-
-def _heading(name: str, points: Sequence[Point]) -> dict[str, Any]:
-    models = " · ".join(key(colour, plain(model)) for model, colour, _ in _models(points))
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
-    font = {"size": 12, "color": "@muted"}
-    return {**place, "text": f"{name} &#160; {models}", "showarrow": False, "font": font}

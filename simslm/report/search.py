@@ -92,9 +92,7 @@ def render_search(directory: Path) -> str:
     """
     shown = view(read_frontier(directory / FRONTIER), read_trials(directory / "trials.parquet"))
     drawn = [*shown.plots, *([shown.growth] if shown.growth else [])]
-    return render_template(
-        "search.html.j2", title=shown.title, view=shown, figures={plot.id: plot.figure for plot in drawn}
-    )
+    return render_template("search.html.j2", title=shown.title, view=shown, plots=drawn)
 
 
 def read_frontier(path: Path) -> dict[str, Any]:

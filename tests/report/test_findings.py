@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report.test_browser import OVERFLOWING, PLOTS, browser, opened, requested
+from support.browser import fits, plots, well_drawn
+from support.pages import own, valid
 
 from simslm.report.curves import COLOURS, Series, against_figure, bars_figure, batch_figure
-from simslm.report.figures import PALETTE, Figure
+from simslm.report.figures import Figure
 from simslm.report.findings import FindingsView, Section, render
 from simslm.report.page import Plot
-
-__all__ = ["browser"]
 
 EVIL = "</script><script>document.title='broken'</script><b onclick=x>@accent"
 BATCHES = (1, 8, 64, 512)
@@ -49,19 +47,9 @@ def drawn() -> dict[str, Figure]:
     }
 
 
-def coloured(value: Any) -> Any:
-    return json.loads(re.sub(r"@[a-z]+", "#123456", json.dumps(value, allow_nan=False)))
-
-
 @pytest.mark.parametrize("name", ["throughput", "joules", "frontier", "family", "replicas", "nothing"])
 def test_figures_are_valid_plotly_with_titles_and_named_colours(drawn: dict[str, Figure], name: str):
-    from plotly import graph_objects
-
-    figure = drawn[name]
-    found = graph_objects.Figure(coloured(figure))
-    assert all(len(trace.x) == len(trace.y) > 0 for trace in found.data)
-    assert all(figure["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis"))
-    assert set(re.findall(r"@[a-z]+", json.dumps(figure))) <= set(PALETTE)
+    assert all(len(trace.x) == len(trace.y) > 0 for trace in valid(drawn[name]).data)
 
 
 def test_measured_is_hollow_markers_and_simulated_a_line_in_the_same_colour(drawn: dict[str, Figure]):
@@ -123,11 +111,6 @@ def page_of(figures: dict[str, Figure], words: str = "What it is.") -> str:
     return render(view)
 
 
-def own(page: str) -> str:
-    """The page without plotly.js."""
-    return re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
-
-
 def test_the_page_says_which_bounds_hold(drawn: dict[str, Figure]):
     text = own(page_of(drawn))
     assert text.count('<span class="state met">inside</span>') == 2
@@ -149,29 +132,17 @@ def test_what_it_is_given_is_escaped(drawn: dict[str, Figure]):
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_it_opens_clean_fits_and_draws(
-    browser: Any,
-    drawn: dict[str, Figure],
-    tmp_path: Path,
-    width: int,
-    scheme: str,
-):
+def test_it_fits_and_draws(opened: Any, drawn: dict[str, Figure], tmp_path: Path, width: int, scheme: str):
     page = tmp_path / "findings.html"
     page.write_text(page_of({name: drawn[name] for name in drawn if name != "nothing"}), encoding="utf-8")
-    requested(browser), browser.get_log("browser")
-    opened(browser, page, width, scheme)
-    assert [url for url in requested(browser) if not url.startswith("data:")] == [page.as_uri()]
-    assert browser.get_log("browser") == []
-    assert browser.execute_script(OVERFLOWING) == []
-    plots = {plot["id"]: plot for plot in browser.execute_script(PLOTS)}
-    assert len(plots) == 5
-    assert [len(plots[f"paper-{name}"]["curves"]) for name in ("throughput", "family")] == [2, 5]
+    tab = opened(page, width, scheme)
+    fits(tab)
+    well_drawn(tab)
+    assert len(plots(tab)) == 5
+    for name, curves in {"throughput": 2, "family": 5}.items():
+        assert tab.locator(f"#paper-{name} .scatterlayer path.js-line").count() == curves
     bars = (
-        "return [...document.querySelectorAll('#paper-replicas .barlayer .point path')]"
+        "[...document.querySelectorAll('#paper-replicas .barlayer .point path')]"
         ".filter((bar) => bar.getBBox().height > 1).length"
     )
-    assert browser.execute_script(bars) == 7
-    for plot in plots.values():
-        for text in plot["texts"]:
-            assert text["box"]["left"] >= plot["room"]["left"] - 0.5, text["text"]
-            assert text["box"]["right"] <= plot["room"]["right"] + 0.5, text["text"]
+    assert tab.evaluate(bars) == 7

@@ -12,19 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.pages import own
 
 from simslm.errors import UsageError
 from simslm.report import render_run, write_report
-from simslm.report.page import coded, joules, json_block
+from simslm.report.page import coded, json_block
+from simslm.units import joules
 
 MEGABYTE = 1_000_000
-
-
-def own(page: str) -> str:
-    """The page without plotly.js."""
-    scripts = re.findall(r"<script>.*?</script>", page, flags=re.S)
-    assert len(scripts) == 2
-    return page.replace(scripts[0], "")
 
 
 def edited(directory: Path, target: Path, name: str, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -139,14 +134,14 @@ def test_a_roofline_says_so_on_top(make_run: Callable[..., Path]):
     text = own(
         render_run(make_run(name="roof", source="roofline", in_domain=0.0, power_note="no power <here>"))
     )
-    assert text.index("Roofline, not measured") < text.index("What bounded it")
+    assert text.index("Roofline, not measured") < text.index(">What bounded it</h2>")
     assert "Power is unknown: no power &lt;here&gt;" in text
     assert "unknown energy" in text
 
 
 def test_little_coverage_is_a_warning(make_run: Callable[..., Path], page: str):
     text = own(render_run(make_run(name="beyond", in_domain=0.61, num_requests=30)))
-    assert "Only 61 % of the simulated busy time lies inside the measured domain" in text
+    assert "Only 61\N{NO-BREAK SPACE}% of the simulated busy time lies inside the measured domain" in text
     assert 'class="warning" role="note"' not in page
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.test_browser import OVERFLOWING, PLOTS, browser, opened, requested, wait  # noqa: F401
+from support.browser import CLIPBOARD, copied, fits, plots, well_drawn
 
 import simslm
 from simslm.api import load_scenario
@@ -24,30 +24,16 @@ def page(searched, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_it_opens_clean_fits_and_draws(browser: Any, page: Path, width: int, scheme: str) -> None:  # noqa: F811
-    requested(browser), browser.get_log("browser")
-    opened(browser, page, width, scheme)
-    assert [url for url in requested(browser) if not url.startswith("data:")] == [page.as_uri()]
-    assert browser.get_log("browser") == []
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    assert browser.execute_script(OVERFLOWING) == []
-    plots = browser.execute_script(PLOTS)
-    assert len(plots) == 4
-    for plot in plots:
-        assert plot["box"]["width"] == pytest.approx(plot["room"]["width"], abs=1)
-        for text in plot["texts"]:
-            assert text["box"]["left"] >= plot["room"]["left"] - 0.5, text["text"]
-            assert text["box"]["right"] <= plot["room"]["right"] + 0.5, text["text"]
-    drawn = "return document.querySelectorAll('.plot .scatterlayer .point').length"
-    assert browser.execute_script(drawn) == 3 * 18
+def test_it_fits_and_draws(opened: Any, page: Path, width: int, scheme: str) -> None:
+    tab = opened(page, width, scheme)
+    fits(tab)
+    well_drawn(tab)
+    assert len(plots(tab)) == 4
+    assert tab.locator(".plot .scatterlayer .point").count() == 3 * 18
 
 
-def test_the_commands_of_a_point_can_be_copied(browser: Any, page: Path) -> None:  # noqa: F811
-    opened(browser, page)
-    browser.execute_script("document.querySelector('details').open = true")
-    button = browser.find_element("css selector", "details [data-copy]")
-    button.click()
-    assert wait(browser, "return document.querySelector('details [data-copy]').textContent != 'Copy'")
-    browser.execute_script("getSelection().selectAllChildren(document.querySelector('details pre'))")
-    selected = browser.execute_script("return getSelection().toString()")
-    assert selected.startswith("simslm simulate asked.yaml --set deployment.engine.max_num_seqs=")
+def test_the_commands_of_a_point_can_be_copied(opened: Any, page: Path) -> None:
+    tab = opened(page, permissions=CLIPBOARD)
+    tab.locator("details summary").first.click()
+    tab.locator("details [data-copy]").first.click()
+    assert copied(tab).startswith("simslm simulate asked.yaml --set deployment.engine.max_num_seqs=")
