@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from simslm.cli.failure import InterruptError
 from simslm.cli.groups import traces, validate
-from simslm.cli.options import Dtype, Grid, Json, Listed, ScenarioPath, Seed, Sets, Workers, place
+from simslm.cli.options import Dtype, Grid, Json, Listed, ScenarioPath, Seed, Sets, Timeline, Workers, place
 
 
 class Commands(TyperGroup):
@@ -82,6 +82,7 @@ def simulate(
             help="repeat the run with costs a standard error lower and higher, to say how sure its figures are",
         ),
     ] = True,
+    timeline: Timeline = False,
 ) -> None:
     """Run a scenario: one answer, and a directory of tables with a report.
 
@@ -92,7 +93,7 @@ def simulate(
     """
     from simslm.cli import simulation
 
-    simulation.simulate(scenario, output, sets or [], seed, json, intervals)
+    simulation.simulate(scenario, output, sets or [], seed, json, intervals, timeline)
 
 
 @app.command()
@@ -179,17 +180,16 @@ def report(
             "-o", "--output", metavar="FILE", parser=place, help="default: report.html beside the run"
         ),
     ] = None,
+    timeline: Timeline = False,
+    json: Json = False,
 ) -> None:
-    """Draw the page of one or several runs from their files alone.
+    """Draw the page of one or several runs, or of a search, from their files alone.
 
     Example: simslm report runs/quickstart -o quickstart.html
     """
-    from simslm.cli.destination import free_place
-    from simslm.report import write_report
+    from simslm.cli import reporting
 
-    if output is not None:
-        free_place(output.parent)
-    typer.echo(write_report(directories, output))
+    reporting.report(directories, output, timeline, json)
 
 
 @app.command()

@@ -37,6 +37,10 @@ Sets = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="override the scenario's seed")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON instead of text")]
+Timeline = Annotated[
+    bool,
+    typer.Option("--timeline", help="write timeline.json beside the run too, for https://ui.perfetto.dev"),
+]
 
 
 class Dtype(StrEnum):
@@ -59,4 +63,5 @@ class Listed(StrEnum):
     models = "models"
     devices = "devices"
     policies = "policies"
+    transforms = "transforms"
     scenarios = "scenarios"

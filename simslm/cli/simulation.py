@@ -22,12 +22,19 @@ LONGEST_NAME = 120
 
 
 def simulate(
-    path: Path, output: Path | None, sets: list[str], seed: int | None, as_json: bool, with_intervals: bool
+    path: Path,
+    output: Path | None,
+    sets: list[str],
+    seed: int | None,
+    as_json: bool,
+    with_intervals: bool,
+    with_timeline: bool,
 ) -> None:
     """Runs, writes the run's directory with its report, and prints the answer."""
     from simslm import api
     from simslm.metrics.files import RunWriter
     from simslm.report import write_report
+    from simslm.timeline import write_timeline
 
     scenario = api.load_scenario(path, overrides(sets, seed))
     directory = free_place(output or Path("runs") / directory_name(scenario.name))
@@ -42,12 +49,16 @@ def simulate(
                 with_intervals=with_intervals,
             )
         interruption.writing = True
-        writer.finish(result)
-        page = write_report([directory])
+        with screen.working("writing the files and the page"):
+            writer.finish(result)
+            page = write_report([directory])
+            timeline = write_timeline(directory) if with_timeline else None
     if as_json:
         screen.show_json(result.summary)
     else:
         _show(directory, result.summary, page)
+        if timeline is not None:
+            print(f"timeline: {timeline}")
     if result.log.interrupted:
         left = result.summary["requests"]["unfinished"]
         raise InterruptError(f"interrupted: {directory} holds what had happened by then, {left:,} unfinished")

@@ -1,0 +1,153 @@
+"""Writes a run's timeline, streamed and whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from simslm.errors import UsageError
+from simslm.metrics.whole import write_whole
+from simslm.timeline.events import COUNTERS, SHAPE, Event, ReplicaTrack, named, request_events
+
+NAME = "timeline.json"
+
+EACH = 100_000
+"""Iterations up to which each has a slice of its own; beyond, those in a row of the same decodes share one."""
+
+ROWS = 65_536
+"""Rows that are held at a time."""
+
+ITERATIONS = ("replica", "start_s", "duration_s", "host_s", *SHAPE, *(column for _, column, _ in COUNTERS))
+REQUESTS = (
+    "request_id",
+    "arrival_s",
+    "prompt_tokens",
+    "output_tokens",
+    "replica",
+    "first_scheduled_s",
+    "first_token_s",
+    "finish_s",
+    "cached_prompt_tokens",
+    "preemptions",
+    "status",
+)
+REMEDY = "run `simslm simulate` again with `-o` this directory"
+
+
+def write_timeline(directory: Path, target: Path | None = None) -> Path:
+    """Writes the Chrome trace of a finished run from its files, and returns where it is.
+
+    Args:
+        directory: of the run.
+        target: the file; None = :data:`NAME` in the directory.
+
+    Raises:
+        UsageError: a file is missing or damaged, or the trace cannot be written.
+    """
+    target = target or directory / NAME
+    summary, manifest = (_json(directory / f"{name}.json") for name in ("summary", "manifest"))
+    with (
+        _table(directory / "iterations.parquet", ITERATIONS) as iterations,
+        _table(directory / "requests.parquet", REQUESTS) as requests,
+    ):
+        together = iterations.metadata.num_rows > EACH
+        events = _events(iterations, requests, summary, manifest, together)
+        write_whole(target, lambda path: _write(path, events, _about(manifest, together)))
+    return target
+
+
+def _about(manifest: dict[str, Any], together: bool) -> dict[str, Any]:
+    """What Perfetto shows as the trace's own facts."""
+    slices = (
+        "iterations in a row that only decode, and as many sequences, are one slice; args.iterations says how many"
+        if together
+        else "each iteration is a slice"
+    )
+    return {"name": manifest["name"], "command": manifest.get("command", ""), "slices": slices}
+
+
+def _write(path: Path, events: Iterator[Event], about: dict[str, Any]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(f'{{"displayTimeUnit":"ms","otherData":{_text(about)},"traceEvents":[\n')
+        separator = ""
+        for event in events:
+            file.write(separator + _text(event))
+            separator = ",\n"
+        file.write("\n]}\n")
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _events(
+    iterations: pq.ParquetFile,
+    requests: pq.ParquetFile,
+    summary: dict[str, Any],
+    manifest: dict[str, Any],
+    together: bool,
+) -> Iterator[Event]:
+    names = _names(manifest)
+    idle_w = _idle_power(summary, len(names))
+    for replica, name in enumerate(names):
+        yield from named(replica, name)
+    tracks = [ReplicaTrack(replica, idle_w, together) for replica in range(len(names))]
+    end_s = 0.0
+    for row in _rows(iterations, ITERATIONS):
+        end_s = max(end_s, row["start_s"] + row["duration_s"])
+        yield from tracks[row["replica"]].take(row)
+    for track in tracks:
+        yield from track.close()
+    for row in _rows(requests, REQUESTS):
+        if row["replica"] is not None:
+            yield from request_events(row, end_s)
+
+
+def _names(manifest: dict[str, Any]) -> list[str]:
+    """Of every replica, in their order: the groups' one after another."""
+    groups = manifest["groups"]
+    several = len(groups) > 1
+    owners = [group for group in groups for _ in range(group["replicas"])]
+    return [
+        f"replica {i}, {group['name']}: {group['model']}" if several else f"replica {i}: {group['model']}"
+        for i, group in enumerate(owners)
+    ]
+
+
+def _idle_power(summary: dict[str, Any], replicas: int) -> float | None:
+    """Mean watts of an idle replica; None where power is unknown or none ever idled."""
+    idle_j, busy = summary["energy"]["idle_j"], summary["utilization"]["busy"]
+    idle_s = summary["makespan_s"] * replicas * (1 - busy)
+    return idle_j / idle_s if idle_j is not None and idle_s > 1e-9 else None
+
+
+def _rows(file: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    for batch in file.iter_batches(batch_size=ROWS, columns=list(columns)):
+        yield from batch.to_pylist()
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pq.ParquetFile:
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise UsageError("the file is missing", where=str(path), remedy=REMEDY) from None
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"not a readable Parquet file ({reason})", where=str(path), remedy=REMEDY) from None
+    if missing := [name for name in columns if name not in file.schema_arrow.names]:
+        raise UsageError(f"missing columns: {', '.join(missing)}", where=str(path), remedy=REMEDY)
+    return file
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError("the file is missing", where=str(path), remedy=REMEDY) from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"not a readable JSON file ({error})", where=str(path), remedy=REMEDY) from None
