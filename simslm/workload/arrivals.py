@@ -1,47 +1,75 @@
 """When generated requests arrive: one function per process, from a random stream to sorted seconds.
 
 Gaps are drawn at unit rate and then scaled, so that the same seed at another rate gives the same pattern,
-stretched; a longer run of the same process continues the shorter one bit for bit.
+stretched; a longer run of the same process continues the shorter one bit for bit, and arrivals drawn in pieces
+are those drawn at once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simslm.errors import ScenarioError
-from simslm.scenario.workload import (
-    LONGEST_S,
+from simslm.scenario.arrivals import (
     MOST_REQUESTS,
     AllAtOnce,
+    ClientArrivals,
     ClosedLoopArrivals,
     Deterministic,
     Diurnal,
     GammaGaps,
     Mmpp,
     Poisson,
+    RateCurve,
+    WeibullGaps,
 )
+from simslm.workload.gaps import Draw, gamma_gaps, unit_gaps, weibull_gaps
+from simslm.workload.population import merged_clients
 
-Draw = Callable[[int], np.ndarray]
+PIECE = 1 << 18
+"""Requests that are drawn at once."""
+
 _BISECTIONS = 60
-_MOST_AT_ONCE = 1 << 20
 _MOST_CHANGES = 5_000_000
 
 
+class Arrived(NamedTuple):
+    """Consecutive arrivals.
+
+    Attributes:
+        times_s: never decreasing, shape ``(n,)``, seconds.
+        client: index of the entry of ``clients`` that sent each; None for all other processes.
+    """
+
+    times_s: np.ndarray
+    client: np.ndarray | None = None
+
+
+Take = Callable[[int], Arrived]
+"""The next arrivals of a process: as many as asked for, fewer when the process ends."""
+
+
 def arrival_times(
-    arrivals: Deterministic | Poisson | GammaGaps | Mmpp | AllAtOnce | ClosedLoopArrivals | Diurnal,
-    num_requests: int | None,
-    duration_s: float | None,
-    rng: np.random.Generator,
+    arrivals: Any, num_requests: int | None, duration_s: float | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """The arrival times of a process that starts at 0, shape ``(n,)``, seconds, never decreasing.
+    """The arrival times of a process that starts at 0, shape ``(n,)``, seconds: see :func:`arrival_pieces`."""
+    pieces = [piece.times_s for piece in arrival_pieces(arrivals, num_requests, duration_s, rng)]
+    return np.concatenate(pieces) if pieces else np.zeros(0)
+
+
+def arrival_pieces(
+    arrivals: Any, num_requests: int | None, duration_s: float | None, rng: np.random.Generator
+) -> Iterator[Arrived]:
+    """The arrivals of a process that starts at 0, at most :data:`PIECE` at once.
 
     Random processes have their first arrival after the first gap; a deterministic one has it at 0.
 
     Args:
-        arrivals: the process and its parameters.
+        arrivals: one of the processes of :mod:`simslm.scenario.arrivals`.
         num_requests: at most so many; None for no limit.
         duration_s: only those before this time; None for no limit. One of the two is given.
         rng: the stream they are drawn from.
@@ -50,35 +78,70 @@ def arrival_times(
         ScenarioError: when there would be too many of them, or too many changes of state to follow.
     """
     if isinstance(arrivals, AllAtOnce | ClosedLoopArrivals):
-        return np.zeros(num_requests or 0)
+        for begin in range(0, num_requests or 0, PIECE):
+            yield Arrived(np.zeros(min(PIECE, (num_requests or 0) - begin)))
+        return
     _check_count(arrivals, num_requests, duration_s)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return _arrival_times(arrivals, num_requests, duration_s, rng)
+    take = _process(arrivals, duration_s, rng)
+    expected = math.inf if duration_s is None else 1.1 * duration_s * _mean_rate(arrivals) + 64
+    left = math.inf if num_requests is None else num_requests
+    while left > 0:
+        count = int(min(PIECE, left, expected))
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = take(count)
+        kept = len(found.times_s)
+        if duration_s is not None:
+            kept = int(np.searchsorted(found.times_s, duration_s, side="left"))
+        if kept:
+            yield Arrived(found.times_s[:kept], None if found.client is None else found.client[:kept])
+        if kept < count:
+            return
+        left -= count
 
 
-def _arrival_times(
-    arrivals: Deterministic | Poisson | GammaGaps | Mmpp | Diurnal,
-    num_requests: int | None,
-    duration_s: float | None,
-    rng: np.random.Generator,
-) -> np.ndarray:
+def _process(arrivals: Any, duration_s: float | None, rng: np.random.Generator) -> Take:
+    if isinstance(arrivals, ClientArrivals):
+        take_merged = merged_clients(arrivals, rng)
+        return lambda count: Arrived(*take_merged(count))
+    take = _times(arrivals, duration_s, rng)
+    return lambda count: Arrived(take(count))
+
+
+def _times(arrivals: Any, duration_s: float | None, rng: np.random.Generator) -> Draw:
+    """What gives the next arrival times of a process without clients."""
     if isinstance(arrivals, Deterministic):
-        return _deterministic(arrivals.rate_rps, num_requests, duration_s)
+        return _deterministic(arrivals.rate_rps)
     if isinstance(arrivals, Mmpp):
-        return _mmpp(arrivals, num_requests, duration_s, rng)
+        return _mmpp(arrivals, math.inf if duration_s is None else duration_s, rng)
+    if isinstance(arrivals, RateCurve):
+        return _rate_curve(arrivals, rng)
     if isinstance(arrivals, Diurnal):
-        return _diurnal(arrivals, num_requests, duration_s, rng)
-    rate = arrivals.rate_rps
-    limit = None if duration_s is None else duration_s * rate
-    draw = _gamma_gaps(arrivals.cv, rng) if isinstance(arrivals, GammaGaps) else rng.standard_exponential
-    return _before(_points(draw, num_requests, limit) / rate, duration_s)
+        points = running_sums(rng.standard_exponential)
+        return lambda count: _diurnal(arrivals, points(count))
+    assert isinstance(arrivals, Poisson | GammaGaps | WeibullGaps), arrivals
+    draw = rng.standard_exponential
+    if isinstance(arrivals, GammaGaps):
+        draw = gamma_gaps(arrivals.cv, rng)
+    elif isinstance(arrivals, WeibullGaps):
+        draw = weibull_gaps(arrivals.cv, rng)
+    points = running_sums(draw)
+    return lambda count: points(count) / arrivals.rate_rps
 
 
-def _check_count(
-    arrivals: Deterministic | Poisson | GammaGaps | Mmpp | Diurnal,
-    num_requests: int | None,
-    duration_s: float | None,
-) -> None:
+def running_sums(draw: Draw) -> Draw:
+    """Running sums of gaps, the next ``count`` each time."""
+    last = 0.0
+
+    def take(count: int) -> np.ndarray:
+        nonlocal last
+        points = np.cumsum(np.concatenate(([last], draw(count))))[1:]
+        last = float(points[-1]) if count else last
+        return points
+
+    return take
+
+
+def _check_count(arrivals: Any, num_requests: int | None, duration_s: float | None) -> None:
     """Refuses what would not end: more requests or changes of state than there is room for."""
     rate_rps = _mean_rate(arrivals)
     until_s = math.inf if duration_s is None else duration_s
@@ -100,71 +163,73 @@ def _check_count(
             )
 
 
-def _mean_rate(arrivals: Deterministic | Poisson | GammaGaps | Mmpp | Diurnal) -> float:
+def _mean_rate(arrivals: Any) -> float:
     if isinstance(arrivals, Mmpp):
         return float(np.average(arrivals.rates_rps, weights=arrivals.mean_dwell_s))
     return arrivals.rate_rps
 
 
-def _gamma_gaps(cv: float, rng: np.random.Generator) -> Draw:
-    """Gamma gaps of mean 1: of shape ``1 / cv^2``, as a gamma's coefficient of variation is ``shape^-0.5``."""
-    shape = 1 / cv**2
-    return lambda count: rng.standard_gamma(shape, count) / shape
+def _deterministic(rate_rps: float) -> Draw:
+    done = 0
+
+    def take(count: int) -> np.ndarray:
+        nonlocal done
+        done += count
+        return np.arange(done - count, done) / rate_rps
+
+    return take
 
 
-def _points(draw: Draw, count: int | None, limit: float | None) -> np.ndarray:
-    """Running sums of gaps of mean 1: at most ``count`` of them, at least all that lie before ``limit``."""
-    if count is not None and limit is None:
-        return np.cumsum(draw(count))
-    found: list[np.ndarray] = []
-    last, total = 0.0, 0
-    while (limit is None or last < limit) and (count is None or total < count):
-        ahead = math.ceil(min((limit or 0.0) - last, _MOST_AT_ONCE)) + 64
-        size = ahead if count is None else min(ahead, count - total)
-        points = np.cumsum(np.concatenate(([last], draw(size))))[1:]
-        found.append(points)
-        last, total = float(points[-1]), total + size
-    return np.concatenate(found) if found else np.zeros(0)
-
-
-def _before(times: np.ndarray, duration_s: float | None) -> np.ndarray:
-    return times if duration_s is None else times[: np.searchsorted(times, duration_s, side="left")]
-
-
-def _deterministic(rate_rps: float, count: int | None, duration_s: float | None) -> np.ndarray:
-    enough = [] if count is None else [count]
-    if duration_s is not None:
-        enough.append(math.ceil(min(duration_s * rate_rps, 2 * MOST_REQUESTS)) + 1)
-    return _before(np.arange(min(enough)) / rate_rps, duration_s)
-
-
-def _mmpp(process: Mmpp, count: int | None, duration_s: float | None, rng: np.random.Generator) -> np.ndarray:
+def _mmpp(process: Mmpp, until_s: float, rng: np.random.Generator) -> Draw:
     """Unit-rate Poisson points, mapped back through the integral of the state's rate over time.
 
     States follow one another in order, each for an exponential time; the first is drawn from the stationary
-    law, so that the mean rate is ``sum(rate * dwell) / sum(dwell)`` from the start.
+    law, so that the mean rate is ``sum(rate * dwell) / sum(dwell)`` from the start. States are followed to the first
+    that ends after ``until_s``; points beyond it are left out.
     """
     rates, dwells = np.asarray(process.rates_rps), np.asarray(process.mean_dwell_s)
     states, times = rng.spawn(2)
     state = int(states.choice(len(rates), p=dwells / dwells.sum()))
     integral, clock = [0.0], [0.0]
-    points = None if count is None else np.cumsum(times.standard_exponential(count))
-    target = math.inf if points is None else float(points[-1])
-    end = math.inf if duration_s is None else duration_s
-    while integral[-1] <= target and clock[-1] < end:
-        stay = states.standard_exponential() * dwells[state]
-        clock.append(clock[-1] + stay)
-        integral.append(integral[-1] + stay * rates[state])
-        state = (state + 1) % len(rates)
-    if points is None:
-        points = _points(times.standard_exponential, None, integral[-1])
-    points = points[points <= integral[-1]]
-    return _before(np.interp(points, integral, clock), duration_s)
+    points = running_sums(times.standard_exponential)
+
+    def take(count: int) -> np.ndarray:
+        nonlocal state
+        wanted = points(count)
+        while integral[-1] <= wanted[-1] and clock[-1] < until_s:
+            stay = states.standard_exponential() * dwells[state]
+            clock.append(clock[-1] + stay)
+            integral.append(integral[-1] + stay * rates[state])
+            state = (state + 1) % len(rates)
+        found = np.interp(wanted[wanted <= integral[-1]], integral, clock)
+        del integral[:-2], clock[:-2]
+        return found
+
+    return take
 
 
-def _diurnal(
-    process: Diurnal, count: int | None, duration_s: float | None, rng: np.random.Generator
-) -> np.ndarray:
+def _rate_curve(process: RateCurve, rng: np.random.Generator) -> Draw:
+    """Unit-rate points, mapped back through the integral of the rate, a line in each step, over and over."""
+    shape = np.asarray(process.shape, dtype=float)
+    period_s = len(shape) * process.step_s
+    edges_s = np.linspace(0.0, period_s, len(shape) + 1)
+    once = process.rate_rps * period_s
+    integral = np.concatenate(([0.0], np.cumsum(shape / shape.sum()))) * once
+    integral[-1] = once
+    points = running_sums(unit_gaps(process.gaps, rng))
+
+    def take(count: int) -> np.ndarray:
+        turns, rest = np.divmod(points(count), once)
+        times_s = turns * period_s + np.interp(rest, integral, edges_s)
+        times_s = np.maximum.accumulate(
+            times_s
+        )  # rounding may put the end of a turn after the next one's begin
+        return times_s if process.tick_s is None else np.floor(times_s / process.tick_s) * process.tick_s
+
+    return take
+
+
+def _diurnal(process: Diurnal, points: np.ndarray) -> np.ndarray:
     """Unit-rate Poisson points, mapped back through the integral of the rate by bisection.
 
     The integral is ``rate * (t + swing * (1 - cos(2 pi t / period)) / 2)`` with
@@ -172,14 +237,10 @@ def _diurnal(
     """
     rate, swing = process.rate_rps, process.amplitude * process.period_s / math.pi
     turn = 2 * math.pi / process.period_s
-    limit = None
-    if duration_s is not None:
-        limit = 1 + rate * (duration_s + swing * (1 - math.cos(turn * min(duration_s, LONGEST_S))) / 2)
-    points = _points(rng.standard_exponential, count, limit)
     high = points / rate
     low = np.maximum(high - swing, 0.0)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         early = rate * (middle + swing * (1 - np.cos(turn * middle)) / 2) < points
         low, high = np.where(early, middle, low), np.where(early, high, middle)
-    return _before(high, duration_s)
+    return high

@@ -1,7 +1,7 @@
 """What the clients of a run are like: how urgent each request is, and how long its client waits.
 
-Each is drawn from a stream of its own, request by request, so that neither moves arrivals or lengths and a
-shorter workload is the beginning of a longer one.
+Each is drawn from a stream of its own, request by request, so that neither moves arrivals or lengths, a
+shorter workload is the beginning of a longer one, and requests may be handed over in pieces.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import numpy as np
 
 from simslm.scenario.workload import Workload
-from simslm.workload.streams import stream
+from simslm.workload.streams import Streams
 
 
-def priorities(workload: Workload, count: int, seed: int) -> np.ndarray | None:
+def priorities(workload: Workload, count: int, streams: Streams) -> np.ndarray | None:
     """The priority of each request, shape ``(count,)``, int64; None where the workload states none."""
     if workload.priorities is None:
         return None
     ends = np.cumsum([priority.share for priority in workload.priorities])
-    draws = stream(seed, "priorities").random(count) * ends[-1]
+    draws = streams["priorities"].random(count) * ends[-1]
     chosen = np.minimum(np.searchsorted(ends, draws, side="right"), len(ends) - 1)
     return np.array([priority.value for priority in workload.priorities], dtype=np.int64)[chosen]
 
 
-def patience(workload: Workload, count: int, seed: int) -> np.ndarray | None:
+def patience(workload: Workload, count: int, streams: Streams) -> np.ndarray | None:
     """How long each client waits, shape ``(count,)``, seconds, inf for ever; None where all do.
 
     The timeout and the client's own time of leaving, whichever is smaller. That time is exponential: minus the
@@ -33,7 +33,7 @@ def patience(workload: Workload, count: int, seed: int) -> np.ndarray | None:
         return None
     waits_s = np.full(count, np.inf if timeout_s is None else timeout_s)
     if cancellations is not None:
-        chosen, uniform = stream(seed, "cancellations").random((count, 2)).T
+        chosen, uniform = streams["cancellations"].random((count, 2)).T
         leaves_s = -cancellations.mean_after_s * np.log1p(-uniform)
         waits_s = np.minimum(waits_s, np.where(chosen < cancellations.share, leaves_s, np.inf))
     return waits_s

@@ -10,13 +10,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from simslm.errors import ScenarioError
-from simslm.scenario.workload import Empirical, Fixed, Gamma, Listed, Lognormal, Mixture, Uniform, Weibull
+from simslm.scenario.lengths import (
+    Empirical,
+    Fixed,
+    Gamma,
+    Listed,
+    Lognormal,
+    Mixture,
+    Quantiles,
+    Uniform,
+    Weibull,
+)
 from simslm.workload.fit import gamma_parameters, lognormal_parameters, weibull_parameters
 from simslm.workload.readers.column import read_column
 
@@ -30,12 +41,24 @@ class Law(NamedTuple):
     at: Callable[[Array], Array]
 
 
+Draw = Callable[[int], Array]
+"""The next lengths: as many as asked for."""
+
+Turn = Callable[[Array], Array]
+"""From uniform numbers to lengths."""
+
+
 def draw_lengths(lengths: Any, count: int, rng: np.random.Generator, base_dir: Path) -> Array:
-    """Draws lengths, shape ``(count,)``, int64, each at least 1.
+    """Draws lengths at once, shape ``(count,)``, int64, each at least 1: see :func:`length_draws`."""
+    return length_draws(lengths, count, rng, base_dir)(count)
+
+
+def length_draws(lengths: Any, total: int, rng: np.random.Generator, base_dir: Path) -> Draw:
+    """What draws lengths in pieces, which are those drawn at once.
 
     Args:
-        lengths: one of the distributions of :mod:`simslm.scenario.workload`.
-        count: how many.
+        lengths: one of the distributions of :mod:`simslm.scenario.lengths`.
+        total: how many there will be in all.
         rng: the stream they are drawn from.
         base_dir: what an empirical distribution's file is relative to.
 
@@ -43,30 +66,52 @@ def draw_lengths(lengths: Any, count: int, rng: np.random.Generator, base_dir: P
         ScenarioError: when ``min`` and ``max`` leave nothing, or a file cannot be used.
     """
     if isinstance(lengths, Mixture):
-        return _mixture(lengths, count, rng, base_dir)
+        return _mixture(lengths, total, rng, base_dir)
     if isinstance(lengths, Listed):
-        return np.resize(np.array(lengths.values, dtype=np.int64), count)
-    return _from_uniform(lengths, rng.random(count), base_dir)
+        return _listed(np.array(lengths.values, dtype=np.int64))
+    turned = turn(lengths, base_dir)
+    return lambda count: turned(rng.random(count))
 
 
-def _mixture(mixture: Mixture, count: int, rng: np.random.Generator, base_dir: Path) -> Array:
-    which, uniform = rng.random(count), rng.random(count)
+def _listed(values: Array) -> Draw:
+    done = 0
+
+    def draw(count: int) -> Array:
+        nonlocal done
+        done += count
+        return values[np.arange(done - count, done) % len(values)]
+
+    return draw
+
+
+def _mixture(mixture: Mixture, total: int, rng: np.random.Generator, base_dir: Path) -> Draw:
+    """Two uniform numbers for each request: which component, and where in it; the second ``total`` on in the stream."""
+    further = deepcopy(rng.bit_generator)
+    assert isinstance(further, np.random.PCG64)  # each number of its stream is one step of its state
+    which, within = rng, np.random.Generator(further.advance(total))
     ends = np.cumsum([component.weight for component in mixture.components])
-    chosen = np.minimum(np.searchsorted(ends, which * ends[-1], side="right"), len(ends) - 1)
-    drawn = np.zeros(count, dtype=np.int64)
-    for index, component in enumerate(mixture.components):
-        mine = chosen == index
-        drawn[mine] = _from_uniform(component, uniform[mine], base_dir)
-    return drawn
+    turns = [turn(component, base_dir) for component in mixture.components]
+
+    def draw(count: int) -> Array:
+        drawn, uniform = np.zeros(count, dtype=np.int64), within.random(count)
+        chosen = np.searchsorted(ends, which.random(count) * ends[-1], side="right")
+        for index, turned in enumerate(turns):
+            mine = np.minimum(chosen, len(ends) - 1) == index
+            drawn[mine] = turned(uniform[mine])
+        return drawn
+
+    return draw
 
 
-def _from_uniform(lengths: Any, uniform: Array, base_dir: Path) -> Array:
+def turn(lengths: Any, base_dir: Path) -> Turn:
+    """The inverse of a distribution that is neither a mixture nor a list, on numbers from 0 to 1."""
     if isinstance(lengths, Fixed):
-        return np.full(len(uniform), lengths.value, dtype=np.int64)
+        return lambda uniform: np.full(len(uniform), lengths.value, dtype=np.int64)
     if isinstance(lengths, Uniform):
-        return lengths.low + np.floor(uniform * (lengths.high - lengths.low + 1)).astype(np.int64)
+        span = lengths.high - lengths.low + 1
+        return lambda uniform: lengths.low + np.floor(uniform * span).astype(np.int64)
     if isinstance(lengths, Empirical):
-        return _empirical(lengths, uniform, base_dir)
+        return _empirical(lengths, base_dir)
     law = _law(lengths)
     low, high = lengths.min or 1, lengths.max or math.inf
     first = law.below(low - 0.5) if lengths.min else 0.0
@@ -76,9 +121,13 @@ def _from_uniform(lengths: Any, uniform: Array, base_dir: Path) -> Array:
             f"{lengths.dist} lengths: none fall between min ({lengths.min}) and max ({lengths.max})",
             remedy="widen the bounds or move the distribution",
         )
-    with np.errstate(over="ignore"):
-        values = np.floor(law.at(first + uniform * (last - first)) + 0.5)
-    return np.clip(values, low, min(high, 2**53)).astype(np.int64)
+
+    def turned(uniform: Array) -> Array:
+        with np.errstate(over="ignore"):
+            values = np.floor(law.at(first + uniform * (last - first)) + 0.5)
+        return np.clip(values, low, min(high, 2**53)).astype(np.int64)
+
+    return turned
 
 
 def _law(lengths: Any) -> Law:
@@ -88,6 +137,8 @@ def _law(lengths: Any) -> Law:
         return _gamma(*_own_or(lengths, gamma_parameters))
     if isinstance(lengths, Weibull):
         return _weibull(*_own_or(lengths, weibull_parameters))
+    if isinstance(lengths, Quantiles):
+        return _quantiles(np.asarray(lengths.values, dtype=float))
     raise TypeError(f"no length distribution: {lengths!r}")
 
 
@@ -124,7 +175,13 @@ def _weibull(shape: float, scale: float) -> Law:
     return Law(below, lambda u: scale * (-np.log1p(-u)) ** (1 / shape))
 
 
-def _empirical(lengths: Empirical, uniform: Array, base_dir: Path) -> Array:
+def _quantiles(values: Array) -> Law:
+    """Straight lines between quantiles; a half token stands between two values, so that repeated ones do no harm."""
+    at = np.linspace(0.0, 1.0, len(values))
+    return Law(lambda x: float(np.interp(x, values, at)), lambda u: np.interp(u, at, values))
+
+
+def _empirical(lengths: Empirical, base_dir: Path) -> Turn:
     path = base_dir / lengths.file
     values = np.sort(read_column(path, lengths.column))
     values = values[(values >= (lengths.min or 1)) & (values <= (lengths.max or math.inf))]
@@ -132,4 +189,4 @@ def _empirical(lengths: Empirical, uniform: Array, base_dir: Path) -> Array:
         raise ScenarioError(
             f"column {lengths.column!r} has no lengths of at least 1 within min and max", where=str(path)
         )
-    return values[(uniform * len(values)).astype(np.int64)]
+    return lambda uniform: values[(uniform * len(values)).astype(np.int64)]

@@ -91,7 +91,7 @@ def test_a_path_that_is_no_file(simslm, path, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (EMPTY, "holds no request"),
+        (EMPTY, "the file has no rows"),
         ("", "empty"),
         (EMPTY + "0,10,5\nx,1,1\n", "requests.csv:3: "),
         (EMPTY.replace("_s", ""), "no column"),

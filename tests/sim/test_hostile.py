@@ -11,7 +11,7 @@ import pytest
 from support.hostile import answer, counts, never_hangs, refusal, scenario
 
 from simslm.sim.log import FAILED, FINISHED, REJECTED
-from simslm.workload.readers import READERS
+from simslm.workload.readers import FORMATS
 
 __all__ = ["never_hangs"]
 
@@ -369,7 +369,7 @@ def test_a_damaged_file_is_one_clear_error(case, tmp_path):
     assert refusal(given).exit_code == 2
 
 
-@pytest.mark.parametrize("format_", READERS)
+@pytest.mark.parametrize("format_", ["auto", *FORMATS])
 def test_every_format_names_the_file_it_cannot_use(format_, tmp_path):
     path = tmp_path / "trace"
     for content in (b"", b"\n\n", b"\x00\x01\x02" * 50, b"{}", b"[]", b"a,b\n1,2\n", b'{"timestamp": 1}'):

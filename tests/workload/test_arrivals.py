@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from simslm.scenario.workload import Arrivals
+from simslm.scenario.arrivals import Arrivals
 from simslm.workload.arrivals import arrival_times
 from simslm.workload.streams import stream
 

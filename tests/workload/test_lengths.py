@@ -12,7 +12,7 @@ from pyarrow import parquet
 from pydantic import TypeAdapter, ValidationError
 
 from simslm.errors import ScenarioError
-from simslm.scenario.workload import Gamma, Lengths, Lognormal, Weibull
+from simslm.scenario.lengths import Gamma, Lengths, Lognormal, Weibull
 from simslm.workload.fit import (
     gamma_parameters,
     gamma_ratio,

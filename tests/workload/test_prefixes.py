@@ -9,12 +9,13 @@ import pytest
 from simslm.errors import ScenarioError
 from simslm.scenario.workload import Prefixes, Workload
 from simslm.workload import generate
-from simslm.workload.prefixes import recorded_chains, shared_prefixes
-from simslm.workload.readers import READERS
+from simslm.workload.prefixes import Chains, shared_prefixes
+from simslm.workload.readers import read_trace
+from simslm.workload.streams import stream
 
 
 def drawn(prompts, seed=0, **given):
-    return shared_prefixes(Prefixes(**given), np.asarray(prompts), seed)
+    return shared_prefixes(Prefixes(**given), np.asarray(prompts), stream(seed, "prefixes"))
 
 
 def test_prefixes_are_shared_in_whole_units():
@@ -66,7 +67,7 @@ def test_a_generated_workload_has_them():
 def test_recorded_hashes_become_chains():
     """Equal numbers mean equal prompts up to there, even where a file's hashes repeat or differ in length."""
     hashes = [[7, 8], [7, 8], [8, 7], [7, 7, 7], [], [7, 8]]
-    chains = recorded_chains(hashes, [1024, 1024, 1024, 1500, 9, 600], 512)
+    chains = Chains(512)(hashes, [1024, 1024, 1024, 1500, 9, 600])
     assert chains == [(0, 1), (0, 1), (2, 3), (0, 4, 5), (), (0, 6)]
 
 
@@ -74,7 +75,7 @@ def test_recorded_hashes_become_chains():
 def test_mooncake_hashes_are_the_units(name, workloads):
     path = workloads / f"mooncake_{name}.jsonl"
     rows = [json.loads(line)["hash_ids"] for line in path.read_text().splitlines()]
-    recording = READERS["mooncake"](path)
+    recording, _ = read_trace(path, "mooncake")
     assert recording.unit_tokens == 512
     assert len(recording.units) == len(rows)
     pairs = {
@@ -111,7 +112,7 @@ def test_hashes_that_make_no_sense_are_named_by_their_line(more, message, tmp_pa
     path = tmp_path / "trace.jsonl"
     path.write_text("\n".join([LINE % ', "hash_ids": [1]', "", LINE % more, LINE % ""]))
     with pytest.raises(ScenarioError, match=message) as caught:
-        READERS["mooncake"](path)
+        read_trace(path, "mooncake")
     assert caught.value.where.endswith("trace.jsonl:3")
 
 
@@ -119,8 +120,8 @@ def test_hashes_may_be_missing(tmp_path):
     path = tmp_path / "trace.jsonl"
     dropped = LINE.replace("600", "0") % ', "hash_ids": []'
     path.write_text("\n".join([LINE % "", dropped, LINE % ', "hash_ids": [5]', LINE % ', "hash_ids": null']))
-    assert READERS["mooncake"](path).units == [(), (0,), ()]
+    assert read_trace(path, "mooncake")[0].units == [(), (0,), ()]
     path.write_text(LINE % "")
-    recording = READERS["mooncake"](path)
+    recording, _ = read_trace(path, "mooncake")
     assert recording.units is None
     assert recording.unit_tokens == 0

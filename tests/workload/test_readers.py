@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from simslm.errors import ScenarioError
-from simslm.workload.readers import READERS
+from simslm.workload.readers import FORMATS, detect, read_pieces, read_trace
 
-FORMATS = {
+SLICES = {
     "azure2023_conv.csv": "azure-2023",
     "azure2023_code.csv": "azure-2023",
     "azure2024_code_rows5.csv": "azure-2024",
@@ -19,6 +19,10 @@ FORMATS = {
     "mooncake_conversation.jsonl": "mooncake",
     "mooncake_synthetic.jsonl": "mooncake",
     "mooncake_arxiv_toollike.jsonl": "mooncake",
+    "azure2025_multimodal_rows5.csv": "azure-2025",
+    "ragpulse_trace.jsonl": "ragpulse",
+    "splitwise_sim_test_trace.csv": "splitwise",
+    "vidur_arxiv_summarization.csv": "vidur-lengths",
     "vidur_splitwise_conv.csv": "vidur",
     "vidur_splitwise_code.csv": "vidur",
     "llmservingsim_sharegpt.jsonl": "llmservingsim",
@@ -39,27 +43,96 @@ def seconds_on_the_file_s_clock(stamp):
     return datetime.fromisoformat(whole).timestamp() + float(f"0.{digits}")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+def test_every_slice_is_in_the_table(workloads):
+    assert set(SLICES) == set(json.loads((workloads / "expected.json").read_text()))
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_the_format_of_a_public_slice_is_found(name, workloads):
+    assert detect(workloads / name) == SLICES[name]
+
+
+@pytest.mark.parametrize("name", SLICES)
 def test_a_public_slice_is_read_to_its_oracle(name, workloads):
-    path = workloads / name
     oracle = json.loads((workloads / "expected.json").read_text())[name]
-    recording = READERS[FORMATS[name]](path)
+    recording, format_ = read_trace(workloads / name)
+    assert format_ == SLICES[name]
     dropped = sum(recording.dropped.values())
     assert dropped == oracle["zero_output"] == oracle["zero_prompt"]
-    assert len(recording.ticks) + dropped == oracle["rows"]
+    assert len(recording) + dropped == oracle["rows"]
     assert recording.prompt_tokens.sum() == oracle["sum_prompt_tokens"]
     assert recording.output_tokens.sum() == oracle["sum_output_tokens"]
-    span = seconds_on_the_file_s_clock(oracle["last_timestamp"])
-    span -= seconds_on_the_file_s_clock(oracle["first_timestamp"])
-    scale = {"mooncake": 1e3, "llmservingsim": 1e9}.get(FORMATS[name], 1)
-    assert recording.arrival_s()[-1] == pytest.approx(span / scale, abs=2e-6)
-    assert recording.arrival_s()[0] == 0
+    assert recording.timed == (oracle["first_timestamp"] is not None)
+    if recording.timed:
+        span = seconds_on_the_file_s_clock(oracle["last_timestamp"])
+        span -= seconds_on_the_file_s_clock(oracle["first_timestamp"])
+        span += 7 * 86400 if format_ == "ragpulse" else 0
+        scale = {"mooncake": 1e3, "llmservingsim": 1e9}.get(format_, 1)
+        assert recording.arrival_s()[-1] == pytest.approx(span / scale, abs=2e-6)
+        assert recording.arrival_s()[0] == 0
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_sessions_and_hashes_are_those_of_the_oracle(name, workloads):
+    oracle = json.loads((workloads / "expected.json").read_text())[name]
+    recording, _ = read_trace(workloads / name)
+    if "distinct_sessions" in oracle:
+        assert recording.session_id.max() + 1 == oracle["distinct_sessions"]
+        assert (recording.session_id < 0).sum() == oracle["blank_sessions"]
+    else:
+        assert recording.session_id is None
+    if "total_hash_ids" in oracle:
+        assert sum(map(len, recording.units)) == oracle["total_hash_ids"]
+        distinct = len({unit for chain in recording.units for unit in chain})
+        assert distinct >= oracle["distinct_hash_ids"]
+    else:
+        assert recording.units is None
+
+
+def test_images_are_counted(workloads):
+    recording, _ = read_trace(workloads / "azure2025_multimodal_rows5.csv")
+    assert recording.images.tolist() == [
+        int(line.split(",")[1])
+        for line in (workloads / "azure2025_multimodal_rows5.csv").read_text().splitlines()[1:]
+    ]
+
+
+def test_a_clock_that_restarts_begins_the_next_week(workloads):
+    """The sessions' names hold the time that they were opened at, in milliseconds of Unix time."""
+    recording, _ = read_trace(workloads / "ragpulse_trace.jsonl")
+    rows = [
+        json.loads(line) for line in (workloads / "ragpulse_trace.jsonl").read_text().splitlines() if line
+    ]
+    named = [(i, row["session_id"].partition("-")[0]) for i, row in enumerate(rows)]
+    opened = [(i, int(text) / 1000) for i, text in named if len(text) == 13 and text.isdigit()]
+    late = {
+        week: [recording.ticks[i] - at for i, at in opened if (i >= 1300) == week] for week in (False, True)
+    }
+    assert min(map(len, late.values())) > 1200
+    assert np.median(late[True]) == pytest.approx(np.median(late[False]), abs=60)
+    assert (np.diff(recording.ticks) >= 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in SLICES if "rows5" not in name])
+def test_pieces_are_the_whole(name, workloads, monkeypatch):
+    monkeypatch.setattr("simslm.workload.readers.table._BLOCK_BYTES", 1 << 15)
+    whole, format_ = read_trace(workloads / name)
+    pieces = list(read_pieces(workloads / name))
+    assert len(pieces) > 1 or (workloads / name).stat().st_size < 1 << 16
+    for column in ("ticks", "prompt_tokens", "output_tokens"):
+        joined = np.concatenate([getattr(piece, column) for piece in pieces])
+        assert np.array_equal(joined, getattr(whole, column))
+    monkeypatch.undo()
+    once, _ = read_trace(workloads / name, format_)
+    assert np.array_equal(once.ticks, whole.ticks)
+    assert once.units == whole.units
+    assert once.session_id is None or np.array_equal(once.session_id, whole.session_id)
 
 
 @pytest.mark.parametrize("part", ["conv", "code"])
 def test_azure_and_vidur_tell_the_same_requests(part, workloads):
-    azure = READERS["azure-2023"](workloads / f"azure2023_{part}.csv")
-    vidur = READERS["vidur"](workloads / f"vidur_splitwise_{part}.csv")
+    azure = read_trace(workloads / f"azure2023_{part}.csv")[0]
+    vidur = read_trace(workloads / f"vidur_splitwise_{part}.csv")[0]
     assert np.array_equal(azure.prompt_tokens, vidur.prompt_tokens)
     assert np.array_equal(azure.output_tokens, vidur.output_tokens)
     assert azure.arrival_s() == pytest.approx(vidur.arrival_s(), abs=1e-9)
@@ -76,7 +149,7 @@ HEADERS = {
 def read_text(format_, text, tmp_path, name="trace"):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return READERS[format_](path)
+    return read_trace(path, format_)[0]
 
 
 def test_azure_times_are_exact_to_the_last_digit(tmp_path):
@@ -180,18 +253,18 @@ def test_a_malformed_line_is_named_by_file_and_line(line, message, tmp_path):
     assert caught.value.where == f"{tmp_path / 'trace'}:2"
 
 
-@pytest.mark.parametrize("format_", READERS)
+@pytest.mark.parametrize("format_", ["auto", *FORMATS])
 def test_an_empty_file_is_one_clear_error(format_, tmp_path):
     with pytest.raises(ScenarioError, match="the file is empty"):
         read_text(format_, "", tmp_path)
 
 
-@pytest.mark.parametrize("format_", READERS)
+@pytest.mark.parametrize("format_", ["auto", *FORMATS])
 def test_a_missing_file_or_a_folder_is_one_clear_error(format_, tmp_path):
     with pytest.raises(ScenarioError, match="no such file"):
-        READERS[format_](tmp_path / "nothing")
+        read_trace(tmp_path / "nothing", format_)
     with pytest.raises(ScenarioError, match="is a folder"):
-        READERS[format_](tmp_path)
+        read_trace(tmp_path, format_)
 
 
 @pytest.mark.parametrize("format_", HEADERS)
@@ -201,26 +274,6 @@ def test_another_header_says_which_columns_are_missing(format_, tmp_path):
     assert caught.value.where.endswith("trace:1")
 
 
-def test_lengths_without_arrivals_point_to_the_empirical_distribution(workloads):
-    with pytest.raises(ScenarioError, match="dist: empirical"):
-        READERS["vidur"](workloads / "vidur_arxiv_summarization.csv")
-
-
-def outcome(reader, path):
-    """How many requests a file gives, or the file its one clear error names."""
-    try:
-        return len(reader(path).ticks)
-    except ScenarioError as error:
-        return error.where.partition(":")[0]
-
-
-@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"\x00" * 40, b'"', b"\n,,,,\n", b"\r\r\n\r1"])
-@pytest.mark.parametrize("name", ["azure2023_code.csv", "burstgpt1.csv", "mooncake_synthetic.jsonl"])
-def test_a_fuzzed_slice_never_ends_in_a_traceback(name, damage, tmp_path, workloads):
-    content = (workloads / name).read_bytes()
-    reader = READERS[FORMATS[name]]
-    for cut in (3, len(content) // 3, len(content) // 2, len(content) - 5):
-        path = tmp_path / "fuzzed"
-        path.write_bytes(content[:cut] + damage + content[cut:])
-        most = content.count(b"\n") + damage.count(b"\n") + 1
-        assert outcome(reader, path) in range(most + 1) or outcome(reader, path) == str(path)
+def test_lengths_without_arrivals_point_to_arrivals_of_one_s_own(workloads):
+    with pytest.raises(ScenarioError, match=r"with arrivals: {process: \.\.\.} beside replay"):
+        read_trace(workloads / "vidur_arxiv_summarization.csv", "vidur")

@@ -7,25 +7,27 @@ and counted.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from simslm.workload.readers.fields import LABEL, SECONDS, TOKENS
-from simslm.workload.readers.recording import Recording, keep_requests, sessions
-from simslm.workload.readers.table import read_csv
+from simslm.workload.readers.recording import Numbering, Recording, keep_requests
+from simslm.workload.readers.table import csv_pieces
 
 FIELDS = {"Timestamp": SECONDS, "Request tokens": TOKENS, "Response tokens": TOKENS}
 OPTIONAL = {"Session ID": LABEL}
 REMEDY = "burstgpt has the columns Timestamp, Request tokens, Response tokens"
 
 
-def read(path: Path) -> Recording:
+def read(path: Path) -> Iterator[Recording]:
     """The requests of one file."""
-    columns = read_csv(path, FIELDS, REMEDY, OPTIONAL)
-    return keep_requests(
-        columns["Timestamp"],
-        1,
-        columns["Request tokens"],
-        columns["Response tokens"],
-        "failed (no response)",
-        session_id=sessions(columns["Session ID"]) if "Session ID" in columns else None,
-    )
+    sessions = Numbering()
+    for columns in csv_pieces(path, FIELDS, REMEDY, OPTIONAL):
+        yield keep_requests(
+            columns["Timestamp"],
+            1,
+            columns["Request tokens"],
+            columns["Response tokens"],
+            "failed (no response)",
+            session_id=sessions(columns["Session ID"]) if "Session ID" in columns else None,
+        )

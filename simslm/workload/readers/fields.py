@@ -30,6 +30,7 @@ class Field:
         accepts: whether one value, text from a CSV file or a value from a JSON line, is right.
         least: the smallest number allowed.
         blank: what stands for an empty field; None where none may be empty.
+        most: the largest number allowed.
     """
 
     expected: str
@@ -37,12 +38,17 @@ class Field:
     accepts: Callable[[Any], bool]
     least: float = 0
     blank: Any = None
+    most: float = LARGEST
 
     def holds(self, column: np.ndarray) -> bool:
         """Whether every number of a column is right."""
         if self.arrow == "float64":
-            return bool(((column >= self.least) & (column <= LARGEST)).all())
-        return not len(column) or (int(column.min()) >= self.least and int(column.max()) <= LARGEST)
+            return self.within(column)
+        return not len(column) or (int(column.min()) >= self.least and int(column.max()) <= self.most)
+
+    def within(self, numbers: np.ndarray) -> bool:
+        """Whether numbers lie within the limits."""
+        return bool(((numbers >= self.least) & (numbers <= self.most)).all())
 
 
 def _number(value: Any) -> float:
@@ -55,10 +61,10 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _whole(value: Any, least: int) -> bool:
+def _whole(value: Any, least: int, most: int) -> bool:
     if isinstance(value, str):
-        return re.fullmatch(r"[+-]?\d{1,18}", value.strip()) is not None and least <= int(value) <= LARGEST
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LARGEST
+        return re.fullmatch(r"[+-]?\d{1,18}", value.strip()) is not None and least <= int(value) <= most
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _hashes(value: Any) -> bool:
@@ -71,7 +77,7 @@ def _seconds(value: Any) -> bool:
 
 
 def _patience(value: Any) -> bool:
-    return value == "" or 0 <= _number(value) <= LARGEST
+    return value in ("", None) or 0 <= _number(value) <= LARGEST
 
 
 def _timestamp(value: Any) -> bool:
@@ -84,14 +90,22 @@ def _timestamp(value: Any) -> bool:
     return True
 
 
-def _whole_field(expected: str, least: int) -> Field:
-    return Field(expected, "int64", lambda value: _whole(value, least), least)
+def _whole_field(expected: str, least: int, most: int = LARGEST) -> Field:
+    return Field(expected, "int64", lambda value: _whole(value, least, most), least, most=most)
 
 
 TOKENS = _whole_field("a whole number of tokens, 0 or more", 0)
 LENGTH = _whole_field("a whole number of tokens, 1 or more", 1)
+COUNT = _whole_field("a whole number, 0 or more", 0)
+ONE = _whole_field("1", 1, 1)
 TICKS = _whole_field("a whole number", -LARGEST)
 SECONDS = Field("a number of seconds, at most 2**53 either way", "float64", _seconds, -LARGEST)
+QUOTED_SECONDS = Field(
+    "a text of a number of seconds",
+    "string",
+    lambda value: isinstance(value, str) and _seconds(value),
+    -LARGEST,
+)
 PATIENCE = Field("a number of seconds, 0 or more, or nothing for ever", "float64", _patience, blank=math.inf)
 LABEL = Field("a name", "string", lambda value: isinstance(value, str), blank="")
 HASHES = Field("a list of whole numbers of 64 bits", "list", _hashes, blank=())

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,38 +14,40 @@ from typing import Any
 import numpy as np
 
 from simslm.errors import ScenarioError
-from simslm.workload.prefixes import recorded_chains
+from simslm.workload.prefixes import Chains
 from simslm.workload.readers.fields import HASHES, TICKS, TOKENS
 from simslm.workload.readers.recording import Recording, keep_requests
-from simslm.workload.readers.table import line_of, read_json_lines
+from simslm.workload.readers.table import json_pieces, line_of
 
 UNIT_TOKENS = 512
 """Tokens that one hash stands for."""
 
-FIELDS = {"timestamp": TICKS, "input_length": TOKENS, "output_length": TOKENS, "hash_ids": HASHES}
+COUNTED = {"timestamp": TICKS, "input_length": TOKENS, "output_length": TOKENS}
+FIELDS = {**COUNTED, "hash_ids": HASHES}
 REMEDY = (
     "mooncake has one JSON object per line with timestamp (ms), input_length and output_length, and may have "
     "hash_ids, one for every 512 tokens of the prompt"
 )
 
 
-def read(path: Path) -> Recording:
+def read(path: Path) -> Iterator[Recording]:
     """The requests of one file."""
-    columns = read_json_lines(path, FIELDS, REMEDY)
-    prompts = columns["input_length"]
-    units = None
-    hashes = _rows(columns["hash_ids"])
-    if any(hashes):
-        _check(path, hashes, prompts)
-        units = recorded_chains(hashes, prompts.tolist(), UNIT_TOKENS)
-    return keep_requests(
-        columns["timestamp"],
-        1000,
-        prompts,
-        columns["output_length"],
-        units=units,
-        unit_tokens=UNIT_TOKENS if units else 0,
-    )
+    chains, rows = Chains(UNIT_TOKENS), 0
+    for columns in json_pieces(path, FIELDS, REMEDY):
+        prompts = columns["input_length"]
+        hashes = _rows(columns["hash_ids"])
+        known = any(hashes)
+        if known:
+            _check(path, hashes, prompts, rows)
+        yield keep_requests(
+            columns["timestamp"],
+            1000,
+            prompts,
+            columns["output_length"],
+            units=chains(hashes, prompts.tolist()) if known else None,
+            unit_tokens=UNIT_TOKENS if known else 0,
+        )
+        rows += len(prompts)
 
 
 def _rows(hashes: Any) -> list[list[int]]:
@@ -54,8 +57,8 @@ def _rows(hashes: Any) -> list[list[int]]:
     return [flat[start:end] for start, end in pairwise([0, *np.cumsum(lengths).tolist()])]
 
 
-def _check(path: Path, hashes: list[list[int]], prompts: np.ndarray) -> None:
-    """No prompt has more hashes than units."""
+def _check(path: Path, hashes: list[list[int]], prompts: np.ndarray, before: int) -> None:
+    """No prompt has more hashes than units; ``before`` rows of the file went before."""
     most = -(-prompts // UNIT_TOKENS)
     found = np.array([len(row) for row in hashes])
     wrong = np.flatnonzero(found > most)
@@ -63,6 +66,6 @@ def _check(path: Path, hashes: list[list[int]], prompts: np.ndarray) -> None:
         row = int(wrong[0])
         raise ScenarioError(
             f"hash_ids: expected at most {most[row]} for {prompts[row]} prompt tokens, found {found[row]}",
-            where=f"{path}:{line_of(path, row)}",
+            where=f"{path}:{line_of(path, before + row)}",
             remedy=REMEDY,
         )

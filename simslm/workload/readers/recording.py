@@ -1,13 +1,17 @@
-"""What every reader returns: the requests of one file, in the file's order and on the file's clock."""
+"""What every reader returns: requests of one file, in the file's order and on the file's clock."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
 import numpy as np
+
+OPTIONAL = ("priority", "session_id", "patience_s", "images")
+"""Columns that a file has throughout or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Recording:
         patience_s: float64, inf for ever; None where the file has none.
         units: the prompts' prefixes as chains, see :mod:`simslm.workload.prefixes`; None where the file has none.
         unit_tokens: tokens of a unit, 0 without units.
+        images: int64, of each prompt; None where the file does not count them.
+        timed: False where the file says nothing of time; ``ticks`` are 0 then.
     """
 
     ticks: np.ndarray
@@ -37,6 +43,11 @@ class Recording:
     patience_s: np.ndarray | None = None
     units: Sequence[tuple[int, ...]] | None = None
     unit_tokens: int = 0
+    images: np.ndarray | None = None
+    timed: bool = True
+
+    def __len__(self) -> int:
+        return len(self.ticks)
 
     def arrival_s(self) -> np.ndarray:
         """Seconds since the earliest request, float64, rounded once (below ``2**53`` ticks)."""
@@ -56,6 +67,8 @@ def keep_requests(
     patience_s: np.ndarray | None = None,
     units: Sequence[tuple[int, ...]] | None = None,
     unit_tokens: int = 0,
+    images: np.ndarray | None = None,
+    timed: bool = True,
 ) -> Recording:
     """The rows with at least one prompt token and one output token; the rest are counted.
 
@@ -77,12 +90,41 @@ def keep_requests(
         None if patience_s is None else patience_s[keep],
         None if units is None else list(compress(units, keep)),
         unit_tokens,
+        None if images is None else images[keep],
+        timed,
     )
 
 
-def sessions(labels: Any) -> np.ndarray:
-    """Numbers the conversations of a pyarrow array of labels in order of appearance; -1 where there is none."""
-    numbers: dict[str, int] = {}
-    none = (None, "", "-1")
-    found = [-1 if label in none else numbers.setdefault(label, len(numbers)) for label in labels.to_pylist()]
-    return np.array(found, dtype=np.int64)
+def gathered(pieces: Iterable[Recording]) -> Recording:
+    """The pieces of a file as one; at least one piece."""
+    found = list(pieces)
+    first = found[0]
+    units = None
+    if any(piece.units is not None for piece in found):
+        units = [unit for piece in found for unit in (piece.units or [()] * len(piece))]
+    return Recording(
+        np.concatenate([piece.ticks for piece in found]),
+        first.ticks_per_s,
+        np.concatenate([piece.prompt_tokens for piece in found]),
+        np.concatenate([piece.output_tokens for piece in found]),
+        dict(sum((Counter(piece.dropped) for piece in found), Counter())),
+        units=units,
+        unit_tokens=max(piece.unit_tokens for piece in found),
+        timed=first.timed,
+        **{name: _joined([getattr(piece, name) for piece in found]) for name in OPTIONAL},
+    )
+
+
+def _joined(columns: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    known = [column for column in columns if column is not None]
+    return np.concatenate(known) if known else None
+
+
+class Numbering(dict[str, int]):
+    """Numbers the conversations of a file in order of appearance."""
+
+    def __call__(self, labels: Any) -> np.ndarray:
+        """The numbers of a pyarrow array of labels, int64; -1 where there is none."""
+        none = (None, "", "-1")
+        found = [-1 if label in none else self.setdefault(label, len(self)) for label in labels.to_pylist()]
+        return np.array(found, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Columns of a CSV or JSON-lines file, read whole and fast; a row that is wrong is named by its line.
+"""Columns of a CSV or JSON-lines file, read fast; a row that is wrong is named by its line.
 
 pyarrow reads the columns at full speed. Only when it, or the check of a column, finds something wrong is the
 file walked line by line to say where.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,14 +18,21 @@ import numpy as np
 from simslm.errors import ScenarioError
 from simslm.workload.readers.fields import Field
 
-_JSON_BLOCK_BYTES = 1 << 26
-"""How much of a JSON-lines file is parsed at once; no line may be longer."""
+NO_ROWS = "the file has no rows"
+_BLOCK_BYTES = 1 << 24
+"""How much of a file is parsed at once; no line may be longer."""
 
 
-def read_csv(
+def read_csv(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, np.ndarray]:
+    """Columns of numbers of a CSV file, whole: see :func:`csv_pieces`."""
+    pieces = list(csv_pieces(path, fields, remedy))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in fields}
+
+
+def csv_pieces(
     path: Path, fields: Mapping[str, Field], remedy: str, optional: Mapping[str, Field] | None = None
-) -> dict[str, Any]:
-    """Columns of a CSV file with a header; other columns are ignored.
+) -> Iterator[dict[str, Any]]:
+    """Columns of a CSV file with a header, a few megabytes at a time; other columns are ignored.
 
     Args:
         path: the file.
@@ -32,7 +40,7 @@ def read_csv(
         remedy: what to do when the file is not of this format.
         optional: kind of each column that may be missing.
 
-    Returns:
+    Yields:
         By name: a numpy array for numbers, a pyarrow array for text. Optional columns only where there are any.
 
     Raises:
@@ -45,33 +53,52 @@ def read_csv(
     fields = {**fields, **{name: kind for name, kind in (optional or {}).items() if name in header}}
     types = {name: pa.type_for_alias(kind.arrow) for name, kind in fields.items()}
     convert = arrow_csv.ConvertOptions(column_types=types, include_columns=list(fields), null_values=[""])
-    try:
-        table = arrow_csv.read_csv(path, convert_options=convert)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        blame(path, fields, remedy, f"cannot be read as CSV ({_first_line(error)})")
-    return _columns(table, path, fields, remedy)
+    read = arrow_csv.ReadOptions(block_size=_BLOCK_BYTES)
+    opened = partial(arrow_csv.open_csv, path, read_options=read, convert_options=convert)
+    yield from _pieces(opened, path, fields, remedy, "CSV")
 
 
-def read_json_lines(path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:
+def json_pieces(
+    path: Path, fields: Mapping[str, Field], remedy: str, optional: Mapping[str, Field] | None = None
+) -> Iterator[dict[str, Any]]:
     """The same for a file with one JSON object per line; other keys are ignored.
 
-    A column of lists comes as a pyarrow array, with nothing where the key is missing.
+    A column of lists comes as a pyarrow array, with nothing where the key is missing. Optional columns are those of
+    the first line.
     """
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
-    _check_file(path, remedy)
+    check_file(path, remedy)
+    if optional:
+        _, first = next(_json_rows(path), (0, ""))
+        fields = {**fields, **{name: kind for name, kind in optional.items() if name in first}}
     types = {"list": pa.list_(pa.int64())}
     schema = pa.schema(
         [(name, types.get(kind.arrow) or pa.type_for_alias(kind.arrow)) for name, kind in fields.items()]
     )
     parse = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+    read = arrow_json.ReadOptions(block_size=_BLOCK_BYTES)
+    opened = partial(arrow_json.open_json, path, read_options=read, parse_options=parse)
+    yield from _pieces(opened, path, fields, remedy, "JSON lines")
+
+
+def _pieces(
+    opened: Callable[[], Any], path: Path, fields: Mapping[str, Field], remedy: str, kind: str
+) -> Iterator[dict[str, Any]]:
+    """What pyarrow reads piece by piece, checked; what it cannot read is found and named."""
+    import pyarrow as pa
+
+    some = False
     try:
-        read = arrow_json.ReadOptions(block_size=_JSON_BLOCK_BYTES)
-        table = arrow_json.read_json(path, read_options=read, parse_options=parse)
+        with opened() as reader:
+            for batch in reader:
+                some = some or len(batch) > 0
+                yield _columns(batch, path, fields, remedy)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        blame(path, fields, remedy, f"cannot be read as JSON lines ({_first_line(error)})")
-    return _columns(table, path, fields, remedy)
+        blame(path, fields, remedy, f"cannot be read as {kind} ({_first_line(error)})")
+    if not some:
+        raise ScenarioError(NO_ROWS, where=str(path), remedy=remedy)
 
 
 def blame(path: Path, fields: Mapping[str, Field], remedy: str, otherwise: str) -> NoReturn:
@@ -88,7 +115,7 @@ def blame(path: Path, fields: Mapping[str, Field], remedy: str, otherwise: str) 
         fault = row if isinstance(row, str) else _fault(row, fields, as_text)
         if fault:
             raise ScenarioError(fault, where=f"{path}:{line}", remedy=remedy)
-    raise ScenarioError(otherwise if line else "the file has no rows", where=str(path), remedy=remedy)
+    raise ScenarioError(otherwise if line else NO_ROWS, where=str(path), remedy=remedy)
 
 
 def _fault(row: Mapping[str, Any], fields: Mapping[str, Field], as_text: bool) -> str:
@@ -104,7 +131,7 @@ def _fault(row: Mapping[str, Any], fields: Mapping[str, Field], as_text: bool) -
 def _columns(table: Any, path: Path, fields: Mapping[str, Field], remedy: str) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, kind in fields.items():
-        column = table.column(name).combine_chunks()
+        column = table.column(name)
         if column.null_count and kind.blank is None:
             blame(path, fields, remedy, f"{name} is empty in some rows")
         if kind.arrow == "list" and column.flatten().null_count:
@@ -124,7 +151,16 @@ def line_of(path: Path, row: int) -> int:
     return next(line for number, (line, _) in enumerate(_json_rows(path)) if number == row)
 
 
-def _check_file(path: Path, remedy: str) -> None:
+def first_line(path: Path, most_bytes: int) -> str:
+    """The first line of a text file that is not blank, without a byte-order mark."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        while line := file.readline(most_bytes):
+            if line.strip():
+                return line
+    return ""
+
+
+def check_file(path: Path, remedy: str) -> None:
     if not path.is_file():
         raise ScenarioError(
             "is a folder" if path.is_dir() else "no such file",
@@ -136,7 +172,7 @@ def _check_file(path: Path, remedy: str) -> None:
 
 
 def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> list[str]:
-    _check_file(path, remedy)
+    check_file(path, remedy)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         header = next(csv.reader(file), [])
     missing = [name for name in fields if name not in header]

@@ -1,0 +1,279 @@
+"""A recorded trace as the requests of a run: a window of it, thinned, scaled, superposed, repeated.
+
+What scaling keeps of the burstiness, and what it does not:
+
+- ``time_scale`` keeps the gaps' coefficient of variation exactly, and moves every swing of the rate to another
+  length of time.
+- ``rate_scale`` keeps the rate curve over windows, and the law of the gaps within each.
+- ``thin`` by request keeps the rate curve; what the variance of counts has beyond that of a Poisson process shrinks
+  with the share (index of dispersion ``1 + share * (I - 1)``). By session, the requests of a session keep their gaps.
+- ``copies`` keep the index of dispersion of counts, as far as the copies are independent; gaps get closer to
+  exponential, as those of any superposition.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simslm.errors import ScenarioError
+from simslm.scenario.arrivals import MOST_REQUESTS, ClosedLoopArrivals
+from simslm.scenario.workload import RateScale, Replay, Thinning, Workload
+from simslm.workload.arrivals import arrival_times
+from simslm.workload.readers import Recording, read_trace
+from simslm.workload.requests import ClosedLoop
+from simslm.workload.streams import Streams
+
+IMAGES = "{images:,} images come with the prompts of {prompts:,} requests: what encoding them takes is not simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Which requests of a recording are played, and when.
+
+    Attributes:
+        times_s: float64, never decreasing, seconds.
+        rows: of the recording, int64.
+        copies: how often the request had been played before, each time by others, int64.
+    """
+
+    times_s: np.ndarray
+    rows: np.ndarray
+    copies: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    @property
+    def span_s(self) -> float:
+        """From the first request to where the next one would be, a mean gap after the last."""
+        count = len(self.times_s)
+        return float(self.times_s[-1] - self.times_s[0]) * count / (count - 1) if count > 1 else 0.0
+
+    def only(self, keep: Any) -> Played:
+        """The requests of a mask or a slice."""
+        return Played(self.times_s[keep], self.rows[keep], self.copies[keep])
+
+    def at(self, times_s: np.ndarray) -> Played:
+        """The same requests at other times, in order of those; ties as they were."""
+        order = np.argsort(times_s, kind="stable")
+        return Played(times_s[order], self.rows[order], self.copies[order])
+
+
+def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, Any]:
+    """The columns of a replay: requests by arrival, ties in the file's order, the first at time 0.
+
+    Raises:
+        ScenarioError: the file cannot be used, or nothing of it is left.
+    """
+    replay = workload.replay
+    assert replay is not None
+    path = base_dir / replay.path
+    recording, name = read_trace(path, replay.format)
+    _check_some(recording, len(recording), path, "choose another file or format")
+    _check_timed(recording, workload, path)
+    order = np.argsort(recording.ticks, kind="stable")
+    played = Played(recording.arrival_s()[order], order, np.zeros(len(order), dtype=np.int64))
+    played = _scaled(played, recording, replay, streams, path)
+    columns = _columns(played, recording)
+    columns["source"] = f"replayed: {name} {path.name}"
+    if workload.arrivals is not None:
+        columns["arrival_s"] = arrival_times(workload.arrivals, len(played), None, streams["arrivals"])
+        columns["source"] += f" with {workload.arrivals.process} arrivals"
+    if isinstance(workload.arrivals, ClosedLoopArrivals):
+        columns["closed_loop"] = ClosedLoop(workload.arrivals.concurrency, workload.arrivals.think_time_s)
+    return columns
+
+
+def _scaled(played: Played, recording: Recording, replay: Replay, streams: Streams, path: Path) -> Played:
+    """What a replay asks for, in its order; the first request at time 0."""
+    if replay.from_s is not None or replay.to_s is not None:
+        times_s = played.times_s
+        played = played.only((times_s >= (replay.from_s or 0.0)) & (times_s < (replay.to_s or math.inf)))
+        _check_some(recording, len(played), path, "move from_s and to_s")
+        played = played.at(played.times_s - played.times_s[0])
+    if replay.thin is not None:
+        played = played.only(_kept(played, recording, replay.thin, streams["thinning"], path))
+        _check_some(recording, len(played), path, "thin it less")
+        played = played.at(played.times_s - played.times_s[0])
+    if replay.rate_scale is not None:
+        _check_count(len(played) * replay.rate_scale.factor, path)
+        played = rate_scaled(played, replay.rate_scale)
+        _check_some(recording, len(played), path, "scale it less, or in longer windows")
+    if replay.copies > 1:
+        _check_count(len(played) * replay.copies, path)
+        played = superposed(played, replay.copies)
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # infinite times are refused with all that are too late
+        played = played.at(played.times_s * replay.time_scale)
+    if replay.repeat > 1:
+        played = _repeated(played, replay, path)
+    return played.only(slice(replay.limit))
+
+
+def _kept(
+    played: Played, recording: Recording, thin: Thinning, rng: np.random.Generator, path: Path
+) -> np.ndarray:
+    """A mask of the requests that stay."""
+    draws = rng.random(len(played))
+    if thin.by == "session":
+        if recording.session_id is None:
+            raise ScenarioError("has no sessions to thin it by", where=str(path), remedy="thin by: request")
+        sessions = recording.session_id[played.rows]
+        _, first, whose = np.unique(sessions, return_index=True, return_inverse=True)
+        draws = np.where(sessions < 0, draws, draws[first][whose])
+    return draws < thin.share
+
+
+def rate_scaled(played: Played, scale: RateScale) -> Played:
+    """Each window played ``factor`` times, in its own time: see :class:`~simslm.scenario.workload.RateScale`."""
+    times_s, factor = played.times_s, scale.factor
+    window = np.floor(times_s / scale.window_s)
+    begin_s = window * scale.window_s
+    length_s = np.minimum(scale.window_s, max(played.span_s, times_s[-1]) - begin_s)
+    length_s = np.where(length_s > 0, length_s, scale.window_s)
+    rounds = []
+    for copy in range(math.ceil(factor)):
+        offset_s = (copy * length_s + times_s - begin_s) / factor
+        fits = offset_s < length_s
+        rounds.append(
+            Played(
+                (begin_s + offset_s)[fits],
+                played.rows[fits],
+                played.copies[fits] * math.ceil(factor) + copy,
+            )
+        )
+    return _anchored(_merged(rounds))
+
+
+def superposed(played: Played, copies: int) -> Played:
+    """So many copies, each shifted round the span by an equal part of it."""
+    span_s = played.span_s
+    rounds = [
+        Played(
+            (played.times_s + copy * span_s / copies) % span_s if span_s else played.times_s,
+            played.rows,
+            played.copies * copies + copy,
+        )
+        for copy in range(copies)
+    ]
+    return _anchored(_merged(rounds))
+
+
+def _repeated(played: Played, replay: Replay, path: Path) -> Played:
+    """One after the other, as often as asked for or as the limit needs."""
+    times = replay.repeat
+    if replay.limit is not None:
+        times = min(times, -(-replay.limit // len(played)))
+    _check_count(len(played) * times, path)
+    span_s, most = played.span_s, int(played.copies.max()) + 1
+    return _merged(
+        [
+            Played(played.times_s + turn * span_s, played.rows, played.copies + turn * most)
+            for turn in range(times)
+        ]
+    )
+
+
+def _merged(rounds: list[Played]) -> Played:
+    together = Played(
+        *(np.concatenate([getattr(each, name) for each in rounds]) for name in ("times_s", "rows", "copies"))
+    )
+    return together.at(together.times_s)
+
+
+def _anchored(played: Played) -> Played:
+    return played.at(played.times_s - played.times_s[0]) if len(played) else played
+
+
+def _columns(played: Played, recording: Recording) -> dict[str, Any]:
+    """What the played requests are like; copies of a request are others' requests."""
+    rows = played.rows
+    sessions, units = recording.session_id, recording.units
+    if sessions is not None:
+        own = played.copies * (int(sessions.max()) + 1)
+        sessions = _renumbered(np.where(sessions[rows] < 0, -1, sessions[rows] + own))
+    notes = ()
+    if recording.images is not None and (images := recording.images[rows]).any():
+        notes = (IMAGES.format(images=int(images.sum()), prompts=int(np.count_nonzero(images))),)
+    return {
+        "arrival_s": played.times_s,
+        "prompt_tokens": recording.prompt_tokens[rows],
+        "output_tokens": recording.output_tokens[rows],
+        "dropped": recording.dropped,
+        "notes": notes,
+        "priority": None if recording.priority is None else recording.priority[rows],
+        "session_id": sessions,
+        "patience_s": None if recording.patience_s is None else recording.patience_s[rows],
+        "units": None if units is None else _units(units, played),
+        "unit_tokens": recording.unit_tokens,
+    }
+
+
+def _units(units: Any, played: Played) -> list[tuple[int, ...]]:
+    """The prefixes of each request; a copy's share nothing with those of the others."""
+    rows, copies = played.rows.tolist(), played.copies.tolist()
+    if not any(copies):
+        return [units[row] for row in rows]
+    count = 1 + max((chain[-1] for chain in units if chain), default=-1)
+    return [
+        units[row] if not copy else tuple(unit + copy * count for unit in units[row])
+        for row, copy in zip(rows, copies, strict=True)
+    ]
+
+
+def _renumbered(sessions: np.ndarray) -> np.ndarray | None:
+    """Session numbers in order of first arrival, without gaps; -1 stays, and None where there is no other."""
+    numbers, first, inverse = np.unique(sessions, return_index=True, return_inverse=True)
+    if numbers[-1] < 0:
+        return None
+    none = int(numbers[0] < 0)
+    rank = np.empty(len(numbers), dtype=np.int64)
+    rank[:none] = -1
+    rank[none + np.argsort(first[none:])] = np.arange(len(numbers) - none)
+    return rank[inverse]
+
+
+def _check_some(recording: Recording, count: int, path: Path, remedy: str) -> None:
+    if not count:
+        dropped = ", ".join(f"{number} {reason}" for reason, number in recording.dropped.items())
+        what = "holds no request" if not len(recording) else "holds no request that is asked for"
+        raise ScenarioError(
+            f"{what}{f' (dropped: {dropped})' if dropped else ''}", where=str(path), remedy=remedy
+        )
+
+
+def _check_count(count: float, path: Path) -> None:
+    if count > MOST_REQUESTS:
+        raise ScenarioError(
+            f"about {count:.3g} requests; at most {MOST_REQUESTS:,} can be simulated",
+            where=str(path),
+            remedy="scale or repeat it less, or give limit",
+        )
+
+
+def _check_timed(recording: Recording, workload: Workload, path: Path) -> None:
+    """A file that says nothing of time has arrivals beside it, and nothing is asked of its times."""
+    if recording.timed:
+        return
+    replay = workload.replay
+    assert replay is not None
+    asked = [
+        name
+        for name, default in (
+            ("from_s", None),
+            ("to_s", None),
+            ("rate_scale", None),
+            ("copies", 1),
+            ("time_scale", 1),
+        )
+        if getattr(replay, name) != default
+    ]
+    if asked or workload.arrivals is None:
+        remedy = f"remove {', '.join(asked)}" if asked else "give arrivals: {process: ...} beside replay"
+        raise ScenarioError("says nothing of when requests arrive", where=str(path), remedy=remedy)
