@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from simslm.errors import UsageError
 from simslm.metrics.iterations import IterationTable
+from simslm.metrics.quantiles import Distribution
+from simslm.metrics.stages import KINDS, Stages
 from simslm.metrics.whole import write_whole
 from simslm.sim.log import STATUS
 from simslm.sim.window import Window
@@ -53,6 +55,15 @@ ITERATIONS = (
     ("power_w", pa.float64()),
     ("host_s", pa.float64()),
 )
+STAGES = (
+    ("request_id", pa.int64()),
+    ("replica", pa.int64()),
+    ("kind", pa.string()),
+    ("start_s", pa.float64()),
+    ("end_s", pa.float64()),
+    ("tokens", pa.int64()),
+    ("iterations", pa.int64()),
+)
 
 
 def requests_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
@@ -71,14 +82,48 @@ def iterations_arrow(replica: int, table: IterationTable) -> pa.Table:
     return pa.table({name: _array(columns.get(name, missing), kind) for name, kind in ITERATIONS})
 
 
+def stages_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
+    """Rows of ``stages.parquet``: what requests did when, see :class:`~simslm.metrics.stages.Stages`."""
+    kinds = pa.DictionaryArray.from_arrays(pa.array(columns["kind"], type=pa.int8()), list(KINDS))
+    arrays = {name: _array(columns[name], kind) for name, kind in STAGES if name != "kind"}
+    return pa.table({name: arrays.get(name, kinds.cast(pa.string())) for name, _ in STAGES})
+
+
+def gaps_arrow(gaps: Distribution) -> pa.Table:
+    """``gaps.parquet``: the distribution of the gaps between output tokens at up to 500 exact points."""
+    values, shares = gaps.thinned()
+    return pa.table({"itl_s": values, "share": shares})
+
+
 def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     if pa.types.is_floating(kind):
         return pa.array(values, type=kind, mask=np.isnan(values))
     return pa.array(values.astype(np.int64), type=kind)
 
 
+class _Stream:
+    """A Parquet file that grows under another name until it is whole."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._writer = pq.ParquetWriter(self._temporary, schema)
+
+    def write(self, rows: pa.Table) -> None:
+        self._writer.write_table(rows)
+
+    def finish(self) -> None:
+        self._writer.close()
+        os.replace(self._temporary, self._path)
+
+    def drop(self) -> None:
+        """Leaves nothing of what is not finished."""
+        self._writer.close()
+        self._temporary.unlink(missing_ok=True)
+
+
 class RunWriter:
-    """Writes a run's directory: iterations while the run goes on, the rest when it is over.
+    """Writes a run's directory: iterations and stages while the run goes on, the rest when it is over.
 
     Used as a context; nothing is made before there is something to write, and without :meth:`finish` nothing
     stays behind, no directory that was not there before either.
@@ -92,50 +137,56 @@ class RunWriter:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._temporary = directory / f".iterations.parquet.{os.getpid()}.partial"
-        self._writer: pq.ParquetWriter | None = None
+        self._stages = Stages()
+        self._streams: tuple[_Stream, _Stream] | None = None
         self._made: list[Path] = []
 
     def __enter__(self) -> RunWriter:
         return self
 
     def take(self, replica: int, window: Window, table: IterationTable) -> None:
-        """Writes the iterations of a window."""
-        del window
-        rows = iterations_arrow(replica, table)
+        """Writes the iterations of a window, and the stages that ended in it."""
+        rows = iterations_arrow(replica, table), stages_arrow(self._stages.take(replica, window))
         try:
-            self._opened().write_table(rows)
+            for stream, each in zip(self._opened(), rows, strict=True):
+                stream.write(each)
         except OSError as error:
             raise self._refused(error) from None
 
     def finish(self, result: Result) -> None:
         """Writes what remains; now the files have their names. A replica's windows have all been taken."""
         try:
-            self._opened().close()
-            os.replace(self._temporary, self.directory / "iterations.parquet")
+            iterations, stages = self._opened()
+            stages.write(stages_arrow(self._stages.rest()))
+            iterations.finish()
+            stages.finish()
         except OSError as error:
             raise self._refused(error) from None
         requests = requests_arrow(result.request_columns)
+        gaps = gaps_arrow(result.token_gaps)
         write_whole(self.directory / "requests.parquet", lambda path: pq.write_table(requests, path))
+        write_whole(self.directory / "gaps.parquet", lambda path: pq.write_table(gaps, path))
         write_json(self.directory / "summary.json", result.summary)
         write_json(self.directory / "manifest.json", result.manifest)
 
     def __exit__(self, *_error: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._temporary.unlink(missing_ok=True)
+        for stream in self._streams or ():
+            stream.drop()
         for directory in self._made:
             if directory.is_dir() and not any(directory.iterdir()):
                 directory.rmdir()
 
-    def _opened(self) -> pq.ParquetWriter:
-        """The writer of iterations; made, with its directory, when it is first needed."""
-        if self._writer is None:
+    def _opened(self) -> tuple[_Stream, _Stream]:
+        """The writers of iterations and stages; made, with the directory, when they are first needed."""
+        if self._streams is None:
             places = (self.directory, *self.directory.parents)
             self._made = list(takewhile(lambda place: not place.exists(), places))
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._temporary, pa.schema(ITERATIONS))
-        return self._writer
+            self._streams = (
+                _Stream(self.directory / "iterations.parquet", pa.schema(ITERATIONS)),
+                _Stream(self.directory / "stages.parquet", pa.schema(STAGES)),
+            )
+        return self._streams
 
     def _refused(self, error: OSError) -> UsageError:
         return UsageError(f"cannot be written ({error.strerror or error})", where=str(self.directory))

@@ -12,7 +12,7 @@ import numpy as np
 
 from simslm.cost.model import CostModel
 from simslm.metrics.iterations import IterationTable, iteration_table
-from simslm.metrics.quantiles import spread
+from simslm.metrics.quantiles import Distribution, distribution
 from simslm.sim.window import Window
 
 
@@ -101,11 +101,11 @@ class Ledger:
     def energy_known(self) -> bool:
         return all(account.energy_j is not None for account in self.accounts)
 
-    def token_gaps(self) -> dict[str, float | None]:
-        """The spread of the gaps between tokens, all requests and replicas pooled."""
+    def token_gaps(self) -> Distribution:
+        """The gaps between tokens, all requests and replicas pooled, in seconds."""
         gaps = [values for account in self.accounts for values in account.gaps]
         weights = [counts for account in self.accounts for counts in account.weights]
-        return spread(np.concatenate(gaps), np.concatenate(weights)) if gaps else spread(np.array([]))
+        return distribution(np.concatenate([*gaps, []]), np.concatenate([*weights, []]))
 
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
         """Charges requests with the window's energy; idle energy is charged to nobody.

@@ -1,42 +1,88 @@
-"""Exact percentiles, of plain and of weighted values."""
+"""Exact percentiles, of plain and of weighted values, and distributions thinned to exact points."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
+MAX_POINTS = 500
 
-def spread(values: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float | None]:
-    """Mean, percentiles and maximum; all None when there is nothing.
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Observed values in order, each as often as it counts.
+
+    Attributes:
+        values: ascending, shape ``(n,)``.
+        last: the rank of each value's last copy, from 0, shape ``(n,)``.
+        mean: of all copies; NaN when there are none.
+    """
+
+    values: np.ndarray
+    last: np.ndarray
+    mean: float
+
+    def spread(self) -> dict[str, float | None]:
+        """``{mean, p50, p90, p95, p99, max}``, all None when there is nothing.
+
+        Percentiles interpolate linearly between order statistics, as ``numpy.percentile`` does on the values written
+        out as often as they count.
+        """
+        if not len(self.values):
+            return dict.fromkeys(("mean", *LEVELS, "max"))
+        lowest, highest = float(self.values[0]), float(self.values[-1])
+        percentiles = {name: self._quantile(level) for name, level in LEVELS.items()}
+        return {"mean": min(max(self.mean, lowest), highest), **percentiles, "max": highest}
+
+    def thinned(self, most: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
+        """At most so many of the values, and the share of copies <= each: exact, the smallest and the largest kept."""
+        if not len(self.values):
+            return self.values, self.last.astype(float)
+        ranks = kept_ranks(int(self.last[-1]) + 1, most)
+        values = self.values[np.searchsorted(self.last, ranks)]
+        kept = np.unique(np.searchsorted(self.values, values, side="right") - 1)
+        return self.values[kept], (self.last[kept] + 1) / (self.last[-1] + 1)
+
+    def _quantile(self, level: float) -> float:
+        position = level * self.last[-1]
+        below = np.floor(position)
+        low, high = self.values[np.searchsorted(self.last, [below, min(below + 1, self.last[-1])])]
+        return float(low + (high - low) * (position - below))
+
+
+def distribution(values: np.ndarray, weights: np.ndarray | None = None) -> Distribution:
+    """The distribution of some values.
 
     Args:
-        values: shape ``(n,)``.
+        values: shape ``(n,)``, in any order.
         weights: how often each value counts, non-negative whole numbers of shape ``(n,)``; None = once each.
-
-    Returns:
-        ``{mean, p50, p90, p95, p99, max}``; percentiles interpolate linearly between order statistics, as
-        ``numpy.percentile`` does on the values written out as often as they count.
     """
     if weights is not None:
         values, weights = values[weights > 0], weights[weights > 0]
-    if not len(values):
-        return dict.fromkeys(("mean", *LEVELS, "max"))
     order = np.argsort(values, kind="stable")
     values = values[order]
     counts = np.ones(len(values)) if weights is None else weights[order]
-    mean = float(np.dot(values, counts) / counts.sum())
-    result: dict[str, float | None] = {"mean": min(max(mean, float(values[0])), float(values[-1]))}
-    last = np.cumsum(counts) - 1
-    for name, level in LEVELS.items():
-        result[name] = _quantile(values, last, level)
-    result["max"] = float(values[-1])
-    return result
+    mean = float(np.dot(values, counts) / counts.sum()) if len(values) else float("nan")
+    return Distribution(values, np.cumsum(counts) - 1, mean)
 
 
-def _quantile(values: np.ndarray, last: np.ndarray, level: float) -> float:
-    """The quantile of sorted values, where ``last`` is the index of each value's last copy."""
-    position = level * last[-1]
-    below = np.floor(position)
-    low, high = values[np.searchsorted(last, [below, min(below + 1, last[-1])])]
-    return float(low + (high - low) * (position - below))
+def spread(values: np.ndarray, weights: np.ndarray | None = None) -> dict[str, float | None]:
+    """Mean, percentiles and maximum of some values, see :meth:`Distribution.spread`."""
+    return distribution(values, weights).spread()
+
+
+def kept_ranks(count: int, most: int = MAX_POINTS) -> np.ndarray:
+    """Ascending ranks in ``[0, count)`` to keep, the first and the last among them; all when they are few.
+
+    Four fifths of them are spread evenly and the rest geometrically towards the largest value, so that the tail of a
+    million requests keeps its shape.
+    """
+    if count <= most:
+        return np.arange(count)
+    tail = most // 5
+    even = np.linspace(0, count - 1, most - tail)
+    last = count - np.geomspace(count / 20, 1, tail)
+    return np.unique(np.concatenate([even, last]).round().astype(np.int64))

@@ -14,6 +14,7 @@ from simslm.metrics import summary as figures
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Ledger, Priced
+from simslm.metrics.quantiles import Distribution
 from simslm.sim.log import FINISHED, SimulationLog
 from simslm.sim.window import Window
 from simslm.sim.world import Deployment, OnStart, Progress, Requests, run
@@ -31,6 +32,7 @@ class Result:
         request_columns: arrays over arrived requests, in order of arrival; NaN where nothing happened.
         summary: the contents of ``summary.json``.
         log: what the simulation left.
+        token_gaps: between consecutive output tokens of the same request, all requests pooled, in seconds.
         windows: the iterations of each replica, priced; empty when they were written while the run went on.
         manifest: the contents of ``manifest.json``.
     """
@@ -38,6 +40,7 @@ class Result:
     request_columns: dict[str, np.ndarray]
     summary: dict[str, Any]
     log: SimulationLog
+    token_gaps: Distribution
     windows: list[tuple[int, Window, IterationTable]]
     manifest: dict[str, Any] = field(default_factory=dict)
 
@@ -103,13 +106,15 @@ def observe(
     for index, window in enumerate(log.windows):
         ledger.take(index, window)
     columns = _request_columns(log, requests, ledger)
-    return Result(columns, _summary(name, columns, ledger, slo, unused_devices), log, windows)
+    gaps = ledger.token_gaps()
+    return Result(columns, _summary(name, columns, ledger, gaps, slo, unused_devices), log, gaps, windows)
 
 
 def _summary(
     name: str,
     columns: dict[str, np.ndarray],
     ledger: Ledger,
+    gaps: Distribution,
     slo: dict[str, float | None],
     unused_devices: int,
 ) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def _summary(
         "throughput": figures.throughput(columns, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],
-        "itl_s": ledger.token_gaps(),
+        "itl_s": gaps.spread(),
         "e2e_s": latencies["e2e_s"],
         "queue_s": latencies["queue_s"],
         "slo": figures.slo_figures(columns, slo, seconds),

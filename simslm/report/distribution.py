@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_POINTS = 500
+from simslm.metrics.quantiles import MAX_POINTS, distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +28,9 @@ class Cdf:
     met: float | None = None
 
 
-def cdf(metric: str, observed: np.ndarray, limit_s: float | None = None, max_points: int = MAX_POINTS) -> Cdf:
-    """The distribution of the finite values of ``observed`` (seconds, any order), thinned to ``max_points``.
-
-    Four fifths of the kept points are spread evenly over the shares and the rest geometrically towards the
-    largest value, so that the tail of a million requests keeps its shape.
-    """
-    values = np.sort(observed[np.isfinite(observed)])
-    met = None if limit_s is None or not len(values) else float(np.mean(values <= limit_s))
-    rank = kept_ranks(len(values), max_points)
-    return Cdf(metric, values[rank], (rank + 1) / max(len(values), 1), limit_s, met)
-
-
-def kept_ranks(count: int, max_points: int = MAX_POINTS) -> np.ndarray:
-    """Ascending ranks in ``[0, count)`` to keep, the first and the last among them; all when they are few."""
-    if count <= max_points:
-        return np.arange(count)
-    tail = max_points // 5
-    even = np.linspace(0, count - 1, max_points - tail)
-    last = count - np.geomspace(count / 20, 1, tail)
-    return np.unique(np.concatenate([even, last]).round().astype(np.int64))
+def cdf(metric: str, observed: np.ndarray, limit_s: float | None = None, most: int = MAX_POINTS) -> Cdf:
+    """The distribution of the finite values of ``observed`` (seconds, any order) at up to ``most`` points."""
+    known = observed[np.isfinite(observed)]
+    met = None if limit_s is None or not len(known) else float(np.mean(known <= limit_s))
+    values, shares = distribution(known).thinned(most)
+    return Cdf(metric, values, shares, limit_s, met)
