@@ -43,6 +43,10 @@ def check_supported(architecture: Architecture) -> None:
 def _missing_parts(a: Architecture) -> Iterator[str]:
     if a.family not in SUPPORTED_FAMILIES:
         yield f"{a.family} block"
+    if a.num_experts > 1:
+        yield "experts"
+    if a.qk_norm_across_heads:
+        yield "norm of all query or key heads together"
     if a.sliding_window_layers and (a.sliding_window or 0) < a.max_position_embeddings:
         yield "sliding windows"
     if a.attention_softcap or a.logit_softcap:

@@ -14,7 +14,7 @@ from simslm.units import DTYPE_BYTES
 LARGEST = 1_000_000_000
 """No dimension of a model is larger."""
 
-Family = Literal["opt", "llama", "qwen2", "qwen3", "phi", "gemma2"]
+Family = Literal["opt", "llama", "qwen2", "qwen3", "phi", "gemma2", "qwen3_moe", "olmoe"]
 FAMILIES: tuple[str, ...] = get_args(Family)
 
 
@@ -30,7 +30,9 @@ class Architecture:
         num_heads: query heads.
         num_kv_heads: key and value heads; fewer than ``num_heads`` is grouped-query attention.
         head_dim: width of one head.
-        intermediate_size: width of the MLP.
+        intermediate_size: width of the MLP, or of each expert's.
+        num_experts: MLPs of each block, of which a router chooses for every token; 1 = a plain MLP, no router.
+        num_experts_per_tok: how many of them a token passes.
         vocab_size: rows of the embedding table.
         max_position_embeddings: longest context, in tokens.
         norm: kind of every normalisation layer; a layernorm has weight and bias, an rmsnorm weight only.
@@ -45,6 +47,7 @@ class Architecture:
         tied_embeddings: whether the output head is the embedding table.
         qkv_bias, attention_out_bias, mlp_bias, lm_head_bias: which projections have a bias.
         qk_norm: whether each query and key head is normalised (Qwen3; an rmsnorm of ``head_dim``).
+        qk_norm_across_heads: whether that is one norm over all heads together (OLMoE).
         parallel_block: attention and MLP read the same normalised input (Phi): one norm per block.
         embedding_size: width of the embedding table; where it differs from ``hidden_size`` a bias-free
             projection leads in and another out (OPT-350M).
@@ -64,6 +67,8 @@ class Architecture:
     num_kv_heads: int
     head_dim: int
     intermediate_size: int
+    num_experts: int
+    num_experts_per_tok: int
     vocab_size: int
     max_position_embeddings: int
     norm: Literal["layernorm", "rmsnorm"]
@@ -81,6 +86,7 @@ class Architecture:
     mlp_bias: bool
     lm_head_bias: bool
     qk_norm: bool
+    qk_norm_across_heads: bool
     parallel_block: bool
     embedding_size: int
     final_norm: bool
@@ -102,6 +108,10 @@ class Architecture:
             raise ScenarioError(
                 f"num_heads ({self.num_heads}) must be a multiple of num_kv_heads ({self.num_kv_heads})"
             )
+        if self.num_experts_per_tok > self.num_experts:
+            raise ScenarioError(
+                f"num_experts_per_tok ({self.num_experts_per_tok}) is more than num_experts ({self.num_experts})"
+            )
 
     @property
     def query_size(self) -> int:
@@ -113,19 +123,28 @@ class Architecture:
         """Width of all key heads together (values are as wide)."""
         return self.num_kv_heads * self.head_dim
 
+    def expert_parameters(self) -> int:
+        """Elements of the weight matrices of one expert of one block; of the MLP where there is one."""
+        return (3 if self.gated_mlp else 2) * self.hidden_size * self.intermediate_size
+
     def layer_matrix_parameters(self) -> int:
-        """Elements of one block's weight matrices: attention projections and MLP."""
-        attention = self.hidden_size * (2 * self.query_size + 2 * self.kv_size)
-        return attention + (3 if self.gated_mlp else 2) * self.hidden_size * self.intermediate_size
+        """Elements of one block's weight matrices: attention projections, router, and MLP or all experts."""
+        return self._common_matrix_parameters() + self.num_experts * self.expert_parameters()
+
+    def layer_active_parameters(self) -> int:
+        """Elements of one block's weight matrices that a token is multiplied with: those of its experts only."""
+        return self._common_matrix_parameters() + self.num_experts_per_tok * self.expert_parameters()
 
     def layer_vector_parameters(self) -> int:
         """Elements of one block's biases and normalisation weights."""
         up_projections = 2 if self.gated_mlp else 1
         total = (self.query_size + 2 * self.kv_size) * self.qkv_bias
         total += self.hidden_size * self.attention_out_bias
-        total += (up_projections * self.intermediate_size + self.hidden_size) * self.mlp_bias
+        mlp_biases = up_projections * self.intermediate_size + self.hidden_size
+        total += self.num_experts * mlp_biases * self.mlp_bias
         norms = 1 if self.parallel_block else 4 if self.post_norms else 2
-        return total + norms * self._norm_parameters() + 2 * self.head_dim * self.qk_norm
+        normalised = self.query_size + self.kv_size if self.qk_norm_across_heads else 2 * self.head_dim
+        return total + norms * self._norm_parameters() + normalised * self.qk_norm
 
     def embedding_parameters(self) -> int:
         """Elements of the token table, the learned positions and the projection into the residual stream."""
@@ -147,6 +166,11 @@ class Architecture:
         final_norm = self._norm_parameters() * self.final_norm
         return self.embedding_parameters() + layers + final_norm + self.head_parameters() - tied
 
+    def active_parameters(self) -> int:
+        """Every parameter but those of the experts that a token does not pass."""
+        idle = self.num_experts - self.num_experts_per_tok
+        return self.parameters() - self.num_layers * idle * self.expert_parameters()
+
     def weight_bytes(self, dtype: str) -> int:
         """Bytes of all weights in one data type."""
         return self.parameters() * element_bytes(dtype)
@@ -157,6 +181,11 @@ class Architecture:
         Windowed layers count in full: a paged cache without per-layer block tables keeps their old blocks.
         """
         return 2 * self.num_layers * self.kv_size * element_bytes(dtype)
+
+    def _common_matrix_parameters(self) -> int:
+        """One block's attention projections and router, which every token is multiplied with."""
+        attention = self.hidden_size * (2 * self.query_size + 2 * self.kv_size)
+        return attention + self.hidden_size * self.num_experts * (self.num_experts > 1)
 
     def _norm_parameters(self) -> int:
         return self.hidden_size * (2 if self.norm == "layernorm" else 1)
@@ -188,6 +217,8 @@ _COUNTS = (
     "num_kv_heads",
     "head_dim",
     "intermediate_size",
+    "num_experts",
+    "num_experts_per_tok",
     "vocab_size",
     "max_position_embeddings",
     "embedding_size",

@@ -1,7 +1,7 @@
 """What each family of models fixes, and how its Hugging Face ``config.json`` says the rest.
 
 The structure comes from the reference implementations in ``transformers``
-(``models/{opt,llama,mistral,qwen2,qwen3,phi,gemma2}/modeling_*.py``), the defaults from their
+(``models/{opt,llama,mistral,qwen2,qwen3,phi,gemma2,qwen3_moe,olmoe}/modeling_*.py``), the defaults from their
 ``configuration_*.py``: a key that a configuration file leaves out has the value given there.
 """
 
@@ -27,7 +27,10 @@ _PLAIN: dict[str, Any] = {
     "attention_out_bias": False,
     "mlp_bias": False,
     "lm_head_bias": False,
+    "num_experts": 1,
+    "num_experts_per_tok": 1,
     "qk_norm": False,
+    "qk_norm_across_heads": False,
     "parallel_block": False,
     "final_norm": True,
     "post_norms": False,
@@ -41,6 +44,8 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "llama": _PLAIN,
     "qwen2": _PLAIN | {"qkv_bias": True},
     "qwen3": _PLAIN | {"qk_norm": True},
+    "qwen3_moe": _PLAIN | {"qk_norm": True},
+    "olmoe": _PLAIN | {"qk_norm": True, "qk_norm_across_heads": True},
     "opt": _PLAIN
     | {
         "norm": "layernorm",
@@ -90,6 +95,16 @@ _CONFIG_DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2": _LLAMA_DEFAULTS | {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
     "qwen3": _LLAMA_DEFAULTS
     | {"num_key_value_heads": 32, "head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+    "qwen3_moe": _LLAMA_DEFAULTS
+    | {
+        "num_key_value_heads": 4,
+        "sliding_window": 4096,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "decoder_sparse_step": 1,
+    },
+    "olmoe": _LLAMA_DEFAULTS | {"rms_norm_eps": 1e-5, "num_experts": 64, "num_experts_per_tok": 8},
     "phi": {"hidden_act": "gelu_new", "tie_word_embeddings": False, "partial_rotary_factor": 0.5},
     "gemma2": {
         "rms_norm_eps": 1e-6,
@@ -129,7 +144,7 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
         del known["sliding_window"]
     _check_kinds(known)
     family = "llama" if model_type == "mistral" else model_type
-    given = _dimensions(known) | _variants(known, family) | _windows(known, model_type)
+    given = _dimensions(known) | _experts(known) | _variants(known, family) | _windows(known, model_type)
     return _build(STRUCTURE[family] | given, name, family)
 
 
@@ -186,6 +201,23 @@ def _dimensions(config: Mapping[str, Any]) -> dict[str, Any]:
     } | ({"head_dim": config["head_dim"]} if "head_dim" in config else {})
 
 
+def _experts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The experts of a model all of whose blocks have them; nothing for a dense one.
+
+    Raises:
+        ScenarioError: some of its blocks have a plain MLP.
+    """
+    if config.get("decoder_sparse_step", 1) != 1 or config.get("mlp_only_layers"):
+        raise ScenarioError(
+            "only some of the model's blocks have experts (decoder_sparse_step, mlp_only_layers)",
+            remedy="models with experts in every block are supported",
+        )
+    keys = ("num_experts", "num_experts_per_tok")
+    found = {key: config[key] for key in keys if key in config}
+    width = config.get("moe_intermediate_size")
+    return found if width is None else found | {"intermediate_size": width}
+
+
 def _variants(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     if family == "opt":
         return _opt_variants(config)
@@ -225,7 +257,7 @@ def _opt_variants(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _windows(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
-    """Sliding-window layers: Gemma 2 alternates, Mistral windows all, Qwen the last ones when told to."""
+    """Sliding-window layers: Gemma 2 alternates, Mistral windows all, Qwen the last ones (MoE: all) when told to."""
     window = config.get("sliding_window")
     layers = config["num_hidden_layers"]
     windowed = 0
@@ -233,7 +265,7 @@ def _windows(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
         return {}
     if model_type == "gemma2":
         windowed = (layers + 1) // 2
-    elif model_type == "mistral":
+    elif model_type == "mistral" or (model_type == "qwen3_moe" and config.get("use_sliding_window", False)):
         windowed = layers
     elif model_type in ("qwen2", "qwen3") and config.get("use_sliding_window", False):
         windowed = max(0, layers - config["max_window_layers"])

@@ -29,12 +29,16 @@ class ModelEntry:
         source: the configuration file the dimensions were read from.
         published_parameters: the parameter count its authors or the checkpoint state.
         published_parameters_source: where that count is stated.
+        published_active_parameters: the count that a token passes, as its authors state it; None for dense models.
+        published_active_parameters_source: where that is stated.
     """
 
     architecture: Architecture
     source: str
     published_parameters: int
     published_parameters_source: str
+    published_active_parameters: int | None = None
+    published_active_parameters_source: str = ""
 
 
 def model_names() -> list[str]:
@@ -49,12 +53,8 @@ def model_entry(name: str) -> ModelEntry:
         UsageError: when the catalogue has no model of that name.
     """
     data = read_entry("models", name)
-    return ModelEntry(
-        architecture=from_config(data["config"], name),
-        source=data["source"],
-        published_parameters=data["published_parameters"],
-        published_parameters_source=data["published_parameters_source"],
-    )
+    stated = {key: value for key, value in data.items() if key != "config"}
+    return ModelEntry(from_config(data["config"], name), **stated)
 
 
 def load_model(name_or_path: str | Path, base_dir: Path | None = None) -> Architecture:

@@ -116,6 +116,29 @@ class Plan:
         self.tokens += tokens
         return True
 
+    def fill(self, view: ReplicaView, size: int, most_partial: int | None = None) -> None:
+        """Prefills until the iteration has ``size`` tokens: partial prompts first, then as much of those that wait.
+
+        Args:
+            view: what the plan is made of.
+            size: tokens of the iteration, decodes included.
+            most_partial: prompts that may be left partly prefilled before another is admitted; None = any number.
+        """
+        partial = 0
+        for prompt in view.partial:
+            if self.tokens >= size:
+                return
+            chunk = min(prompt.remaining, size - self.tokens)
+            self.advance(prompt, chunk)
+            partial += chunk < prompt.remaining
+        for prompt in view.waiting:
+            if self.tokens >= size or (most_partial is not None and partial >= most_partial):
+                break
+            chunk = min(prompt.remaining, size - self.tokens)
+            if not self.admit(prompt, chunk, view):
+                break
+            partial += chunk < prompt.remaining
+
     @property
     def empty(self) -> bool:
         return not self.tokens

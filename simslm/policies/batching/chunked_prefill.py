@@ -25,20 +25,5 @@ class ChunkedPrefill(Batching):
 
     def plan(self, view: ReplicaView) -> Plan:
         plan = Plan(view, decode=view.decoding > 0)
-        budget = view.max_num_batched_tokens
-        partial = 0
-        for prompt in view.partial:
-            if plan.tokens >= budget:
-                return plan
-            chunk = min(prompt.remaining, budget - plan.tokens)
-            plan.advance(prompt, chunk)
-            partial += chunk < prompt.remaining
-        for prompt in view.waiting:
-            if plan.tokens >= budget or (self.most_partial is not None and partial >= self.most_partial):
-                break
-            room = budget - plan.tokens
-            split = prompt.remaining > room
-            if not plan.admit(prompt, room if split else prompt.remaining, view):
-                break
-            partial += split
+        plan.fill(view, view.max_num_batched_tokens, self.most_partial)
         return plan
