@@ -32,7 +32,7 @@ from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.world import Deployment, Group
 from simslm.units import GIB
-from simslm.workload import generate
+from simslm.workload import requests_of
 from simslm.workload.requests import RequestArrays
 from simslm.workload.streams import stream
 
@@ -215,12 +215,15 @@ class Prepared:
         )
 
     def _group_of(self) -> np.ndarray | None:
-        """Each request's group, drawn by the groups' shares; None where there is one."""
+        """Each request's group, drawn by the groups' shares, one for a whole program; None where there is one."""
         if len(self.groups) == 1:
             return None
         shares = np.array([group.spec.share for group in self.groups if isinstance(group.spec, GroupSpec)])
-        draws = stream(self.scenario.seed, "groups").random(len(self.requests))
-        return np.searchsorted(np.cumsum(shares / shares.sum())[:-1], draws, side="right")
+        programs = self.requests.programs
+        count = len(self.requests if programs is None else programs.start_s)
+        draws = stream(self.scenario.seed, "groups").random(count)
+        groups = np.searchsorted(np.cumsum(shares / shares.sum())[:-1], draws, side="right")
+        return groups if programs is None else groups[programs.program_of]
 
 
 def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
@@ -251,7 +254,7 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
     requests = found.get(
         "requests",
         (workload.model_dump_json(), scenario.seed, longest, base_dir),
-        lambda: generate(workload, scenario.seed, longest, base_dir),
+        lambda: requests_of(workload, scenario.seed, longest, base_dir),
     )
     tariff = _tariff(scenario, device, found)
     return Prepared(scenario, device, groups, requests, _files(scenario, found), tariff)

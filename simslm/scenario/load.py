@@ -315,9 +315,20 @@ def _siblings(loc: tuple[Any, ...]) -> list[str]:
 def _models_at(loc: tuple[Any, ...]) -> list[type[BaseModel]]:
     """What may stand at a place in a scenario; several where there is a choice that ``loc`` does not name."""
     models: list[type[BaseModel]] = [Scenario]
+    named = False
     for key in loc:
+        if named:
+            named = False
+            continue
+        named = any(_is_named(model.model_fields.get(str(key))) for model in models)
         models = [found for model in models for found in _step(model, key)]
     return models
+
+
+def _is_named(field: Any) -> bool:
+    """Whether a field holds models by names that the user gives them: the key after it is such a name."""
+    parts = () if field is None else (field.annotation, *get_args(field.annotation))
+    return any(get_origin(part) is dict and _models(part) for part in parts)
 
 
 def _step(model: type[BaseModel], key: Any) -> list[type[BaseModel]]:

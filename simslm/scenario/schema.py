@@ -18,9 +18,10 @@ from pydantic import (
 
 import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
 from simslm.policies.registry import choices, lookup
+from simslm.scenario.classes import Traffic
 from simslm.scenario.cost import Cost
 from simslm.scenario.search import Search
-from simslm.scenario.workload import Workload
+from simslm.scenario.slo import Slo
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 
@@ -184,27 +185,6 @@ class Deployment(Replicas):
         return self
 
 
-class Slo(Section):
-    """Bounds a request must meet, each optional; a request with one output token meets ``tpot_s``."""
-
-    ttft_s: float | None = Field(default=None, gt=0, description="longest time to first token, s")
-    tpot_s: float | None = Field(default=None, gt=0, description="longest time per output token, s")
-    e2e_s: float | None = Field(default=None, gt=0, description="longest time to the last token, s")
-    attainment: float = Field(
-        default=0.9, gt=0, le=1, description="share of requests that must meet all bounds"
-    )
-
-    @model_validator(mode="after")
-    def _some_bound(self) -> Slo:
-        if self.ttft_s is None and self.tpot_s is None and self.e2e_s is None:
-            raise ValueError("an SLO states at least one of ttft_s, tpot_s, e2e_s")
-        return self
-
-    def bounds(self) -> dict[str, float | None]:
-        """The bound on each metric, None where there is none."""
-        return {"ttft_s": self.ttft_s, "tpot_s": self.tpot_s, "e2e_s": self.e2e_s}
-
-
 class Economics(Section):
     """What devices and electricity cost and emit; what is not stated is unknown, and so is what follows from it."""
 
@@ -252,7 +232,7 @@ class Scenario(Section):
         default=None, ge=2, description="longest prompt + output; null = the model's own"
     )
     cost: Cost = Field(description="where latencies and energies come from")
-    workload: Workload = Field(description="what arrives, and when")
+    workload: Traffic = Field(description="what arrives, and when")
     deployment: Deployment = Field(default_factory=Deployment)
     slo: Slo | None = Field(default=None, description="what a good answer is")
     economics: Economics | None = Field(

@@ -136,23 +136,48 @@ class BlockPool:
                 return
             sequence.held = sequence.units[: i + 1]
 
-    def leave_prefix(self, sequence: Sequence) -> None:
+    def leave_prefix(self, sequence: Sequence, computed_tokens: int = 0) -> None:
         """Lets go of the units of a sequence that has just given back all its blocks, theirs included.
 
         Units that others hold keep their blocks; those that nobody holds count as free, but stay cached until
         their room is needed.
+
+        Args:
+            computed_tokens: tokens that it had in the cache, those it had generated included; 0 where its prompt was
+                not complete.
         """
         assert self.prefix is not None
+        if sequence.context_units and computed_tokens:
+            self._keep_context(sequence, computed_tokens)
         shared = self._full_blocks(sequence, len(sequence.held))
         self.free += self.prefix.leave(sequence.held) - shared
         sequence.held = ()
 
+    def _keep_context(self, sequence: Sequence, computed_tokens: int) -> None:
+        """What a leaving sequence has generated is there for prompts that go on from it, in full units.
+
+        Where somebody else has cached a unit meanwhile, that copy stays, and the blocks of this one are free.
+        """
+        assert self.prefix is not None
+        units = sequence.context_units
+        full = min(computed_tokens // sequence.unit_tokens, len(units))
+        for i in range(len(sequence.held), full):
+            blocks = self._full_blocks(sequence, i + 1) - self._full_blocks(sequence, i)
+            if not self.prefix.add(units[i], blocks):
+                self.free += blocks - self.prefix.idle_blocks(units[i : i + 1])
+                self.prefix.hold(units[i : i + 1])
+        sequence.held = units[: max(full, len(sequence.held))]
+
     def _full_blocks(self, sequence: Sequence, units: int) -> int:
-        """Full blocks in the first ``units`` units of a prompt; its last unit may be partly filled.
+        """Full blocks in the first ``units`` units of a prompt, or of it and its output; the last unit of a prompt
+        may be partly filled.
 
         A block belongs to the unit in which it ends: units may be smaller than blocks, or cut across them.
         """
-        return min(units * sequence.unit_tokens, sequence.prompt_tokens) // self.block_size
+        tokens = units * sequence.unit_tokens
+        if tokens > sequence.prompt_tokens and units <= len(sequence.units):
+            tokens = sequence.prompt_tokens
+        return tokens // self.block_size
 
     def _evict(self) -> None:
         """Drops idle units until no more blocks are cached idly than count as free."""

@@ -475,7 +475,7 @@ class Replica(Visible):
         else:
             pool.release(pool.blocks(sequence.prefill_tokens))
         if pool.prefix is not None:
-            pool.leave_prefix(sequence)
+            pool.leave_prefix(sequence, 0 if sequence.remaining else sequence.prefill_tokens + steps)
 
     def _end(self, sequence: Sequence, now: float) -> None:
         """A request is done with: its last token is out, or its client has gone, even if only while that was computed."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import abc
 from dataclasses import dataclass, field
 
 SWAPPED = -2
+
+Units = abc.Sequence[int]
+"""A chain of hashes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +23,8 @@ class Sequence:
         priority: the lower, the sooner.
         session_id: the conversation it belongs to, -1 for none.
         units: hashes of its prompt's prefix, ``unit_tokens`` tokens each; empty when they are not known.
+        context_units: hashes of its prompt and output together, full units only, those of the prompt among them; empty
+            where no other prompt goes on from its output.
         prefill_tokens: tokens of the whole present prefill: the prompt and, after a preemption by recompute,
             what had been generated.
         remaining: tokens of it still to prefill, without what a prefix cache holds.
@@ -39,8 +45,9 @@ class Sequence:
     max_tokens: int
     priority: int = 0
     session_id: int = -1
-    units: tuple[int, ...] = ()
+    units: Units = ()
     unit_tokens: int = 0
+    context_units: Units = ()
     prefill_tokens: int = 0
     remaining: int = 0
     blocks: int = 0
@@ -49,5 +56,5 @@ class Sequence:
     decode_last: int = field(default=-1, repr=False)
     phase: int = field(default=-1, repr=False)
     last_token_s: float = field(default=-1.0, repr=False)
-    held: tuple[int, ...] = field(default=(), repr=False)
+    held: Units = field(default=(), repr=False)
     cancelled: bool = field(default=False, repr=False)

@@ -19,6 +19,7 @@ from simslm.sim.clock import URGENT, Alarm, Clock
 from simslm.sim.device import OwnDevice, SharedDevice
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, SimulationLog
+from simslm.sim.programs import ProgramRuns, Programs
 from simslm.sim.replica import UNBOUNDED, Replica
 from simslm.sim.window import Window
 
@@ -45,8 +46,10 @@ class Requests(Protocol):
         priority: the lower, the sooner.
         session_id: the conversation a request belongs to.
         units: hashes of each prompt's prefix, of ``unit_tokens`` tokens each.
+        context_units: the same of each prompt and its output together, as far as another prompt may go on from there.
         patience_s: how long a client waits for its last token before it goes.
         closed_loop: how arrivals follow completions; then ``arrival_s`` does not apply.
+        programs: how requests follow each other; then neither of the two applies.
     """
 
     @property
@@ -62,13 +65,17 @@ class Requests(Protocol):
     @property
     def session_id(self) -> np.ndarray | None: ...
     @property
-    def units(self) -> Sequence[tuple[int, ...]] | None: ...
+    def units(self) -> Sequence[Sequence[int]] | None: ...
     @property
     def unit_tokens(self) -> int: ...
+    @property
+    def context_units(self) -> Sequence[Sequence[int]] | None: ...
     @property
     def patience_s(self) -> np.ndarray | None: ...
     @property
     def closed_loop(self) -> ClosedLoop | None: ...
+    @property
+    def programs(self) -> Programs | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +188,19 @@ class _World:
         self._columns(requests)
         self.servable = self._servable(requests, deployment)
         self.log = RequestLog(self.count)
+        runs, self.on_done = None, self._on_done
+        if requests.programs is not None:
+            runs = ProgramRuns(self.clock, requests.programs, self._send, self.log.status, self._on_done)
+            self.on_done = runs.done
         self.group_of = None if deployment.group_of is None else deployment.group_of.tolist()
         self.routers = [group.router() for group in deployment.groups]
         self.replicas: list[Replica] = []
         self.members: list[list[Replica]] = []
         self._deploy(deployment, most_iterations, on_window)
         loop = requests.closed_loop
-        if loop is None:
+        if runs is not None:
+            runs.start()
+        elif loop is None:
             self.clock.process(self._arrivals(requests.arrival_s))
         else:
             for _ in range(min(loop.concurrency, self.count)):
@@ -203,6 +216,7 @@ class _World:
         self.session_id = None if requests.session_id is None else requests.session_id.tolist()
         self.patience_s = None if requests.patience_s is None else requests.patience_s.tolist()
         self.units, self.unit_tokens = requests.units, requests.unit_tokens
+        self.context_units = requests.context_units
         self.arrived_s = array("d", [float("nan")]) * self.count
 
     def _servable(self, requests: Requests, deployment: Deployment) -> bytes:
@@ -237,7 +251,7 @@ class _World:
                     group.policies(),
                     self.output_tokens,
                     self.log,
-                    self._on_done,
+                    self.on_done,
                     most_iterations,
                     on_window,
                 )
@@ -280,6 +294,8 @@ class _World:
             sequence.session_id = self.session_id[request]
         if self.units is not None:
             sequence.units, sequence.unit_tokens = self.units[request], self.unit_tokens
+            if self.context_units is not None:
+                sequence.context_units = self.context_units[request]
         number = 0 if self.group_of is None else self.group_of[request]
         members = self.members[number]
         chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
@@ -307,7 +323,7 @@ class _World:
     def _reject(self, request: int) -> None:
         self.log.status[request] = REJECTED
         self.answers.pop(request, None)
-        self._on_done(request)
+        self.on_done(request)
 
     def _on_done(self, request: int) -> None:
         if self.answers and (answered := self.answers.pop(request, None)) is not None:

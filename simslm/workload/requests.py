@@ -24,11 +24,57 @@ class ClosedLoop:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramClients(ClosedLoop):
+    """Clients that each start a program when their last one is over.
+
+    Attributes:
+        programs: the programs they start, int64, in this order.
+    """
+
+    programs: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramArrays:
+    """Which requests wait for which; see :class:`simslm.sim.programs.Programs`.
+
+    Attributes:
+        program_of: the program of each request, int64, never decreasing, from 0 without gaps.
+        start_s: when each program starts, float64, seconds; NaN where clients start it.
+        parents: the requests each request depends on, one request after the other, int64, each smaller than it.
+        parent_ends: where the parents of each request end in ``parents``, int64.
+        delay_s: pause of each request after the last of those, or after its program's start, float64, seconds.
+        clients: who starts the programs without a time.
+        described: whether somebody described programs; otherwise each request is one by itself, because clients
+            of several kinds send them.
+    """
+
+    program_of: np.ndarray
+    start_s: np.ndarray
+    parents: np.ndarray
+    parent_ends: np.ndarray
+    delay_s: np.ndarray
+    clients: tuple[ProgramClients, ...] = ()
+    described: bool = True
+
+    @property
+    def stage(self) -> np.ndarray:
+        """Requests on the longest way from a program's start to each request, itself not counted, int64."""
+        stages = [0] * len(self.parent_ends)
+        parents, begin = self.parents.tolist(), 0
+        for request, end in enumerate(self.parent_ends.tolist()):
+            stages[request] = max((stages[parent] + 1 for parent in parents[begin:end]), default=0)
+            begin = end
+        return np.array(stages, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
 class RequestArrays:
     """The requests of a run in order of arrival, one element per request.
 
     Attributes:
-        arrival_s: seconds, float64, never decreasing; all 0 under ``closed_loop``, where they do not apply.
+        arrival_s: seconds, float64, never decreasing; all 0 under ``closed_loop``, where they do not apply, and the
+            start of each request's program where there are ``programs``, 0 where clients start it.
         prompt_tokens: int64, at least 1.
         output_tokens: int64, at least 1: the true length, which policies never see.
         max_tokens: int64, at least 1: the declared limit on the output, which they do.
@@ -41,7 +87,12 @@ class RequestArrays:
         units: hashes of each prompt's prefix, one per ``unit_tokens`` tokens, the last perhaps of fewer; equal
             hashes mean equal prompts up to there. None when they are not known.
         unit_tokens: tokens of one unit, 0 without units.
+        context_units: units of each prompt and its output together, full ones only, as far as another prompt may go on
+            from there; None when none does.
         patience_s: how long each client waits for its last token before it goes, inf for ever; None = all do.
+        programs: how requests follow each other; None when ``arrival_s`` or ``closed_loop`` says it all.
+        class_of: the class of each request by its place in ``classes``, int64; None where there are no classes.
+        classes: their names.
     """
 
     arrival_s: np.ndarray
@@ -54,9 +105,13 @@ class RequestArrays:
     closed_loop: ClosedLoop | None = None
     priority: np.ndarray | None = None
     session_id: np.ndarray | None = None
-    units: Sequence[tuple[int, ...]] | None = None
+    units: Sequence[Sequence[int]] | None = None
     unit_tokens: int = 0
+    context_units: Sequence[Sequence[int]] | None = None
     patience_s: np.ndarray | None = None
+    programs: ProgramArrays | None = None
+    class_of: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrival_s)

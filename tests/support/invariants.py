@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -18,6 +20,8 @@ def simulate(requests: Any, deployment: Deployment, *, jump: bool = True) -> Res
     """Runs a workload to its end and holds the outcome to every invariant."""
     result = observe("test", requests, deployment, priced(deployment), slo={"ttft_s": 1.0}, jump=jump)
     check(result, deployment)
+    if requests.programs is not None:
+        dependence(result, requests.programs)
     return result
 
 
@@ -99,6 +103,54 @@ def causality(result: Result) -> None:
     for table in result.tables:
         assert (table.columns["start_s"][1:] >= table.end_s[:-1]).all()
         assert (table.columns["duration_s"] > 0).all()
+
+
+def dependence(result: Result, programs: Any) -> None:
+    """2. of programs: a request arrives at the latest finish of those it depends on plus its pause, to the bit; or
+    never, and then one of them has not finished, or nobody has started its program."""
+    requests, arrival_s = result.log.requests, result.log.arrival_s
+    finish_s = np.array(requests.finish_s)
+    by_clock = ~np.isnan(programs.start_s[programs.program_of])
+    begin = 0
+    for request, end in enumerate(programs.parent_ends.tolist()):
+        parents = programs.parents[begin:end]
+        assert (parents < request).all()
+        assert (programs.program_of[parents] == programs.program_of[request]).all()
+        if begin < end:
+            ready_s = finish_s[parents].max() + programs.delay_s[request]
+            assert np.array_equal(arrival_s[request], ready_s, equal_nan=True), request
+        elif by_clock[request]:
+            start_s = programs.start_s[programs.program_of[request]] + programs.delay_s[request]
+            assert arrival_s[request] == start_s
+        begin = end
+    for clients in programs.clients:
+        _clients(result, programs, clients)
+
+
+def _clients(result: Result, programs: Any, clients: Any) -> None:
+    """Clients start their programs in order, each when its last one is over and it has thought, until they stop.
+
+    When a client has left is not in the log, so that is only looked at where all that arrived finished.
+    """
+    log = result.log
+    free_s = [0.0] * clients.concurrency
+    until_s = math.inf if clients.until_s is None else clients.until_s
+    started = True
+    for program in clients.programs.tolist():
+        mine = np.flatnonzero(programs.program_of == program)
+        arrived = mine[~np.isnan(log.arrival_s[mine])]
+        if (np.array(log.requests.status)[arrived] != FINISHED).any():
+            return
+        start_s = heapq.heappop(free_s)
+        started = started and start_s < until_s
+        assert bool(len(arrived)) == started
+        if started:
+            roots = mine[np.diff(programs.parent_ends, prepend=0)[mine] == 0]
+            assert (log.arrival_s[roots] == start_s + programs.delay_s[roots]).all()
+            over_s = np.array(log.requests.finish_s)[mine].max()
+            heapq.heappush(free_s, float(over_s) + clients.think_time_s)
+        else:
+            heapq.heappush(free_s, start_s)
 
 
 def kv_blocks(result: Result, deployment: Deployment) -> None:

@@ -81,6 +81,8 @@ class Lists:
     units: list[tuple[int, ...]] | None = None
     unit_tokens: int = 0
     patience_s: np.ndarray | None = None
+    context_units: Any = None
+    programs: Any = None
 
     @classmethod
     def of(cls, arrival_s: Any, prompt: Any, output: Any, loop: Loop | None = None, **more: Any) -> Lists:

@@ -1,0 +1,93 @@
+"""The requests of one workload: each by itself, or programs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simslm.errors import ScenarioError
+from simslm.scenario.arrivals import LONGEST_S, AllAtOnce
+from simslm.scenario.lengths import Fixed
+from simslm.scenario.workload import Workload
+from simslm.workload.generate import generate
+from simslm.workload.programs import program_columns
+from simslm.workload.requests import ProgramArrays, RequestArrays
+from simslm.workload.streams import stream
+
+ONE = Fixed(dist="fixed", value=1)
+BARE = {"prompt_tokens": ONE, "output_tokens": ONE, "prefixes": None, "programs": None, "correlation": None}
+"""What makes a workload one of requests of one token: its arrivals and clients are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What requests are made with.
+
+    Attributes:
+        seed: the scenario's, or one of a class.
+        max_model_len: the longest context, tokens.
+        base_dir: what paths are relative to.
+    """
+
+    seed: int
+    max_model_len: int
+    base_dir: Path
+
+    def within(self, name: str) -> Origin:
+        """The same with streams of its own: what one class draws does not depend on the others."""
+        return replace(self, seed=int(stream(self.seed, f"class {name}").integers(2**63)))
+
+    def requests(self, workload: Workload) -> RequestArrays:
+        """The requests of a workload; its programs' where it has programs."""
+        if workload.programs is None:
+            return self._plain(workload)
+        return self._programs(workload, self.starts(workload))
+
+    def starts(self, workload: Workload) -> RequestArrays:
+        """The arrivals of a workload, with their priorities, as requests of one token."""
+        return self._plain(workload.model_copy(update=BARE))
+
+    def arriving(self, workload: Workload, times_s: np.ndarray) -> RequestArrays:
+        """The requests of a workload that arrives at these times, whatever it says itself."""
+        if workload.programs is None:
+            return replace(self._at_once(workload, len(times_s)), arrival_s=times_s)
+        bare = self._at_once(workload.model_copy(update=BARE), len(times_s))
+        return self._programs(workload, replace(bare, arrival_s=times_s))
+
+    def _plain(self, workload: Workload) -> RequestArrays:
+        return generate(workload, self.seed, self.max_model_len, self.base_dir)
+
+    def _at_once(self, workload: Workload, count: int) -> RequestArrays:
+        """So many requests of a workload without times."""
+        arrivals = {"arrivals": AllAtOnce(process="all-at-once"), "num_requests": count, "duration_s": None}
+        return self._plain(workload.model_copy(update=arrivals))
+
+    def _programs(self, workload: Workload, starts: RequestArrays) -> RequestArrays:
+        """The requests of a workload's programs, which start when ``starts`` arrive."""
+        columns = program_columns(workload, starts, self.seed, self.base_dir)
+        prompts, program_of = columns["prompt_tokens"], columns["programs"].program_of
+        _check_span(columns)
+        most = np.full(len(prompts), workload.max_tokens or 0, dtype=np.int64)
+        if workload.max_tokens is None:
+            most = np.maximum(self.max_model_len - prompts, 1)
+        patience_s = None
+        if workload.timeout_s is not None or workload.cancellations is not None:
+            patience_s = self._at_once(workload.model_copy(update=BARE), len(prompts)).patience_s
+        priority = None if starts.priority is None else starts.priority[program_of]
+        return RequestArrays(max_tokens=most, priority=priority, patience_s=patience_s, **columns)
+
+
+def _check_span(columns: dict[str, Any]) -> None:
+    """Pauses and arrivals together are such that a double still tells microseconds."""
+    programs: ProgramArrays = columns["programs"]
+    last_s = float(columns["arrival_s"][-1] + programs.delay_s.sum())
+    loops = (each.think_time_s * len(each.programs) for each in programs.clients)
+    if not math.fsum((last_s, *loops)) <= LONGEST_S:
+        raise ScenarioError(
+            f"workload.programs: arrivals and pauses come to more than {LONGEST_S:.3g} s, to which time is kept",
+            remedy="start fewer programs, or shorten their pauses",
+        )

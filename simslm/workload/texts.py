@@ -1,0 +1,93 @@
+"""What prompts and outputs are made of: a tree of texts, so that equal beginnings are known as such.
+
+Every piece of text stands behind another (or begins a prompt), and a prompt is the way from the root to its last
+piece. Units of :data:`~simslm.scenario.workload.PREFIX_UNIT_TOKENS` tokens are numbered by the piece in which they
+end: two prompts have the same unit exactly where they are the same up to its end.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Hashable, Iterator, Sequence
+
+import numpy as np
+
+from simslm.scenario.workload import PREFIX_UNIT_TOKENS as UNIT
+
+ROOT = -1
+
+
+class Texts:
+    """The tree; pieces are numbered from 0."""
+
+    def __init__(self) -> None:
+        self._before = array("q")
+        self._end = array("q")
+        self._first = array("q")
+        self._known: dict[tuple[int, Hashable, int], int] = {}
+        self._units = 0
+
+    def add(self, before: int, tokens: int) -> int:
+        """A piece of its own behind another, or behind :data:`ROOT`; returns its number."""
+        start = self.tokens(before)
+        self._before.append(before)
+        self._end.append(start + tokens)
+        self._first.append(self._units)
+        self._units += (start + tokens) // UNIT - start // UNIT
+        return len(self._end) - 1
+
+    def share(self, before: int, text: Hashable, tokens: int) -> int:
+        """The same for the text of a name: it is the same piece wherever it stands behind the same."""
+        key = (before, text, tokens)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self.add(before, tokens)
+        return found
+
+    def tokens(self, piece: int) -> int:
+        """Tokens from the beginning to a piece's end."""
+        return 0 if piece == ROOT else self._end[piece]
+
+    def units(self, piece: int, tokens: int) -> Sequence[int]:
+        """The full units of the first ``tokens`` tokens on the way to a piece's end.
+
+        They come as a range where they are one, which takes no room: of programs without branches they are.
+        """
+        runs = [run for run in self._runs(piece, tokens // UNIT) if len(run)]
+        runs.reverse()
+        whole = sum(map(len, runs))
+        if not runs:
+            return ()
+        if runs[-1].stop - runs[0].start == whole:
+            return range(runs[0].start, runs[-1].stop)
+        return tuple(unit for run in runs for unit in run)
+
+    def _runs(self, piece: int, count: int) -> Iterator[range]:
+        """The units that end in each piece on the way back to the root, of the first ``count``."""
+        while piece != ROOT:
+            before = self._before[piece]
+            start, first = self.tokens(before) // UNIT, self._first[piece]
+            stop = min(self._end[piece] // UNIT, count)
+            yield range(first, first + max(stop - start, 0))
+            piece = before
+
+
+class Chains(Sequence[Sequence[int]]):
+    """The units of many prompts, each made when it is asked for.
+
+    Args:
+        texts: the tree they are in.
+        pieces: the last piece of each prompt, int64.
+        tokens: the tokens of each that count, int64.
+    """
+
+    def __init__(self, texts: Texts, pieces: np.ndarray, tokens: np.ndarray) -> None:
+        self._texts = texts
+        self._pieces = array("q", pieces.tobytes())
+        self._tokens = array("q", tokens.tobytes())
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __getitem__(self, index: int) -> Sequence[int]:  # type: ignore[override]
+        return self._texts.units(self._pieces[index], self._tokens[index])
