@@ -18,7 +18,7 @@ const simslm = (() => {
       return value.replace(/@[a-z]+/g, (name) => style.getPropertyValue("--" + name.slice(1)).trim());
     }
     if (Array.isArray(value)) {
-      return typeof value[0] === "number" ? value : value.map((item) => coloured(item, style));
+      return typeof value[0] === "number" && typeof value.at(-1) === "number" ? value : value.map((item) => coloured(item, style));
     }
     if (value && typeof value === "object") {
       return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, coloured(item, style)]));

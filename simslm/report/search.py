@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from simslm.comparison.student import quantile
 from simslm.errors import UsageError
 from simslm.metrics.definitions import BY_KEY
 from simslm.report.advice import AdviceView, advice_view
-from simslm.report.page import Plot, render_template
-from simslm.report.tradeoff import Cloud, Scale, growth_figure, scale, tradeoff_figure
+from simslm.report.explorer import Explored, Explorer, explored, explorer, labels, text
+from simslm.report.importance import caution, importance, importance_figure
+from simslm.report.page import Key, Plot, render_template
+from simslm.report.palette import SERIES
+from simslm.report.tradeoff import Scale, growth_figure, scale
 from simslm.report.wording import count
 from simslm.units import number
 
@@ -33,9 +36,8 @@ KEYS = (
     "nearest",
 )
 KEYS += ("reference_point", "reference_stated", "hypervolume", "points", "interrupted", "capacity", "cost")
-COLUMNS = ("trial", "point", "share", "status", "hypervolume")
-MOST_PLOTS = 6
-"""Pairs of objectives that are drawn; of four or fewer objectives all are."""
+KEYS += ("slo", "bounds")
+COLUMNS = ("trial", "point", "seed", "share", "status", "hypervolume", "command", "vllm", "scenario")
 
 REMEDY = "run `simslm search` again with `-o` its directory"
 
@@ -64,7 +66,9 @@ class SearchView:
     source: str
     engine: str
     notes: list[str]
-    plots: list[Plot]
+    explorer: Explorer | None
+    importance: Plot | None
+    importance_note: str
     growth: Plot | None
     volume: str
     parameter_names: list[str]
@@ -91,8 +95,15 @@ def render_search(directory: Path) -> str:
         UsageError: a file is missing, damaged or lacks a key or column.
     """
     shown = view(read_frontier(directory / FRONTIER), read_trials(directory / "trials.parquet"))
-    drawn = [*shown.plots, *([shown.growth] if shown.growth else [])]
-    return render_template("search.html.j2", title=shown.title, view=shown, plots=drawn)
+    drawn = [*(shown.explorer.plots if shown.explorer else []), shown.importance, shown.growth]
+    return render_template(
+        "search.html.j2",
+        title=shown.title,
+        view=shown,
+        plots=[plot for plot in drawn if plot is not None],
+        script="search.js" if shown.explorer else None,
+        data=shown.explorer.data if shown.explorer else None,
+    )
 
 
 def read_frontier(path: Path) -> dict[str, Any]:
@@ -138,7 +149,7 @@ def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Searc
     first, direction = next(iter(found["objectives"].items()))
     sign = -1 if direction == "max" else 1
     points = sorted(found["points"], key=lambda point: sign * point["objectives"][first]["value"])
-    cloud = _cloud(found, trials)
+    seen = explored(trials, {point["point"] for point in points})
     answered = bool(points)
     return SearchView(
         title=str(found["name"]),
@@ -149,10 +160,12 @@ def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Searc
         source=found["cost"]["source"] if found["cost"] else "",
         engine=_engine(found["cost"]),
         notes=["Interrupted: not all trials were done."] if found["interrupted"] else [],
-        plots=_plots(scales, cloud) if answered or len(cloud.labels) else [],
+        explorer=explorer(found, seen, _quantiles(found["test"])) if seen.numbers else None,
+        importance=_importance(scales, found, seen),
+        importance_note=caution(_columns(found, seen)) if seen.numbers else "",
         growth=_growth(trials),
         volume=_volume(found, scales),
-        parameter_names=list(found["space"]),
+        parameter_names=labels(list(found["space"])),
         objective_names=[f"{scales[path].title} ({way})" for path, way in found["objectives"].items()],
         definitions=_definitions(found),
         points=[_row(found, scales, point) for point in points],
@@ -247,18 +260,15 @@ def _definitions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _label(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{path.rpartition('.')[2]} {_text(value)}" for path, value in parameters.items())
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    names = labels(list(parameters))
+    return ", ".join(f"{name} {text(value)}" for name, value in zip(names, parameters.values(), strict=True))
 
 
 def _row(found: Mapping[str, Any], scales: Mapping[str, Scale], point: Mapping[str, Any]) -> PointRow:
     capacity = point["runs"][0].get("capacity")
     return PointRow(
         anchor=f"point-{point['point']}",
-        parameters=[_text(point["parameters"][path]) for path in found["space"]],
+        parameters=[text(point["parameters"][path]) for path in found["space"]],
         objectives=[_estimate(scales[path], point["objectives"][path]) for path in found["objectives"]],
         capacity="" if capacity is None else number(capacity["value"]),
         command=point["command"],
@@ -272,36 +282,36 @@ def _estimate(scale: Scale, estimate: Mapping[str, Any]) -> str:
     return shown if interval is None else f"{shown} ± {scale.show((interval[1] - interval[0]) / 2)}"
 
 
-def _cloud(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Cloud:
-    """Each point at its first trial with all requests; it keeps all constraints where its hypervolume is known."""
-    first: dict[int, int] = {}
-    for row, (point, share, status) in enumerate(
-        zip(trials["point"], trials["share"], trials["status"], strict=True)
-    ):
-        if share == 1 and status == "finished":
-            first.setdefault(point, row)
-    rows = list(first.values())
-    labels = [_label({path: trials[f"parameters.{path}"][row] for path in found["space"]}) for row in rows]
-    values = {
-        path: np.array([trials[path][row] for row in rows], dtype=float) for path in found["objectives"]
-    }
-    kept = np.array([trials["hypervolume"][row] is not None for row in rows], dtype=bool)
-    frontier = {point["point"] for point in found["points"]}
-    chosen = np.array([point in frontier for point in first], dtype=bool)
-    return Cloud(labels, values, kept, chosen)
+def _quantiles(test: Mapping[str, Any]) -> list[float]:
+    """Of Student's t, for as many degrees of freedom as there may be seeds."""
+    return [quantile(test["confidence"], degrees) for degrees in range(1, test["replications"])]
 
 
-def _plots(scales: Mapping[str, Scale], cloud: Cloud) -> list[Plot]:
-    """One for each pair of objectives."""
-    found = []
-    for first, second in list(combinations(scales, 2))[:MOST_PLOTS]:
-        words = (
-            f"{scales[second].name} against {scales[first].name}: {len(cloud.labels)} points, "
-            f"{int(cloud.chosen.sum())} of them on the frontier."
-        )
-        name = f"tradeoff-{first}-{second}".replace(".", "-")
-        found.append(Plot(name, words, words, tradeoff_figure(scales[first], scales[second], cloud)))
-    return found
+def _columns(found: Mapping[str, Any], seen: Explored) -> list[list[Any]]:
+    """The value of each parameter at each point."""
+    return [seen.column(f"parameters.{path}") for path in found["space"]]
+
+
+def _importance(scales: Mapping[str, Scale], found: Mapping[str, Any], seen: Explored) -> Plot | None:
+    """What each parameter matters to each objective; nothing where no objective varies."""
+    if not seen.numbers:
+        return None
+    columns = _columns(found, seen)
+    each = [importance(scales[path].name, columns, seen.own(path)) for path in found["objectives"]]
+    if not any(one.shares for one in each):
+        return None
+    names = labels(list(found["space"]))
+    words = "; ".join(
+        f"{one.name}: "
+        + ", ".join(f"{name} {number(100 * part)} %" for name, part in zip(names, one.shares, strict=True))
+        for one in each
+        if one.shares
+    )
+    keys = [
+        Key(one.name, colour, "square")
+        for one, colour in zip((one for one in each if one.shares), SERIES, strict=False)
+    ]
+    return Plot("shares", "Share of the variance", f"{words}.", importance_figure(names, each), keys)
 
 
 def _growth(trials: Mapping[str, Sequence[Any]]) -> Plot | None:

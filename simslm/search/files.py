@@ -120,6 +120,9 @@ def content(result: SearchResult) -> dict[str, Any]:
         "space": _space(result),
         "objectives": dict(search.objectives),
         "constraints": list(search.constraints),
+        "bounds": [
+            {"path": each.path, "sign": each.sign, "bound": each.bound} for each in result.goals.constraints
+        ],
         "capacity": None if search.capacity is None else search.capacity.model_dump(mode="json"),
         "slo": None if result.scenario.slo is None else result.scenario.slo.model_dump(mode="json"),
         "test": {

@@ -1,39 +1,288 @@
-"""The page of a search in a real browser with the network off: it fits, draws, asks for nothing, and copies."""
+"""The page of a search in a real browser with the network off: what the reader changes, and what follows from it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import CLIPBOARD, copied, fits, plots, well_drawn
+from ruamel.yaml import YAML
+from support.browser import CLIPBOARD, copied, fits, plots, until, well_drawn
 
 import simslm
 from simslm.api import load_scenario
 from simslm.report import write_report
 from simslm.search import files
+from simslm.search.frontier import frontier, inside, near, points
+from simslm.search.objectives import Constraint
+from simslm.search.run import SearchResult
 
 pytestmark = pytest.mark.browser
 
+THROUGHPUT, ITL, TTFT = "throughput.output_tokens_per_s", "itl_s.p50", "ttft_s.p99"
+
+
+@pytest.fixture(scope="module")
+def result() -> SearchResult:
+    """Random arrivals under three seeds, so that a frontier is a matter of intervals; a constraint that some break."""
+    return simslm.search(
+        load_scenario(
+            {
+                "schema_version": 1,
+                "name": "asked <b>& more</b>",
+                "model": "opt-1.3b",
+                "device": "h200",
+                "cost": {"roofline": {}},
+                "workload": {
+                    "num_requests": 60,
+                    "arrivals": {"process": "poisson", "rate_rps": 400},
+                    "prompt_tokens": {"dist": "lognormal", "mean": 200, "p95": 600},
+                    "output_tokens": {"dist": "uniform", "low": 1, "high": 60},
+                },
+                "slo": {"ttft_s": 0.1, "tpot_s": 0.01, "attainment": 0.5},
+                "search": {
+                    "space": {
+                        "deployment.engine.max_num_seqs": [1, 2, 4, 8, 16, 32],
+                        "deployment.engine.max_num_batched_tokens": [64, 256, 1024],
+                    },
+                    "objectives": {THROUGHPUT: "max", ITL: "min", "energy.j_per_output_token": "min"},
+                    "constraints": ["e2e_s.p99 <= 2"],
+                    "replications": 3,
+                    "near": 0.01,
+                },
+            }
+        ),
+        again=["asked.yaml"],
+    )
+
+
+@pytest.fixture(scope="module")
+def page(result: SearchResult, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("search")
+    files.write(directory, result)
+    return write_report([directory])
+
 
 @pytest.fixture
-def page(searched, tmp_path) -> Path:
-    searched["search"]["objectives"]["energy.j_per_output_token"] = "min"
-    files.write(tmp_path, simslm.search(load_scenario(searched), again=["asked.yaml"]))
-    return write_report([tmp_path])
+def tab(opened: Any, page: Path) -> Any:
+    tab = opened(page, permissions=CLIPBOARD)
+    until(tab, "document.documentElement.dataset.explored")
+    return tab
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_it_fits_and_draws(opened: Any, page: Path, width: int, scheme: str) -> None:
+def numbers(tab: Any, layer: str) -> set[int]:
+    """The points that are drawn in one layer."""
+    of_layer = "document.getElementById('explorer').data.filter((each) => each.name === name)[0].customdata"
+    return set(tab.evaluate(f"(name) => {of_layer}.map((point) => simslm.data.numbers[point])", layer))
+
+
+def move(tab: Any, bound: int, position: int) -> None:
+    """Drags a slider to a position."""
+    slider = tab.locator(f"#bound-{bound}")
+    slider.evaluate(
+        "(input, to) => { input.value = to; input.dispatchEvent(new Event('input', {bubbles: true})); }",
+        position,
+    )
+
+
+PLACE = """(point) => {
+  const plot = document.getElementById("explorer");
+  const trace = plot.data.find((each) => each.customdata?.includes(point));
+  const at = trace.customdata.indexOf(point);
+  const box = plot.getBoundingClientRect();
+  const { xaxis, yaxis } = plot._fullLayout;
+  return [box.x + xaxis._offset + xaxis.d2p(trace.x[at]), box.y + yaxis._offset + yaxis.d2p(trace.y[at])];
+}"""
+"""Where a point is drawn in the window."""
+
+
+def found(result: SearchResult, *more: Constraint) -> tuple[set[int], set[int]]:
+    """The points that keep the constraints of a search and some more, and those of them on the frontier."""
+    goals = replace(result.goals, constraints=(*result.goals.constraints, *more))
+    kept = inside(points(result.done), goals)
+    chosen = frontier(near(kept, goals, result.search.near), goals, result.search.confidence)
+    return {point.number for point in kept}, {point.number for point in chosen}
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+def test_it_fits_and_every_plot_is_drawn(opened: Any, page: Path, width: int, scheme: str) -> None:
     tab = opened(page, width, scheme)
+    until(tab, "document.documentElement.dataset.explored")
     fits(tab)
     well_drawn(tab)
-    assert len(plots(tab)) == 4
-    assert tab.locator(".plot .scatterlayer .point").count() == 3 * 18
+    assert list(plots(tab)) == ["explorer", "heat", "shares", "growth"]
 
 
-def test_the_commands_of_a_point_can_be_copied(opened: Any, page: Path) -> None:
-    tab = opened(page, permissions=CLIPBOARD)
-    tab.locator("details summary").first.click()
+def test_it_begins_with_the_answer_of_the_search(tab: Any, result: SearchResult) -> None:
+    assert numbers(tab, "frontier") == {point.number for point in result.points}
+    kept = {point.number for point in result.feasible}
+    assert numbers(tab, "dominated") == kept - numbers(tab, "frontier")
+    assert len(numbers(tab, "breaks a bound")) == 18 - len(kept) > 0
+    assert (
+        f"{len(kept)} of 18 points keep the bounds; {len(result.points)} on the frontier"
+        in tab.text_content("#answer")
+    )
+
+
+@pytest.mark.parametrize("position", [20, 60, 90, 120, 160])
+def test_a_bound_moves_the_feasible_set_and_the_frontier_as_the_search_would(
+    tab: Any, result: SearchResult, position: int
+) -> None:
+    row = tab.locator(".bound", has_text="TTFT")
+    number = int(row.get_attribute("data-bound"))
+    move(tab, number, position)
+    bound = tab.evaluate(f"explorer.state.bounds[{number}].bound")
+    kept, front = found(result, Constraint("", TTFT, "<=", bound))
+    until(tab, f"document.getElementById('answer').textContent.startsWith('{len(kept)} of 18')")
+    assert numbers(tab, "frontier") == front
+    assert numbers(tab, "dominated") == kept - front
+    assert row.locator("output").text_content() == tab.evaluate(
+        f"document.getElementById('bound-{number}').ariaValueText"
+    )
+
+
+def test_every_position_of_a_slider_is_a_bound_of_its_own_or_a_finer_one(
+    tab: Any, result: SearchResult
+) -> None:
+    row = tab.locator(".bound", has_text="TPOT")
+    row.locator("select").select_option("tpot_s.mean")
+    sizes = []
+    for position in range(0, 201, 10):
+        move(tab, int(row.get_attribute("data-bound")), position)
+        sizes.append(tab.evaluate("explorer.answer().kept.length"))
+    assert sizes == sorted(sizes)
+    assert sizes[0] < 3
+    assert sizes[-1] == len(result.feasible)
+
+
+def test_nothing_may_be_left_and_a_reset_brings_all_back(tab: Any, result: SearchResult) -> None:
+    for row in tab.locator(".bound").all():
+        move(tab, int(row.get_attribute("data-bound")), 0)
+    until(tab, "document.getElementById('answer').textContent.startsWith('None of 18 points')")
+    assert not tab.is_visible("#chosen")
+    tab.get_by_role("button", name="Reset").click()
+    until(tab, f"document.getElementById('answer').textContent.startsWith('{len(result.feasible)} of 18')")
+    assert tab.is_visible("#chosen")
+
+
+def test_the_stated_slo_is_one_click_away(tab: Any, result: SearchResult) -> None:
+    tab.get_by_role("button", name="as stated").click()
+    kept, front = found(result, Constraint("", "slo.attainment", ">=", 0.5))
+    until(tab, f"document.getElementById('answer').textContent.startsWith('{len(kept)} of 18')")
+    assert numbers(tab, "frontier") == front
+    assert len(kept) < len(result.feasible)
+
+
+def test_the_axes_are_the_readers(tab: Any) -> None:
+    tab.select_option("#axis-x", "deployment.engine.max_num_seqs")
+    tab.select_option("#axis-y", TTFT)
+    until(tab, "document.getElementById('explorer').layout.xaxis.title.text === 'max_num_seqs'")
+    assert tab.evaluate("document.getElementById('explorer').layout.yaxis.title.text").startswith(
+        "TTFT p99, "
+    )
+    drawn = tab.evaluate(
+        "document.getElementById('explorer').data.flatMap((each) => each.customdata ? each.x : [])"
+    )
+    assert set(drawn) == {1, 2, 4, 8, 16, 32}
+    well_drawn(tab)
+
+
+def test_three_objectives_at_once(tab: Any) -> None:
+    tab.get_by_role("button", name="3-D").click()
+    until(tab, "document.querySelector('#explorer .gl-container canvas')")
+    titles = tab.evaluate(
+        "['x', 'y', 'z'].map((name) => document.getElementById('explorer').layout.scene[`${name}axis`].title.text)"
+    )
+    assert [title.split(",")[0] for title in titles] == [
+        "Output token throughput",
+        "Energy per output token",
+        "ITL p50",
+    ]
+    assert all(title.endswith(("↑", "↓")) for title in titles)
+    well_drawn(tab)
+    tab.get_by_role("button", name="2-D").click()
+    until(tab, "document.querySelector('#explorer .scatterlayer .point')")
+
+
+def test_the_knee_is_marked_and_chosen(tab: Any) -> None:
+    knee = tab.evaluate("explorer.answer().knee")
+    drawn = tab.evaluate(
+        "document.getElementById('explorer').data.map((each) => [each.name, each.customdata])"
+    )
+    assert [points for name, points in drawn if name == "knee"] == [[knee]]
+    assert tab.locator("#choice").input_value() == str(knee)
+    line = tab.evaluate("explorer.answer().line")
+    assert knee in line[1:-1]
+
+
+def test_a_point_says_its_configuration_under_the_pointer_and_is_chosen_by_a_click(tab: Any) -> None:
+    best = tab.evaluate("explorer.answer().top")
+    tab.locator("#explorer").scroll_into_view_if_needed()
+    place = tab.evaluate(PLACE, best)
+    tab.mouse.move(*place, steps=4)
+    tab.wait_for_selector("#explorer .hovertext")
+    said = tab.text_content("#explorer .hovertext")
+    assert "max_num_seqs 32" in said
+    assert "mean of 3 seeds" in said
+    tab.mouse.click(*place)
+    until(tab, f"document.getElementById('choice').value === '{best}'")
+    assert "tokens/s" in tab.text_content("#chosen-figures")
+
+
+def test_a_point_is_copied_as_flags_as_a_scenario_and_as_a_command(
+    tab: Any, result: SearchResult, tmp_path: Path
+) -> None:
+    point = result.frontier["points"][-1]
+    index = tab.evaluate("(number) => simslm.data.numbers.indexOf(number)", point["point"])
+    tab.select_option("#choice", str(index))
+    tab.get_by_role("button", name="Copy as vLLM flags").click()
+    assert copied(tab) == point["vllm"]
+    tab.evaluate("document.querySelector('#said').textContent = ''")
+    tab.get_by_role("button", name="Copy simulate command").click()
+    assert copied(tab) == point["command"]
+    tab.evaluate("document.querySelector('#said').textContent = ''")
+    tab.get_by_role("button", name="Copy scenario").click()
+    text = copied(tab)
+    assert YAML(typ="safe", pure=True).load(text) == point["scenario"]
+    (tmp_path / "point.yaml").write_text(text, encoding="utf-8")
+    engine = load_scenario(tmp_path / "point.yaml").deployment.engine
+    assert engine.max_num_seqs == point["parameters"]["deployment.engine.max_num_seqs"]
+
+
+def test_points_off_the_frontier_are_copied_too(tab: Any, result: SearchResult) -> None:
+    off = next(iter(sorted(numbers(tab, "breaks a bound"))))
+    tab.select_option("#choice", str(tab.evaluate("(number) => simslm.data.numbers.indexOf(number)", off)))
+    tab.get_by_role("button", name="Copy as vLLM flags").click()
+    limit = next(
+        trial.parameters["deployment.engine.max_num_seqs"] for trial, _ in result.done if trial.point == off
+    )
+    assert f"--max-num-seqs {limit} " in copied(tab)
+
+
+def test_the_heat_map_shows_the_best_of_each_cell_and_chooses(tab: Any) -> None:
+    cells = tab.evaluate("document.getElementById('heat').data[0].z")
+    assert (len(cells), len(cells[0])) == (6, 3)
+    tab.select_option("#heat-row", "deployment.engine.max_num_batched_tokens")
+    tab.select_option("#heat-column", "deployment.engine.max_num_seqs")
+    tab.select_option("#heat-figure", ITL)
+    until(tab, "document.getElementById('heat').data[0].z.length === 3")
+    turned = tab.evaluate("document.getElementById('heat').data[0].z")
+    values = tab.evaluate(
+        f"simslm.data.figures.find((each) => each.path === '{ITL}').values.map((each) => 1000 * each)"
+    )
+    shown = [value for row in turned for value in row if value is not None]
+    assert sorted(shown) == pytest.approx(
+        sorted(values[point] for point in tab.evaluate("explorer.answer().kept"))
+    )
+    tab.locator("#heat").scroll_into_view_if_needed()
+    area = tab.locator("#heat .nsewdrag").bounding_box()
+    column = turned[-1].index(max(value for value in turned[-1] if value is not None))
+    tab.mouse.click(area["x"] + area["width"] * (column + 0.5) / 6, area["y"] + 8)
+    until(tab, "explorer.state.chosen !== null")
+
+
+def test_the_commands_of_a_point_can_be_copied_from_the_table(tab: Any) -> None:
+    tab.locator("details[id^=point] summary").first.click()
     tab.locator("details [data-copy]").first.click()
     assert copied(tab).startswith("simslm simulate asked.yaml --set deployment.engine.max_num_seqs=")

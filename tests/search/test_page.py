@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from support.pages import own, valid
 
 import simslm
 from simslm.api import load_scenario
 from simslm.errors import UsageError
 from simslm.report import write_report
-from simslm.report.search import read_frontier, read_trials, view
-from simslm.report.tradeoff import scale, tradeoff_figure
+from simslm.report.explorer import labels, yaml_text
+from simslm.report.search import SearchView, read_frontier, read_trials, view
 from simslm.search import files
 
 EVIL = "</script><script>document.title='broken'</script><b onclick=x>@accent"
@@ -52,8 +52,8 @@ def test_the_page_holds_everything(directory):
         "deployment.engine: max_num_batched_tokens (2048) must be at least max_num_seqs (4096)",
         "1 of 3 points; the closest has",
         'id="growth"',
-        'id="tradeoff-throughput-output_tokens_per_s-itl_s-p50"',
-        'id="tradeoff-itl_s-p50-energy-j_per_output_token"',
+        'id="explorer"',
+        'id="shares"',
         "ITL: inter-token latency",
     ):
         assert words in text, words
@@ -66,65 +66,100 @@ def test_it_loads_nothing_runs_nothing_foreign_and_is_the_same_again(directory):
     assert not re.search(r"(?:src|href)=[\"'](?!#)", own(text))
 
 
-def drawn(directory: Path) -> list[dict[str, Any]]:
-    shown = view(read_frontier(directory / "frontier.json"), read_trials(directory / "trials.parquet"))
-    assert shown.growth is not None
-    return [plot.figure for plot in (*shown.plots, shown.growth)]
+def shown(directory: Path) -> SearchView:
+    return view(read_frontier(directory / "frontier.json"), read_trials(directory / "trials.parquet"))
 
 
 def test_plotly_takes_the_figures_and_the_palette_has_their_colours(directory):
-    figures = drawn(directory)
-    assert len(figures) == 4
-    assert all(valid(figure).data for figure in figures)
-
-
-def test_what_is_drawn_is_what_is_in_the_files(directory):
-    frontier = read_frontier(directory / "frontier.json")
-    first = drawn(directory)[0]
-    breaking, dominated, chosen = first["data"]
-    assert (len(breaking["x"]), len(dominated["x"])) == (1, 0)
-    expected = sorted(
-        (
-            float(f"{point['runs'][0]['values']['throughput.output_tokens_per_s']:.6g}"),
-            float(f"{1e3 * point['runs'][0]['values']['itl_s.p50']:.6g}"),
-        )
-        for point in frontier["points"]
-    )
-    assert sorted(zip(chosen["x"], chosen["y"], strict=True)) == expected
-    growth = drawn(directory)[-1]["data"][0]
+    found = shown(directory)
+    assert found.importance is not None
+    assert found.growth is not None
+    assert all(valid(plot.figure).data for plot in (found.importance, found.growth))
+    growth = found.growth.figure["data"][0]
     assert growth["y"][-1] == 100
     assert sorted(growth["y"]) == growth["y"]
 
 
+def test_what_is_explored_is_what_is_in_the_files(directory):
+    frontier = read_frontier(directory / "frontier.json")
+    found = shown(directory).explorer
+    assert found is not None
+    data = found.data
+    assert len(data["numbers"]) == 3  # one of four points cannot be
+    for point in frontier["points"]:
+        at = data["numbers"].index(point["point"])
+        for path, estimate in point["objectives"].items():
+            seeds = data["seeds"][path][at]
+            assert seeds == [run["values"][path] for run in point["runs"]]
+            assert sum(seeds) / len(seeds) == estimate["value"]
+        for role in ("command", "vllm"):
+            words = [data["words"][word] for word in data["uses"][role][at]]
+            assert data["dividers"][role].join(words) == point[role]
+    first = data["bounds"][0]
+    assert (first["path"], first["sign"], first["bound"]) == ("throughput.output_tokens_per_s", 1, 1000)
+    assert [each["path"] for each in data["figures"]][:3] == list(frontier["objectives"])
+
+
 def test_counts_say_what_became_of_every_point(directory):
-    shown = view(read_frontier(directory / "frontier.json"), read_trials(directory / "trials.parquet"))
-    counts = dict(shown.counts)
+    found = shown(directory)
+    counts = dict(found.counts)
     assert counts["points"] == "4"
     assert [counts[name] for name in ("cannot be", "break a constraint", "left out after a short run")] == [
         "1", "1", "0"
     ]  # fmt: skip
-    assert shown.points[0].parameters == ["16"]
-    assert " ± " in shown.points[0].objectives[0]
+    assert found.points[0].parameters == ["16"]
+    assert " ± " in found.points[0].objectives[0]
 
 
-def test_a_search_of_one_objective_has_no_pairs(searched, tmp_path):
+def test_a_search_of_one_objective_has_its_parameters_as_axes(searched, tmp_path):
     searched["search"]["objectives"] = {"itl_s.p50": "min"}
     files.write(tmp_path, simslm.search(load_scenario(searched), jobs=1))
-    shown = view(read_frontier(tmp_path / "frontier.json"), read_trials(tmp_path / "trials.parquet"))
-    assert shown.plots == []
+    found = shown(tmp_path).explorer
+    assert found is not None
+    assert len(found.data["axes"]) == 3
+    assert [path for path, _ in found.numeric] == list(searched["search"]["space"])
     assert write_report([tmp_path]).exists()
 
 
-def test_a_wide_range_is_drawn_on_a_logarithm(directory):
-    shown = view(read_frontier(directory / "frontier.json"), read_trials(directory / "trials.parquet"))
-    assert shown.plots[0].figure["layout"]["xaxis"].get("type") is None
-    from simslm.report.search import _cloud
+def test_a_search_in_which_nothing_can_be_says_why_and_explores_nothing(searched, tmp_path):
+    searched["search"]["space"] = {"deployment.engine.max_num_seqs": [4096, 8192]}
+    files.write(tmp_path, simslm.search(load_scenario(searched), jobs=1))
+    found = shown(tmp_path)
+    assert (found.explorer, found.importance, found.growth) == (None, None, None)
+    assert "No point is feasible" in write_report([tmp_path]).read_text(encoding="utf-8")
 
-    cloud = _cloud(read_frontier(directory / "frontier.json"), read_trials(directory / "trials.parquet"))
-    cloud.values["itl_s.p50"][0] /= 1000
-    unit = scale("itl_s.p50", cloud.values["itl_s.p50"].tolist())
-    figure = tradeoff_figure(unit, scale("throughput.output_tokens_per_s", []), cloud)
-    assert figure["layout"]["xaxis"]["type"] == "log"
+
+def test_one_point_alone_is_explored(searched, tmp_path):
+    searched["search"]["space"] = {"deployment.engine.max_num_seqs": [4]}
+    files.write(tmp_path, simslm.search(load_scenario(searched), jobs=1))
+    found = shown(tmp_path)
+    assert found.explorer is not None
+    assert len(found.explorer.plots) == 1
+    assert found.importance is None
+    assert write_report([tmp_path]).exists()
+
+
+def test_a_scenario_is_written_as_yaml_that_reads_back():
+    value = {
+        "a": {"b_c": 1, "d": [1, {"e": None}], "odd: key": "x: y # z"},
+        "f": {},
+        "g": "\u2028 and\n",
+        "h": 1e-05,
+    }
+    assert YAML(typ="safe", pure=True).load(yaml_text(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a.b.c"], ["c"]),
+        (["a.b.c", "a.d.c"], ["b.c", "d.c"]),
+        (["c", "a.c"], ["c", "a.c"]),
+        (["seed", "deployment.engine.block_size"], ["seed", "block_size"]),
+    ],
+)
+def test_parameters_have_the_shortest_names_that_tell_them_apart(paths, names):
+    assert labels(paths) == names
 
 
 @pytest.mark.parametrize(
