@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from simslm.scenario.lengths import Lengths, WorkloadPart, check_rising
+from simslm.scenario.lengths import Lengths, Probabilities, WorkloadPart, check_quantiles
 
 LONGEST_S = 2.0**32
 """No arrival lies beyond: up to here a double resolves a microsecond."""
@@ -120,51 +120,59 @@ class WeibullLaw(WorkloadPart):
 
 
 class QuantileLaw(WorkloadPart):
-    """Gaps by their quantiles at equally spaced probabilities from 0 to 1, straight lines between them."""
+    """Gaps by their quantiles, straight lines between them."""
 
     dist: Literal["quantiles"]
+    at: Probabilities | None = Field(
+        default=None, description="probability of each, from 0 to 1; null = equally spaced"
+    )
     values: tuple[Annotated[float, Field(ge=0, le=1e12)], ...] = Field(
         min_length=2, description="quantiles in any unit: only their ratios count"
     )
 
     @model_validator(mode="after")
     def _rising(self) -> QuantileLaw:
-        check_rising(self.values)
+        check_quantiles(self.at, self.values)
         return self
 
 
 GapLaw = Annotated[ExponentialLaw | GammaLaw | WeibullLaw | QuantileLaw, Field(discriminator="dist")]
 
 
-class RateCurve(WorkloadPart):
+class Curve(WorkloadPart):
     """A rate that follows a curve, over and over, with independent gaps of any law in the time that it measures.
 
     Gaps of mean 1 are drawn and mapped back through the integral of the rate: where the rate is twice as high, they
     are half as long. With exponential gaps that is a Poisson process of this rate.
     """
 
-    process: Literal["rate-curve"]
-    rate_rps: Rate
     shape: tuple[Annotated[float, Field(ge=0, le=1e12)], ...] = Field(
-        min_length=1, description="rate in each step, in any unit: only ratios count, rate_rps is the mean"
+        default=(1.0,), min_length=1, description="rate in each step, in any unit: only ratios count"
     )
-    step_s: float = Field(ge=1e-6, le=LONGEST_S, description="length of a step")
+    step_s: float = Field(default=60.0, ge=1e-6, le=LONGEST_S, description="length of a step")
     gaps: GapLaw = Field(
         default=ExponentialLaw(dist="exponential"), description="law of the gaps, exponential by default"
     )
-    tick_s: float | None = Field(
-        default=None, ge=1e-9, le=LONGEST_S, description="arrival times are cut to multiples of it"
-    )
 
     @model_validator(mode="after")
-    def _flows(self) -> RateCurve:
+    def _flows(self) -> Any:
         if not any(self.shape):
             raise ValueError("shape is 0 in every step: nothing would ever arrive")
         return self
 
 
-class Client(WorkloadPart):
-    """One client, or ``count`` alike, of a population: its part of the requests, its burstiness, its lengths."""
+class RateCurve(Curve):
+    """Requests at a rate that follows a curve."""
+
+    process: Literal["rate-curve"]
+    rate_rps: Rate
+    tick_s: float | None = Field(
+        default=None, ge=1e-9, le=LONGEST_S, description="arrival times are cut to multiples of it"
+    )
+
+
+class Client(Curve):
+    """One client, or ``count`` alike, of a population: its part of the requests, its rate, burstiness and lengths."""
 
     share: float = Field(
         gt=0, le=1e9, description="part of the requests, relative to the other entries' shares"
@@ -175,10 +183,6 @@ class Client(WorkloadPart):
         ge=0,
         le=10,
         description="the k-th of them sends in proportion to k ** -skew; 0 is equally",
-    )
-    gaps: GapLaw = Field(
-        default=ExponentialLaw(dist="exponential"),
-        description="law of each one's gaps, exponential by default",
     )
     prompt_tokens: Lengths | None = Field(default=None, description="its prompts; null = the workload's")
     output_tokens: Lengths | None = Field(default=None, description="its outputs; null = the workload's")

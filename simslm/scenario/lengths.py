@@ -17,12 +17,27 @@ class WorkloadPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def check_rising(quantiles: tuple[float, ...]) -> None:
-    """Quantiles never fall, and some of them are above 0."""
-    if any(low > high for low, high in pairwise(quantiles)):
-        raise ValueError("quantiles never fall: list them from the smallest to the largest")
-    if not quantiles[-1]:
+Probabilities = Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=2)]
+
+
+def check_quantiles(at: tuple[float, ...] | None, values: tuple[float, ...]) -> None:
+    """Quantiles never fall, some of them are above 0, and their probabilities rise from 0 to 1.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if any(low > high for low, high in pairwise(values)):
+        raise ValueError("quantiles never fall: list values from the smallest to the largest")
+    if not values[-1]:
         raise ValueError("the largest quantile is 0")
+    if at is None:
+        return
+    if len(at) != len(values):
+        raise ValueError(
+            f"at has {len(at)} probabilities and values {len(values)} quantiles; give one of each"
+        )
+    if at[0] != 0 or at[-1] != 1 or any(low >= high for low, high in pairwise(at)):
+        raise ValueError("at rises from 0 to 1")
 
 
 class Truncated(WorkloadPart):
@@ -146,16 +161,19 @@ class Empirical(Truncated):
 
 
 class Quantiles(Truncated):
-    """Lengths by their quantiles at equally spaced probabilities from 0 to 1, straight lines between them."""
+    """Lengths by their quantiles, straight lines between them."""
 
     dist: Literal["quantiles"]
+    at: Probabilities | None = Field(
+        default=None, description="probability of each, from 0 to 1; null = equally spaced"
+    )
     values: tuple[Annotated[float, Field(ge=0.5, le=MOST_TOKENS)], ...] = Field(
         min_length=2, description="quantiles, the smallest first and the largest last, tokens"
     )
 
     @model_validator(mode="after")
     def _rising(self) -> Quantiles:
-        check_rising(self.values)
+        check_quantiles(self.at, self.values)
         return self
 
 

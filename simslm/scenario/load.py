@@ -14,6 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from simslm.errors import ScenarioError, nearest
+from simslm.scenario.preset import put_presets
 from simslm.scenario.schema import Scenario
 
 MOST_BYTES = 1 << 24
@@ -72,8 +73,12 @@ def load_scenario(
     """
     parsed = _mapping_source(source) if isinstance(source, Mapping) else _file_source(Path(source))
     parsed = _manifests_scenario(parsed)
-    for path, value in _override_items(overrides):
-        _override(parsed, path, value)
+    settings = list(_override_items(overrides))
+    for early in (True, False):  # presets first: what they say can be overridden
+        for path, value in settings:
+            if path.endswith(".preset") == early:
+                _override(parsed, path, value)
+        put_presets(parsed.tree, parsed.base, parsed.where, ends=not early)
     try:
         scenario = Scenario.model_validate(_content(parsed), strict=True)
     except ValidationError as error:

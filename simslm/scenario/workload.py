@@ -260,6 +260,9 @@ class Workload(WorkloadPart):
         missing = [name for name in needed if getattr(self, name) is None and not self._by_client(name)]
         if missing:
             raise ValueError(f"{', '.join(missing)} missing; give all of {', '.join(needed)}, or replay")
+        unused = [name for name in needed if getattr(self, name) is not None and self._by_client(name)]
+        if unused:
+            raise ValueError(f"{', '.join(unused)} would not be used: every client has its own")
         if self.programs is not None:
             self._programs_agree(self.programs)
         self._bounded()

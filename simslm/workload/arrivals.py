@@ -27,7 +27,8 @@ from simslm.scenario.arrivals import (
     RateCurve,
     WeibullGaps,
 )
-from simslm.workload.gaps import Draw, gamma_gaps, unit_gaps, weibull_gaps
+from simslm.workload.curves import curve
+from simslm.workload.gaps import Draw, gamma_gaps, running_sums, unit_gaps, weibull_gaps
 from simslm.workload.population import merged_clients
 
 PIECE = 1 << 18
@@ -128,19 +129,6 @@ def _times(arrivals: Any, duration_s: float | None, rng: np.random.Generator) ->
     return lambda count: points(count) / arrivals.rate_rps
 
 
-def running_sums(draw: Draw) -> Draw:
-    """Running sums of gaps, the next ``count`` each time."""
-    last = 0.0
-
-    def take(count: int) -> np.ndarray:
-        nonlocal last
-        points = np.cumsum(np.concatenate(([last], draw(count))))[1:]
-        last = float(points[-1]) if count else last
-        return points
-
-    return take
-
-
 def _check_count(arrivals: Any, num_requests: int | None, duration_s: float | None) -> None:
     """Refuses what would not end: more requests or changes of state than there is room for."""
     rate_rps = _mean_rate(arrivals)
@@ -209,22 +197,14 @@ def _mmpp(process: Mmpp, until_s: float, rng: np.random.Generator) -> Draw:
 
 
 def _rate_curve(process: RateCurve, rng: np.random.Generator) -> Draw:
-    """Unit-rate points, mapped back through the integral of the rate, a line in each step, over and over."""
-    shape = np.asarray(process.shape, dtype=float)
-    period_s = len(shape) * process.step_s
-    edges_s = np.linspace(0.0, period_s, len(shape) + 1)
-    once = process.rate_rps * period_s
-    integral = np.concatenate(([0.0], np.cumsum(shape / shape.sum()))) * once
-    integral[-1] = once
+    """Unit-rate points, mapped back through the integral of the rate."""
     points = running_sums(unit_gaps(process.gaps, rng))
+    times_at = curve(process.rate_rps, process.shape, process.step_s)
+    tick_s = process.tick_s
 
     def take(count: int) -> np.ndarray:
-        turns, rest = np.divmod(points(count), once)
-        times_s = turns * period_s + np.interp(rest, integral, edges_s)
-        times_s = np.maximum.accumulate(
-            times_s
-        )  # rounding may put the end of a turn after the next one's begin
-        return times_s if process.tick_s is None else np.floor(times_s / process.tick_s) * process.tick_s
+        times_s = times_at(points(count))
+        return times_s if tick_s is None else np.floor(times_s / tick_s) * tick_s
 
     return take
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from simslm.scenario.arrivals import ExponentialLaw, GammaLaw, QuantileLaw, WeibullLaw
+from simslm.scenario.lengths import Quantiles
 
 Draw = Callable[[int], np.ndarray]
 _BISECTIONS = 200
@@ -20,8 +21,21 @@ def unit_gaps(law: ExponentialLaw | GammaLaw | WeibullLaw | QuantileLaw, rng: np
     if isinstance(law, WeibullLaw):
         return weibull_gaps(law.cv, rng)
     if isinstance(law, QuantileLaw):
-        return _quantile_gaps(np.asarray(law.values), rng)
+        return _quantile_gaps(probabilities(law), np.asarray(law.values), rng)
     return rng.standard_exponential
+
+
+def running_sums(draw: Draw) -> Draw:
+    """Running sums of gaps, the next ``count`` each time."""
+    last = 0.0
+
+    def take(count: int) -> np.ndarray:
+        nonlocal last
+        points = np.cumsum(np.concatenate(([last], draw(count))))[1:]
+        last = float(points[-1]) if count else last
+        return points
+
+    return take
 
 
 def gamma_gaps(cv: float, rng: np.random.Generator) -> Draw:
@@ -53,8 +67,12 @@ def weibull_shape(cv: float) -> float:
     return math.exp(high)
 
 
-def _quantile_gaps(values: np.ndarray, rng: np.random.Generator) -> Draw:
-    """Gaps by quantiles at equally spaced probabilities; the mean of straight lines is that of their middles."""
-    at = np.linspace(0.0, 1.0, len(values))
-    unit = values / np.mean((values[1:] + values[:-1]) / 2)
+def probabilities(law: QuantileLaw | Quantiles) -> np.ndarray:
+    """The probability of each quantile."""
+    return np.linspace(0.0, 1.0, len(law.values)) if law.at is None else np.asarray(law.at)
+
+
+def _quantile_gaps(at: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> Draw:
+    """Gaps by quantiles; the mean of straight lines is that of their middles."""
+    unit = values / np.dot(np.diff(at), (values[1:] + values[:-1]) / 2)
     return lambda count: np.interp(rng.random(count), at, unit)

@@ -29,6 +29,7 @@ from simslm.scenario.lengths import (
     Weibull,
 )
 from simslm.workload.fit import gamma_parameters, lognormal_parameters, weibull_parameters
+from simslm.workload.gaps import probabilities
 from simslm.workload.readers.column import read_column
 
 Array = np.ndarray
@@ -138,7 +139,7 @@ def _law(lengths: Any) -> Law:
     if isinstance(lengths, Weibull):
         return _weibull(*_own_or(lengths, weibull_parameters))
     if isinstance(lengths, Quantiles):
-        return _quantiles(np.asarray(lengths.values, dtype=float))
+        return _quantiles(probabilities(lengths), np.asarray(lengths.values, dtype=float))
     raise TypeError(f"no length distribution: {lengths!r}")
 
 
@@ -175,9 +176,8 @@ def _weibull(shape: float, scale: float) -> Law:
     return Law(below, lambda u: scale * (-np.log1p(-u)) ** (1 / shape))
 
 
-def _quantiles(values: Array) -> Law:
+def _quantiles(at: Array, values: Array) -> Law:
     """Straight lines between quantiles; a half token stands between two values, so that repeated ones do no harm."""
-    at = np.linspace(0.0, 1.0, len(values))
     return Law(lambda x: float(np.interp(x, values, at)), lambda u: np.interp(u, at, values))
 
 

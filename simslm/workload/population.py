@@ -11,7 +11,8 @@ from collections.abc import Callable
 import numpy as np
 
 from simslm.scenario.arrivals import Client, ClientArrivals
-from simslm.workload.gaps import Draw, unit_gaps
+from simslm.workload.curves import curve
+from simslm.workload.gaps import running_sums, unit_gaps
 
 Merged = Callable[[int], tuple[np.ndarray, np.ndarray]]
 """The next arrivals: times in seconds, and the index of the entry that sent each."""
@@ -20,19 +21,19 @@ Merged = Callable[[int], tuple[np.ndarray, np.ndarray]]
 class _One:
     """A client's own arrivals, drawn as far as they are needed."""
 
-    __slots__ = ("_ahead_s", "_draw", "_rate_rps")
+    __slots__ = ("_ahead_s", "_points", "_rate_rps", "_times_at")
 
-    def __init__(self, rate_rps: float, draw: Draw) -> None:
+    def __init__(self, rate_rps: float, client: Client, rng: np.random.Generator) -> None:
         self._rate_rps = rate_rps
-        self._draw = draw
-        self._ahead_s = np.cumsum(draw(1) / rate_rps)
+        self._points = running_sums(unit_gaps(client.gaps, rng))
+        self._times_at = curve(rate_rps, client.shape, client.step_s)
+        self._ahead_s = self._times_at(self._points(1))
 
     def before(self, time_s: float) -> np.ndarray:
         """Those that have not been given out yet and arrive before a time."""
-        while (last := self._ahead_s[-1]) < time_s:
-            count = int(min((time_s - last) * self._rate_rps, 1e6)) + 1
-            more = np.cumsum(np.concatenate(([last], self._draw(count) / self._rate_rps)))[1:]
-            self._ahead_s = np.concatenate((self._ahead_s, more))
+        while (last_s := self._ahead_s[-1]) < time_s:
+            count = int(min((time_s - last_s) * self._rate_rps, 1e6)) + 1
+            self._ahead_s = np.concatenate((self._ahead_s, self._times_at(self._points(count))))
         found, self._ahead_s = np.split(self._ahead_s, [np.searchsorted(self._ahead_s, time_s)])
         return found
 
@@ -54,8 +55,7 @@ def merged_clients(arrivals: ClientArrivals, rng: np.random.Generator) -> Merged
     ones, entries = [], []
     for index, (client, parts) in enumerate(zip(arrivals.clients, rates, strict=True)):
         for part in parts:
-            draw = unit_gaps(client.gaps, rng.spawn(1)[0])
-            ones.append(_One(arrivals.rate_rps * float(part) / total, draw))
+            ones.append(_One(arrivals.rate_rps * float(part) / total, client, rng.spawn(1)[0]))
             entries.append(index)
     until_s, times_s, senders = 0.0, np.zeros(0), np.zeros(0, dtype=np.int64)
 
