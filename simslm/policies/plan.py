@@ -17,6 +17,7 @@ class Prompt(Protocol):
         priority: the lower, the sooner.
         remaining: tokens still to prefill: the rest of the prompt that no prefix cache holds and, after a
             preemption by recompute, the tokens generated before it.
+        uncached_tokens: what ``remaining`` was when it was admitted; kept for plans by layers, else 0.
         blocks: free KV blocks that admitting it takes.
     """
 
@@ -32,6 +33,8 @@ class Prompt(Protocol):
     def priority(self) -> int: ...
     @property
     def remaining(self) -> int: ...
+    @property
+    def uncached_tokens(self) -> int: ...
     @property
     def blocks(self) -> int: ...
 
@@ -77,9 +80,11 @@ class Plan:
         tokens: tokens of the iteration so far.
         admitted: how many of the chunks belong to prompts that were waiting.
         padded_to: every prompt is padded to this many tokens; 0 = no padding.
+        by_layers: a chunk is a share of the layers instead of the tokens: all that its prompt had to prefill when it was
+            admitted pass as many of the model's layers as ``tokens`` are of them, those after the ones passed before.
     """
 
-    __slots__ = ("_running", "_spare", "admitted", "chunks", "decode", "padded_to", "tokens")
+    __slots__ = ("_running", "_spare", "admitted", "by_layers", "chunks", "decode", "padded_to", "tokens")
 
     def __init__(self, view: ReplicaView, *, decode: bool) -> None:
         self.decode = decode
@@ -89,6 +94,7 @@ class Plan:
         self._running = decoding + len(view.partial)
         self.admitted = 0
         self.padded_to = 0
+        self.by_layers = False
         self._spare = -1
 
     def advance(self, prompt: Prompt, tokens: int) -> None:

@@ -24,6 +24,7 @@ class SeenPrompt:
     priority: int
     remaining: int
     blocks: int
+    uncached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +70,16 @@ class SeenLoad:
 @st.composite
 def prompts(draw: st.DrawFn, request_id: int, longest: int) -> SeenPrompt:
     tokens = draw(st.integers(1, longest))
+    uncached = draw(st.integers(1, tokens))
     return SeenPrompt(
         request_id,
         draw(st.floats(0, 10)),
         tokens,
         draw(st.integers(1, 100)),
         draw(st.integers(-1, 2)),
-        draw(st.integers(1, tokens)),
+        draw(st.integers(1, uncached)),
         draw(st.integers(0, 20)),
+        uncached,
     )
 
 
