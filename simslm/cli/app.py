@@ -12,7 +12,19 @@ from typer.core import TyperGroup
 
 from simslm.cli.failure import InterruptError
 from simslm.cli.groups import traces, validate
-from simslm.cli.options import Dtype, Grid, Json, Listed, ScenarioPath, Seed, Sets, Timeline, Workers, place
+from simslm.cli.options import (
+    Attended,
+    Dtype,
+    Grid,
+    Json,
+    Listed,
+    ScenarioPath,
+    Seed,
+    Sets,
+    Timeline,
+    Workers,
+    place,
+)
 
 
 class Commands(TyperGroup):
@@ -63,6 +75,57 @@ def simslm(
 ) -> None:
     """Measure a small language model once on a GPU; then answer every serving question on a laptop."""
     del version
+
+
+@app.command()
+def init(
+    scenario: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SCENARIO]", parser=place, help="what is written; default: scenario.yaml"),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="catalogue name or a Hugging Face config.json")] = None,
+    device: Annotated[str | None, typer.Option(help="catalogue name of the device")] = None,
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(help="of weights and KV cache; default: that of a trace, else bf16 (cpu: fp32)"),
+    ] = None,
+    arrivals: Annotated[
+        str | None,
+        typer.Option(metavar="TRAFFIC", help="poisson:RPS, gamma:RPS:CV, closed-loop:N or all-at-once"),
+    ] = None,
+    prompt_tokens: Annotated[str | None, typer.Option(metavar="MEAN[:P95]", help="length of prompts")] = None,
+    output_tokens: Annotated[str | None, typer.Option(metavar="MEAN[:P95]", help="length of outputs")] = None,
+    ttft_s: Annotated[float | None, typer.Option(help="SLO: bound on TTFT, seconds")] = None,
+    tpot_s: Annotated[float | None, typer.Option(help="SLO: bound on TPOT, seconds")] = None,
+    attainment: Annotated[
+        float | None, typer.Option(help="SLO: share of requests that must meet both bounds")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="of the scenario; default: MODEL-DEVICE")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that is already there")] = False,
+    json: Json = False,
+) -> None:
+    """Write a first scenario, with a comment at every key, for a model, a device, a traffic and an SLO.
+
+    Asks for what the flags do not say; where stdin is no terminal, takes what is usual. A trace of the model on the
+    device is used where there is one below traces/.
+
+    Example: simslm init chat.yaml --model opt-125m --device cpu --arrivals poisson:2
+    """
+    from simslm.cli import initial
+
+    wishes = initial.Wishes(
+        model,
+        device,
+        dtype.value if dtype else None,
+        arrivals,
+        prompt_tokens,
+        output_tokens,
+        ttft_s,
+        tpot_s,
+        attainment,
+        name,
+    )
+    initial.init(scenario or Path("scenario.yaml"), wishes, force, json)
 
 
 @app.command()
@@ -169,6 +232,36 @@ def check(scenario: ScenarioPath, sets: Sets = None, seed: Seed = None, json: Js
     from simslm.cli import checking
 
     checking.check(scenario, sets or [], seed, json)
+
+
+@app.command()
+def roofline(
+    scenario: ScenarioPath,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="sequences that decode; default: as many as fit")
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(min=0, help="tokens in the cache of each; default: mean prompt + half of mean output"),
+    ] = None,
+    prompt: Annotated[int | None, typer.Option(min=1, help="tokens of the prompt; default: the mean")] = None,
+    attention: Annotated[
+        Attended,
+        typer.Option(
+            help="flash keeps scores on the chip; eager writes and reads them, as LLM-Viewer counts"
+        ),
+    ] = Attended.flash,
+    sets: Sets = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Show each operator under the roofline: operations, bytes, intensity, what bounds it, and how long it takes.
+
+    Example: simslm roofline scenarios/quickstart.yaml --batch 16 --context 512
+    """
+    from simslm.cli import operators
+
+    operators.roofline(scenario, batch, context, prompt, attention.value, sets or [], seed, json)
 
 
 @app.command()

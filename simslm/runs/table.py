@@ -43,7 +43,7 @@ BATCHINGS = ("prefill-first", "chunked-prefill", "orca", "static")
 SHARINGS = ("none", "mps", "time-slice", "streams", "sm-partition")
 ARRIVALS = "all-at-once, poisson:RPS, gamma:RPS:CV or closed-loop:N"
 _POSITIVE = r"((?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-_ARRIVALS = re.compile(
+ARRIVALS_FORM = re.compile(
     rf"all-at-once|poisson:{_POSITIVE}|gamma:{_POSITIVE}:{_POSITIVE}|closed-loop:([1-9]\d*)"
 )
 
@@ -131,7 +131,7 @@ def _one_of(known: tuple[str, ...], text: str) -> str:
 
 
 def _arrivals(text: str) -> str:
-    found = _ARRIVALS.fullmatch(text)
+    found = ARRIVALS_FORM.fullmatch(text)
     if not found or any(float(figure) <= 0 for figure in found.groups() if figure):
         raise ValueError(text)
     return text
