@@ -25,6 +25,7 @@ from simslm.cli.options import (
     Workers,
     place,
 )
+from simslm.cli.workloads import workload
 
 
 class Commands(TyperGroup):
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 app.add_typer(traces, name="traces")
 app.add_typer(validate, name="validate")
+app.add_typer(workload, name="workload")
 
 
 def _print_version(wanted: bool) -> None:
@@ -266,7 +268,7 @@ def roofline(
 
 @app.command()
 def report(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of runs")],
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of runs, of a search, or of a trace")],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -276,7 +278,7 @@ def report(
     timeline: Timeline = False,
     json: Json = False,
 ) -> None:
-    """Draw the page of one or several runs, or of a search, from their files alone.
+    """Draw the page of one or several runs, of a search, or of a trace, from their files alone.
 
     Example: simslm report runs/quickstart -o quickstart.html
     """
@@ -391,7 +393,7 @@ def list_(
     what: Annotated[Listed, typer.Argument(help="what to list")],
     json: Json = False,
 ) -> None:
-    """List the catalogue: models, devices, policies, transforms, scenarios.
+    """List the catalogue: models, devices, policies, transforms, workloads, scenarios.
 
     Example: simslm list models
     """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from simslm.cli import screen
 from simslm.units import bytes_
+
+if TYPE_CHECKING:
+    from simslm.catalog.architecture import Architecture
 
 HERE = Path("scenarios")
 
@@ -16,7 +19,8 @@ CHECKOUT = Path(__file__).parents[2]
 
 def show(what: str, as_json: bool) -> None:
     """Prints one part of the catalogue."""
-    rows = {"models": _models, "devices": _devices, "policies": _policies, "scenarios": _scenarios}[what]()
+    parts = {"models": _models, "devices": _devices, "policies": _policies, "transforms": _transforms}
+    rows = (parts | {"workloads": _workloads, "scenarios": _scenarios})[what]()
     if as_json:
         screen.show_json(rows)
     elif rows:
@@ -36,7 +40,7 @@ def _models() -> list[dict[str, Any]]:
     return [
         {
             "model": model.name,
-            "parameters": f"{model.parameters() / 1e9:.3f} B",
+            "parameters": _parameters(model),
             "layers": model.num_layers,
             "context": model.max_position_embeddings,
             "weights (bf16)": bytes_(model.weight_bytes("bf16")),
@@ -44,6 +48,12 @@ def _models() -> list[dict[str, Any]]:
         }
         for model in architectures
     ]
+
+
+def _parameters(model: Architecture) -> str:
+    """How many there are, and of a mixture of experts how many a token passes."""
+    total, active = (f"{count / 1e9:.3f} B" for count in (model.parameters(), model.active_parameters()))
+    return total if model.num_experts == 1 else f"{total}, {active} active"
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -67,6 +77,29 @@ def _policies() -> list[dict[str, Any]]:
 
     return [
         {"kind": entry.kind, "policy": entry.name, "what it does": entry.summary} for entry in registered()
+    ]
+
+
+def _transforms() -> list[dict[str, Any]]:
+    import simslm.transforms  # noqa: F401  (fills the register)
+    from simslm.transforms.registry import registered, summary
+
+    return [{"transform": key, "what it does": summary(cls)} for key, cls in registered().items()]
+
+
+def _workloads() -> list[dict[str, Any]]:
+    from simslm.catalog.presets import load_preset, preset_names
+
+    return [
+        {
+            "workload": preset.name,
+            "whose requests": preset.what,
+            "requests": preset.workload["num_requests"],
+            "rate": preset.workload.get("arrivals", {}).get("rate_rps", "none"),
+            "from": preset.source.get("cite", preset.source.get("file", "")),
+            "licence": preset.source.get("licence", ""),
+        }
+        for preset in map(load_preset, preset_names())
     ]
 
 

@@ -59,9 +59,17 @@ class Workers(StrEnum):
     ray = "ray"
 
 
+class Attended(StrEnum):
+    """Accounts of attention."""
+
+    flash = "flash"
+    eager = "eager"
+
+
 class Listed(StrEnum):
     models = "models"
     devices = "devices"
     policies = "policies"
     transforms = "transforms"
+    workloads = "workloads"
     scenarios = "scenarios"

@@ -163,7 +163,15 @@ class Replay(WorkloadPart):
 DRAWN = ("arrivals", "prompt_tokens", "output_tokens")
 """What every generated workload states."""
 
-GENERATED = ("num_requests", "duration_s", "prompt_tokens", "output_tokens", "correlation", "prefixes", "programs")
+GENERATED = (
+    "num_requests",
+    "duration_s",
+    "prompt_tokens",
+    "output_tokens",
+    "correlation",
+    "prefixes",
+    "programs",
+)
 """What only a generated workload may state; arrivals may take the place of those of a trace."""
 
 FITTED = (*DRAWN, "correlation", "replay")

@@ -226,10 +226,15 @@ def _step(traffic: Traffic) -> float:
 
 
 def _counted(arrival_s: np.ndarray, span_s: float, step_s: float) -> np.ndarray:
-    """Requests in each whole step of the curve; in one step, all of them."""
-    steps = max(int(span_s / step_s), 1)
+    """Requests in each step of the curve; a last one that is not whole counts as much as it would if it were, and not
+    at all where it is less than half. In one step, all of them."""
+    steps = max(int(span_s / step_s + 0.5), 1)
     number = (arrival_s / step_s).astype(np.int64)
-    return np.bincount(number[number < steps], minlength=steps).astype(float)
+    counts = np.bincount(number[number < steps], minlength=steps).astype(float)
+    last_s = span_s - (steps - 1) * step_s
+    if steps > 1 and 0 < last_s < step_s:
+        counts[-1] *= step_s / last_s
+    return counts
 
 
 def _measured(arrival_s: np.ndarray, curve: np.ndarray, step_s: float) -> np.ndarray:
@@ -296,18 +301,49 @@ def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def describe(pairs: Sequence[tuple[str, Goodness]]) -> list[tuple[str, ...]]:
-    """Rows of a table: names, distances of the lengths, and the figures of both traffics side by side."""
+@dataclass(frozen=True)
+class HeldOut:
+    """A fit to one part of a traffic against another part.
+
+    Attributes:
+        parts: which to which.
+        fit: the other part and what the fit draws.
+        own: the two parts themselves; a fit that knew the first part exactly would be as far off.
+    """
+
+    parts: str
+    fit: Goodness
+    own: Goodness
+
+
+def held_out(traffic: Traffic) -> list[HeldOut]:
+    """Fits to a half of a traffic against the other half: the first and the second, and every other window.
+
+    Raises:
+        ScenarioError: there are too few requests to fit anything to.
+    """
+    half = len(traffic) // 2
+    step_s = _step(traffic) if traffic.rate_rps is not None else None
+    pairs = {
+        "first half → second half": (traffic.part(slice(half)), traffic.part(slice(half, None))),
+        f"every other {'request' if step_s is None else f'{step_s:g} s'}": _alternate(traffic, step_s),
+    }
     return [
-        (
-            name,
-            f"{good.prompt_ks:.3f}",
-            f"{good.output_ks:.3f}",
-            *(_pair(each) for each in good.figures.values()),
-        )
-        for name, good in pairs
+        HeldOut(parts, compared(other, drawn(fitted(one))), compared(other, one))
+        for parts, (one, other) in pairs.items()
+        if len(one) >= ENOUGH and len(other) >= ENOUGH
     ]
 
 
-def _pair(figures: tuple[float | None, float | None]) -> str:
-    return " → ".join("–" if value is None else f"{value:.3g}" for value in figures)
+def _alternate(traffic: Traffic, step_s: float | None) -> tuple[Traffic, Traffic]:
+    """The even and the odd windows of a traffic, each put together without what lay between."""
+    if step_s is None:
+        return traffic.part(slice(None, None, 2)), traffic.part(slice(1, None, 2))
+    window = np.floor(traffic.arrival_s / step_s)
+    together_s = traffic.arrival_s - (window - np.floor(window / 2)) * step_s
+    parts = []
+    for odd in (0, 1):
+        mine = window % 2 == odd
+        times_s = together_s[mine] - (together_s[mine][0] if mine.any() else 0.0)
+        parts.append(Traffic(times_s, traffic.prompt_tokens[mine], traffic.output_tokens[mine]))
+    return parts[0], parts[1]

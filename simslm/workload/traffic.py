@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,15 +17,6 @@ WINDOWS_S = (1.0, 60.0)
 
 TIES = 0.1
 """Share of gaps of 0 from which a clock is taken to tick."""
-
-
-class Columns(Protocol):
-    """What traffic is made of: a recording, or requests."""
-
-    @property
-    def prompt_tokens(self) -> np.ndarray: ...
-    @property
-    def output_tokens(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -114,10 +105,11 @@ def recorded_traffic(pieces: Iterable[Any]) -> Traffic:
     """The traffic of a file, from the pieces that a reader gives."""
     found = list(pieces)
     ticks = np.concatenate([piece.ticks for piece in found])
-    order = np.argsort(ticks, kind="stable")
-    ticks = ticks[order]
+    prompts, outputs = _tokens(found)
+    if np.any(ticks[1:] < ticks[:-1]):
+        order = np.argsort(ticks, kind="stable")
+        ticks, prompts, outputs = ticks[order], prompts[order], outputs[order]
     arrival_s = (ticks - (ticks[0] if len(ticks) else 0)) / found[0].ticks_per_s
-    prompts, outputs = (column[order] for column in _tokens(found))
     return Traffic(arrival_s, prompts, outputs, found[0].timed)
 
 
@@ -125,11 +117,11 @@ def generated_traffic(pieces: Iterable[Any]) -> Traffic:
     """The traffic of requests in pieces, in order of arrival; those of clients that wait for answers have no times."""
     found = list(pieces)
     arrival_s = np.concatenate([piece.arrival_s for piece in found])
-    timed = all(piece.closed_loop is None for piece in found)
+    timed = all(piece.closed_loop is None and piece.programs is None for piece in found)
     return Traffic(arrival_s - arrival_s[0], *_tokens(found), timed)
 
 
-def _tokens(pieces: Sequence[Columns]) -> tuple[np.ndarray, np.ndarray]:
+def _tokens(pieces: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     return (
         np.concatenate([piece.prompt_tokens for piece in pieces]),
         np.concatenate([piece.output_tokens for piece in pieces]),
