@@ -44,7 +44,7 @@ def simulate(
 
     Args:
         scenario: from :func:`load_scenario`.
-        progress: called with requests done, requests in all, and simulated seconds.
+        progress: called every now and then with an :class:`~simslm.sim.world.Underway`.
         jump: False steps through every iteration instead of jumping; the result is the same, to the bit.
         command: what reproduces the run, for the manifest.
         sink: takes the iterations as the run goes on instead of the result, see :func:`observe`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,16 @@ from typing import Any, Protocol
 
 WHOLE: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 """How text is wrapped: paths and options stay in one piece."""
+
+UNIT = re.compile(r"(?<=[\d.]) (?=%|ms\b|µs\b|s\b|min\b|h\b|J\b|kJ\b|W\b)|(?<=[<>≤≥=]) ")
+JOINED = "\N{NO-BREAK SPACE}"
+"""A figure stays on one line with its unit."""
+
+WIDE = 100
+"""Columns from which a terminal shows a bar beside the figures of a step."""
+
+SHORT = 8
+"""Characters of a label below whose end text is wrapped."""
 
 
 def show_json(value: Any) -> None:
@@ -73,12 +84,13 @@ def show_facts(facts: Sequence[tuple[str, Any]]) -> None:
 
 
 def show_text(label: str, text: str) -> None:
-    """A labelled sentence; on a terminal wrapped between words, its further lines below its first word."""
+    """A labelled sentence; on a terminal wrapped between words, further lines of a short label below its text."""
     if not sys.stdout.isatty():
         print(f"{label} {text}")
         return
-    width = max(get_terminal_size().columns, 40)
-    print(fill(text, width, initial_indent=f"{label} ", subsequent_indent=" " * (len(label) + 1), **WHOLE))
+    width, hang = max(get_terminal_size().columns, 40), len(label) + 1 if len(label) < SHORT else 2
+    joined = UNIT.sub(JOINED, f"{label} {text}")
+    print(fill(joined, width, subsequent_indent=" " * hang, **WHOLE).replace(JOINED, " "))
 
 
 def note(text: str) -> None:
@@ -99,20 +111,21 @@ def progress(title: str) -> Iterator[Update | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    wide = get_terminal_size().columns >= WIDE
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        *((BarColumn(),) if wide else ()),
+        TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[label]}"),
-        TimeElapsedColumn(),
+        *((TimeElapsedColumn(),) if wide else ()),
         TextColumn("ETA"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=not wide),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=1, label="")
+        task = bar.add_task(title, total=None, count="", label="")
 
         def update(done: int, total: int, label: str) -> None:
-            bar.update(task, completed=done, total=max(total, 1), label=label)
+            bar.update(task, completed=done, total=max(total, 1), count=f"{done:,}/{total:,}", label=label)
 
         yield update
 

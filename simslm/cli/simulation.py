@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from simslm.cli import screen
@@ -15,10 +16,14 @@ from simslm.units import number, seconds
 
 if TYPE_CHECKING:
     from simslm.metrics.definitions import Metric
-    from simslm.sim.world import Progress
+    from simslm.scenario.schema import Scenario
+    from simslm.sim.world import Progress, Underway
 
 LONGEST_NAME = 120
 """Bytes of a scenario's name that its directory's name keeps; file systems take 255."""
+
+EVERY_S = 1.0
+"""Between two looks at the goodput so far."""
 
 
 def simulate(
@@ -42,7 +47,7 @@ def simulate(
         with screen.progress("simulating") as update:
             result = api.simulate(
                 scenario,
-                progress=_feed(update),
+                progress=_feed(update, scenario),
                 command=command(path, sets, seed),
                 sink=writer.take,
                 on_start=interruption.stopping,
@@ -84,11 +89,24 @@ def directory_name(name: str) -> str:
     return plain.strip(".-") or "scenario"
 
 
-def _feed(update: screen.Update | None) -> Progress | None:
-    """What moves the bar, if there is one."""
+def _feed(update: screen.Update | None, scenario: Scenario) -> Progress | None:
+    """What moves the bar, if there is one: requests done, simulated time, and goodput so far, once a second."""
     if update is None:
         return None
-    return lambda done, total, time_s: update(done, total, f"requests, {seconds(time_s)} simulated")
+    from simslm.metrics.underway import goodput_rps
+
+    bounds = scenario.slo.bounds() if scenario.slo and scenario.workload.classes is None else None
+    told = -EVERY_S
+    goodput = ""
+
+    def tell(underway: Underway) -> None:
+        nonlocal told, goodput
+        if bounds is not None and monotonic() - told > EVERY_S:
+            told, rate = monotonic(), goodput_rps(underway, bounds)
+            goodput = f", goodput {number(rate)}/s"
+        update(underway.done, underway.total, f"requests, {seconds(underway.time_s)} simulated{goodput}")
+
+    return tell
 
 
 def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
@@ -101,7 +119,7 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
 
     run = read_run(directory)
     answer = verdict(run)
-    print(f"{answer.word}: {answer.sentence}")
+    screen.show_text(f"{answer.word}:", answer.sentence)
     print()
     rows = [
         [metric.name, *(seconds(summary[metric.key][name]) for name in STATISTICS)] for metric in LATENCIES
@@ -113,9 +131,9 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
         screen.show_defined(("", ""), rows, [metric.definition for metric, _ in figures])
         print()
     why = bound(facts(run))
-    print("why:  " + " ".join(why.sentences))
+    screen.show_text("why: ", " ".join(why.sentences))
     if why.knobs:
-        print("try:  " + why.knobs[0])
+        screen.show_text("try: ", why.knobs[0])
     cost, inside = summary["cost"], summary["coverage"]["in_domain_time"]
     if cost["source"] == "roofline":
         print("from: roofline, not measured")
@@ -124,7 +142,7 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
             f"from: {cost['source']} on {cost['engine']}; {number(100 * inside)} % of busy time inside what it covers"
         )
     if sure := certainty(summary):
-        print(f"sure: {sure}")
+        screen.show_text("sure:", sure)
     print(f"page: {page}")
 
 

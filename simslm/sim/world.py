@@ -131,8 +131,29 @@ class Deployment:
     group_of: np.ndarray | None = None
 
 
-Progress = Callable[[int, int, float], None]
-"""Called with requests done, requests in all, and the simulated time in seconds."""
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """A simulation while it runs; its columns are the simulation's own, to look at and not to keep.
+
+    Attributes:
+        done, total: requests that are over, and all of them.
+        time_s: simulated time.
+        arrived_s: when each request arrived, NaN before.
+        output_tokens: of each request.
+        log: what became of each.
+    """
+
+    done: int
+    total: int
+    time_s: float
+    arrived_s: array[float]
+    output_tokens: array[int]
+    log: RequestLog
+
+
+Progress = Callable[[Underway], None]
+"""Called every now and then while requests are answered."""
 
 OnStart = Callable[[Callable[[], None]], None]
 """Called with a function that ends the simulation between two of its events, and may be called at any moment."""
@@ -330,4 +351,6 @@ class _World:
             answered.succeed()
         self.done += 1
         if self.progress is not None and self.done % PROGRESS_EVERY == 0:
-            self.progress(self.done, self.count, self.clock.now)
+            self.progress(
+                Underway(self.done, self.count, self.clock.now, self.arrived_s, self.output_tokens, self.log)
+            )
