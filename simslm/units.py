@@ -53,3 +53,11 @@ def number(value: float | None, digits: int = 3) -> str:
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
+
+
+def flops(value: float) -> str:
+    """Floating-point operations for a screen: ``68.7 GFLOP``, ``16.4 kFLOP``."""
+    for unit, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.3g} {name}FLOP"
+    return f"{value:.3g} FLOP"

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from simslm.catalog.architecture import Architecture, element_bytes
+from simslm.catalog.experts import Routing
 
 
 class IterationShape(NamedTuple):
@@ -25,6 +26,11 @@ class IterationShape(NamedTuple):
             ``new * (cached + (new + 1) / 2)``; :func:`equal_prompts` gives it for prompts of one length.
         unread_seqs: sequences that got a token in the iteration before, if the host looks at those outputs only
             while this one runs; no work for the device.
+        draft_tokens: tokens that are proposed for the decoding sequences, as many for each, and verified beside the
+            one that each decodes (speculative decoding); what proposing them takes is not in it.
+        prefill_layers: share of the layers that the prompts pass in this iteration, in (0, 1]. Prompt tokens, context
+            and pairs are counted by it: ``n`` tokens through half of the layers are ``n / 2``. A cost that knows of no
+            experts is the same for both.
     """
 
     decode_seqs: Any
@@ -34,6 +40,18 @@ class IterationShape(NamedTuple):
     prefill_ctx_tokens: Any = 0
     prefill_pairs: Any = 0.0
     unread_seqs: Any = 0
+    draft_tokens: Any = 0
+    prefill_layers: Any = 1.0
+
+    @property
+    def new_tokens(self) -> Any:
+        """Rows of the layers' matrix products."""
+        return self.decode_seqs + self.prefill_tokens + self.draft_tokens
+
+    @property
+    def plain_decode(self) -> Any:
+        """Whether nothing runs but sequences that decode one token each."""
+        return (self.prefill_tokens == 0) & (self.draft_tokens == 0)
 
 
 def equal_prompts(
@@ -97,7 +115,13 @@ class WorkModel:
       (ibid.). A decoding sequence with ``c`` tokens cached has ``c + 1`` pairs; a prompt's pairs are the
       shape's ``prefill_pairs``. Bytes assume a kernel that never writes the scores to memory and reads each
       key and value once (FlashAttention; Dao et al. 2022, arXiv:2205.14135, section 3.1).
+    * experts: a token is multiplied with those of its choice only; of a block's, those are read, once, that any of
+      the iteration's tokens has chosen, see :class:`~simslm.catalog.experts.Routing`. Real routers prefer some experts
+      over others, so that fewer are read. Prompts that pass a share of the layers have all their tokens in those and
+      none in the others.
     * head: ``2`` FLOPs per weight and sampled row.
+    * ``k`` drafted tokens of a sequence are ``k`` more tokens of the layers and rows of the head; the ``i``-th attends
+      to ``c + 1 + i`` keys, which are read once for all its tokens (Leviathan et al. 2023, arXiv:2211.17192, section 3.4).
 
     Activations (``T`` times a few hidden sizes per layer) stay in caches or are small beside the weights, and
     are left out. A layer with a sliding window of ``w`` tokens attends to at most ``w`` per sequence: totals
@@ -110,11 +134,13 @@ class WorkModel:
 
     Attributes:
         linear_flops, head_flops, embedding_bytes: per token or row.
-        linear_bytes, head_bytes: per iteration.
+        linear_bytes, head_bytes: per iteration; of the layers without their experts, where a router chooses.
+        expert_bytes: of all experts of all layers, 0 without a router.
         full_flops, full_bytes: per (query, key) pair, and per key read, of the layers without a window.
         all_bytes: per key written, of all layers.
         window: tokens; 0 without.
         window_flops, window_bytes: as ``full``, of the layers with a window.
+        plain: whether decoding and prefilling are proportional to the sums of a shape, and all weights are read.
     """
 
     def __init__(
@@ -123,7 +149,10 @@ class WorkModel:
         element = element_bytes(dtype)
         layers = architecture.num_layers
         vectors = layers * architecture.layer_vector_parameters()
-        matrices = layers * architecture.layer_matrix_parameters()
+        active = layers * architecture.layer_active_parameters()
+        experts = layers * architecture.num_experts * architecture.expert_parameters()
+        routed = experts * (architecture.num_experts > 1)
+        matrices = layers * architecture.layer_matrix_parameters() - routed
         projections = architecture.embedding_size * architecture.hidden_size
         projections *= architecture.embedding_size != architecture.hidden_size
         table = architecture.vocab_size * architecture.embedding_size
@@ -131,8 +160,10 @@ class WorkModel:
         pair_flops = 4.0 * architecture.query_size / flops_per_s
         kv_bytes = 2 * architecture.kv_size * element / bytes_per_s
         full = layers - architecture.sliding_window_layers
-        self.linear_flops = 2.0 * (matrices + projections) / flops_per_s
+        self.linear_flops = 2.0 * (active + projections) / flops_per_s
         self.linear_bytes = (matrices + vectors + projections) * element / bytes_per_s
+        self.expert_bytes = routed * element / bytes_per_s
+        self._routing = Routing(architecture.num_experts, architecture.num_experts_per_tok)
         self.head_flops = 2.0 * (table + projections) / flops_per_s
         self.head_bytes = architecture.head_parameters() * element / bytes_per_s
         self.embedding_bytes = (architecture.embedding_size + learned) * element / bytes_per_s
@@ -141,27 +172,42 @@ class WorkModel:
         self.window = float(architecture.sliding_window or 0)
         self.window_flops = pair_flops * architecture.sliding_window_layers
         self.window_bytes = kv_bytes * architecture.sliding_window_layers
+        self.plain = not self.window and not self.expert_bytes
+
+    def knots(self, decode_seqs: int) -> tuple[float, ...]:
+        """The total contexts of decoding sequences where their work changes its slope: full windows."""
+        return (max(decode_seqs * (self.window - 1.0), 0.0),)
 
     def __call__(self, shape: IterationShape) -> Work:
         """The work of one iteration, or of many when the shape's fields are arrays."""
-        seqs, context, prompts, tokens, cached, pairs, _ = shape
-        total = seqs + tokens
-        rows = seqs + prompts
+        seqs, context, prompts, tokens, cached, pairs, _, drafted, layers = shape
+        total = seqs + tokens + drafted
+        rows = seqs + prompts + drafted
         keys = context + seqs
-        decode_flops = keys * self.full_flops
-        decode_bytes = keys * self.full_bytes + seqs * self.all_bytes
+        each = drafted / (seqs + (seqs == 0))
+        visited = keys + drafted * (keys / (seqs + (seqs == 0)) + (each + 1) / 2)
+        keys = keys + drafted
+        decode_flops = visited * self.full_flops
+        decode_bytes = keys * self.full_bytes + (seqs + drafted) * self.all_bytes
         prefill_flops = pairs * self.full_flops
         prefill_bytes = (cached + tokens) * self.full_bytes + tokens * self.all_bytes
         if self.window:
-            seen = _at_most(keys, seqs * self.window)
-            decode_flops = decode_flops + seen * self.window_flops
+            decode_flops = (
+                decode_flops + _at_most(visited, (seqs + drafted) * self.window) * self.window_flops
+            )
+            seen = _at_most(keys, seqs * self.window + drafted)
             decode_bytes = decode_bytes + seen * self.window_bytes
             prefill_flops = prefill_flops + _at_most(pairs, tokens * self.window) * self.window_flops
             behind = _at_most(cached, prompts * self.window)
             prefill_bytes = prefill_bytes + (behind + tokens) * self.window_bytes
+        linear_bytes = (total > 0) * self.linear_bytes
+        if self.expert_bytes:
+            passed = self._routing.share(seqs + drafted + tokens / layers) * layers
+            passed = passed + self._routing.share(seqs + drafted) * (1.0 - layers)
+            linear_bytes = linear_bytes + passed * self.expert_bytes
         return Work(
             total * self.linear_flops,
-            (total > 0) * self.linear_bytes,
+            linear_bytes,
             decode_flops,
             decode_bytes,
             prefill_flops,

@@ -9,7 +9,7 @@ import numpy as np
 
 from simslm.api import Prepared, PreparedGroup
 from simslm.catalog.work import IterationShape
-from simslm.sim.world import Deployment, servable
+from simslm.sim.world import Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,9 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
     """A sequence is half through its output on average, so it holds ``prompt + output / 2`` tokens; a request
     takes its share of ``output`` decode iterations of the full batch plus its own prefill."""
     group, requests = prepared.groups[number], prepared.requests
-    engine, cost = group.spec.engine, group.cost
-    mine = (
-        np.ones(len(requests), dtype=bool) if deployment.group_of is None else deployment.group_of == number
-    )
-    served = mine & servable(requests, deployment.groups[number])
+    cost = group.cost
+    mine = _requests_of(deployment, number, len(requests))
+    served = mine & deployment.servable(requests, number)
     if not served.any():
         return None
     prompt, output = (
@@ -62,12 +60,17 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
         float(requests.output_tokens[served].mean()),
     )
     held = prompt + output / 2
-    tokens = group.memory.num_gpu_blocks * engine.block_size
-    batch = max(1, min(engine.max_num_seqs, int(tokens / held), int(served.sum())))
+    batch = group.batch(held, int(served.sum()))
     decode = cost.decode(batch).latency_s(batch * held)
     whole = round(prompt)
     prefill = IterationShape(batch, round(batch * held), 1, whole, 0, whole * (whole + 1) / 2)
-    per_request = output * decode / batch + max(cost.latency_s(prefill) - decode, 0.0)
+    beside = max(cost.latency_s(prefill) - decode, 0.0)
+    alone = cost.latency_s(prefill._replace(decode_seqs=0, decode_ctx_tokens=0))
+    per_request = {
+        "both": output * decode / batch + beside,
+        "prefill": alone,
+        "decode": output * decode / batch,
+    }[deployment.groups[number].role]
     return Expectation(
         group,
         int(mine.sum()),
@@ -79,6 +82,14 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
         len(group.devices) / per_request,
         _in_domain(prepared, group, served, batch, held),
     )
+
+
+def _requests_of(deployment: Deployment, number: int, count: int) -> np.ndarray:
+    """Which requests come to a group: those that arrive there, or are handed over to it."""
+    sources = [i for i, group in enumerate(deployment.groups) if group.decode_group == number] or [number]
+    if deployment.group_of is None:
+        return np.full(count, 0 in sources)
+    return np.isin(deployment.group_of, sources)
 
 
 def _in_domain(

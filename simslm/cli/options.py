@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from simslm.cli import completion
+
 
 def place(text: str) -> Path:
     """Where results go: not an empty path, which is the current directory, and nothing that is no UTF-8."""
@@ -33,6 +35,7 @@ Sets = Annotated[
         help="override any key of the scenario; repeatable. An alternative to what the scenario states takes its "
         "place (cost.roofline={} that of cost.trace); below search.space, the rest is one key "
         "(search.space.deployment.replicas_per_device=[1,2])",
+        autocompletion=completion.settings,
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="override the scenario's seed")]

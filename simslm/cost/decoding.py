@@ -27,7 +27,7 @@ def decode_columns(
     decode: Callable[[int], DecodeLine], shapes: IterationShape, latency_s: np.ndarray
 ) -> None:
     """Overwrite, in place, the latency of the decode-only rows by their batch size's line."""
-    only = np.flatnonzero(np.asarray(shapes.prefill_tokens) == 0)
+    only = np.flatnonzero(shapes.plain_decode)
     if len(only) == 0:
         return
     seqs = np.asarray(shapes.decode_seqs)[only]

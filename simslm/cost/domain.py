@@ -5,6 +5,7 @@
   interpolated).
 * Prefill-only: the same with prompt tokens in place of the batch, and the mean context a prompt token attends
   to in place of the decoding sequences'.
+* With drafted tokens: those are prompt tokens of a mixed iteration, without attention of their own.
 * Mixed: both parts satisfy the above, and batch and prompt tokens are at most the largest of any measured
   mixed iteration. Fewer prompt tokens than the smallest measured prompt count as inside, because iterations
   without any are measured too.
@@ -70,10 +71,11 @@ class Domain:
         seqs, tokens = np.asarray(shapes.decode_seqs), np.asarray(shapes.prefill_tokens)
         context = shapes.decode_ctx_tokens / np.maximum(seqs, 1)
         attended = shapes.prefill_pairs / np.maximum(tokens, 1)
-        mixed = (seqs > 0) & (tokens > 0)
+        rows = tokens + np.asarray(shapes.draft_tokens)
+        mixed = (seqs > 0) & (rows > 0)
         decode = (seqs == 0) | self.decode.holds(seqs, context)
         prefill = (tokens == 0) | self._prefill(tokens, attended, mixed)
-        both = ~mixed | ((seqs <= self.mixed_seqs) & (tokens <= self.mixed_tokens))
+        both = ~mixed | ((seqs <= self.mixed_seqs) & (rows <= self.mixed_tokens))
         return decode & prefill & both
 
     def _prefill(self, tokens: np.ndarray, attended: np.ndarray, mixed: np.ndarray) -> np.ndarray:

@@ -24,8 +24,8 @@ from simslm.cost.heldout import compare
 from simslm.cost.isotonic import monotone
 from simslm.cost.model import CostModel, Costs, DecodeLine
 from simslm.cost.roofline import Roofline
+from simslm.cost.scaled import Scaled
 from simslm.cost.surface import Points, RooflineShapes, Surface, by_node, fit_surface
-from simslm.cost.transforms import Scaled
 from simslm.errors import TraceError
 from simslm.traces.files import Trace
 from simslm.traces.shapes import Shapes, alone, shapes, together
@@ -79,18 +79,18 @@ class MeasuredCost:
 
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time included."""
-        if shape[3]:
+        if shape[3] or shape[7]:
             return self._surface.at(shape)
         return self.decode(shape[0]).latency_s(shape[1])
 
     def host_s(self, shape: IterationShape) -> float:
         """Host time of one iteration in seconds; contexts do not change it."""
-        seqs, tokens = shape.decode_seqs, shape.prefill_tokens
+        seqs, tokens = shape.decode_seqs, shape.prefill_tokens + shape.draft_tokens
         return max(self._surface.base.at(seqs, tokens) - self._device.at(seqs, tokens), 0.0)
 
     def evaluate(self, shapes: IterationShape) -> Costs:
         """Costs of many iterations at once."""
-        seqs, tokens = shapes.decode_seqs, shapes.prefill_tokens
+        seqs, tokens = shapes.decode_seqs, shapes.prefill_tokens + shapes.draft_tokens
         latency = self._surface.many(shapes)
         decode_columns(self.decode, shapes, latency)
         host = self._surface.base.many(seqs, tokens) - self._device.many(seqs, tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,14 @@ from simslm.catalog.devices import Device
 from simslm.cost.interpolation import MeasuredCost, check_same
 from simslm.cost.model import CostModel
 from simslm.cost.physical import physical_cost
+from simslm.cost.reshaped import Reshaped
+from simslm.cost.retimed import HostCost, Retimed
+from simslm.cost.reworked import Reworked
 from simslm.cost.roofline import Roofline
-from simslm.cost.transforms import HostCost, HostReplaced
+from simslm.errors import UsageError
 from simslm.scenario.cost import Cost
 from simslm.traces.files import read_trace
+from simslm.transforms.registry import Served, ShapeTransform, TimeTransform, WorkTransform
 
 
 def load_cost(
@@ -22,25 +27,63 @@ def load_cost(
     """The cost model a scenario asks for.
 
     Args:
-        spec: a trace or the roofline, and the transforms to apply in order.
+        spec: a trace or the roofline, and the transforms: those of the device's part in order, then those around it.
         architecture, device, dtype: what is simulated.
         base_dir: what a relative trace path is relative to; the working directory when None.
 
     Raises:
         TraceError: the trace is missing, damaged, or of another model, device or data type.
-        UsageError: the device has no peak for the data type.
+        UsageError: the device has no peak for the data type, or a transform is not for such a model.
     """
-    cost = _source(spec, architecture, device, dtype, base_dir or Path())
-    for transform in spec.transforms:
-        cost = HostReplaced(cost, transform.host)
+    served = Served.on(architecture, dtype, device)
+    changes = [each for each in spec.changes if not each.neutral(served)]
+    of_device = tuple(each for each in changes if isinstance(each, ShapeTransform | WorkTransform))
+    cost = _source(spec, architecture, device, dtype, base_dir or Path(), of_device)
+    for each in changes:
+        if isinstance(each, TimeTransform):
+            cost = Retimed(cost, each)
     return cost
 
 
-def _source(spec: Cost, architecture: Architecture, device: Device, dtype: str, base_dir: Path) -> HostCost:
+def _source(
+    spec: Cost,
+    architecture: Architecture,
+    device: Device,
+    dtype: str,
+    base_dir: Path,
+    transforms: tuple[ShapeTransform | WorkTransform, ...],
+) -> HostCost:
+    """The costs of the device's part, and the host time that they come with."""
+    if architecture.sliding_window and any(isinstance(each, ShapeTransform) for each in transforms):
+        raise UsageError(
+            f"{architecture.name} has layers with a window of their own",
+            remedy="leave out the transforms that bound what attention reads, or choose a model without windows",
+        )
     if spec.trace is None:
-        return Roofline(architecture, device, dtype, spec.roofline)
+        return Roofline(architecture, device, dtype, spec.roofline, transforms)
     trace = replace(read_trace(base_dir / spec.trace), path=Path(spec.trace))
     if trace.iterations is not None:
-        return MeasuredCost(trace, architecture, device, dtype)
-    check_same(trace, {"model": architecture.name, "device": device.name, "dtype": dtype})
-    return physical_cost(trace, architecture, device, dtype)
+        cost: HostCost = MeasuredCost(trace, architecture, device, dtype)
+    else:
+        check_same(trace, {"model": architecture.name, "device": device.name, "dtype": dtype})
+        cost = physical_cost(trace, architecture, device, dtype)
+    return changed(cost, transforms, architecture, device, dtype)
+
+
+def changed(
+    cost: HostCost,
+    transforms: Sequence[ShapeTransform | WorkTransform],
+    architecture: Architecture,
+    device: Device,
+    dtype: str,
+) -> HostCost:
+    """Measured or calibrated costs, their device part changed by transforms in order."""
+    for i, each in enumerate(transforms):
+        if isinstance(each, ShapeTransform):
+            cost = Reshaped(cost, each)
+        else:
+            before, after = (
+                Roofline(architecture, device, dtype, transforms=transforms[:end]) for end in (i, i + 1)
+            )
+            cost = Reworked(cost, before, after, each)
+    return cost

@@ -69,10 +69,10 @@ class TensorParallel:
 
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time and exchange included."""
-        if not shape.prefill_tokens:
+        if shape.plain_decode:
             return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
         host = self._cost.host_s(shape)
-        added = host + self._exchange_s(shape.decode_seqs + shape.prefill_tokens)
+        added = host + self._exchange_s(shape.new_tokens)
         return (self._cost.latency_s(shape) - host) / self._size + added
 
     def host_s(self, shape: IterationShape) -> float:
@@ -82,7 +82,7 @@ class TensorParallel:
     def evaluate(self, shapes: IterationShape) -> Costs:
         """Costs of many iterations; energy is that of the same work, and of all devices idling meanwhile."""
         inner = self._cost.evaluate(shapes)
-        added = inner.host_s + self._exchange_s(shapes.decode_seqs + shapes.prefill_tokens)
+        added = inner.host_s + self._exchange_s(shapes.new_tokens)
         latency = (inner.latency_s - inner.host_s) / self._size + added
         decode_columns(self.decode, shapes, latency)
         energy = inner.energy_j

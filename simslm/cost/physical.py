@@ -7,10 +7,10 @@ what comes on top. An iteration takes
 
 ``device`` is linear layers and head (the longer of arithmetic and weight traffic, see :func:`knee`), reading keys
 and values, the latency of the keys one after the other, prompt attention, and a fixed time per layer. An iteration
-that decodes only replays a CUDA graph, padded to the next captured batch size; one that prefills, or is larger than
-any captured batch, is launched kernel by kernel: it takes at least ``launch`` per layer, and on the same thread
-``host_per_seq`` for each output of the iteration before, which graphs hide behind the device. These are the
-rules of vLLM's V0 engine (vllm/worker/model_runner.py: ``_get_graph_batch_size``, ``async_callback``).
+that decodes only replays a CUDA graph, padded to the next captured batch size; one that prefills, verifies drafted
+tokens, or is larger than any captured batch, is launched kernel by kernel: it takes at least ``launch`` per layer, and
+on the same thread ``host_per_seq`` for each output of the iteration before, which graphs hide behind the device. These
+are the rules of vLLM's V0 engine (vllm/worker/model_runner.py: ``_get_graph_batch_size``, ``async_callback``).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class PhysicalCost:
 
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time included."""
-        if not shape.prefill_tokens:
+        if shape.plain_decode:
             return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
         return self._latency(shape, max)
 
@@ -192,7 +192,7 @@ class PhysicalCost:
 
     def _latency(self, shape: IterationShape, maximum: Any) -> Any:
         device = self._device(shape, maximum)
-        eager = (shape.prefill_tokens > 0) | (shape.decode_seqs > LARGEST_GRAPH)
+        eager = (shape.prefill_tokens + shape.draft_tokens > 0) | (shape.decode_seqs > LARGEST_GRAPH)
         unread = maximum(shape.decode_seqs, shape.unread_seqs)
         launches = eager * (self._launch_s + self.terms["host_per_seq"] * unread)
         return self.host_s(shape) + maximum(device, launches)
@@ -200,9 +200,8 @@ class PhysicalCost:
     def _device(self, shape: IterationShape, maximum: Any) -> Any:
         """Seconds in which kernels run."""
         work = self._work(shape)
-        prefills = shape.prefill_tokens > 0
-        tokens = prefills * (shape.decode_seqs + shape.prefill_tokens)
-        tokens = tokens + (1 - prefills) * captured(shape.decode_seqs)
+        eager = shape.prefill_tokens + shape.draft_tokens > 0
+        tokens = eager * shape.new_tokens + (1 - eager) * captured(shape.decode_seqs)
         linear = knee(
             tokens * self._work.linear_flops / self._flops_per_s,
             work.linear_bytes / self._bytes_per_s,

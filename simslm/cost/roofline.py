@@ -7,6 +7,7 @@ Each operator takes the longer of its arithmetic and its memory traffic (William
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from simslm.catalog.work import IterationShape, Work, WorkModel
 from simslm.cost.decoding import decode_columns, line_through
 from simslm.cost.model import Costs, DecodeLine
 from simslm.scenario.cost import RooflineOptions
+from simslm.transforms.registry import Served, Transform
+from simslm.transforms.work import TransformedWork
 
 
 class Parts(NamedTuple):
@@ -58,6 +61,7 @@ class Roofline:
         device: its peaks and power.
         dtype: data type of weights and KV cache.
         options: the assumptions; defaults when None.
+        transforms: what changes shapes and work, applied in order.
 
     Raises:
         UsageError: the device has no peak for the data type.
@@ -69,7 +73,12 @@ class Roofline:
     colocated = None
 
     def __init__(
-        self, architecture: Architecture, device: Device, dtype: str, options: RooflineOptions | None = None
+        self,
+        architecture: Architecture,
+        device: Device,
+        dtype: str,
+        options: RooflineOptions | None = None,
+        transforms: Sequence[Transform] = (),
     ) -> None:
         self.options = options or RooflineOptions()
         self.idle_w: float | None = device.idle_w
@@ -80,10 +89,17 @@ class Roofline:
             "device": device.name,
             "options": self.options.model_dump(),
             "power": "assumed from arithmetic and memory activity",
+            **{each.key: each.model_dump() for each in transforms},
         }
         flops_per_s = device.flops_per_s(dtype) * self.options.efficiency.compute
         bytes_per_s = device.memory_bandwidth_bytes_per_s * self.options.efficiency.bandwidth
-        self._seconds = WorkModel(architecture, dtype, flops_per_s, bytes_per_s)
+        self._work = WorkModel(architecture, dtype, flops_per_s, bytes_per_s)
+        self._plain = self._work.plain and not transforms
+        self._seconds: WorkModel | TransformedWork = self._work
+        if transforms:
+            served = Served.on(architecture, dtype, device, 1.0 / flops_per_s, 1.0 / bytes_per_s)
+            self._seconds = TransformedWork(self._work, transforms, served)
+            self.engine = "; ".join([self.engine, *(each.words() for each in transforms)])
         self._fixed_s, self._per_seq_s = self.options.host.fixed_s, self.options.host.per_seq_s
         self._dynamic_w = device.max_w - device.idle_w
         self._lines: dict[int, DecodeLine] = {}
@@ -101,13 +117,13 @@ class Roofline:
         Asked once for every iteration that prefills, so models without windows have the sum of :meth:`parts`
         written out: three times as fast, and the same bits.
         """
-        seqs, context, prompts, tokens, cached, pairs, _ = shape
-        if not tokens:
+        seqs, context, prompts, tokens, cached, pairs, _, drafted, _ = shape
+        if not tokens and not drafted:
             return self.decode(seqs).latency_s(context)
-        work = self._seconds
-        if work.window:
+        if drafted or not self._plain:
             parts = self._parts(shape, max)
             return parts.device + parts.host
+        work = self._work
         total, rows, keys = seqs + tokens, seqs + prompts, context + seqs
         linear, head = total * work.linear_flops, rows * work.head_flops
         decode, read = keys * work.full_flops, keys * work.full_bytes + seqs * work.all_bytes
@@ -138,6 +154,14 @@ class Roofline:
         """Nothing was measured, so nothing is known of the error."""
         return ()
 
+    def device_s(self, shape: IterationShape, maximum: Any) -> Any:
+        """Seconds of one iteration but for host time, with the ``max`` of numbers or of arrays."""
+        return self._parts(shape, maximum).device
+
+    def activity_s(self, shapes: IterationShape) -> np.ndarray:
+        """Seconds at full dynamic power that the work of many iterations draws."""
+        return self._activity_s(self._seconds(shapes))
+
     def parts(self, shapes: IterationShape) -> Parts:
         """Seconds by what they are spent on, for arrays of shapes."""
         return self._parts(shapes, np.maximum)
@@ -155,8 +179,8 @@ class Roofline:
 
     def _build_line(self, decode_seqs: int) -> DecodeLine:
         """Through the contexts where attention's slope may change: full windows, and memory to arithmetic."""
-        full = max(decode_seqs * (self._seconds.window - 1.0), 0.0)
-        knots = sorted({0.0, full, full + max(decode_seqs, 1) * 1024.0})
+        knots = sorted({0.0, *self._seconds.knots(decode_seqs)})
+        knots.append(knots[-1] + max(decode_seqs, 1) * 1024.0)
         ends: list[float | None] = [*knots[1:], None]
         crossings = [self._crossing(decode_seqs, *span) for span in zip(knots, ends, strict=True)]
         knots.extend(at for at in crossings if at is not None)
@@ -181,6 +205,8 @@ class Roofline:
 
     def _energy_j(self, busy: Work, latency: np.ndarray) -> np.ndarray:
         """Joules, of the seconds that arithmetic and memory would each take alone."""
+        return (self.idle_w or 0.0) * latency + self._dynamic_w * np.minimum(self._activity_s(busy), latency)
+
+    def _activity_s(self, busy: Work) -> np.ndarray:
         shares = self.options.power
-        active = shares.compute * busy.flops + shares.memory * busy.bytes
-        return (self.idle_w or 0.0) * latency + self._dynamic_w * np.minimum(active, latency)
+        return shares.compute * busy.flops + shares.memory * busy.bytes

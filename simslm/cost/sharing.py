@@ -15,14 +15,20 @@ from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device
 from simslm.catalog.work import IterationShape, work_model
 from simslm.scenario.cost import Efficiency
+from simslm.transforms.registry import Served, Transform
+from simslm.transforms.work import TransformedWork
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Shares of the device's achievable arithmetic and memory bandwidth, each in [0, 1], of one device phase."""
+    """Shares of the device's achievable arithmetic and memory bandwidth, each in [0, 1], of one device phase.
+
+    ``sm_fraction`` is the part of the multiprocessors that it may use at most, in (0, 1]; None = an equal part.
+    """
 
     compute: float
     memory: float
+    sm_fraction: float | None = None
 
 
 class DemandModel:
@@ -32,10 +38,17 @@ class DemandModel:
     """
 
     def __init__(
-        self, architecture: Architecture, device: Device, dtype: str, efficiency: Efficiency | None = None
+        self,
+        architecture: Architecture,
+        device: Device,
+        dtype: str,
+        efficiency: Efficiency | None = None,
+        transforms: Sequence[Transform] = (),
     ) -> None:
         reached = efficiency or Efficiency(compute=0.6, bandwidth=0.8)
-        self._work = work_model(architecture, dtype)
+        work = work_model(architecture, dtype)
+        served = Served.on(architecture, dtype, device)
+        self._work = TransformedWork(work, transforms, served) if transforms else work
         self._flops_per_s = device.flops_per_s(dtype) * reached.compute
         self._bytes_per_s = device.memory_bandwidth_bytes_per_s * reached.bandwidth
 
@@ -101,10 +114,12 @@ class TimeSlice:
 
 
 class SmPartition:
-    """Each replica owns ``1 / replicas`` of the multiprocessors; memory bandwidth stays common.
+    """Each replica may use its own part of the multiprocessors, an equal one if it states none; bandwidth is common.
 
-    Arithmetic is limited to the own share. Bandwidth is limited to twice the own share of the device's (half of
+    Arithmetic is limited to the own part. Bandwidth is limited to twice the own part of the device's (half of
     the multiprocessors saturate the memory of a recent GPU; assumed, not measured) and to what the others leave.
+    Parts are limits, not reservations (the active thread percentage of MPS): where they are more than the device
+    together, those active at once slow each other down as under :class:`Mps`.
     """
 
     name = "sm-partition"
@@ -112,15 +127,19 @@ class SmPartition:
     partitioned = True
 
     def __init__(self, replicas: int) -> None:
-        self._compute = 1.0 / replicas
-        self._memory = min(1.0, 2.0 / replicas)
+        self._equal = 1.0 / replicas
 
     def speeds(self, demands: Sequence[Demand]) -> list[float]:
+        parts = [self._equal if each.sm_fraction is None else each.sm_fraction for each in demands]
         own = [
-            min(1.0, self._compute / max(demand.compute, 1e-9), self._memory / max(demand.memory, 1e-9))
-            for demand in demands
+            min(1.0, part / max(demand.compute, 1e-9), min(1.0, 2.0 * part) / max(demand.memory, 1e-9))
+            for part, demand in zip(parts, demands, strict=True)
         ]
         asked = sum(demand.memory * speed for demand, speed in zip(demands, own, strict=True))
+        if sum(parts) > 1 + 1e-9:
+            asked = max(
+                asked, sum(demand.compute * speed for demand, speed in zip(demands, own, strict=True))
+            )
         return [speed / max(asked, 1.0) for speed in own]
 
 

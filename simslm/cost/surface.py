@@ -92,14 +92,14 @@ class Surface:
 
     def at(self, shape: IterationShape) -> float:
         """The value of one iteration with prompts."""
-        seqs, context, _, tokens, _, pairs, _ = shape
-        value = self.base.at(seqs, tokens) + self.prefill.at(tokens, pairs / tokens)
+        seqs, context, _, tokens, _, pairs, _, drafted, _ = shape
+        value = self.base.at(seqs, tokens + drafted) + self.prefill.at(tokens, pairs / (tokens or 1))
         return value + self.decode.at(seqs, context / seqs) if seqs else value
 
     def many(self, shapes: IterationShape) -> np.ndarray:
         """The values of many iterations; bitwise equal to :meth:`at` where there are prompts."""
-        seqs, context, _, tokens, _, pairs, _ = shapes
-        value = self.base.many(seqs, tokens) + self.prefill.many(tokens, pairs / np.maximum(tokens, 1))
+        seqs, context, _, tokens, _, pairs, _, drafted, _ = shapes
+        value = self.base.many(seqs, tokens + drafted) + self.prefill.many(tokens, pairs / np.maximum(tokens, 1))
         return value + self.decode.many(seqs, context / np.maximum(seqs, 1))
 
     def line(self, seqs: int) -> DecodeLine:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+import simslm.transforms  # noqa: F401  (fills the register the choice is made of)
+from simslm.transforms.host import HostTime
+from simslm.transforms.registry import Transform, registered, summary
 
 
 class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class HostTime(_Options):
-    """Host time of one iteration: a fixed part and a part for every sequence in it."""
-
-    fixed_s: float = Field(ge=0, le=1e3, description="host time of an iteration, in seconds")
-    per_seq_s: float = Field(ge=0, le=1e3, description="host time for each sequence in it, in seconds")
 
 
 class Efficiency(_Options):
@@ -61,10 +67,36 @@ class AllReduce(_Options):
     )
 
 
-class Transform(_Options):
-    """One change to a cost model."""
+def _exactly_one(self: BaseModel) -> BaseModel:
+    """A validator: one transform is named, and no other."""
+    named = [key for key in registered() if getattr(self, key) is not None]
+    if len(named) != 1:
+        found = " and ".join(named) or "none"
+        raise ValueError(f"expected one transform ({', '.join(registered())}), found {found}")
+    return self
 
-    host: HostTime = Field(description="replace the host time of the trace by your own engine's")
+
+def _only_named(self: BaseModel, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    """A serializer: the transform that is named, without those that are not."""
+    return {key: value for key, value in dump(self).items() if value is not None}
+
+
+if TYPE_CHECKING:
+    Named = Any
+else:
+    Named = create_model(
+        "Transform",
+        __base__=_Options,
+        __doc__="One change to a cost model, by its key; `simslm list transforms` shows the choice.",
+        __validators__={
+            "exactly_one": model_validator(mode="after")(_exactly_one),
+            "only_named": model_serializer(mode="wrap")(_only_named),
+        },
+        **{
+            key: (cls | None, Field(default=None, description=summary(cls)))
+            for key, cls in registered().items()
+        },
+    )
 
 
 class Cost(_Options):
@@ -80,7 +112,9 @@ class Cost(_Options):
     roofline: RooflineOptions | None = Field(
         default=None, description="no measurement: the roofline of the device"
     )
-    transforms: tuple[Transform, ...] = Field(default=(), description="changes, applied in order")
+    transforms: tuple[Named, ...] = Field(
+        default=(), description="changes, applied in order: those of the device's part, then those around it"
+    )
     all_reduce: AllReduce = Field(
         default_factory=AllReduce, description="exchange between devices, for tensor_parallel_size above 1"
     )
@@ -91,3 +125,21 @@ class Cost(_Options):
             found = "neither" if self.trace is None else "both"
             raise ValueError(f"expected either trace or roofline, found {found}")
         return self
+
+    @model_validator(mode="after")
+    def _no_change_twice(self) -> Cost:
+        keys = [each.key for each in self.changes]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"the transform {key!r} is stated twice; state it once, as it is to be")
+        return self
+
+    @property
+    def changes(self) -> tuple[Transform, ...]:
+        """The transforms themselves, in order."""
+        return tuple(
+            change
+            for named in self.transforms
+            for key in registered()
+            if (change := getattr(named, key)) is not None
+        )

@@ -29,6 +29,10 @@ class Tenant(Protocol):
     span: Span
     priority: EventPriority
 
+    def growth(self, shape: IterationShape) -> int:
+        """Tokens of context that each decode iteration of the span adds."""
+        ...
+
     def host_s(self, shape: IterationShape) -> float: ...
 
     def demand(self, shape: IterationShape, device_s: float) -> Demand: ...
@@ -161,8 +165,8 @@ class SharedDevice:
         current = span.running(now, settled=self._clock.had_turn(run.tenant.priority))
         start = span.end(current - 1) if current > 1 else run.start_s
         span.cut(current)
-        grown = run.shape.decode_ctx_tokens + (current - 1) * run.shape.decode_seqs
-        run.shape = run.shape._replace(decode_ctx_tokens=grown)
+        grown = (current - 1) * run.tenant.growth(run.shape)
+        run.shape = run.shape._replace(decode_ctx_tokens=run.shape.decode_ctx_tokens + grown)
         self._prepare(run, span.end_s - start)
         if now < start + run.host_s:
             run.phase = "host"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simslm.catalog.architecture import Architecture, element_bytes
 from simslm.catalog.devices import Device
 from simslm.errors import InfeasibleError
+from simslm.transforms.registry import Footprint
 from simslm.units import GIB, bytes_
 
 SAMPLER_BYTES_PER_LOGIT = 38
@@ -22,11 +24,13 @@ PROCESS_BYTES = int(0.12 * GIB)
 class MemoryPlan:
     """Where a replica's memory goes, in bytes, and the KV blocks that remain.
 
+    ``windows`` is what sequences hold beside their blocks, see :class:`~simslm.transforms.registry.Footprint`.
     ``num_gpu_blocks`` may have been set by the user; ``fitting_blocks`` is what the memory has room for.
     """
 
     share: int
     weights: int
+    windows: int
     activations: int
     process: int
     block: int
@@ -41,11 +45,11 @@ def activation_bytes(
 
     Per token ``(3 or 2) * intermediate + 4 * hidden`` elements (gate, up and product, or the two of a plain MLP;
     residual, input, norm and output): vLLM 0.6.3's block counts at 512 and 2048 batched tokens give 98,304 bytes
-    a token for Llama-2-7B (here 98,816) and 61,440 for OPT-2.7B (here 61,440).
+    a token for Llama-2-7B (here 98,816) and 61,440 for OPT-2.7B (here 61,440). A token of a mixture of experts has
+    the intermediate elements of each expert it passes.
     """
-    wide = (
-        3 if architecture.gated_mlp else 2
-    ) * architecture.intermediate_size + 4 * architecture.hidden_size
+    inner = (3 if architecture.gated_mlp else 2) * architecture.intermediate_size
+    wide = architecture.num_experts_per_tok * inner + 4 * architecture.hidden_size
     layer = max_num_batched_tokens * wide * element_bytes(dtype)
     sampler = max_num_seqs * architecture.vocab_size * SAMPLER_BYTES_PER_LOGIT
     return max(layer, sampler)
@@ -63,8 +67,16 @@ def plan_memory(
     block_size: int,
     num_gpu_blocks: int | None,
     tensor_parallel_size: int = 1,
+    held: Footprint | None = None,
+    partners: Sequence[tuple[int, int]] = (),
 ) -> MemoryPlan:
     """Divides a device's memory.
+
+    Weights and KV cache take what ``held`` says, or what the architecture has in ``dtype``. What every sequence holds
+    beside its tokens is set aside for ``max_num_seqs`` of them.
+
+    ``partners`` are ``(max_num_seqs, max_num_batched_tokens)`` of each further replica on the same weights and the same
+    KV blocks: they add their activations and overhead.
 
     A replica that spans devices has its part of the weights and of every KV block on each; activations of the
     sampler and of the residual stream are on all of them, and counted whole.
@@ -74,22 +86,31 @@ def plan_memory(
             ``num_gpu_blocks`` does not fit beside the weights even with all of the device's memory.
     """
     share = int(device.memory_bytes * gpu_memory_utilization / replicas_per_device)
-    weights = architecture.weight_bytes(dtype) // tensor_parallel_size
-    activations = activation_bytes(
-        architecture, dtype, max_num_seqs=max_num_seqs, max_num_batched_tokens=max_num_batched_tokens
+    held = held or Footprint(architecture.weight_bytes(dtype), architecture.kv_bytes_per_token(dtype))
+    weights = held.weight_bytes // tensor_parallel_size
+    limits = ((max_num_seqs, max_num_batched_tokens), *partners)
+    windows = held.kv_bytes_per_seq * sum(seqs for seqs, _ in limits) // tensor_parallel_size
+    activations = sum(
+        activation_bytes(architecture, dtype, max_num_seqs=seqs, max_num_batched_tokens=tokens)
+        for seqs, tokens in limits
     )
-    block = architecture.kv_bytes_per_token(dtype) * block_size // tensor_parallel_size
-    room = share - weights - activations - PROCESS_BYTES
+    process = PROCESS_BYTES * len(limits)
+    block = max(held.kv_bytes_per_token * block_size // tensor_parallel_size, 1)
+    room = share - weights - windows - activations - process
     fitting = max(room // block, 0)
-    most = max((device.memory_bytes // replicas_per_device - weights) // block, 0)
+    most = max((device.memory_bytes // replicas_per_device - weights - windows) // block, 0)
     if (num_gpu_blocks or 0) > most or (num_gpu_blocks is None and fitting < 1):
         wanted = f"{num_gpu_blocks:,} KV blocks of {bytes_(block)}" if num_gpu_blocks else "one KV block"
         raise InfeasibleError(
-            f"{architecture.name} in {dtype} does not fit: weights {bytes_(weights)}, activations "
-            f"{bytes_(activations)} and {bytes_(PROCESS_BYTES)} of overhead leave "
+            f"{architecture.name} in {dtype} does not fit: weights {bytes_(weights)}, "
+            + (f"windows of {max_num_seqs} sequences {bytes_(windows)}, " if windows else "")
+            + "activations "
+            f"{bytes_(activations)} and {bytes_(process)} of overhead leave "
             f"room for {fitting:,} KV blocks of the "
             f"{bytes_(share)} each replica has on {device.name}, but {wanted} must fit",
             remedy="use fewer replicas, a larger device or gpu_memory_utilization, smaller batch limits, or "
             "fewer num_gpu_blocks",
         )
-    return MemoryPlan(share, weights, activations, PROCESS_BYTES, block, num_gpu_blocks or fitting, fitting)
+    return MemoryPlan(
+        share, weights, windows, activations, process, block, num_gpu_blocks or fitting, fitting
+    )

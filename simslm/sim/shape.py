@@ -13,7 +13,7 @@ _new = tuple.__new__
 
 def decode_shape(rows: int, context: int) -> IterationShape:
     """The shape of an iteration that only decodes."""
-    return _new(IterationShape, (rows, context, 0, 0, 0, 0.0, 0))
+    return _new(IterationShape, (rows, context, 0, 0, 0, 0.0, 0, 0, 1.0))
 
 
 def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
@@ -22,7 +22,9 @@ def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> Itera
     if plan.padded_to:
         length = plan.padded_to
         pairs = count * length * (length + 1) / 2
-        return _new(IterationShape, (decoding, context, count, count * length, 0, pairs, unread))
+        return _new(IterationShape, (decoding, context, count, count * length, 0, pairs, unread, 0, 1.0))
+    if plan.by_layers:
+        return _layered_shape(decoding, context, plan, unread)
     tokens = cached = 0
     pairs = 0.0
     prompt: Any
@@ -31,4 +33,23 @@ def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> Itera
         tokens += new
         cached += before
         pairs += new * (before + (new + 1) / 2)
-    return _new(IterationShape, (decoding, context, count, tokens, cached, pairs, unread))
+    return _new(IterationShape, (decoding, context, count, tokens, cached, pairs, unread, 0, 1.0))
+
+
+def _layered_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
+    """The shape of an iteration in which prompts pass a share of the layers, whole.
+
+    Over all iterations of a prompt its tokens and pairs add up to those of the prompt, and the shares to 1.
+    """
+    tokens = cached = whole = 0
+    pairs = 0.0
+    prompt: Any
+    for prompt, new in plan.chunks:
+        uncached = prompt.uncached_tokens
+        before = prompt.prefill_tokens - uncached
+        tokens += new
+        whole += uncached
+        cached += before * new // uncached
+        pairs += new * (before + (uncached + 1) / 2)
+    count, layers = len(plan.chunks), tokens / whole
+    return IterationShape(decoding, context, count, tokens, cached, pairs, unread, 0, layers)

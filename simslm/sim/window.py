@@ -26,6 +26,7 @@ class Window:
         decoded_before: decode iterations of the replica before the window.
         emitted: tokens that prefills emitted.
         block_size: tokens in a KV block.
+        held: sequences that did not grow, like stays, those included that do not grow at the window's end.
     """
 
     spans: Columns
@@ -37,6 +38,7 @@ class Window:
     decoded_before: int
     emitted: int
     block_size: int
+    held: Columns
 
     def __len__(self) -> int:
         return int(self.spans["iterations"].sum())
@@ -64,9 +66,21 @@ class Window:
         decoding = columns["decoding"] > 0
         both = {name: np.concatenate([self.stays[name], self.open_stays[name]]) for name in self.stays}
         taken = np.zeros(len(decoding))
-        taken[decoding] = _growth(both, self.decoded_before, int(decoding.sum()), self.block_size)
+        iterations = int(decoding.sum())
+        taken[decoding] = _growth(both, self.decoded_before, iterations, self.block_size)
+        if len(self.held["phase"]):
+            taken[decoding] -= _growth(self.held, self.decoded_before, iterations, self.block_size)
+            columns["decode_ctx_tokens"][decoding] -= offset[decoding] * self._not_growing(iterations)
         columns["kv_blocks_used"] += _since(taken, first, count)
         return columns
+
+    def _not_growing(self, iterations: int) -> np.ndarray:
+        """How many sequences keep their place but do not grow in each decode iteration of the window."""
+        steps = np.zeros(iterations + 1)
+        for name, change in (("decode_from", 1.0), ("decode_to", -1.0)):
+            at = np.maximum(self.held[name].astype(np.int64) - self.decoded_before, 0)
+            np.add.at(steps, np.minimum(at, iterations), change)
+        return np.cumsum(steps)[:-1]
 
 
 def _times(

@@ -38,7 +38,7 @@ PROVENANCE = {
 
 def analytic_s(shape: IterationShape) -> np.ndarray:
     """A cost with everything a device shows: a weight-bound floor, a compute slope, attention, host time."""
-    seqs, context, prompts, tokens, _, pairs, _ = (np.asarray(part, dtype=float) for part in shape)
+    seqs, context, prompts, tokens, _, pairs, *_ = (np.asarray(part, dtype=float) for part in shape)
     linear = np.maximum(4e-3, 2e-4 * (seqs + tokens))
     head = np.maximum(1e-3, 5e-5 * (seqs + prompts))
     return host_s(shape) + linear + head + 4e-7 * context + 2e-8 * pairs

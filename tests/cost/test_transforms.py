@@ -15,10 +15,10 @@ from simslm.catalog.models import load_model
 from simslm.catalog.work import IterationShape, equal_prompts
 from simslm.cost.interpolation import MeasuredCost
 from simslm.cost.load import load_cost
+from simslm.cost.retimed import Retimed
 from simslm.cost.roofline import Roofline
-from simslm.cost.transforms import HostReplaced
 from simslm.errors import TraceError
-from simslm.scenario.cost import Cost, HostTime
+from simslm.scenario.cost import Cost, HostTime, RooflineOptions
 
 OWN = HostTime(fixed_s=2e-3, per_seq_s=1e-4)
 
@@ -34,7 +34,7 @@ def many(rows) -> IterationShape:
 
 @given(columns)
 def test_numbers_and_columns_are_bitwise_equal(noisy, rows):
-    cost = HostReplaced(noisy, OWN)
+    cost = Retimed(noisy, OWN)
     shapes = many(rows)
     each = [IterationShape(*(values[i].item() for values in shapes[:6])) for i in range(len(rows))]
     assert [cost.latency_s(shape) for shape in each] == cost.evaluate(shapes).latency_s.tolist()
@@ -43,7 +43,7 @@ def test_numbers_and_columns_are_bitwise_equal(noisy, rows):
 @given(columns)
 def test_device_time_stays_and_host_time_is_the_users(noisy, rows):
     shapes = many(rows)
-    inner, outer = noisy.evaluate(shapes), HostReplaced(noisy, OWN).evaluate(shapes)
+    inner, outer = noisy.evaluate(shapes), Retimed(noisy, OWN).evaluate(shapes)
     expected = 2e-3 + 1e-4 * (shapes.decode_seqs + shapes.prefill_seqs)
     np.testing.assert_allclose(outer.host_s, expected)
     np.testing.assert_allclose(
@@ -56,7 +56,7 @@ def test_device_time_stays_and_host_time_is_the_users(noisy, rows):
 @given(st.integers(1, 99), st.integers(1, 3000), st.integers(0, 2000))
 def test_latency_still_never_falls(noisy, seqs, context, tokens):
     """With any host time, even none: device time itself is monotone."""
-    cost = HostReplaced(noisy, HostTime(fixed_s=0, per_seq_s=0))
+    cost = Retimed(noisy, HostTime(fixed_s=0, per_seq_s=0))
     prompts = int(tokens > 0)
     less = equal_prompts(seqs, seqs * context, prompts, tokens, 0)
     more = equal_prompts(seqs + 1, (seqs + 1) * context, prompts, tokens, 0)
@@ -68,7 +68,7 @@ def test_device_time_rises_even_where_host_time_hides_it(synthetic):
     flat = synthetic(
         cost=lambda work: 5e-3 + 1e-9 * np.asarray(work.decode_seqs + work.prefill_tokens)
     ).model()
-    cost = HostReplaced(flat, HostTime(fixed_s=0, per_seq_s=0))
+    cost = Retimed(flat, HostTime(fixed_s=0, per_seq_s=0))
     latencies = [cost.decode(seqs).latency_s(16 * seqs) for seqs in range(1, 33)]
     assert (np.diff(latencies) >= -1e-15).all()
     assert min(latencies) > 3e-3
@@ -78,8 +78,8 @@ def test_device_time_rises_even_where_host_time_hides_it(synthetic):
 
 
 def test_two_transforms_apply_in_order(exact):
-    twice = HostReplaced(HostReplaced(exact, OWN), HostTime(fixed_s=0, per_seq_s=0))
-    once = HostReplaced(exact, HostTime(fixed_s=0, per_seq_s=0))
+    twice = Retimed(Retimed(exact, OWN), HostTime(fixed_s=0, per_seq_s=0))
+    once = Retimed(exact, HostTime(fixed_s=0, per_seq_s=0))
     assert twice.decode(8).latency_s(800) == pytest.approx(once.decode(8).latency_s(800), rel=1e-12)
     assert "host time" in twice.engine
     assert twice.provenance["host"] == {"fixed_s": 0, "per_seq_s": 0}
@@ -90,7 +90,7 @@ def test_a_scenario_names_a_trace_relative_to_itself(synthetic):
     builder.trace()
     spec = Cost(trace=builder.directory.name, transforms=({"host": OWN},))  # pyright: ignore
     cost = load_cost(spec, load_model("opt-125m"), load_device("cpu"), "fp32", builder.directory.parent)
-    assert isinstance(cost, HostReplaced)
+    assert isinstance(cost, Retimed)
     assert cost.provenance["trace"] == builder.directory.name
     assert cost.source == "measured"
 
@@ -136,4 +136,5 @@ def test_wrong_costs_are_refused(values):
 
 
 def test_defaults_cover_every_roofline_option():
-    assert Cost.model_validate({"roofline": {}}).roofline.host.fixed_s == 5e-4
+    assert Cost.model_validate({"roofline": {}}).roofline == RooflineOptions()
+    assert RooflineOptions().host.fixed_s == 5e-4

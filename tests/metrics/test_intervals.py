@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from simslm import api
 from simslm.catalog.work import IterationShape, equal_prompts
-from simslm.cost.transforms import HostReplaced, Scaled
+from simslm.cost.retimed import Retimed
+from simslm.cost.scaled import Scaled
 from simslm.metrics.intervals import SECTIONS, WIDTH, intervals
 from simslm.scenario.cost import HostTime
 
@@ -109,7 +110,7 @@ def test_variants_survive_what_is_put_around_costs():
     cost = api.prepare(api.load_scenario(SCENARIO)).groups[0].cost
     ((low, high),) = cost.variants()
     assert isinstance(low, Scaled)
-    own = HostReplaced(cost, HostTime(fixed_s=1e-3, per_seq_s=0.0))
+    own = Retimed(cost, HostTime(fixed_s=1e-3, per_seq_s=0.0))
     ((lower, higher),) = own.variants()
     for inner, outer in ((low, lower), (high, higher)):
         line, outside = inner.decode(4), outer.decode(4)

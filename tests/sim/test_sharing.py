@@ -125,6 +125,9 @@ class Worker:
         self.host, self.ends = 0.0, []
         clock.process(self.run())
 
+    def growth(self, shape: IterationShape) -> int:
+        return shape.decode_seqs
+
     def host_s(self, shape: IterationShape) -> float:
         return self.host
 
