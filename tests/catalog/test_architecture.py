@@ -45,6 +45,49 @@ def test_parameters_match_the_published_count(name):
     assert entry.published_parameters_source
 
 
+MIXTURES = [name for name in model_names() if model_entry(name).architecture.num_experts > 1]
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_active_parameters_match_the_published_count(name):
+    entry = model_entry(name)
+    assert entry.published_active_parameters is not None
+    assert entry.architecture.active_parameters() == pytest.approx(
+        entry.published_active_parameters, rel=0.02
+    )
+    assert entry.architecture.parameters() == entry.published_parameters
+    assert entry.published_active_parameters_source
+
+
+def test_a_dense_model_is_all_active():
+    for name in set(model_names()) - set(MIXTURES):
+        entry = model_entry(name)
+        assert entry.architecture.active_parameters() == entry.architecture.parameters()
+        assert entry.published_active_parameters is None
+
+
+def test_the_catalogue_has_two_mixtures_of_experts():
+    assert {"qwen3-30b-a3b", "olmoe-1b-7b"} <= set(MIXTURES)
+
+
+def test_olmoe_counted_by_hand():
+    """A router and 64 experts per layer; one norm over all query heads, one over all key heads."""
+    hidden, wide, vocab, layers, experts = 2048, 1024, 50304, 16, 64
+    layer = 4 * hidden * hidden + hidden * experts + experts * 3 * hidden * wide + 4 * hidden
+    model = load_model("olmoe-1b-7b")
+    assert model.parameters() == 2 * vocab * hidden + layers * layer + hidden
+    assert model.parameters() - model.active_parameters() == layers * 56 * 3 * hidden * wide
+
+
+def test_a_token_passes_at_most_all_experts():
+    from dataclasses import replace
+
+    with pytest.raises(ScenarioError, match=r"num_experts_per_tok \(65\) is more than num_experts \(64\)"):
+        replace(load_model("olmoe-1b-7b"), num_experts_per_tok=65)
+    with pytest.raises(ScenarioError, match="num_experts: expected a whole number of at least 1"):
+        replace(load_model("olmoe-1b-7b"), num_experts=0)
+
+
 def test_opt_350m_counted_by_hand():
     """Norm after each sub-layer, none at the end, embeddings of 512 projected to 1024 and back."""
     hidden, layers, vocab, narrow = 1024, 24, 50272, 512

@@ -84,6 +84,22 @@ def test_qwen_windows_its_last_layers_when_told_to(tmp_path):
     assert load_model(write_config(tmp_path, config)).sliding_window_layers == 8
 
 
+@pytest.mark.parametrize("change", [{"decoder_sparse_step": 2}, {"mlp_only_layers": [0, 1]}])
+def test_experts_in_some_blocks_only_are_refused(change, tmp_path):
+    config = read_entry("models", "qwen3-30b-a3b")["config"] | change
+    with pytest.raises(ScenarioError, match="only some of the model's blocks have experts"):
+        load_model(write_config(tmp_path, config))
+
+
+def test_a_windowed_mixture_windows_every_layer(tmp_path):
+    config = read_entry("models", "qwen3-30b-a3b")["config"] | {
+        "use_sliding_window": True,
+        "sliding_window": 64,
+    }
+    assert load_model(write_config(tmp_path, config)).sliding_window_layers == 48
+    assert load_model("qwen3-30b-a3b").sliding_window is None
+
+
 def test_newer_configurations_keep_theta_in_rope_parameters(tmp_path):
     config = read_entry("models", "llama-3.2-1b")["config"]
     del config["rope_theta"]

@@ -59,7 +59,7 @@ def test_flops_match_an_independent_count(name):
 
 @pytest.mark.parametrize("name", model_names())
 def test_weights_read_are_the_model_s_weights(name):
-    """Layers, head and untied table make up every parameter but for positions and the last norm."""
+    """Layers, head and untied table make up every parameter that a token passes, but for positions and the last norm."""
     model = load_model(name)
     done = work(model, "bf16", IterationShape(1, 0))
     norm = model.hidden_size * (2 if model.norm == "layernorm" else 1) * model.final_norm
@@ -67,7 +67,7 @@ def test_weights_read_are_the_model_s_weights(name):
     positions *= model.positions == "learned"
     table = model.vocab_size * model.embedding_size * (not model.tied_embeddings)
     read = (done.linear_bytes + done.head_bytes) / 2
-    assert read + norm + positions + table == model.parameters()
+    assert read + norm + positions + table == model.active_parameters()
     assert done.embedding_bytes == 2 * (
         model.embedding_size + model.hidden_size * (model.positions == "learned")
     )
@@ -89,6 +89,29 @@ def test_a_window_bounds_what_a_layer_reads():
     assert near.decode_bytes == model.kv_bytes_per_token("bf16") * 2 * (4096 + 1)
 
 
+def test_drafted_tokens_are_computed_like_a_chunk_of_a_prompt():
+    """Verifying k tokens of one sequence is a chunk of k + 1 tokens behind its context, each of them sampled."""
+    model, k, context = MODELS["opt-1.3b"], 4, 700
+    verified = work(model, "bf16", IterationShape(1, context, draft_tokens=k))
+    chunk = work(model, "bf16", equal_prompts(0, 0, 1, k + 1, context))
+    assert verified.linear_flops == chunk.linear_flops
+    assert verified.decode_flops == chunk.prefill_flops
+    assert verified.decode_bytes == chunk.prefill_bytes
+    assert verified.head_flops == (k + 1) * chunk.head_flops
+    assert verified.linear_bytes == chunk.linear_bytes
+
+
+@given(st.integers(1, 64), st.integers(0, 4096), st.integers(1, 8))
+def test_drafted_tokens_of_a_batch_are_those_of_its_sequences(seqs, context, k):
+    model = MODELS["opt-1.3b"]
+    batch = work(model, "bf16", IterationShape(seqs, seqs * context, draft_tokens=seqs * k))
+    one = work(model, "bf16", IterationShape(1, context, draft_tokens=k))
+    assert batch.decode_flops == pytest.approx(seqs * one.decode_flops)
+    assert batch.decode_bytes == seqs * one.decode_bytes
+    assert batch.linear_flops == seqs * one.linear_flops
+    assert batch.linear_bytes == one.linear_bytes
+
+
 def test_nothing_to_run_is_no_work():
     assert work(MODELS["opt-1.3b"], "bf16", IterationShape(0, 0)) == Work(*[0] * 9)
 
@@ -107,7 +130,11 @@ tokens = st.integers(0, 2**20)
 @settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(sorted(MODELS)),
-    st.lists(st.tuples(counts, tokens, counts, tokens, tokens, st.floats(0, 1e12)), min_size=1, max_size=5),
+    st.lists(
+        st.tuples(counts, tokens, counts, tokens, tokens, st.floats(0, 1e12), counts, tokens),
+        min_size=1,
+        max_size=5,
+    ),
 )
 def test_scalars_and_arrays_agree_bitwise(name, shapes):
     model = work_model(MODELS[name], "bf16")
