@@ -190,6 +190,13 @@ def holds_trace(directory: str | os.PathLike[str]) -> bool:
     return any((Path(directory) / f"{name}.parquet").exists() for name in TABLES)
 
 
+def is_trace(directory: str | os.PathLike[str]) -> bool:
+    """Whether a directory holds tables of a trace, whole or damaged, and not those of a run."""
+    path = Path(directory)
+    files = [file for name in TABLES if (file := path / f"{name}.parquet").exists()]
+    return not (path / "summary.json").exists() and any(not _is_foreign(file) for file in files)
+
+
 def _is_foreign(file: Path) -> bool:
     """Whether a file is whole but states no table of a trace."""
     try:

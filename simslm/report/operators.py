@@ -1,0 +1,200 @@
+"""Every measured operator under the roofline of the device: what it reaches of what its arithmetic and traffic allow.
+
+An operator of ``flops`` operations and ``bytes`` moved can run at ``min(peak, flops / bytes × bandwidth)`` operations
+a second at most (Williams, Waterman & Patterson 2009, "Roofline"); one without arithmetic at ``bandwidth`` bytes a
+second.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from simslm.catalog.devices import Device
+from simslm.report.figures import Figure, decades, frame, rounded, titled_axis
+from simslm.report.page import Key
+from simslm.report.palette import SERIES, SYMBOLS
+from simslm.report.parity import plain
+from simslm.report.wording import count
+from simslm.units import number, seconds
+
+SHAPE = ("tokens", "seqs", "ctx_tokens")
+TERA, GIGA = 1e12, 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator at all its measured shapes, arrays of shape ``(n,)``.
+
+    Attributes:
+        name: as the trace calls it.
+        labels: each shape in words.
+        latency_s: medians over repeats.
+        flops, bytes: of one call.
+    """
+
+    name: str
+    labels: list[str]
+    latency_s: np.ndarray
+    flops: np.ndarray
+    bytes: np.ndarray
+
+    @property
+    def intensity(self) -> np.ndarray:
+        """Operations for each byte moved; 0 without arithmetic."""
+        return self.flops / self.bytes
+
+    def reached(self, peak_flops: float, bandwidth: float) -> np.ndarray:
+        """The share of what the roofline allows."""
+        floor_s = np.maximum(self.flops / peak_flops, self.bytes / bandwidth)
+        return floor_s / self.latency_s
+
+
+def operators(kernels: pa.Table) -> list[Operator]:
+    """The operators of a table of kernels, in the order of their names; calls that move no bytes are left out."""
+    frame_of = kernels.to_pandas()
+    frame_of = frame_of[frame_of["bytes"] > 0]
+    found = []
+    for name, calls in frame_of.groupby("op", sort=True):
+        each = calls.groupby(list(SHAPE), sort=True)[["latency_s", "flops", "bytes"]].median().reset_index()
+        labels = [_label(*row) for row in each[list(SHAPE)].itertuples(index=False)]
+        columns = (each[column].to_numpy(dtype=float) for column in ("latency_s", "flops", "bytes"))
+        found.append(Operator(str(name), labels, *columns))
+    return found
+
+
+def _label(tokens: int, seqs: int, context: int) -> str:
+    parts = [f"{count(tokens)} tokens", f"{count(seqs)} sequences"]
+    return ", ".join([*parts, f"{count(context)} cached"] if context else parts)
+
+
+def operator_rows(found: list[Operator], peak_flops: float, bandwidth: float) -> list[tuple[str, ...]]:
+    """A line for each operator: its shapes, its latencies, and the most it reaches of the roofline."""
+    rows = []
+    for each in found:
+        reached = each.reached(peak_flops, bandwidth)
+        best = int(np.argmax(reached))
+        bound = "compute" if each.intensity[best] > peak_flops / bandwidth else "bandwidth"
+        rows.append(
+            (
+                each.name,
+                count(len(each.labels)),
+                f"{seconds(float(each.latency_s.min()))} to {seconds(float(each.latency_s.max()))}",
+                f"{number(float(each.intensity.min()))} to {number(float(each.intensity.max()))}",
+                f"{number(100 * float(reached[best]))} %",
+                bound,
+                each.labels[best],
+            )
+        )
+    return rows
+
+
+COLUMNS = ("operator", "shapes", "latency", "FLOP per byte", "best of ceiling", "ceiling there", "at")
+
+
+def operators_legend(found: list[Operator]) -> list[Key]:
+    """Each operator with its colour and symbol."""
+    return [Key(each.name, colour, symbol) for each, colour, symbol in _marked(found)]
+
+
+def _marked(found: list[Operator]) -> list[tuple[Operator, str, str]]:
+    """Operators with arithmetic, each with a colour and a symbol of its own."""
+    able = [each for each in found if each.flops.any()]
+    return [
+        (each, SERIES[i % len(SERIES)], SYMBOLS[(i + i // len(SERIES)) % len(SYMBOLS)])
+        for i, each in enumerate(able)
+    ]
+
+
+def roofline_figure(found: list[Operator], device: Device, dtype: str) -> Figure | None:
+    """Arithmetic reached against arithmetic intensity, under the two ceilings; None without any arithmetic.
+
+    Args:
+        found: from :func:`operators`.
+        device, dtype: whose peaks are the ceilings.
+    """
+    peak, bandwidth = device.flops_per_s(dtype), device.memory_bandwidth_bytes_per_s
+    marked = _marked(found)
+    if not marked:
+        return None
+    data: list[dict[str, Any]] = []
+    lows, highs = [], [peak]
+    for each, colour, symbol in marked:
+        able = each.flops > 0
+        rate = each.flops[able] / each.latency_s[able]
+        reached = each.reached(peak, bandwidth)[able]
+        lows.append((each.intensity[able].min(), rate.min()))
+        highs.append(rate.max())
+        said = [
+            f"<b>{plain(each.name)}</b><br>{label}<br>"
+            f"{seconds(float(latency))}, {number(100 * float(part))} % of its ceiling"
+            for label, latency, part in zip(
+                np.array(each.labels)[able], each.latency_s[able], reached, strict=True
+            )
+        ]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(each.name),
+                "x": rounded(each.intensity[able]),
+                "y": rounded(rate / GIGA),
+                "text": said,
+                "marker": {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
+                "hovertemplate": "%{text}<br>%{y:.3~s} GFLOP/s at %{x:.3~g} FLOP per byte<extra></extra>",
+            }
+        )
+    ridge = peak / bandwidth
+    right = max(max(float(each.intensity.max()) for each, _, _ in marked), ridge) * 3
+    left = min(low for low, _ in lows) / 2
+    bottom = min(rate for _, rate in lows) / 2
+    ceiling_x = [left, ridge, right]
+    ceiling_y = [left * bandwidth, peak, peak]
+    data.insert(0, _ceiling(ceiling_x, ceiling_y))
+    layout = {
+        **frame(height=430, left=66, top=22, bottom=50),
+        "hovermode": "closest",
+        "xaxis": _logarithmic("arithmetic intensity, FLOP per byte", left, right),
+        "yaxis": _logarithmic("arithmetic reached, GFLOP/s", bottom / GIGA, 2.2 * max(highs) / GIGA),
+        "annotations": [
+            {
+                "xref": "paper",
+                "yref": "y",
+                "x": 1,
+                "y": round(math.log10(peak / GIGA), 4),
+                "xanchor": "right",
+                "yanchor": "bottom",
+                "text": f"{number(peak / TERA)} TFLOP/s {dtype} · {number(bandwidth / GIGA)} GB/s",
+                "showarrow": False,
+                "font": {"size": 12, "color": "@muted"},
+            }
+        ],
+    }
+    return {"data": data, "layout": layout}
+
+
+def _ceiling(x: list[float], y: list[float]) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "ceiling",
+        "x": rounded(x),
+        "y": rounded(np.array(y) / GIGA),
+        "line": {"color": "@limit", "width": 2},
+        "hoverinfo": "skip",
+    }
+
+
+def _logarithmic(title: str, low: float, high: float) -> dict[str, Any]:
+    ticks = decades(low, high)
+    return {
+        **titled_axis(title),
+        "type": "log",
+        "range": rounded([math.log10(low), math.log10(high)]),
+        "tickvals": ticks,
+        "ticktext": [number(tick) for tick in ticks],
+    }
