@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from simslm.cli import completion
 from simslm.cli.failure import InterruptError
 from simslm.cli.groups import traces, validate
 from simslm.cli.options import (
@@ -85,8 +86,14 @@ def init(
         Path | None,
         typer.Argument(metavar="[SCENARIO]", parser=place, help="what is written; default: scenario.yaml"),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="catalogue name or a Hugging Face config.json")] = None,
-    device: Annotated[str | None, typer.Option(help="catalogue name of the device")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="catalogue name or a Hugging Face config.json", autocompletion=completion.models),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="catalogue name of the device", autocompletion=completion.devices),
+    ] = None,
     dtype: Annotated[
         Dtype | None,
         typer.Option(help="of weights and KV cache; default: that of a trace, else bf16 (cpu: fp32)"),
@@ -203,7 +210,8 @@ def plan(
         list[str] | None,
         typer.Option(
             help="a device to compare, repeatable; without a trace of the model, on its roofline. Default: the "
-            "scenario's own and every device with a trace"
+            "scenario's own and every device with a trace",
+            autocompletion=completion.devices,
         ),
     ] = None,
     traces: Annotated[
@@ -268,7 +276,9 @@ def roofline(
 
 @app.command()
 def report(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="directories of runs, of a search, or of a trace")],
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="directories of runs, of a search, or of a trace")
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -320,7 +330,10 @@ def compare(
 
 @app.command()
 def profile(
-    model: Annotated[str, typer.Option(help="catalogue name or a Hugging Face config.json")],
+    model: Annotated[
+        str,
+        typer.Option(help="catalogue name or a Hugging Face config.json", autocompletion=completion.models),
+    ],
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N")] = "cuda:0",
     dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
     grid: Annotated[Grid, typer.Option(help="how many points to measure")] = Grid.quick,
@@ -334,6 +347,7 @@ def profile(
         int | None, typer.Option(min=1, help="measurements of each point; default: by grid")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores")] = None,
+    json: Json = False,
 ) -> None:
     """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
 
@@ -341,7 +355,7 @@ def profile(
     """
     from simslm.cli import profiling
 
-    profiling.profile(model, device, dtype.value, grid.value, output, repeats, threads)
+    profiling.profile(model, device, dtype.value, grid.value, output, repeats, threads, json)
 
 
 @app.command()
@@ -353,8 +367,14 @@ def calibrate(
             help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve or guidellm",
         ),
     ],
-    model: Annotated[str, typer.Option(help="catalogue name of the model that ran")],
-    device: Annotated[str, typer.Option(help="catalogue name of the device it ran on")],
+    model: Annotated[
+        str,
+        typer.Option(help="catalogue name of the model that ran", autocompletion=completion.models),
+    ],
+    device: Annotated[
+        str,
+        typer.Option(help="catalogue name of the device it ran on", autocompletion=completion.devices),
+    ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="TRACE", parser=place, help="where the trace goes")
     ],
@@ -407,7 +427,9 @@ def explain(
     metric: Annotated[
         str | None,
         typer.Argument(
-            metavar="[METRIC]", help="a figure or a word, e.g. ttft_s.p99, goodput, knee; default: all"
+            metavar="[METRIC]",
+            help="a figure or a word, e.g. ttft_s.p99, goodput, knee; default: all",
+            autocompletion=completion.metrics,
         ),
     ] = None,
     run: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from simslm.cli import completion
 from simslm.cli.options import Dtype, Grid, Json, ScenarioPath, Seed, Sets, TracePath, place
 
 traces = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at, verify and convert traces.")
@@ -54,14 +55,19 @@ def traces_check(trace: TracePath, json: Json = False) -> None:
 @traces.command("import")
 def traces_import(
     csv: Annotated[Path, typer.Argument(metavar="CSV", help="columns of a trace's iterations.parquet")],
-    model: Annotated[str, typer.Option(help="model the rows were measured with")],
-    device: Annotated[str, typer.Option(help="device they were measured on")],
+    model: Annotated[
+        str, typer.Option(help="model the rows were measured with", autocompletion=completion.models)
+    ],
+    device: Annotated[
+        str, typer.Option(help="device they were measured on", autocompletion=completion.devices)
+    ],
     engine: Annotated[str, typer.Option(help="name and version of the engine")],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", parser=place, help="where the trace goes")
     ],
     dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
     replace: Annotated[bool, typer.Option("--replace", help="replace a trace that is already there")] = False,
+    json: Json = False,
 ) -> None:
     """Make a trace of iteration times measured elsewhere.
 
@@ -69,7 +75,7 @@ def traces_import(
     """
     from simslm.cli import tracing
 
-    tracing.convert(csv, model, device, dtype.value, engine, output, replace)
+    tracing.convert(csv, model, device, dtype.value, engine, output, replace, json)
 
 
 @validate.command("recorded")

@@ -19,6 +19,7 @@ def profile(
     output: Path | None,
     repeats: int | None,
     threads: int | None,
+    as_json: bool,
 ) -> None:
     """Measures, and prints where the trace is."""
     if output is not None:
@@ -47,4 +48,7 @@ def profile(
             command=shlex.join(command),
             progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
         )
-    print(written)
+    if as_json:
+        screen.show_json({"trace": str(written)})
+    else:
+        print(written)

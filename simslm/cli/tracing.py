@@ -122,7 +122,9 @@ def heldout(trace: Trace) -> list[HeldoutPoint]:
     return compare(MeasuredCost(trace, model, device, origin["dtype"]), trace.heldout)
 
 
-def convert(csv: Path, model: str, device: str, dtype: str, engine: str, output: Path, replace: bool) -> None:
+def convert(
+    csv: Path, model: str, device: str, dtype: str, engine: str, output: Path, replace: bool, as_json: bool
+) -> None:
     """Writes a trace of iterations measured elsewhere, and prints where it is."""
     from simslm.catalog.devices import device_names
     from simslm.catalog.models import model_names
@@ -142,7 +144,10 @@ def convert(csv: Path, model: str, device: str, dtype: str, engine: str, output:
                 f"note: {kind} {name!r} is not in the catalogue{nearest(name, known)}: only a scenario with a "
                 f"{kind} of this very name can use the trace"
             )
-    print(trace.path)
+    if as_json:
+        screen.show_json({"trace": str(trace.path), "content_hash": trace.content_hash})
+    else:
+        print(trace.path)
 
 
 def _short(value: Any) -> str:

@@ -72,7 +72,7 @@ def show(
         screen.note(f"page: {output}")
 
 
-def make(source: str, output: Path, sets: list[str], seed: int | None) -> None:
+def make(source: str, output: Path, sets: list[str], seed: int | None, as_json: bool) -> None:
     """Writes the requests of a preset or a scenario."""
     from simslm.metrics.whole import write_whole
     from simslm.workload.written import ENDINGS, check_writable, left_out, write_requests
@@ -102,7 +102,10 @@ def make(source: str, output: Path, sets: list[str], seed: int | None) -> None:
         screen.note(
             f"note: {' and '.join(kept_out)} are not in the file; simulate the scenario itself for those"
         )
-    print(f"{output}: {count:,} requests")
+    if as_json:
+        screen.show_json({"file": str(output), "requests": count})
+    else:
+        print(f"{output}: {count:,} requests")
 
 
 def _found(source: str, format_: str, settings: list[str]) -> Found:

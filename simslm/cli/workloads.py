@@ -56,6 +56,7 @@ def workload_make(
     ],
     sets: Sets = None,
     seed: Seed = None,
+    json: Json = False,
 ) -> None:
     """Write the requests of a preset or a scenario to a file that can be replayed; millions of them in little memory.
 
@@ -63,7 +64,7 @@ def workload_make(
     """
     from simslm.cli import traffic
 
-    traffic.make(source, output, sets or [], seed)
+    traffic.make(source, output, sets or [], seed, json)
 
 
 @workload.command("fit")

@@ -26,6 +26,9 @@ CONTRACT = (
     "calibrate",
     "validate recorded",
     "validate live",
+    "compare",
+    "init",
+    "explain",
 )
 
 
@@ -84,6 +87,16 @@ def parse(command: Any, arguments: list[str]) -> None:
     if hasattr(command, "commands"):
         _, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
         parse(inner, rest)
+
+
+def test_every_command_answers_in_json():
+    """``schema`` prints nothing else."""
+    without = {
+        words
+        for words, command in COMMANDS.items()
+        if not any("--json" in each.opts for each in command.params)
+    }
+    assert without == {"schema"}
 
 
 def test_a_wrong_example_would_not_parse():
