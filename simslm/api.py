@@ -87,6 +87,7 @@ def observed(
         prepared.deployment(),
         prepared.priced,
         slo=scenario.slo.bounds() if scenario.slo else {},
+        classes=prepared.classes,
         jump=jump,
         progress=progress,
         sink=sink,

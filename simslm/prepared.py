@@ -24,6 +24,7 @@ from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
+from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
 from simslm.policies.registry import create
@@ -108,6 +109,16 @@ class Prepared:
     files: dict[str, str]
     tariff: Tariff | None = None
     central: Prepared | None = None
+
+    @property
+    def classes(self) -> Classes | None:
+        """The class of each request, with its SLO, or the scenario's where it has none."""
+        requests, stated = self.requests, self.scenario.workload.classes
+        if requests.class_of is None or stated is None:
+            return None
+        slos = (stated[name].slo or self.scenario.slo for name in requests.classes)
+        bounds = tuple({} if slo is None else slo.bounds() for slo in slos)
+        return Classes(requests.classes, requests.class_of, bounds)
 
     @property
     def tenants(self) -> Counter[int]:

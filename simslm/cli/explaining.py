@@ -8,7 +8,7 @@ from typing import Any
 
 from simslm.cli import screen
 from simslm.errors import UsageError, nearest
-from simslm.metrics.definitions import FIGURES, METRICS, OF_PATH, Metric, title
+from simslm.metrics.definitions import DIVIDED, METRICS, OF_PATH, Metric, metric_of, paths, title
 from simslm.metrics.glossary import TERMS, Term, markdown, place, unit
 
 
@@ -34,11 +34,12 @@ def find(name: str) -> Metric | Term:
     Raises:
         UsageError: there is none.
     """
-    metrics = {metric.key: metric for metric in METRICS} | OF_PATH
-    named = {each.name.lower(): each for each in (*TERMS, *METRICS)}
-    named |= {metric.words: metric for metric in METRICS if metric.words}
-    named |= {metric.key.rpartition(".")[2]: metric for metric in METRICS}
-    found = metrics.get(name) or named.get(name.lower())
+    every = (*METRICS, *DIVIDED)
+    metrics = {metric.key: metric for metric in every} | OF_PATH
+    named = {each.name.lower(): each for each in (*TERMS, *DIVIDED, *METRICS)}
+    named |= {metric.words: metric for metric in every if metric.words}
+    named |= {metric.key.rpartition(".")[2]: metric for metric in (*DIVIDED, *METRICS)}
+    found = metrics.get(name) or metric_of(name) or named.get(name.lower())
     if found is None:
         hint = nearest(name.lower(), [*metrics, *named])
         raise UsageError(f"knows no {name!r}{hint}", remedy="`simslm explain` lists what there is")
@@ -48,11 +49,15 @@ def find(name: str) -> Metric | Term:
 def _list_all(as_json: bool) -> None:
     if as_json:
         screen.show_json(
-            {"figures": [_described(each) for each in METRICS], "words": list(map(_word, TERMS))}
+            {
+                "figures": [_described(each) for each in (*METRICS, *DIVIDED)],
+                "words": list(map(_word, TERMS)),
+            }
         )
         return
-    rows = [(each.name, place(each)) for each in METRICS]
-    screen.show_defined(("figure", "in summary.json"), rows, [each.meaning for each in METRICS], left=(0, 1))
+    every = (*METRICS, *DIVIDED)
+    rows = [(each.name, place(each)) for each in every]
+    screen.show_defined(("figure", "in summary.json"), rows, [each.meaning for each in every], left=(0, 1))
     print()
     screen.show_defined(("word",), [(term.name,) for term in TERMS], [term.definition for term in TERMS])
 
@@ -94,13 +99,13 @@ def _values(metric: Metric, name: str, directory: Path) -> dict[str, Any]:
     from simslm.report.tables import dig, figure_of, read_run
 
     run = read_run(directory)
-    paths = [name] if name in OF_PATH else [path for path in FIGURES if OF_PATH[path] is metric]
+    asked = [name] if metric_of(name) is not None else paths(metric)
     intervals = dig(run.summary, "intervals.figures", {})
     section = metric.key.partition(".")[0]
     return {
         "directory": str(directory),
-        "values": {path: figure_of(run.summary, path) for path in paths},
-        "intervals": {path: intervals[path] for path in paths if path in intervals},
+        "values": {path: figure_of(run.summary, path) for path in asked},
+        "intervals": {path: intervals[path] for path in asked if path in intervals},
         "note": dig(run.summary, f"{section}.note", ""),
         "bound": list(bound(facts(run)).sentences),
     }

@@ -5,6 +5,7 @@ The glossary, ``simslm explain``, the directions of a comparison and the figures
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from simslm.units import joules, number, seconds
@@ -40,7 +41,7 @@ class Metric:
     @property
     def has_statistics(self) -> bool:
         """Whether it is a distribution, of which a summary has :data:`STATISTICS`."""
-        return self.key in BY_KEY
+        return self.key in BY_KEY or self in PROGRAM_TIMES
 
     def show(self, value: float | None) -> str:
         """A value for a screen, with its unit."""
@@ -334,20 +335,159 @@ METRICS = (
 """Every figure of ``summary.json``, in its order."""
 
 
-def _paths(metric: Metric) -> tuple[str, ...]:
+PROGRAM_TIMES = (
+    Metric(
+        "programs.jct_s",
+        "JCT",
+        "last output token of a program’s last request − arrival of its first, of programs that finished",
+        "job completion time",
+        formula="max(finish_s) − min(arrival_s) over the requests of a program",
+    ),
+    Metric(
+        "programs.active_s",
+        "Active time",
+        "of the JCT, the time in which at least one of the program’s requests is in the system; the rest is think "
+        "and tool time",
+        formula="length of the union of [arrival_s, finish_s] over the requests of a program",
+    ),
+)
+PROGRAMS = (
+    Metric(
+        "programs.arrived",
+        "Programs",
+        "programs (conversations, agents, workflows) of which a request arrived",
+        unit="programs",
+        better="",
+    ),
+    Metric(
+        "programs.finished",
+        "Finished programs",
+        "programs of which every request got its last token",
+        unit="programs",
+        better="more",
+    ),
+    Metric(
+        "programs.failed",
+        "Failed programs",
+        "programs of which a request was rejected or left by its client",
+        unit="programs",
+    ),
+    Metric(
+        "programs.unfinished",
+        "Unfinished programs",
+        "programs still under way when the run was stopped",
+        unit="programs",
+    ),
+    Metric(
+        "programs.requests_not_sent",
+        "Requests never sent",
+        "requests of those programs that never arrived, because one they depend on did not finish",
+        unit="requests",
+    ),
+    *PROGRAM_TIMES,
+)
+"""Of runs with programs."""
+
+SERVICE = Metric(
+    "service_tokens_per_s",
+    "Service rate",
+    "output tokens per second that the requests of a class get while they are in the system: the inverse of the "
+    "normalized latency of Orca and vLLM",
+    unit="tokens/s",
+    better="more",
+    formula="Σ output_tokens / Σ e2e_s over the finished requests of a class",
+)
+FAIRNESS = (
+    Metric(
+        "fairness.jain",
+        "Jain’s index",
+        "how equal the service rates of classes are: 1 = all the same, 1 / classes = one has everything",
+        unit="1",
+        better="more",
+        formula="(Σ x)² / (n Σ x²), x: service_tokens_per_s of each of n classes (Jain, Chiu and Hawe 1984)",
+    ),
+    Metric(
+        "fairness.min_attainment",
+        "Lowest attainment",
+        "SLO attainment of the class that has the lowest",
+        unit="1",
+        better="more",
+        formula="min of slo.attainment over classes",
+    ),
+    Metric(
+        "fairness.attainment_gap",
+        "Attainment gap",
+        "highest − lowest SLO attainment of a class",
+        unit="1",
+        formula="max − min of slo.attainment over classes",
+    ),
+)
+"""Of runs with classes."""
+
+BY_CLASS = (
+    *REQUESTS,
+    *THROUGHPUT,
+    *(metric for metric in LATENCIES if metric.key != "itl_s"),
+    ATTAINMENT,
+    GOODPUT,
+    TOKEN_GOODPUT,
+    *(metric for metric in KV if metric.key in ("kv.preemptions", "kv.cached_prompt_share")),
+    SERVICE,
+)
+"""What a summary has of each class, in ``classes.NAME``; token gaps are not known by class."""
+
+DIVIDED = (*PROGRAMS, SERVICE, *FAIRNESS)
+"""Figures that only runs with programs or classes have."""
+
+
+def paths(metric: Metric) -> tuple[str, ...]:
+    """The dotted paths of a metric's numbers in a summary."""
     if metric.has_statistics:
         return tuple(f"{metric.key}.{statistic}" for statistic in STATISTICS)
     return (metric.key,)
 
 
-OF_PATH = {path: metric for metric in METRICS for path in _paths(metric)}
+OF_PATH = {path: metric for metric in METRICS for path in paths(metric)}
 """The metric of every number of a summary, by the number's dotted path."""
 
 FIGURES = tuple(OF_PATH)
 """Every number of a summary, by its dotted path."""
 
 
+_OF_DIVIDED = {path: metric for metric in (*PROGRAMS, *FAIRNESS) for path in paths(metric)}
+_OF_CLASS = {path: metric for metric in (*BY_CLASS, *PROGRAMS) for path in paths(metric)}
+
+
+def figures_of(classes: Iterable[str], programs: bool) -> tuple[str, ...]:
+    """Every number of the summary of a scenario, by its dotted path.
+
+    Args:
+        classes: names of its classes, perhaps none.
+        programs: whether any of them, or all of it, has programs.
+    """
+    of_programs = [path for metric in PROGRAMS for path in paths(metric)] if programs else []
+    names = tuple(classes)
+    of_class = [*(path for metric in BY_CLASS for path in paths(metric)), *of_programs]
+    fairness = [path for metric in FAIRNESS for path in paths(metric)] if names else []
+    return (
+        *FIGURES,
+        *of_programs,
+        *(f"classes.{name}.{path}" for name in names for path in of_class),
+        *fairness,
+    )
+
+
+def metric_of(path: str) -> Metric | None:
+    """The metric of a number by its dotted path, also of a class; None where there is no such number."""
+    if path.startswith("classes."):
+        return _OF_CLASS.get(path.split(".", 2)[-1])
+    return OF_PATH.get(path) or _OF_DIVIDED.get(path)
+
+
 def title(path: str) -> str:
-    """The name of a number on screens: ``TTFT p99``."""
-    metric = OF_PATH[path]
-    return f"{metric.name} {path.rpartition('.')[2]}" if metric.has_statistics else metric.name
+    """The name of a number on screens: ``TTFT p99``, ``TTFT p99 of chat``."""
+    metric = metric_of(path)
+    if metric is None:
+        raise KeyError(path)
+    name = f"{metric.name} {path.rpartition('.')[2]}" if metric.has_statistics else metric.name
+    return f"{name} of {path.split('.')[1]}" if path.startswith("classes.") else name

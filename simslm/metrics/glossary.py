@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simslm.metrics.definitions import METRICS, STATISTICS, Metric
+from simslm.metrics.definitions import DIVIDED, METRICS, STATISTICS, Metric
 
 COMMAND = "simslm explain --markdown > docs/glossary.md"
 """What writes the page."""
@@ -59,6 +59,14 @@ TERMS = (
     Term("token budget", "max_num_batched_tokens: the most tokens that one iteration computes"),
     Term(
         "prefix caching", "the KV blocks of finished prompts are kept, and shared by prompts that begin alike"
+    ),
+    Term(
+        "program",
+        "requests of which some wait for others: a conversation, an agent, a workflow; see docs/sessions.md",
+    ),
+    Term(
+        "class",
+        "a part of the traffic, as of a tenant, with its own lengths, arrivals or share of them, SLO and priority",
     ),
     Term(
         "SLO",
@@ -130,7 +138,12 @@ def markdown() -> str:
     lines += [
         f"| {_cell(metric.name)} | `{place(metric)}` | {_cell(unit(metric))} | {_cell(metric.meaning)} | "
         f"{_code(metric.formula)} |"
-        for metric in METRICS
+        for metric in (*METRICS, *DIVIDED)
+    ]
+    lines += [
+        "",
+        "A run with programs has `programs`; a run with classes has `fairness`, and in `classes.NAME` the same figures "
+        "of each class, as far as they are known by class.",
     ]
     lines += ["", "## Words", "", "| word | meaning | formula | source |", "|---|---|---|---|"]
     lines += [

@@ -11,9 +11,11 @@ import numpy as np
 
 from simslm.cost.model import CostModel
 from simslm.metrics import summary as figures
+from simslm.metrics.classes import Classes, class_figures, fairness_figures, split_slo
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Ledger, Priced
+from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.sim.log import FINISHED, SimulationLog
 from simslm.sim.window import Window
@@ -29,7 +31,7 @@ class Result:
     """What a simulation answers.
 
     Attributes:
-        request_columns: arrays over arrived requests, in order of arrival; NaN where nothing happened.
+        request_columns: arrays over arrived requests, in order of their numbers; NaN where nothing happened.
         summary: the contents of ``summary.json``.
         log: what the simulation left.
         token_gaps: between consecutive output tokens of the same request, all requests pooled, in seconds.
@@ -79,6 +81,7 @@ def observe(
     replicas: list[Priced],
     *,
     slo: dict[str, float | None],
+    classes: Classes | None = None,
     jump: bool = True,
     progress: Progress | None = None,
     sink: Sink | None = None,
@@ -93,6 +96,7 @@ def observe(
         deployment: what serves it.
         replicas: how each replica is priced.
         slo: bounds by metric name, None where unbounded.
+        classes: of the requests, with bounds of their own in place of those; None where there are none.
         jump, progress, on_start: see :func:`simslm.sim.world.run`.
         sink: takes the iterations as the run goes on, so that memory does not grow with them; None keeps them
             in the result.
@@ -107,7 +111,36 @@ def observe(
         ledger.take(index, window)
     columns = _request_columns(log, requests, ledger)
     gaps = ledger.token_gaps()
-    return Result(columns, _summary(name, columns, ledger, gaps, slo, unused_devices), log, gaps, windows)
+    summary = _summary(name, columns, ledger, gaps, slo, unused_devices)
+    _divide(columns, summary, classes, _programs(requests))
+    return Result(columns, summary, log, gaps, windows)
+
+
+def _programs(requests: Requests) -> ProgramColumns | None:
+    """The programs that somebody described."""
+    found = requests.programs
+    if found is None or not found.described:
+        return None
+    return ProgramColumns(found.program_of, found.stage, found.parents, found.parent_ends)
+
+
+def _divide(
+    columns: dict[str, np.ndarray],
+    summary: dict[str, Any],
+    classes: Classes | None,
+    programs: ProgramColumns | None,
+) -> None:
+    """Adds what there is to say by class and by program."""
+    arrived = columns["request_id"]
+    if programs is not None:
+        summary["programs"] = program_figures(columns, programs)
+        columns |= programs.columns(arrived)
+    if classes is not None:
+        seconds = summary["makespan_s"]
+        summary["slo"] = split_slo(columns, classes, seconds)
+        summary["classes"] = class_figures(columns, classes, programs, seconds)
+        summary["fairness"] = fairness_figures(summary["classes"])
+        columns["class"] = np.array(classes.names, dtype=object)[classes.of[arrived]]
 
 
 def _summary(

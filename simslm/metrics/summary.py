@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,16 @@ def throughput(requests: dict[str, np.ndarray], seconds: float) -> dict[str, flo
 
 
 def slo_figures(
-    requests: dict[str, np.ndarray], bounds: dict[str, float | None], seconds: float
+    requests: dict[str, np.ndarray], bounds: Mapping[str, float | np.ndarray | None], seconds: float
 ) -> dict[str, Any]:
-    """Attainment and goodput; nulls without an SLO. A request with one output token meets ``tpot_s``."""
-    if not any(bounds.values()) or not len(requests["status"]):
+    """Attainment and goodput; nulls without an SLO. A request with one output token meets ``tpot_s``.
+
+    Args:
+        requests: columns of the arrived requests.
+        bounds: on each metric, for all requests or for each one; None where there is none.
+        seconds: the makespan.
+    """
+    if all(bound is None for bound in bounds.values()) or not len(requests["status"]):
         return {"attainment": None, "goodput_rps": None, "goodput_output_tokens_per_s": None}
     good = requests["status"] == FINISHED
     for name, bound in bounds.items():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simslm.metrics.definitions import OF_PATH
+from simslm.metrics.definitions import metric_of
 from simslm.metrics.definitions import title as name_of
 from simslm.report.figures import Figure, frame, rounded, titled_axis
 from simslm.report.wording import TimeUnit, time_unit
@@ -42,7 +42,7 @@ class Scale:
 
 def scale(path: str, values: Sequence[float]) -> Scale:
     """The scale of a figure of a summary, for some of its values."""
-    metric = OF_PATH.get(path)
+    metric = metric_of(path)
     if metric is None:  # the capacity of a search, which no summary has
         return Scale(path, path.partition(".")[0], TimeUnit("", 1.0), 1)
     units = {"s": time_unit(values), "1": SHARE}

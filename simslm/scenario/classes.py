@@ -72,6 +72,12 @@ class Traffic(Workload):
             return super().files
         return tuple(dict.fromkeys(file for part in self.parts().values() for file in part.files))
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether some of its requests wait for others."""
+        parts = (self,) if self.classes is None else self.parts().values()
+        return any(part.programs is not None for part in parts)
+
     def parts(self) -> dict[str, Workload]:
         """The workload of each class, with what it takes over.
 

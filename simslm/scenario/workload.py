@@ -96,9 +96,9 @@ class Thinning(WorkloadPart):
 class RateScale(WorkloadPart):
     """More or fewer requests at the same times: each window of the trace is played ``factor`` times in its own time.
 
-    The rate in every window is ``factor`` times what it was, and the gaps within it keep their law, ``factor`` times
-    as short: of a factor below 1 the first part of the window is played, slower; above 1, the window is played again
-    and again, faster.
+    The rate in every window is ``factor`` times what it was, and gaps that are short against a window keep their law,
+    ``factor`` times as short: of a factor below 1 the first part of the window is played, slower; above 1, the window
+    is played again and again, faster.
     """
 
     factor: float = Field(ge=1e-3, le=1e3, description="requests per second, relative to the trace's")
@@ -294,7 +294,7 @@ class Workload(WorkloadPart):
 
     def _programs_agree(self, programs: ProgramSpec) -> None:
         """Programs state what is in their prompts; nothing else may."""
-        foreign = [name for name in ("prefixes", "correlation", "preset") if getattr(self, name) is not None]
+        foreign = [name for name in ("prefixes", "correlation") if getattr(self, name) is not None]
         foreign += [
             name for name in DRAWN[1:] if name not in programs.stated and getattr(self, name) is not None
         ]

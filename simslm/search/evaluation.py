@@ -14,10 +14,11 @@ from typing import Any
 
 from simslm.api import Found, Prepared, observed, prepare
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
+from simslm.metrics.definitions import FIGURES
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
 from simslm.search.capacity import Span, highest, span
-from simslm.search.objectives import CAPACITY, FIGURES, figure
+from simslm.search.objectives import CAPACITY, figure
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
 from simslm.sim.world import OnStart
@@ -119,7 +120,7 @@ class Evaluator:
     def _outcome(
         self, summary: Mapping[str, Any], requests: int, attained: Attained | None = None
     ) -> Outcome:
-        found = {path: figure(summary, path) for path in FIGURES}
+        found = {path: figure(summary, path) for path in dict.fromkeys((*FIGURES, *self._paths))}
         values = {path: value for path, value in found.items() if value is not None}
         if attained is not None:
             values[CAPACITY] = attained.value

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simslm.comparison.student import interval
+from simslm.metrics.definitions import FIGURES
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
 from simslm.search.frontier import Point, points
 from simslm.search.intervals import TEST
-from simslm.search.objectives import CAPACITY, FIGURES, Goals
+from simslm.search.objectives import CAPACITY, Goals
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
 from simslm.search.usable import serve_commands, simulate_command

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simslm.errors import ScenarioError, nearest
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.definitions import figures_of
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Advisor, Search
 
@@ -95,7 +95,9 @@ def goals(scenario: Scenario, search: Search) -> Goals:
     Raises:
         ScenarioError: one names a figure that a summary does not have, all such at once.
     """
-    known = (*FIGURES, CAPACITY) if search.capacity is not None else FIGURES
+    workload = scenario.workload
+    figures = figures_of(workload.classes or (), workload.has_programs)
+    known = (*figures, CAPACITY) if search.capacity is not None else figures
     problems = [
         _unknown(scenario, path, ("search", "objectives", path), known)
         for path in search.objectives

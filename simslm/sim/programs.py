@@ -45,6 +45,9 @@ class Programs(Protocol):
         parent_ends: where the parents of each request end in ``parents``, shape ``(requests,)``, int64.
         delay_s: pause of each request after those it depends on, or else after its program's start, seconds.
         clients: who starts the other programs.
+        stage: requests on the longest way from a program's start to each request, itself not counted, shape
+            ``(requests,)``, int64.
+        described: whether these are programs to anybody; False where each is a request by itself.
     """
 
     @property
@@ -59,6 +62,10 @@ class Programs(Protocol):
     def delay_s(self) -> np.ndarray: ...
     @property
     def clients(self) -> Sequence[Clients]: ...
+    @property
+    def stage(self) -> np.ndarray: ...
+    @property
+    def described(self) -> bool: ...
 
 
 class ProgramRuns:

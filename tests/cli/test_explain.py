@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simslm.metrics.definitions import FIGURES, METRICS
+from simslm.metrics.definitions import DIVIDED, FIGURES, METRICS, figures_of
 from simslm.metrics.glossary import TERMS, markdown
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
@@ -34,12 +34,12 @@ def test_every_number_of_a_summary_is_defined(simslm, scenario):
 
 
 def test_definitions_are_whole():
-    names = [each.name.lower() for each in (*METRICS, *TERMS)]
+    names = [each.name.lower() for each in (*METRICS, *DIVIDED, *TERMS)]
     assert len(set(names)) == len(names)
-    for metric in METRICS:
+    for metric in (*METRICS, *DIVIDED):
         assert metric.definition
         assert metric.better in ("less", "more", "")
-        assert metric.formula or metric.unit in ("requests",), metric.key
+        assert metric.formula or metric.unit in ("requests", "programs"), metric.key
 
 
 @pytest.mark.parametrize("name", ["ttft_s", "ttft_s.p99", "TTFT", "ttft", "time to first token"])
@@ -52,7 +52,12 @@ def test_a_figure_goes_by_its_names(simslm, name):
 
 
 @pytest.mark.parametrize(
-    "name", [*FIGURES, *(metric.name for metric in METRICS), *(term.name for term in TERMS)]
+    "name",
+    [
+        *figures_of(("chat",), programs=True),
+        *(metric.name for metric in (*METRICS, *DIVIDED)),
+        *(term.name for term in TERMS),
+    ],
 )
 def test_every_name_is_known(simslm, name):
     assert simslm("explain", name, "--json").code == 0
@@ -60,9 +65,9 @@ def test_every_name_is_known(simslm, name):
 
 def test_without_a_name_everything_is_listed(simslm):
     shown, listed = simslm("explain").out, json.loads(simslm("explain", "--json").out)
-    assert all(metric.meaning in shown for metric in METRICS)
+    assert all(metric.meaning in shown for metric in (*METRICS, *DIVIDED))
     assert all(term.definition in shown for term in TERMS)
-    assert [each["key"] for each in listed["figures"]] == [metric.key for metric in METRICS]
+    assert [each["key"] for each in listed["figures"]] == [metric.key for metric in (*METRICS, *DIVIDED)]
     assert [each["name"] for each in listed["words"]] == [term.name for term in TERMS]
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from simslm.api import load_scenario, simulate
 from simslm.errors import ScenarioError
-from simslm.search.objectives import FIGURES, Constraint, figure, goals
+from simslm.metrics.definitions import FIGURES
+from simslm.search.objectives import Constraint, figure, goals
 
 
 def leaves(value: Any, place: str = "") -> set[str]:

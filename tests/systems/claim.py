@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from simslm.catalog.files import read_mapping
 from simslm.errors import UsageError, nearest
+from simslm.metrics.definitions import FIGURES
 from simslm.scenario.search import CONSTRAINT
-from simslm.search.objectives import FIGURES
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = Path(__file__).parent / "claims"
