@@ -23,15 +23,18 @@ from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
+from simslm.drafts import acceptance, beside, drafted, speculation
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
 from simslm.policies.registry import create
+from simslm.scenario.roles import decode_group
 from simslm.scenario.schema import GroupSpec, Replicas, Scenario
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.world import Deployment, Group
+from simslm.transforms.registry import Footprint, Served, Transform, footprint, kept_tokens
 from simslm.units import GIB
 from simslm.workload import requests_of
 from simslm.workload.requests import RequestArrays
@@ -74,6 +77,8 @@ class PreparedGroup:
         spec: as the user wrote it.
         architecture: of its model.
         cost: what an iteration takes a replica that has the device to itself.
+        transforms: what is changed about its costs and its memory.
+        held: the memory that weights and KV cache take.
         memory: where a replica's memory goes.
         max_model_len: longest prompt + output, tokens.
         devices: the (first) device of each replica.
@@ -83,9 +88,18 @@ class PreparedGroup:
     spec: Replicas
     architecture: Architecture
     cost: CostModel
+    transforms: tuple[Transform, ...]
+    held: Footprint
     memory: MemoryPlan
     max_model_len: int
     devices: tuple[int, ...]
+
+    def batch(self, held_tokens: float, requests: int) -> int:
+        """Sequences of so many tokens that decode together when there is always work: slots, KV blocks or requests."""
+        engine = self.spec.engine
+        tokens, kept = self.memory.num_gpu_blocks * engine.block_size, kept_tokens(self.transforms)
+        held = held_tokens if kept is None else min(held_tokens, kept)
+        return max(1, min(engine.max_num_seqs, int(tokens / max(held, 1)), requests))
 
 
 @dataclass(frozen=True)
@@ -165,11 +179,14 @@ class Prepared:
 
     def deployment(self) -> Deployment:
         """What the simulator needs of it."""
-        shared = self.scenario.deployment.sharing != "none"
+        asked, slo = self.scenario.deployment, self.scenario.slo
         return Deployment(
             tuple(self._group(group) for group in self.groups),
-            self.sharing if shared else None,
+            self.sharing if asked.sharing != "none" else None,
             self._group_of(),
+            lambda: create("partition", asked.partition, partial(stream, self.scenario.seed)),
+            slo.ttft_s if slo else None,
+            slo.tpot_s if slo else None,
         )
 
     def sharing(self, count: int) -> Sharing:
@@ -187,10 +204,12 @@ class Prepared:
     def _demand(self, group: PreparedGroup) -> DemandModel:
         """What a replica's iterations ask of a shared device, as its cost model knows it, else by the roofline."""
         known = getattr(group.cost, "demand", None)
-        return known or DemandModel(group.architecture, self.device, self.scenario.dtype)
+        return known or DemandModel(
+            group.architecture, self.device, self.scenario.dtype, transforms=group.transforms
+        )
 
     def _group(self, group: PreparedGroup) -> Group:
-        engine, memory = group.spec.engine, group.memory
+        engine, memory, spec = group.spec.engine, group.memory, group.spec
         swap = int(engine.swap_space * GIB / memory.block) if engine.preemption == "swap" else 0
         limits = EngineConfig(
             engine.max_num_seqs,
@@ -202,16 +221,29 @@ class Prepared:
             swap,
             memory.block / self.device.host_link_bytes_per_s,
             not engine.disable_async_output_proc,
+            getattr(spec, "sm_fraction", None),
+            memory.block / self.device.peer_link_bytes_per_s,
+            kept_tokens(group.transforms),
+            2 * group.architecture.num_layers * engine.swapping.copy_s,
+            engine.swapping.group_blocks,
+            engine.swapping.overlap,
+            engine.swapping.reuse,
         )
 
         def draws(purpose: str) -> np.random.Generator:
             return stream(self.scenario.seed, f"{purpose} {group.name}")
+
+        asked = engine.speculative_config
+        foreseen = None if asked is None else acceptance(asked, self.requests, self.scenario.seed)
 
         def policies() -> Policies:
             return Policies(
                 create("batching", engine.batching, draws),
                 create("queueing", engine.scheduling_policy, draws),
                 create("admission", engine.admission, draws),
+                None if asked is None or foreseen is None else speculation(asked, foreseen),
+                create("preemption", engine.preemption_policy, draws) if engine.switches else None,
+                create("priorities", engine.priorities, draws) if engine.switches else None,
             )
 
         return Group(
@@ -221,15 +253,24 @@ class Prepared:
             group.cost,
             self._demand(group),
             policies,
-            lambda: create("routing", group.spec.router, draws),
+            lambda: create("routing", spec.router, draws),
             group.max_model_len,
+            spec.role if isinstance(spec, GroupSpec) else "both",
+            decode_group(self.scenario.deployment.groups or (), spec)
+            if isinstance(spec, GroupSpec)
+            else None,
+            _pool(spec),
         )
 
     def _group_of(self) -> np.ndarray | None:
-        """Each request's group, drawn by the groups' shares, one for a whole program; None where there is one."""
-        if len(self.groups) == 1:
+        """Each request's group, drawn by the groups' shares, one for a whole program; None where all go to the first.
+
+        No request arrives at a decode group.
+        """
+        specs = [group.spec for group in self.groups if isinstance(group.spec, GroupSpec)]
+        shares = np.array([0.0 if spec.role == "decode" else spec.share for spec in specs])
+        if not shares[1:].any():
             return None
-        shares = np.array([group.spec.share for group in self.groups if isinstance(group.spec, GroupSpec)])
         programs = self.requests.programs
         count = len(self.requests if programs is None else programs.start_s)
         draws = stream(self.scenario.seed, "groups").random(count)
@@ -267,6 +308,10 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
         (workload.model_dump_json(), scenario.seed, longest, base_dir),
         lambda: requests_of(workload, scenario.seed, longest, base_dir),
     )
+    for spec in specs:
+        if spec.engine.speculative_config is not None:
+            with _placed(scenario, "deployment"):
+                acceptance(spec.engine.speculative_config, requests, scenario.seed)
     tariff = _tariff(scenario, device, found)
     return Prepared(scenario, device, groups, requests, _files(scenario, found), tariff)
 
@@ -334,6 +379,27 @@ def _placed(scenario: Scenario, *keys: str) -> Iterator[None]:
         raise type(error)(str(error), where=place) from None
 
 
+def _check_windowed(scenario: Scenario, spec: Replicas) -> None:
+    """Mechanisms that count on a sequence to keep all of its tokens are not there for one that does not.
+
+    Raises:
+        ScenarioError: one of them is asked for.
+    """
+    engine = spec.engine
+    asked = {
+        "prefix_caching": engine.prefix_caching,
+        "speculative_config": engine.speculative_config is not None,
+        "roles other than both": getattr(spec, "role", "both") != "both",
+    }
+    for name, wanted in asked.items():
+        if wanted:
+            raise ScenarioError(
+                f"{name}: not with a transform that keeps a window of each sequence (lm_infinite)",
+                where=scenario.where("deployment") or scenario.name,
+                remedy="leave out one of the two",
+            )
+
+
 def _prepare_group(
     scenario: Scenario, spec: Replicas, device: Device, utilization: float, found: Found
 ) -> PreparedGroup:
@@ -342,34 +408,37 @@ def _prepare_group(
         model, cost = spec.model or model, spec.cost or cost
         longest, numbers = spec.max_model_len or longest, spec.devices
     with _placed(scenario, "model"):
-        architecture = found.get(
-            "model",
-            (_key(model), scenario.base_dir),
-            lambda: (
-                load_model(model, scenario.base_dir)
-                if isinstance(model, str)
-                else architecture_from_mapping(model)
-            ),
-        )
+        architecture = _architecture(model, scenario, found)
     own = architecture.max_position_embeddings
-    if (longest or 0) > own:
+    windowed = kept_tokens(cost.changes) is not None
+    if windowed:
+        _check_windowed(scenario, spec)
+    if (longest or 0) > own and not (windowed and architecture.positions == "rotary"):
         raise ScenarioError(
             f"max_model_len is {longest}, but {architecture.name} has {own} positions",
             where=scenario.where("max_model_len"),
         )
-    split, engine = spec.tensor_parallel_size, spec.engine
+    split, engine, pooled = spec.tensor_parallel_size, spec.engine, _pool(spec) is not None
+    held = footprint(Served.on(architecture, scenario.dtype, device), cost.changes)
+    asked, draft = engine.speculative_config, None
+    if asked is not None and asked.model is not None:
+        with _placed(scenario, "deployment"):
+            draft = _architecture(asked.model, scenario, found)
+        held = beside(held, draft, scenario.dtype)
     with _placed(scenario, "model"):
         memory = plan_memory(
             architecture,
             device,
             scenario.dtype,
             gpu_memory_utilization=utilization,
-            replicas_per_device=spec.replicas_per_device,
+            replicas_per_device=1 if pooled else spec.replicas_per_device,
             max_num_seqs=engine.max_num_seqs,
             max_num_batched_tokens=engine.max_num_batched_tokens,
             block_size=engine.block_size,
             num_gpu_blocks=engine.num_gpu_blocks,
             tensor_parallel_size=split,
+            held=held,
+            partners=_partners(scenario, spec),
         )
     with _placed(scenario, "cost"):
         model_cost = found.get(
@@ -381,33 +450,78 @@ def _prepare_group(
             model_cost = TensorParallel(
                 model_cost, architecture, device, scenario.dtype, split, cost.all_reduce
             )
+        if asked is not None and draft is not None:
+            model_cost = drafted(model_cost, asked, draft, device, scenario)
     numbers = (numbers or tuple(range(scenario.deployment.num_devices)))[::split]
     return PreparedGroup(
         spec.name if isinstance(spec, GroupSpec) else scenario.name,
         spec,
         architecture,
         model_cost,
+        cost.changes,
+        held,
         memory,
         longest or own,
         tuple(number for number in numbers for _ in range(spec.replicas_per_device)),
     )
 
 
+def _architecture(model: str | dict[str, Any], scenario: Scenario, found: Found) -> Architecture:
+    return found.get(
+        "model",
+        (_key(model), scenario.base_dir),
+        lambda: (
+            load_model(model, scenario.base_dir)
+            if isinstance(model, str)
+            else architecture_from_mapping(model)
+        ),
+    )
+
+
+def _pool(spec: Replicas) -> str | None:
+    return spec.kv_pool if isinstance(spec, GroupSpec) else None
+
+
+def _partners(scenario: Scenario, spec: Replicas) -> list[tuple[int, int]]:
+    """``(max_num_seqs, max_num_batched_tokens)`` of the other replicas of a device that use the same KV blocks."""
+    pool = _pool(spec)
+    if pool is None:
+        return []
+    limits = [
+        (each.engine.max_num_seqs, each.engine.max_num_batched_tokens)
+        for each in scenario.deployment.groups or ()
+        if each.kv_pool == pool
+        for _ in range(each.replicas_per_device)
+    ]
+    limits.remove((spec.engine.max_num_seqs, spec.engine.max_num_batched_tokens))
+    return limits
+
+
 def utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]:
     """Each group's part of the memory of its devices: what it states, else an equal part of the default.
+
+    Groups of one pool have one part together.
 
     Raises:
         InfeasibleError: the groups on a device ask for more memory than it has.
     """
     count = scenario.deployment.num_devices
     places = [getattr(spec, "devices", None) or tuple(range(count)) for spec in specs]
-    crowd = Counter(device for devices in places for device in devices)
+    pools = [_pool(spec) for spec in specs]
+    owners = [pool is None or pool not in pools[:i] for i, pool in enumerate(pools)]
+    crowd = Counter(
+        device for devices, owns in zip(places, owners, strict=True) if owns for device in devices
+    )
     parts = []
     for spec, devices in zip(specs, places, strict=True):
         stated = "gpu_memory_utilization" in spec.engine.model_fields_set
         parts.append(spec.engine.gpu_memory_utilization / (1 if stated else max(crowd[d] for d in devices)))
     for device in crowd:
-        asked = sum(part for part, devices in zip(parts, places, strict=True) if device in devices)
+        asked = sum(
+            part
+            for part, devices, owns in zip(parts, places, owners, strict=True)
+            if owns and device in devices
+        )
         if asked > 1 + 1e-9:
             raise InfeasibleError(
                 f"the groups on device {device} ask for {asked:.2f} of its memory",

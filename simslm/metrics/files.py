@@ -52,6 +52,8 @@ ITERATIONS = (
     ("waiting", pa.int64()),
     ("running", pa.int64()),
     ("kv_blocks_used", pa.int64()),
+    ("draft_tokens", pa.int64()),
+    ("accepted_tokens", pa.int64()),
     ("power_w", pa.float64()),
     ("host_s", pa.float64()),
 )

@@ -72,7 +72,11 @@ def prefill_share(shapes: IterationShape, cost: CostModel) -> np.ndarray:
     if len(mixed):
         parts = IterationShape(*(column[mixed] for column in shapes))
         nothing = np.zeros(len(mixed))
-        decode = cost.evaluate(IterationShape(*parts[:2], nothing, nothing, nothing, nothing)).latency_s
-        prefill = cost.evaluate(IterationShape(nothing, nothing, *parts[2:])).latency_s
+        without = {name: nothing for name in SHAPE if name.startswith("prefill")}
+        without["prefill_layers"] = nothing + 1.0
+        decode = cost.evaluate(parts._replace(unread_seqs=nothing, **without)).latency_s
+        prefill = cost.evaluate(
+            parts._replace(decode_seqs=nothing, decode_ctx_tokens=nothing, draft_tokens=nothing)
+        ).latency_s
         share[mixed] = prefill / (prefill + decode)
     return share

@@ -157,7 +157,8 @@ def _gaps(account: Account, window: Window) -> None:
     """All gaps between consecutive output tokens of the same request, with how often each occurs.
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
-    gaps before a request's first decode iteration and across its preemptions are in the window one by one.
+    gaps before a request's first decode iteration and across its preemptions are in the window one by one. Drafted
+    tokens that are accepted come with the token before them.
     """
     decoding = window.columns["decoding"] > 0
     ends = window.columns["end_s"][decoding]
@@ -166,6 +167,10 @@ def _gaps(account: Account, window: Window) -> None:
         between = np.diff(ends, prepend=account.last_decode_s)
         account.gaps.append(between[shared > 0])
         account.weights.append(shared[shared > 0])
+        together = float(window.columns["accepted_tokens"].sum())
+        if together:
+            account.gaps.append(np.zeros(1))
+            account.weights.append(np.array([together]))
         account.last_decode_s = float(ends[-1])
     account.gaps.append(window.gaps)
     account.weights.append(np.ones(len(window.gaps)))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from simslm.errors import UsageError, nearest
 
-KINDS = ("admission", "batching", "queueing", "routing")
+KINDS = ("admission", "batching", "partition", "preemption", "priorities", "queueing", "routing", "speculation")
 
 
 class PolicyOptions(BaseModel):
@@ -115,3 +115,10 @@ def choices(kind: str) -> Any:
         for entry in registered(kind)
     )
     return Annotated[Union[models], Field(discriminator="policy")]  # noqa: UP007
+
+
+def chosen(kind: str) -> Any:
+    """The annotation of :func:`choices` in which a bare name stands for the policy without options."""
+    return Annotated[
+        choices(kind), BeforeValidator(lambda value: {"policy": value} if isinstance(value, str) else value)
+    ]

@@ -79,6 +79,8 @@ def _check_engine(group: GroupSpec) -> None:
         )
     if group.engine.speculative_config is not None:
         raise ValueError(f"group {group.name!r}: speculative_config needs role both")
+    if group.engine.switches:
+        raise ValueError(f"group {group.name!r}: preemption_policy, priorities and swapping need role both")
 
 
 def _check_pool(pool: str, groups: Sequence[GroupSpec]) -> None:

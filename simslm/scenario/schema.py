@@ -17,20 +17,16 @@ from pydantic import (
 )
 
 import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
-from simslm.policies.registry import choices, lookup
+from simslm.policies.registry import chosen, lookup
 from simslm.scenario.classes import Traffic
 from simslm.scenario.cost import Cost
+from simslm.scenario.roles import check_roles
 from simslm.scenario.search import Search
 from simslm.scenario.slo import Slo
+from simslm.scenario.speculation import Speculative
+from simslm.scenario.swapping import Swapping
 
 Dtype = Literal["fp32", "bf16", "fp16"]
-
-
-def _chosen(kind: str) -> Any:
-    """The annotation of a policy choice; a bare name stands for the policy without options."""
-    return Annotated[
-        choices(kind), BeforeValidator(lambda value: {"policy": value} if isinstance(value, str) else value)
-    ]
 
 
 def _no_truth(value: Any) -> Any:
@@ -48,12 +44,15 @@ def _default(kind: Any, name: str, description: str) -> Any:
 
 
 if TYPE_CHECKING:
-    Admission = Batching = Queueing = Routing = Any
+    Admission = Batching = Partition = Preemption = Priorities = Queueing = Routing = Any
 else:
-    Admission = _chosen("admission")
-    Batching = _chosen("batching")
-    Queueing = _chosen("queueing")
-    Routing = _chosen("routing")
+    Admission = chosen("admission")
+    Batching = chosen("batching")
+    Partition = chosen("partition")
+    Preemption = chosen("preemption")
+    Priorities = chosen("priorities")
+    Queueing = chosen("queueing")
+    Routing = chosen("routing")
 
 
 class Section(BaseModel):
@@ -92,6 +91,11 @@ class Engine(Section):
         default="recompute",
         description="what becomes of a sequence whose blocks others need: prefilled again, or moved to the host",
     )
+    preemption_policy: Preemption = _default(Preemption, "youngest", "who is preempted")
+    priorities: Priorities = _default(
+        Priorities, "fixed", "how priorities change while requests are served (scheduling_policy: priority)"
+    )
+    swapping: Swapping = Field(default=Swapping(), description="how blocks move under preemption: swap")
     disable_async_output_proc: bool = Field(
         default=True,
         description="false: outputs are looked at while the next iteration runs, as vLLM's V0 engine does since 0.6.0; "
@@ -99,6 +103,9 @@ class Engine(Section):
     )
     swap_space: float = Field(
         default=4.0, ge=0, le=1e6, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
+    )
+    speculative_config: Speculative | None = Field(
+        default=None, description="speculative decoding; null = one token for each sequence and iteration"
     )
 
     @model_validator(mode="after")
@@ -109,9 +116,47 @@ class Engine(Section):
                 f"({self.max_num_seqs}): every running sequence decodes one token an iteration"
             )
         reserves = lookup("batching", self.batching.policy).cls.reserves_output
-        if reserves and self.prefix_caching:
+        for option in ("prefix_caching", "speculative_config"):
+            if reserves and getattr(self, option):
+                raise ValueError(
+                    f"{option} needs blocks taken as needed; {self.batching.policy} reserves them"
+                )
+        return self
+
+    @property
+    def switches(self) -> bool:
+        """Whether sequences make place for others, or are swapped, in another way than vLLM's."""
+        policies = (self.preemption_policy.policy, self.priorities.policy)
+        return policies != ("youngest", "fixed") or self.swapping.overlap or self.swapping.reuse
+
+    @model_validator(mode="after")
+    def _switching_fits(self) -> Engine:
+        batching = self.batching.policy
+        if self.switches and lookup("batching", batching).cls.reserves_output:
             raise ValueError(
-                f"prefix_caching needs blocks taken as needed; {self.batching.policy} reserves them"
+                f"preemption_policy, priorities and swapping need blocks taken as needed; {batching} reserves them"
+            )
+        if self.switches and self.speculative_config is not None:
+            raise ValueError(
+                "speculative_config goes with the plain preemption_policy, priorities and swapping only"
+            )
+        if self.swapping != Swapping() and self.preemption != "swap":
+            raise ValueError("swapping needs preemption: swap")
+        return self
+
+    @model_validator(mode="after")
+    def _speculation_fits(self) -> Engine:
+        if self.speculative_config is None:
+            return self
+        most = self.speculative_config.num_speculative_tokens
+        if most >= self.block_size:
+            raise ValueError(
+                f"num_speculative_tokens ({most}) must be less than block_size ({self.block_size}): an iteration "
+                "takes at most one KV block for a sequence"
+            )
+        if not self.disable_async_output_proc:
+            raise ValueError(
+                "speculative_config needs disable_async_output_proc: what was accepted must be known"
             )
         return self
 
@@ -146,6 +191,29 @@ class GroupSpec(Replicas):
     devices: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         default=None, min_length=1, description="numbers of its devices; null = all"
     )
+    role: Literal["both", "prefill", "decode"] = Field(
+        default="both",
+        description="phases it runs: what a prefill group has prefilled goes on in a decode group, to which no request "
+        "comes by itself",
+    )
+    decode_group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="where a prefill group hands over to; null = the only decode group",
+    )
+    kv_pool: str | None = Field(
+        default=None,
+        min_length=1,
+        description="prefill and decode groups that name the same have, on each device, one copy of the weights and "
+        "one pool of KV blocks: nothing is copied between them; null = each replica has its own",
+    )
+    sm_fraction: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="part of the multiprocessors that each of its replicas may use under sharing: sm-partition; parts "
+        "may be more than 1 together; null = an equal one",
+    )
 
 
 class Deployment(Replicas):
@@ -157,6 +225,9 @@ class Deployment(Replicas):
     )
     groups: tuple[GroupSpec, ...] | None = Field(
         default=None, min_length=1, description="groups of replicas, in place of the keys above"
+    )
+    partition: Partition = _default(
+        Partition, "static", "how the split of a device between prefill and decode replicas moves"
     )
 
     @model_validator(mode="after")
@@ -182,6 +253,20 @@ class Deployment(Replicas):
             )
         if any(tenants[device] > 1 for device in spanned):
             raise ValueError("replicas that span devices cannot share them")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_agree(self) -> Self:
+        groups = self.groups or ()
+        check_roles(groups)
+        if self.sharing != "sm-partition":
+            for group in groups:
+                if group.sm_fraction is not None:
+                    raise ValueError(f"group {group.name!r}: sm_fraction needs sharing: sm-partition")
+            if self.partition.policy != "static":
+                raise ValueError(f"partition {self.partition.policy} needs sharing: sm-partition")
+        if self.partition.policy != "static" and all(group.role == "both" for group in groups):
+            raise ValueError(f"partition {self.partition.policy} needs groups of role prefill and decode")
         return self
 
 
@@ -240,6 +325,18 @@ class Scenario(Section):
         description="what tokens cost and emit; null = not asked. {} takes the price table of simslm",
     )
     search: Search | None = Field(default=None, description="what to explore around it")
+
+    @model_validator(mode="after")
+    def _partition_has_bounds(self) -> Scenario:
+        partition, slo = self.deployment.partition.policy, self.slo
+        if lookup("partition", partition).cls.needs_slo and (
+            slo is None or slo.ttft_s is None or slo.tpot_s is None
+        ):
+            raise ValueError(
+                f"deployment.partition: {partition} goes by slo.ttft_s and slo.tpot_s; state both"
+            )
+        return self
+
     _base_dir: Path = PrivateAttr(default=Path("."))
     _where: Callable[[tuple[Any, ...]], str] | None = PrivateAttr(default=None)
 

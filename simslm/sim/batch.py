@@ -26,11 +26,13 @@ class Batch:
         rows: how many it computes, the padded ones counted.
         context: tokens in the cache of those that decode or are padded, summed.
         decoded: decode iterations so far, and so the number of the next.
+        accepted: drafted tokens that the next decode iteration emits; 0 without speculation.
     """
 
     __slots__ = (
         "_calendar",
         "_finishes",
+        "accepted",
         "context",
         "decoded",
         "decoding",
@@ -54,6 +56,7 @@ class Batch:
         self.rows = 0
         self.context = 0
         self.decoded = 0
+        self.accepted = 0
         self._calendar: dict[int, list[Sequence]] = {}
         self._finishes: list[int] = []
 

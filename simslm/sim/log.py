@@ -9,12 +9,14 @@ across a preemption, are stored one by one.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from struct import Struct
+from typing import NamedTuple
 
 import numpy as np
 
+from simslm.policies.partition import Split
 from simslm.sim.window import Window
 
 SPAN = np.dtype(
@@ -33,9 +35,12 @@ SPAN = np.dtype(
         ("prefill_ctx_tokens", "<i8"),
         ("prefill_pairs", "<f8"),
         ("unread_seqs", "<i8"),
+        ("draft_tokens", "<i8"),
+        ("prefill_layers", "<f8"),
         ("waiting", "<i8"),
         ("running", "<i8"),
         ("decoding", "<i8"),
+        ("accepted_tokens", "<i8"),
         ("starting", "<i8"),
         ("kv_blocks_used", "<i8"),
     ]
@@ -65,7 +70,8 @@ class ReplicaLog:
 
     Attributes:
         spans: packed :data:`SPAN` rows, one for each run of iterations of one batch; the shape is what the
-            device runs, padding included, ``decoding`` counts the sequences that emit a token, ``starting``
+            device runs, padding included, ``decoding`` counts the sequences that emit a token,
+            ``accepted_tokens`` the drafted ones that they emit beside it, ``starting``
             those of them that do so for the first time since their prefill, in the span's first iteration, and
             ``kv_blocks_used`` the blocks held before anybody takes more to decode. For the times between
             ``start_s`` and ``end_s`` see :class:`~simslm.sim.span.Span`.
@@ -77,6 +83,9 @@ class ReplicaLog:
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
+        held: packed like ``stays``: from which decode iteration to which a sequence kept its place in the batch but did
+            not grow, and the phase in which it would have taken blocks; empty where all sequences keep all tokens.
+        open_held: those that do not grow now, when the log is taken.
     """
 
     __slots__ = (
@@ -87,7 +96,9 @@ class ReplicaLog:
         "count",
         "emitted",
         "gaps",
+        "held",
         "late",
+        "open_held",
         "spans",
         "stays",
     )
@@ -98,6 +109,8 @@ class ReplicaLog:
         self.count = 0
         self.chunks = bytearray()
         self.stays = bytearray()
+        self.held = bytearray()
+        self.open_held = b""
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
@@ -126,10 +139,12 @@ class ReplicaLog:
             self._taken_decodes,
             self.emitted,
             self.block_size,
+            table(self.held + self.open_held, STAY),
         )
         self._taken = self.count
         self._taken_decodes += window.decode_iterations
         self.spans, self.chunks, self.stays = bytearray(), bytearray(), bytearray()
+        self.held, self.open_held = bytearray(), b""
         self.gaps, self.late = array("d"), array("q")
         self.emitted = 0
         return window
@@ -162,6 +177,15 @@ class RequestLog:
         return {name: np.array(getattr(self, name)) for name in self.__slots__}
 
 
+class Move(NamedTuple):
+    """A request went from one replica to another, by number, at a time in seconds."""
+
+    request_id: int
+    source: int
+    target: int
+    at_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class SimulationLog:
     """A finished (or interrupted) simulation.
@@ -173,6 +197,9 @@ class SimulationLog:
             the run are not among them.
         events: events that SimPy processed.
         interrupted: whether it was stopped before the last request was done.
+        moves: every time a request went from one replica to another, see :class:`Move`.
+        splits: by device, every split between its phases and since when, see
+            :class:`~simslm.sim.partition.Partitioner`.
     """
 
     arrival_s: np.ndarray
@@ -180,6 +207,8 @@ class SimulationLog:
     windows: tuple[Window, ...]
     events: int
     interrupted: bool
+    moves: tuple[Move, ...] = ()
+    splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
 
 
 def table(packed: bytes | bytearray, row: np.dtype) -> dict[str, np.ndarray]:

@@ -19,12 +19,12 @@ from simslm.policies.plan import Plan
 from simslm.sim.clock import URGENT
 from simslm.sim.partition import Partitioner
 from simslm.sim.pool import BlockStore, StorePool
-from simslm.sim.replica import Replica
+from simslm.sim.roused import RousedReplica
 from simslm.sim.sequence import SWAPPED, Sequence
 from simslm.sim.transfer import Link
 
 
-class PhaseReplica(Replica):
+class PhaseReplica(RousedReplica):
     """What replicas of one phase have in common: others may hold the blocks that they wait for.
 
     Attributes:
@@ -44,14 +44,6 @@ class PhaseReplica(Replica):
         self.partitioner = None
         store.replicas.append(self)
 
-    def rouse(self) -> None:
-        """Something has come up: a replica that sleeps looks for work, a jump ends with the iteration that runs now."""
-        if self._wake is not None:
-            self._wake.succeed()
-            self._wake = None
-        else:
-            self._cut()
-
     def let_go(self, sequence: Sequence) -> None:
         """The blocks of a sequence that was handed on are free here."""
         self._give_back(sequence, 0)
@@ -62,19 +54,6 @@ class PhaseReplica(Replica):
         for replica in self.store.replicas:
             if replica._wake is not None and replica.queued:
                 replica.rouse()
-
-    def _cut(self) -> None:
-        if self._busy and self.span.count > 1:
-            running = self._running()
-            if running < self.span.count:
-                self.device.cut(self, running)
-
-    def _sleep(self) -> Event:
-        if not self.pool.used:
-            return super()._sleep()
-        self._unread = 0
-        self._wake = Event(self.clock)
-        return self._wake
 
     def _apply(self, plan: Plan, shape: IterationShape, start_s: float) -> None:
         super()._apply(plan, shape, start_s)
@@ -174,13 +153,6 @@ class DecodeReplica(PhaseReplica):
         if here:
             self.let_go(sequence)
 
-    def _land(self, sequence: Sequence) -> None:
-        """The blocks of a sequence are here: it decodes as soon as there is a slot, before any that are on the host."""
-        sequence.blocks, sequence.phase = 0, SWAPPED
-        place = next((i for i, other in enumerate(self.swapped) if other.blocks), len(self.swapped))
-        self.swapped.insert(place, sequence)
-        self.rouse()
-
     def _pull(self) -> None:
         """Begins the transfers for which there are blocks, in order; those that were here before come first."""
         if self.swapped and self.swapped[-1].blocks:
@@ -225,12 +197,6 @@ class DecodeReplica(PhaseReplica):
     def _sleep(self) -> Event:
         self._pull()
         return super()._sleep()
-
-    def _spare(self, sequence: Sequence) -> int:
-        """Whoever comes from elsewhere needs room to go on beside what others hold, or would be back at once."""
-        if self.batch.running or (sequence.blocks and self.pool.used):
-            return max(self.watermark_blocks, self.decode_blocks + 1)
-        return 0
 
     def _begin(self, plan: Plan, now: float, transfer_s: float) -> IterationShape:
         shape = super()._begin(plan, now, transfer_s)

@@ -18,7 +18,7 @@ class WaitingQueue(deque[Sequence]):
     front, since it arrived before all that wait.
 
     Args:
-        key: what the order goes by; it must not change while a sequence waits.
+        key: what the order goes by; when it changes while sequences wait, :meth:`sort` says so.
     """
 
     def __init__(self, key: Callable[[Sequence], Any]) -> None:
@@ -27,7 +27,7 @@ class WaitingQueue(deque[Sequence]):
 
     def add(self, sequence: Sequence) -> None:
         """Puts a sequence where its key says; at either end without a search."""
-        place = self._place
+        place = self.place
         if not self or place(sequence) >= place(self[-1]):
             self.append(sequence)
         elif place(sequence) < place(self[0]):
@@ -47,5 +47,12 @@ class WaitingQueue(deque[Sequence]):
                 remedy="batching policies admit in the order of view.waiting; to change that order, see queueing",
             )
 
-    def _place(self, sequence: Sequence) -> tuple[Any, int]:
+    def sort(self) -> None:
+        """Keys have changed; everybody goes where theirs says now."""
+        ordered = sorted(self, key=self.place)
+        self.clear()
+        self.extend(ordered)
+
+    def place(self, sequence: Sequence) -> tuple[Any, int]:
+        """What sequences are compared by: their key, then the order of arrival."""
         return self._key(sequence), sequence.request_id

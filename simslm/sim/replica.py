@@ -59,8 +59,8 @@ class Replica(Visible):
         "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_late", "_leaving", "_queued",
         "_unread", "_used", "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index",
         "log", "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window",
-        "output_tokens", "outstanding", "partial", "pool", "priority", "queue", "requests", "span",
-        "swapped", "watermark_blocks",
+        "output_tokens", "outstanding", "partial", "pool", "priority", "queue", "requests", "sm_fraction",
+        "span", "swapped", "watermark_blocks",
     )  # fmt: skip
 
     def __init__(
@@ -93,9 +93,12 @@ class Replica(Visible):
         self.max_num_seqs = engine.max_num_seqs
         self.max_num_batched_tokens = engine.max_num_batched_tokens
         self.watermark_blocks = engine.watermark_blocks
+        self.sm_fraction = engine.sm_fraction
         prefix = PrefixCache() if engine.prefix_caching else None
         self.pool = BlockPool(engine.num_gpu_blocks, engine.block_size, prefix)
-        self.host = HostPool(engine.swap_blocks, engine.swap_s_per_block)
+        self.host = HostPool(
+            engine.swap_blocks, engine.swap_s_per_block, engine.swap_s_per_call, engine.swap_group_blocks
+        )
         self.log = ReplicaLog(engine.block_size)
         self.queue = WaitingQueue(policies.order.key)
         self.swapped: deque[Sequence] = deque()
@@ -255,6 +258,9 @@ class Replica(Visible):
                 scheduled[request] = now
                 if pool.prefix is not None:
                     requests.cached_prompt_tokens[request] = prompt.prefill_tokens - prompt.remaining
+        if plan.by_layers:
+            for prompt, _ in plan.chunks[-plan.admitted :]:
+                prompt.uncached_tokens = prompt.remaining
 
     def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
         """The decode iterations until one finishes a sequence, runs out of blocks, or costs by another slope."""
@@ -282,7 +288,7 @@ class Replica(Visible):
         """
         moved, chunks = 0, plan.chunks
         while self.pool.demand(self.batch.decoded) > self.pool.free:
-            victim = next(reversed(self.batch.running))
+            victim = self._victim()
             if victim in self.batch.lingering:
                 self._dismiss(victim)
                 continue
@@ -291,7 +297,12 @@ class Replica(Visible):
         self._displaced = True
         kept = Plan(self, decode=self.batch.scheduled > 0)
         kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
+        kept.by_layers = plan.by_layers
         return kept, moved
+
+    def _victim(self) -> Sequence:
+        """Whose blocks are taken first."""
+        return next(reversed(self.batch.running))
 
     def _preempt(self, victim: Sequence) -> int:
         """Takes a sequence off the device: to the host if there is room, else to be prefilled again.
@@ -315,16 +326,20 @@ class Replica(Visible):
         moved, running = 0, self.batch.running
         while self.swapped and len(running) < self.max_num_seqs:
             sequence = self.swapped[0]
-            spare = max(self.watermark_blocks, self.decode_blocks + 1) if running else 0
-            if sequence.blocks > self.pool.free - spare:
+            if sequence.blocks > self.pool.free - self._spare(sequence):
                 break
             self.swapped.popleft()
-            self.host.release(sequence.blocks)
+            self.host.fetch(sequence.blocks)
             self.pool.allocate(sequence.blocks)
             running[sequence] = None
             moved += sequence.blocks
             self._start_decoding(sequence)
         return moved
+
+    def _spare(self, sequence: Sequence) -> int:
+        """Blocks to leave free when a swapped sequence comes back."""
+        del sequence
+        return max(self.watermark_blocks, self.decode_blocks + 1) if self.batch.running else 0
 
     def _depart(self, sequence: Sequence) -> None:
         """Takes a running sequence off the device before its time, keeping count of what it has generated."""
@@ -343,7 +358,8 @@ class Replica(Visible):
     def _dismiss(self, sequence: Sequence) -> None:
         """A sequence that had its last token an iteration ago is seen to be done."""
         self.span.steady = False
-        self._give_back(sequence, self.batch.dismiss(sequence))
+        steps = self.batch.dismiss(sequence)
+        self._give_back(sequence, steps if sequence.phase >= 0 else 0)
 
     def _drop_cancelled(self) -> None:
         """Running sequences whose clients have gone leave between two iterations."""
@@ -374,6 +390,7 @@ class Replica(Visible):
             self._queued,
             batch.decoding + len(batch.partial),
             decoding,
+            batch.accepted,
             len(batch.starting) if plan.decode else 0,
             self._used,
         )
@@ -473,12 +490,12 @@ class Replica(Visible):
             pool.stop(sequence.phase, sequence.prefill_tokens + steps)
             sequence.phase = -1
         else:
-            pool.release(pool.blocks(sequence.prefill_tokens))
+            pool.release(pool.blocks(sequence.prefill_tokens + steps))
         if pool.prefix is not None:
             pool.leave_prefix(sequence, 0 if sequence.remaining else sequence.prefill_tokens + steps)
 
     def _end(self, sequence: Sequence, now: float) -> None:
-        """A request is done with: its last token is out, or its client has gone, even if only while that was computed."""
+        """A request is done with: its last token is out, or its client has gone, perhaps while that was computed."""
         requests, request = self.requests, sequence.request_id
         self.outstanding -= 1
         if sequence.cancelled:

@@ -19,5 +19,9 @@ class Link:
 
     def begin(self, now: float, blocks: int) -> float:
         """Transfers blocks after all that was begun before; returns when they are across, in seconds."""
-        self.free_s = max(self.free_s, now) + blocks * self.s_per_block
+        return self.take(now, blocks * self.s_per_block)
+
+    def take(self, now: float, seconds: float) -> float:
+        """The same for a transfer of so many seconds."""
+        self.free_s = max(self.free_s, now) + seconds
         return self.free_s

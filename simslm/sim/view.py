@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 from simslm.catalog.work import IterationShape
 from simslm.cost.model import CostModel
@@ -25,6 +26,7 @@ class Visible:
     pool: BlockPool
     queue: WaitingQueue
     swapped: deque[Sequence]
+    sm_fraction: float | None
     _demand: DemandModel | None
 
     @property
@@ -67,9 +69,13 @@ class Visible:
             self.pool.find_prefix(sequence)
             yield sequence
 
+    def growth(self, shape: IterationShape) -> int:
+        return shape.decode_seqs
+
     def host_s(self, shape: IterationShape) -> float:
         return self.cost.host_s(shape)
 
     def demand(self, shape: IterationShape, device_s: float) -> Demand:
         assert self._demand is not None
-        return self._demand(shape, device_s)
+        demand = self._demand(shape, device_s)
+        return demand if self.sm_fraction is None else replace(demand, sm_fraction=self.sm_fraction)

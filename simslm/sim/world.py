@@ -13,15 +13,22 @@ from simpy.events import Event
 
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import DemandModel, Sharing
+from simslm.errors import SimslmError
+from simslm.policies.partition import PartitionPolicy
 from simslm.policies.route import Router
 from simslm.sim import sequence as inflight
 from simslm.sim.clock import URGENT, Alarm, Clock
 from simslm.sim.device import OwnDevice, SharedDevice
 from simslm.sim.engine import EngineConfig, Policies
+from simslm.sim.handoff import CLASSES, Handoffs, partitioners
 from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, SimulationLog
+from simslm.sim.partition import Partitioner
 from simslm.sim.programs import ProgramRuns, Programs
 from simslm.sim.replica import UNBOUNDED, Replica
+from simslm.sim.speculation import SpeculativeReplica
+from simslm.sim.switching import SwitchingReplica
 from simslm.sim.window import Window
+from simslm.sim.windowed import WindowedReplica
 
 PROGRESS_EVERY = 1024
 """Requests done between two calls of a progress callback."""
@@ -91,6 +98,10 @@ class Group:
         policies: makes the policies of one replica.
         router: makes the router; two runs share no state.
         max_model_len: longest prompt + output.
+        role: ``both | prefill | decode``: the phases its replicas run; no request arrives at a decode group.
+        decode_group: where sequences go on that a prefill group has prefilled, by number.
+        kv_pool: groups of one phase that name the same take their blocks from one store on each device, of
+            ``num_gpu_blocks`` in all; None = each replica has its own.
     """
 
     name: str
@@ -101,6 +112,9 @@ class Group:
     policies: Callable[[], Policies]
     router: Callable[[], Router]
     max_model_len: int
+    role: str = "both"
+    decode_group: int | None = None
+    kv_pool: str | None = None
 
 
 def servable(requests: Requests, group: Group) -> np.ndarray:
@@ -112,8 +126,11 @@ def servable(requests: Requests, group: Group) -> np.ndarray:
     engine, batching = group.engine, group.policies().batching
     prompt, output = requests.prompt_tokens, requests.output_tokens
     longest = prompt + (requests.max_tokens if batching.reserves_output else output - 1)
+    if engine.kept_tokens is not None:
+        longest = np.minimum(longest, engine.kept_tokens)
     fits = (prompt + output <= group.max_model_len) & (longest <= engine.num_gpu_blocks * engine.block_size)
-    return fits & (prompt <= engine.max_num_batched_tokens) if batching.whole_prompts else fits
+    prefills = batching.whole_prompts and group.role != "decode"
+    return fits & (prompt <= engine.max_num_batched_tokens) if prefills else fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +140,25 @@ class Deployment:
     Attributes:
         groups: at least one.
         sharing: makes the way of sharing for so many replicas on a device; None when none is shared.
-        group_of: the group that serves each request; None when there is one group.
+        group_of: the group that each request arrives at; None when all arrive at the first.
+        partition: makes what moves the split of a device between the phases; None = it stays.
+        ttft_slo_s, tpot_slo_s: the bounds it goes by, seconds; None where there are none.
     """
 
     groups: tuple[Group, ...]
     sharing: Callable[[int], Sharing] | None = None
     group_of: np.ndarray | None = None
+    partition: Callable[[], PartitionPolicy] | None = None
+    ttft_slo_s: float | None = None
+    tpot_slo_s: float | None = None
 
+    def servable(self, requests: Requests, number: int) -> np.ndarray:
+        """Which requests group ``number`` could serve, with the group that goes on from there; see :func:`servable`."""
+        group = self.groups[number]
+        mask = servable(requests, group)
+        return (
+            mask if group.decode_group is None else mask & servable(requests, self.groups[group.decode_group])
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +215,36 @@ def run(
     if on_start is not None:
         on_start(world.clock.halt)
     world.clock.run()
+    if not world.clock.halted:
+        world.check_rest()
     windows = tuple(replica.window() for replica in world.replicas)
     return SimulationLog(
-        np.array(world.arrived_s), world.log, windows, next(world.clock._eid), world.clock.halted
+        np.array(world.arrived_s),
+        world.log,
+        windows,
+        next(world.clock._eid),
+        world.clock.halted,
+        () if world.handoffs is None else tuple(world.handoffs.moves),
+        {device: tuple(each.splits) for device, each in world.partitioners.items()},
     )
+
+
+def _kind(group: Group, policies: Policies) -> type[Replica]:
+    """What runs the replicas of a group.
+
+    Raises:
+        SimslmError: it asks for two things that no replica does together.
+    """
+    asked = {
+        f"role {group.role}": CLASSES[group.role],
+        "a bounded KV cache": WindowedReplica if group.engine.kept_tokens is not None else Replica,
+        "speculative decoding": SpeculativeReplica if policies.speculation is not None else Replica,
+        "context switches": SwitchingReplica if policies.preemption is not None else Replica,
+    }
+    kinds = {name: kind for name, kind in asked.items() if kind is not Replica}
+    if len(kinds) > 1:
+        raise SimslmError(f"group {group.name!r}: {' and '.join(kinds)} do not go together")
+    return next(iter(kinds.values()), Replica)
 
 
 class _World:
@@ -217,6 +272,8 @@ class _World:
         self.routers = [group.router() for group in deployment.groups]
         self.replicas: list[Replica] = []
         self.members: list[list[Replica]] = []
+        self.handoffs: Handoffs | None = None
+        self.partitioners: dict[int, Partitioner] = {}
         self._deploy(deployment, most_iterations, on_window)
         loop = requests.closed_loop
         if runs is not None:
@@ -226,6 +283,19 @@ class _World:
         else:
             for _ in range(min(loop.concurrency, self.count)):
                 self.clock.process(self._client(loop))
+
+    def check_rest(self) -> None:
+        """Nothing is left to happen: everybody who came is done, and no KV block is held.
+
+        Raises:
+            SimslmError: somebody waits for ever, or blocks were lost; a policy or a mechanism is at fault.
+        """
+        for replica in self.replicas:
+            if replica.outstanding or replica.pool.used:
+                raise SimslmError(
+                    f"replica {replica.index} stands still with {replica.outstanding} requests and "
+                    f"{replica.pool.used} KV blocks held, and nothing left to happen"
+                )
 
     def _columns(self, requests: Requests) -> None:
         """The workload as Python's own arrays: one element is read several times faster than from numpy's."""
@@ -243,8 +313,8 @@ class _World:
     def _servable(self, requests: Requests, deployment: Deployment) -> bytes:
         """For each request, whether its group can serve it at all."""
         if deployment.group_of is None:
-            return servable(requests, deployment.groups[0]).tobytes()
-        masks = np.stack([servable(requests, group) for group in deployment.groups])
+            return deployment.servable(requests, 0).tobytes()
+        masks = np.stack([deployment.servable(requests, number) for number in range(len(deployment.groups))])
         return masks[deployment.group_of, np.arange(self.count)].tobytes()
 
     def _deploy(
@@ -262,14 +332,15 @@ class _World:
         for group in deployment.groups:
             members = []
             for device in group.devices:
-                replica = Replica(
+                policies = group.policies()
+                replica = _kind(group, policies)(
                     len(self.replicas),
                     self.clock,
                     shared.get(device) or OwnDevice(self.clock),
                     group.engine,
                     group.cost,
                     group.demand,
-                    group.policies(),
+                    policies,
                     self.output_tokens,
                     self.log,
                     self.on_done,
@@ -280,6 +351,23 @@ class _World:
                 self.replicas.append(replica)
                 members.append(replica)
             self.members.append(members)
+        if any(group.role != "both" for group in deployment.groups):
+            self._connect(deployment)
+
+    def _connect(self, deployment: Deployment) -> None:
+        """Replicas of one phase find those of the other, and the split of their devices its partitioner."""
+        self.handoffs = Handoffs(
+            self.clock,
+            deployment.groups,
+            self.members,
+            self.routers,
+            self.log,
+            lambda request: 0 if self.group_of is None else self.group_of[request],
+        )
+        if deployment.partition is not None:
+            devices = [device for group in deployment.groups for device in group.devices]
+            slos = deployment.ttft_slo_s, deployment.tpot_slo_s
+            self.partitioners = partitioners(self.clock, self.replicas, devices, deployment.partition, slos)
 
     def _arrivals(self, arrival_s: np.ndarray) -> Generator[Event, None, None]:
         """Open loop: requests arrive at their times, whatever has become of the others."""
@@ -326,15 +414,15 @@ class _World:
         self.log.replica[request] = chosen.index
         chosen.arrive(sequence)
         if self.patience_s is not None and self.patience_s[request] != float("inf"):
-            self._hurry(request, sequence, chosen)
+            self._hurry(request, sequence)
         return True
 
-    def _hurry(self, request: int, sequence: inflight.Sequence, replica: Replica) -> None:
+    def _hurry(self, request: int, sequence: inflight.Sequence) -> None:
         """The client leaves when its patience ends, unless it has its answer by then."""
 
         def leave(_event: Event) -> None:
             if self.log.status[request] == UNFINISHED:
-                replica.cancel(sequence)
+                self.replicas[self.log.replica[request]].cancel(sequence)
 
         assert self.patience_s is not None
         alarm = self.clock.alarm(self.clock.now + self.patience_s[request], URGENT)

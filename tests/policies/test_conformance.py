@@ -28,6 +28,7 @@ from support.views import (
 from simslm.policies.plan import Plan, Prompt, ReplicaView
 from simslm.policies.registry import PolicyOptions, registered
 from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.speculation import SpeculationView
 
 EVERY = pytest.mark.parametrize("entry", registered(), ids=lambda entry: f"{entry.kind}-{entry.name}")
 
@@ -83,7 +84,7 @@ def test_serves_any_workload_whole_alike_in_jumps_and_seeing_only_what_is_shown(
     same_logs(jumped.log, simulate(requests, replace(deployment, groups=groups)).log)
 
 
-@pytest.mark.parametrize("protocol", [Prompt, ReplicaView, ArrivingRequest, ReplicaLoad])
+@pytest.mark.parametrize("protocol", [Prompt, ReplicaView, ArrivingRequest, ReplicaLoad, SpeculationView])
 def test_nothing_shown_tells_the_true_output_length(protocol):
     assert not {name for name in members(protocol) if "output" in name or "generated" in name}
 

@@ -40,7 +40,8 @@ def check(result: Result, deployment: Deployment) -> None:
     conservation(result, deployment)
     causality(result)
     kv_blocks(result, deployment)
-    work_conservation(result)
+    work_conservation(result, deployment)
+    phases(result, deployment)
     energy(result)
 
 
@@ -54,7 +55,9 @@ def conservation(result: Result, deployment: Deployment) -> None:
     done = requests["status"] == FINISHED
     failed = requests["status"] == FAILED
     assert (done | failed | (requests["status"] == REJECTED)).all()
-    decoded = sum(float(table.columns["decoding"].sum()) for table in result.tables)
+    decoded = sum(
+        float((table.columns["decoding"] + table.columns["accepted_tokens"]).sum()) for table in result.tables
+    )
     emitted = decoded + sum(window.emitted for _, window, _ in result.windows)
     output = requests["output_tokens"]
     assert output[done].sum() <= emitted <= output[done].sum() + output[failed].sum()
@@ -72,22 +75,52 @@ def conservation(result: Result, deployment: Deployment) -> None:
     for table, chunk in zip(result.tables, chunks, strict=True):
         per_iteration = np.bincount(chunk["iteration"].astype(int), chunk["tokens"], minlength=len(table))
         assert (per_iteration <= table.columns["prefill_tokens"]).all()
-    _instants(result.log, result)
+    _instants(result)
 
 
-def _instants(log: SimulationLog, result: Result) -> None:
+def visits(result: Result) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    """For each replica, when requests came to it and when they left it, each in ascending order; None where a client
+    gave up, which nobody knows the time of."""
+    requests = result.request_columns
+    came: list[list[float]] = [[] for _ in result.tables]
+    left: list[list[float]] = [[] for _ in result.tables]
+    lost = set()
+    paths = {int(request): [] for request in requests["request_id"]}
+    for move in result.log.moves:
+        paths[move.request_id].append(move)
+    columns = (
+        requests[name].tolist() for name in ("request_id", "replica", "arrival_s", "finish_s", "status")
+    )
+    for request, replica, arrival_s, finish_s, status in zip(*columns, strict=True):
+        if status == REJECTED:
+            continue
+        here = int(paths[request][0].source if paths[request] else replica)
+        came[here].append(arrival_s)
+        for move in paths[request]:
+            assert move.source == here
+            left[here].append(move.at_s)
+            here = move.target
+            came[here].append(move.at_s)
+        assert here == replica
+        left[here].append(finish_s)
+        if status == FAILED:
+            lost.update([int(replica)])
+    return [
+        None if index in lost else (np.sort(inside), np.sort(outside))
+        for index, (inside, outside) in enumerate(zip(came, left, strict=True))
+    ]
+
+
+def _instants(result: Result) -> None:
     """Conservation at every iteration: in the system = waiting + running, replica by replica.
 
     A client of a closed loop that sends at the instant an iteration begins is in the queue of the next one.
     """
-    requests = result.request_columns
-    for index, table in enumerate(result.tables):
-        mine = requests["replica"] == index
-        starts = table.columns["start_s"]
-        arrivals = np.sort(requests["arrival_s"][mine])
-        if (requests["status"][mine] == FAILED).any():
+    for table, stays in zip(result.tables, visits(result), strict=True):
+        if stays is None:
             continue
-        gone = np.searchsorted(np.sort(requests["finish_s"][mine]), starts, side="right")
+        starts, (arrivals, finishes) = table.columns["start_s"], stays
+        gone = np.searchsorted(finishes, starts, side="right")
         held = table.columns["waiting"] + table.columns["running"] + gone
         assert (held >= np.searchsorted(arrivals, starts, side="left")).all()
         assert (held <= np.searchsorted(arrivals, starts, side="right")).all()
@@ -166,19 +199,46 @@ def kv_blocks(result: Result, deployment: Deployment) -> None:
             assert (used * engine.block_size >= tokens)[real].all()
 
 
-def work_conservation(result: Result) -> None:
-    """4. A replica stands idle only while none of its requests is in the system."""
-    requests = result.request_columns
-    if (requests["status"] == FAILED).any():
-        return
-    for index, table in enumerate(result.tables):
-        mine = requests["replica"] == index
-        arrivals, finishes = np.sort(requests["arrival_s"][mine]), np.sort(requests["finish_s"][mine])
+def work_conservation(result: Result, deployment: Deployment) -> None:
+    """4. A replica stands idle only while none of its requests is in the system, or all wait for blocks that replicas
+    of the other phase hold: then, where blocks are common, one of those runs."""
+    groups = [group for group in deployment.groups for _ in group.devices]
+    places = [device for group in deployment.groups for device in group.devices]
+    for index, (table, stays) in enumerate(zip(result.tables, visits(result), strict=True)):
+        group = groups[index]
+        if stays is None or group.engine.swap_overlap or (group.role != "both" and group.kv_pool is None):
+            continue
+        arrivals, finishes = stays
         pauses = table.end_s[:-1][table.columns["start_s"][1:] > table.end_s[:-1]]
         inside = np.searchsorted(arrivals, pauses, side="right") - np.searchsorted(
             finishes, pauses, side="right"
         )
+        others = [
+            other
+            for other, each in enumerate(groups)
+            if other != index
+            and group.kv_pool
+            and (each.kv_pool, places[other]) == (group.kv_pool, places[index])
+        ]
+        for other in others:
+            starts, ends = result.tables[other].columns["start_s"], result.tables[other].end_s
+            running = np.searchsorted(starts, pauses, side="right") > np.searchsorted(
+                ends, pauses, side="right"
+            )
+            inside = inside * ~running
         assert not inside.any()
+
+
+def phases(result: Result, deployment: Deployment) -> None:
+    """A decode replica never prefills, a prefill replica never decodes, and each move leads to the other phase."""
+    roles = [group.role for group in deployment.groups for _ in group.devices]
+    for role, table in zip(roles, result.tables, strict=True):
+        if role != "both":
+            never = {"prefill": "decode_seqs", "decode": "prefill_tokens"}[role]
+            lingering = table.columns["decode_seqs"] > table.columns["decoding"]
+            assert not table.columns[never][~lingering].any()
+    for move in result.log.moves:
+        assert {roles[move.source], roles[move.target]} == {"prefill", "decode"}
 
 
 def energy(result: Result) -> None:

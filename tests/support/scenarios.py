@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.cost.sharing import sharing
 from simslm.policies.registry import Registered, lookup, registered
-from simslm.sim.engine import EngineConfig, Policies
+from simslm.sim.acceptance import Acceptance
+from simslm.sim.engine import EngineConfig, Policies, Speculation
 from simslm.sim.world import Deployment, Group
 from support.synthetic import FixedDemand, LinearCost, Lists, Loop
 
@@ -174,7 +175,116 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
 
 
 @st.composite
+def phased(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
+    """The same with prefill and decode replicas: on one device and its KV blocks, or each with blocks of its own."""
+    group, shared = served.groups[0], draw(st.booleans())
+    places = [tuple(range(draw(st.integers(1, 2)))) * draw(st.integers(1, 2)) for _ in range(2)]
+    if shared:
+        places[1] = places[0]
+    transfer_s = draw(st.sampled_from([0.0, 1e-3]))
+    groups = []
+    for number, role in enumerate(("prefill", "decode")):
+        part = draw(st.sampled_from([None, 0.2, 0.7, 1.0]))
+        limits = replace(group.engine, sm_fraction=part, transfer_s_per_block=transfer_s)
+        apart = 0 if shared or draw(st.booleans()) else 10 * number
+        groups.append(
+            replace(
+                group,
+                name=role,
+                engine=limits,
+                devices=tuple(sorted(place + apart for place in places[number])),
+                role=role,
+                decode_group=1 if role == "prefill" else None,
+                kv_pool="both" if shared else None,
+            )
+        )
+    partition = draw(policies("partition", named.get("partition")))
+    return replace(
+        served,
+        groups=tuple(groups),
+        group_of=None,
+        partition=partition.make,
+        ttft_slo_s=0.05,
+        tpot_slo_s=6e-3,
+    )
+
+
+@st.composite
+def speculating(draw: st.DrawFn, served: Deployment, requests: Lists, **named: str) -> Deployment:
+    """The same with up to six proposed tokens for every decoding sequence, verified at once."""
+    chosen = draw(policies("speculation", named.get("speculation")))
+    most = draw(st.integers(1, 6))
+    rates = np.random.default_rng(draw(st.integers(0, 99))).random(len(requests.prompt_tokens))
+    foreseen = Acceptance(rates * draw(st.sampled_from([0.0, 0.5, 0.99])), 0)
+
+    def speculative(group: Group) -> Group:
+        limits = replace(group.engine, block_size=16, late_output=False)
+        return replace(
+            group,
+            engine=limits,
+            policies=lambda: replace(
+                group.policies(), speculation=Speculation(chosen.make(), most, foreseen)
+            ),
+        )
+
+    return replace(served, groups=tuple(speculative(group) for group in served.groups))
+
+
+@st.composite
+def windowed(draw: st.DrawFn, served: Deployment) -> Deployment:
+    """The same where a sequence keeps only so many tokens."""
+    kept = draw(st.sampled_from([1, 5, 16, 17, 40, 100]))
+    groups = (
+        replace(group, engine=replace(group.engine, kept_tokens=kept, prefix_caching=False))
+        for group in served.groups
+    )
+    return replace(served, groups=tuple(groups))
+
+
+@st.composite
+def switching(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
+    """The same with sequences that make place for others, and swapping in groups, overlapped, reusing copies."""
+    chosen = {kind: draw(policies(kind, named.get(kind))) for kind in ("preemption", "priorities")}
+    swap = {
+        "swap_blocks": draw(st.sampled_from([0, 5, 30, 500])),
+        "swap_s_per_block": draw(st.sampled_from([0.0, 1e-4, 3e-3])),
+        "swap_s_per_call": draw(st.sampled_from([0.0, 1e-3])),
+        "swap_group_blocks": draw(st.integers(1, 4)),
+        "swap_overlap": draw(st.booleans()),
+        "swap_reuse": draw(st.booleans()),
+    }
+
+    def switched(group: Group) -> Group:
+        def made() -> Policies:
+            return replace(group.policies(), **{kind: choice.make() for kind, choice in chosen.items()})
+
+        return replace(group, engine=replace(group.engine, **swap), policies=made)
+
+    return replace(served, groups=tuple(switched(group) for group in served.groups))
+
+
+WAYS_OF = {
+    "partition": "phased",
+    "speculation": "speculating",
+    "preemption": "switching",
+    "priorities": "switching",
+}
+"""By kind, the scenarios that its policies take part in."""
+
+
+@st.composite
 def scenarios(draw: st.DrawFn, **named: str) -> tuple[Lists, Deployment]:
     """A random workload and what serves it, with the policies named by kind or any."""
     requests = draw(workloads())
-    return requests, draw(deployments(requests, **named))
+    served = draw(deployments(requests, **named))
+    wanted = [way for kind, way in WAYS_OF.items() if kind in named]
+    way = wanted[0] if wanted else draw(st.sampled_from(["plain", "plain", "windowed", *WAYS_OF.values()]))
+    if way == "windowed":
+        return requests, draw(windowed(served))
+    if way == "plain" or any(group.policies().batching.reserves_output for group in served.groups):
+        return requests, served
+    if way == "phased":
+        return requests, draw(phased(served, **named))
+    if way == "switching":
+        return requests, draw(switching(served, **named))
+    return requests, draw(speculating(served, requests, **named))

@@ -18,7 +18,8 @@ from simslm.sim.world import Deployment, Group
 
 @dataclass
 class LinearCost:
-    """``fixed + per_seq B + per_context S + per_token n + per_pair pairs`` seconds, a third of it host time.
+    """``fixed + per_seq B + per_context S + per_token n + per_pair pairs`` seconds, a third of it host time;
+    drafted tokens count among the ``n``.
 
     With ``watts`` set, an iteration draws that power, and an idle device a fifth of it.
     """
@@ -44,7 +45,8 @@ class LinearCost:
 
     def latency_s(self, shape: IterationShape) -> Any:
         decode = self.fixed + self.per_seq * shape.decode_seqs + self.per_context * shape.decode_ctx_tokens
-        return decode + self.per_token * shape.prefill_tokens + self.per_pair * shape.prefill_pairs
+        tokens = shape.prefill_tokens + shape.draft_tokens
+        return decode + self.per_token * tokens + self.per_pair * shape.prefill_pairs
 
     def host_s(self, shape: IterationShape) -> Any:
         return self.latency_s(shape) / 3

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hypothesis import strategies as st
 
 from simslm.policies.plan import Plan, Prompt, ReplicaView
 from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.speculation import SpeculationView
 from simslm.sim.engine import Policies
 
 
@@ -167,8 +168,13 @@ class Windowed:
     def admits(self, request: ArrivingRequest, replica: ReplicaLoad) -> bool:
         return self.policies.admission.admits(Shown(request, ArrivingRequest), Shown(replica, ReplicaLoad))  # type: ignore[arg-type]
 
+    def tokens(self, view: SpeculationView) -> int:
+        assert self.policies.speculation is not None
+        return self.policies.speculation.policy.tokens(Shown(view, SpeculationView))  # type: ignore[arg-type]
+
     def as_policies(self) -> Policies:
-        return Policies(self, self, self)
+        speculation = self.policies.speculation
+        return Policies(self, self, self, None if speculation is None else replace(speculation, policy=self))
 
 
 @dataclass
