@@ -1,0 +1,22 @@
+"""Preemption policies: who gives up the device when others need its blocks, or are more urgent.
+
+A policy is a class with two methods: ``victim(running)`` and ``yields(running, waiting)``. What becomes of a victim,
+prefilled again or moved to the host, is the engine's ``preemption``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from simslm.policies.plan import Prompt
+
+
+class PreemptionPolicy(Protocol):
+    def victim(self, running: Sequence[Prompt]) -> int:
+        """The index of the one that goes first; ``running`` is in order of admission, and never empty."""
+        ...
+
+    def yields(self, running: Prompt, waiting: Prompt) -> bool:
+        """Whether ``running`` makes place for ``waiting``; an order: nobody yields to whom it displaces."""
+        ...
