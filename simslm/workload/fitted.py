@@ -42,6 +42,9 @@ DRIFT = 2.0
 EQUAL = 200
 """Equal steps of probability between the quantiles of a fit; the last hundredth is divided further."""
 
+TOLERANCE, TAIL = 0.003, 0.05
+"""How far in probability the lines between quantiles may lie from the others, and in the tail as a share of it."""
+
 DRAWN = 20_000
 """At least so many requests are drawn to compare a fit with traffic."""
 
@@ -182,8 +185,9 @@ def _quantiles(values: np.ndarray) -> dict[str, Any]:
     if not np.ptp(values):
         return {"dist": "fixed", "value": int(values[0])}
     at = _probabilities(len(values))
-    found = np.quantile(values, at, method="inverted_cdf")
-    return {"dist": "quantiles", "at": at.tolist(), "values": found.astype(int).tolist()}
+    found = np.quantile(values, at, method="inverted_cdf").astype(int)
+    needed = _corners(at, found)
+    return {"dist": "quantiles", "at": at[needed].tolist(), "values": found[needed].tolist()}
 
 
 def _probabilities(count: int) -> np.ndarray:
@@ -193,6 +197,24 @@ def _probabilities(count: int) -> np.ndarray:
     return np.unique(
         np.concatenate((np.linspace(0.0, 1.0, steps + 1).round(6), last[last < 1 - 0.5 / count]))
     )
+
+
+def _corners(at: np.ndarray, values: np.ndarray) -> list[int]:
+    """The quantiles that are needed: lines between them miss no other by more than a tolerance in probability."""
+    tolerance = np.minimum(TOLERANCE, TAIL * (1 - at))
+    needed = [0]
+    while (begin := needed[-1]) < len(at) - 1:
+        for end in range(begin + 2, len(at)):
+            between = slice(begin + 1, end)
+            rise = values[end] - values[begin]
+            part = (values[between] - values[begin]) / rise if rise else np.zeros(end - begin - 1)
+            line = at[begin] + part * (at[end] - at[begin])
+            if rise and np.any(np.abs(line - at[between]) > tolerance[between]):
+                needed.append(end - 1)
+                break
+        else:
+            needed.append(len(at) - 1)
+    return needed
 
 
 def _arrivals(traffic: Traffic) -> dict[str, Any]:
@@ -280,7 +302,9 @@ def _law(gaps: np.ndarray) -> dict[str, Any]:
         return found
     at = _probabilities(len(unit))
     values = np.quantile(unit, at, method="inverted_cdf")
-    return {"dist": "quantiles", "at": at.tolist(), "values": [_short(value) for value in values]}
+    needed = _corners(at, values)
+    shown = [_short(value) for value in values[needed]]
+    return {"dist": "quantiles", "at": at[needed].tolist(), "values": shown}
 
 
 def _misfit(law: dict[str, Any], unit: np.ndarray) -> float:

@@ -11,23 +11,47 @@ from simslm.scenario.arrivals import ExponentialLaw, GammaLaw, QuantileLaw, Weib
 from simslm.scenario.lengths import Quantiles
 
 Draw = Callable[[int], np.ndarray]
+Law = ExponentialLaw | GammaLaw | WeibullLaw | QuantileLaw
 _BISECTIONS = 200
 
 
-def unit_gaps(law: ExponentialLaw | GammaLaw | WeibullLaw | QuantileLaw, rng: np.random.Generator) -> Draw:
+def unit_gaps(law: Law, rng: np.random.Generator) -> Draw:
     """Draws gaps of mean 1 of a law; drawn in pieces they are those drawn at once."""
     if isinstance(law, GammaLaw):
         return gamma_gaps(law.cv, rng)
     if isinstance(law, WeibullLaw):
         return weibull_gaps(law.cv, rng)
     if isinstance(law, QuantileLaw):
-        return _quantile_gaps(probabilities(law), np.asarray(law.values), rng)
+        at, unit = _unit_quantiles(law)
+        return lambda count: np.interp(rng.random(count), at, unit)
     return rng.standard_exponential
 
 
-def running_sums(draw: Draw) -> Draw:
-    """Running sums of gaps, the next ``count`` each time."""
-    last = 0.0
+def first_gap(law: Law, rng: np.random.Generator) -> float:
+    """The time to the first arrival of a process of rate 1 that has always been running.
+
+    A uniform part of a gap that is met in proportion to its length (Cox, Renewal Theory, 1962, section 5.4): a gamma's
+    of shape ``k + 1``, and of Weibull gaps ``G^(1/k)`` with ``G`` gamma of shape ``1 + 1/k``.
+    """
+    part = rng.random()
+    if isinstance(law, GammaLaw):
+        shape = 1 / law.cv**2
+        return part * float(rng.standard_gamma(shape + 1)) / shape
+    if isinstance(law, WeibullLaw):
+        power = 1 / weibull_shape(law.cv)
+        return part * float(rng.standard_gamma(1 + power)) ** power / math.gamma(1 + power)
+    if isinstance(law, QuantileLaw):
+        at, unit = _unit_quantiles(law)
+        low, high = unit[:-1], unit[1:]
+        weights = np.diff(at) * (low + high)
+        ends = np.cumsum(weights)
+        i = min(int(np.searchsorted(ends, rng.random() * ends[-1], side="right")), len(weights) - 1)
+        return part * math.sqrt(low[i] ** 2 + rng.random() * (high[i] ** 2 - low[i] ** 2))
+    return float(rng.standard_exponential())
+
+
+def running_sums(draw: Draw, last: float = 0.0) -> Draw:
+    """Running sums of gaps, the next ``count`` each time, from ``last`` on."""
 
     def take(count: int) -> np.ndarray:
         nonlocal last
@@ -72,7 +96,7 @@ def probabilities(law: QuantileLaw | Quantiles) -> np.ndarray:
     return np.linspace(0.0, 1.0, len(law.values)) if law.at is None else np.asarray(law.at)
 
 
-def _quantile_gaps(at: np.ndarray, values: np.ndarray, rng: np.random.Generator) -> Draw:
-    """Gaps by quantiles; the mean of straight lines is that of their middles."""
-    unit = values / np.dot(np.diff(at), (values[1:] + values[:-1]) / 2)
-    return lambda count: np.interp(rng.random(count), at, unit)
+def _unit_quantiles(law: QuantileLaw) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and quantiles of mean 1; the mean of straight lines is that of their middles."""
+    at, values = probabilities(law), np.asarray(law.values)
+    return at, values / np.dot(np.diff(at), (values[1:] + values[:-1]) / 2)

@@ -12,22 +12,26 @@ import numpy as np
 
 from simslm.scenario.arrivals import Client, ClientArrivals
 from simslm.workload.curves import curve
-from simslm.workload.gaps import running_sums, unit_gaps
+from simslm.workload.gaps import first_gap, running_sums, unit_gaps
 
 Merged = Callable[[int], tuple[np.ndarray, np.ndarray]]
 """The next arrivals: times in seconds, and the index of the entry that sent each."""
 
 
 class _One:
-    """A client's own arrivals, drawn as far as they are needed."""
+    """A client's own arrivals, drawn as far as they are needed; it has always been sending.
+
+    Were all clients to begin at time 0, the short gaps of bursty ones would pile up there.
+    """
 
     __slots__ = ("_ahead_s", "_points", "_rate_rps", "_times_at")
 
     def __init__(self, rate_rps: float, client: Client, rng: np.random.Generator) -> None:
         self._rate_rps = rate_rps
-        self._points = running_sums(unit_gaps(client.gaps, rng))
+        begin = first_gap(client.gaps, rng)
+        self._points = running_sums(unit_gaps(client.gaps, rng), begin)
         self._times_at = curve(rate_rps, client.shape, client.step_s)
-        self._ahead_s = self._times_at(self._points(1))
+        self._ahead_s = self._times_at(np.array([begin]))
 
     def before(self, time_s: float) -> np.ndarray:
         """Those that have not been given out yet and arrive before a time."""

@@ -4,11 +4,12 @@ What scaling keeps of the burstiness, and what it does not:
 
 - ``time_scale`` keeps the gaps' coefficient of variation exactly, and moves every swing of the rate to another
   length of time.
-- ``rate_scale`` keeps the rate curve over windows, and the law of the gaps within each.
+- ``rate_scale`` keeps the rate curve over windows, and the law of the gaps that are short against a window.
 - ``thin`` by request keeps the rate curve; what the variance of counts has beyond that of a Poisson process shrinks
   with the share (index of dispersion ``1 + share * (I - 1)``). By session, the requests of a session keep their gaps.
-- ``copies`` keep the index of dispersion of counts, as far as the copies are independent; gaps get closer to
-  exponential, as those of any superposition.
+- ``copies`` keep the index of dispersion of counts in windows that are short against the shift, as variances of
+  independent counts add; swings of the rate that are longer even out, and gaps get closer to exponential, as those of
+  any superposition.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def _pieces(path: Path) -> Iterator[dict[str, Any]]:
     check_file(path, REMEDY)
     row = 0
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
             fields = _fields(file.schema_arrow.names, path)
             for batch in file.iter_batches(PIECE_ROWS, columns=list(fields)):
                 yield {
