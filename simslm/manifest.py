@@ -8,6 +8,7 @@ from typing import Any
 
 from simslm.cost.interference import Contended
 from simslm.prepared import Prepared, utilizations
+from simslm.roofline import device_roofline
 from simslm.scenario.schema import Scenario
 from simslm.traces.schema import SOURCES
 
@@ -26,7 +27,7 @@ def manifest(
     """
     scenario = prepared.scenario
     first = max(prepared.groups, key=lambda group: SOURCES.index(group.cost.source))
-    cost, architecture = first.cost, prepared.groups[0].architecture
+    cost, architecture, held = first.cost, prepared.groups[0].architecture, prepared.groups[0].held
     packages = ("simslm", "simpy", "numpy", "pyarrow", "pydantic")
     origins = [group.cost.provenance for group in prepared.groups]
     return {
@@ -49,14 +50,15 @@ def manifest(
                 "engine": group.cost.engine,
                 "replicas": len(group.devices),
                 "num_gpu_blocks": group.memory.num_gpu_blocks,
+                "roofline": device_roofline(prepared, group).facts(),
             }
             for group in prepared.groups
         ],
         "model": {
             "name": architecture.name,
             "parameters": architecture.parameters(),
-            "weight_bytes": architecture.weight_bytes(scenario.dtype),
-            "kv_bytes_per_token": architecture.kv_bytes_per_token(scenario.dtype),
+            "weight_bytes": held.weight_bytes,
+            "kv_bytes_per_token": held.kv_bytes_per_token,
         },
         "device": {"name": prepared.device.name, "memory_bytes": prepared.device.memory_bytes},
         "workload": {

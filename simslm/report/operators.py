@@ -154,12 +154,12 @@ def roofline_figure(found: list[Operator], device: Device, dtype: str) -> Figure
     bottom = min(rate for _, rate in lows) / 2
     ceiling_x = [left, ridge, right]
     ceiling_y = [left * bandwidth, peak, peak]
-    data.insert(0, _ceiling(ceiling_x, ceiling_y))
+    data.insert(0, ceiling(ceiling_x, ceiling_y))
     layout = {
         **frame(height=430, left=66, top=22, bottom=50),
         "hovermode": "closest",
-        "xaxis": _logarithmic("arithmetic intensity, FLOP per byte", left, right),
-        "yaxis": _logarithmic("arithmetic reached, GFLOP/s", bottom / GIGA, 2.2 * max(highs) / GIGA),
+        "xaxis": logarithmic("arithmetic intensity, FLOP per byte", left, right),
+        "yaxis": logarithmic("arithmetic reached, GFLOP/s", bottom / GIGA, 2.2 * max(highs) / GIGA),
         "annotations": [
             {
                 "xref": "paper",
@@ -177,7 +177,8 @@ def roofline_figure(found: list[Operator], device: Device, dtype: str) -> Figure
     return {"data": data, "layout": layout}
 
 
-def _ceiling(x: list[float], y: list[float]) -> dict[str, Any]:
+def ceiling(x: list[float], y: list[float]) -> dict[str, Any]:
+    """The roofline through points of FLOP per byte and FLOP per second."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -189,7 +190,8 @@ def _ceiling(x: list[float], y: list[float]) -> dict[str, Any]:
     }
 
 
-def _logarithmic(title: str, low: float, high: float) -> dict[str, Any]:
+def logarithmic(title: str, low: float, high: float) -> dict[str, Any]:
+    """A logarithmic axis from ``low`` to ``high``."""
     ticks = decades(low, high)
     return {
         **titled_axis(title),

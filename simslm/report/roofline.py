@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simslm.report.figures import Figure, decades, frame, rounded, titled_axis
+from simslm.report.figures import Figure, frame, rounded
+from simslm.report.operators import GIGA, ceiling, logarithmic
 from simslm.report.page import Key, Plot
 from simslm.report.palette import SERIES, SYMBOLS
 from simslm.report.tables import RunTables
@@ -86,16 +86,7 @@ def roofline_figure(found: Mapping[str, Any]) -> Figure:
     ridge = peak / bandwidth
     intensities = [ridge, *(each["intensity"] for each in drawn)]
     low, high = min(intensities) / 3, max(intensities) * 3
-    data: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "x": rounded([low, ridge, high]),
-            "y": rounded([low * bandwidth, peak, peak]),
-            "line": {"color": "@limit", "width": 1.5},
-            "hoverinfo": "skip",
-        }
-    ]
+    data = [ceiling([low, ridge, high], [low * bandwidth, peak, peak])]
     for i, (phase, operators) in enumerate(zip(found["phases"], phases, strict=True)):
         text = [f"{each['name']}: {seconds(each['seconds'])}, bound by {each['bound']}" for each in operators]
         data.append(
@@ -104,36 +95,25 @@ def roofline_figure(found: Mapping[str, Any]) -> Figure:
                 "mode": "markers",
                 "name": _name(phase),
                 "x": rounded([each["intensity"] for each in operators]),
-                "y": rounded([each["flops_per_s"] for each in operators]),
+                "y": rounded([each["flops_per_s"] / GIGA for each in operators]),
                 "text": text,
-                "marker": {"color": SERIES[i % len(SERIES)], "symbol": SYMBOLS[i % len(SYMBOLS)], "size": 9},
+                "marker": {
+                    "color": SERIES[i % len(SERIES)],
+                    "symbol": SYMBOLS[i % len(SYMBOLS)],
+                    "size": max(13 - 3 * i, 5),
+                },
                 "hovertemplate": f"{_name(phase)}<br>%{{text}}<br>%{{x:.3~g}} FLOP/byte<extra></extra>",
             }
         )
     speeds = [low * bandwidth, peak, *(each["flops_per_s"] for each in drawn)]
     layout = {
         **frame(height=380, left=74, top=14, bottom=46),
-        "xaxis": _decades("arithmetic intensity, FLOP/byte", low, high, number),
-        "yaxis": _decades("reached, FLOP/s", min(speeds), peak * 2, _speed),
+        "xaxis": logarithmic("arithmetic intensity, FLOP per byte", low, high),
+        "yaxis": logarithmic("arithmetic reached, GFLOP/s", min(speeds) / GIGA, 2 * peak / GIGA),
         "shapes": [],
         "annotations": [],
     }
     return {"data": data, "layout": layout}
-
-
-def _decades(title: str, low: float, high: float, words: Any) -> dict[str, Any]:
-    ticks = decades(low, high)
-    return {
-        **titled_axis(title),
-        "type": "log",
-        "range": rounded([math.log10(low), math.log10(high)]),
-        "tickvals": ticks,
-        "ticktext": [words(tick) for tick in ticks],
-    }
-
-
-def _speed(value: float) -> str:
-    return flops(value).replace("FLOP", "").strip()
 
 
 def _name(phase: Mapping[str, Any]) -> str:
