@@ -155,6 +155,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
         "no preemption by swap": engine.preemption == "swap",
         "no clients that leave": requests.patience_s is not None,
         "no closed loop": requests.closed_loop is not None,
+        "no requests that wait for others": requests.programs is not None,
     }
     found = [what for what, asked in lacking.items() if asked]
     if found:

@@ -229,9 +229,13 @@ def _arrivals(scenario: Mapping[str, Any]) -> str:
         figure_of(scenario, "workload.arrivals.rate_rps"),
         figure_of(scenario, "workload.arrivals.concurrency"),
     )
+    programs = dig(scenario, "workload.programs.kind")
+    each = "requests" if programs is None else f"{programs} programs"
+    text = f"{process} of {count(clients)}" if clients is not None else process
     if rate is not None:
-        return f"{process} {number(rate)} requests/s"
-    return f"{process} of {count(clients)}" if clients is not None else process
+        text = f"{process} {number(rate)} {each}/s"
+    classes = dig(scenario, "workload.classes", {})
+    return ", ".join(part for part in (text, f"{len(classes)} classes" if classes else "") if part)
 
 
 def reproduce_command(run: RunTables) -> str:

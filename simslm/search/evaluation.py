@@ -7,9 +7,9 @@ no result.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from simslm.api import Found, Prepared, observed, prepare
@@ -17,11 +17,13 @@ from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.metrics.definitions import FIGURES
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
+from simslm.scenario.workload import Workload
 from simslm.search.capacity import Span, highest, span
 from simslm.search.objectives import CAPACITY, figure
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
 from simslm.sim.world import OnStart
+from simslm.workload import RequestArrays
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Evaluator:
         if trial.replication:
             more["seed"] = scenario.seed + trial.replication
         if not trial.full:
-            more |= _shortened(scenario, trial.share, lambda: len(prepare(scenario, self._found).requests))
+            more |= shortened(scenario, trial.share, lambda: prepare(scenario, self._found).requests)
         return overridden(self._stated, trial.parameters, more) if more else scenario
 
     def _simulate(self, prepared: Prepared, on_start: OnStart | None) -> Seen:
@@ -135,18 +137,36 @@ class Evaluator:
         )
 
 
-def _shortened(scenario: Scenario, share: float, count: Any) -> dict[str, Any]:
+def shortened(scenario: Scenario, share: float, requests: Callable[[], RequestArrays]) -> dict[str, Any]:
     """What makes a workload shorter: fewer requests, or less of its time where it states no number.
 
-    The requests of the shorter run are the first of the longer one.
+    The requests of the shorter run are the first of the longer one; those of each class where there are classes.
     """
     workload = scenario.workload
+    shorter = _fewer("workload", workload, share, lambda: len(requests()))
+    for number, (name, each) in enumerate((workload.classes or {}).items()):
+        if not each.sharing:
+            place = f"workload.classes.{name}"
+            shorter |= _fewer(place, each, share, partial(_of_class, requests, number))
+    return shorter
+
+
+def _of_class(requests: Callable[[], RequestArrays], number: int) -> int:
+    """How many requests a class has."""
+    of = requests().class_of
+    assert of is not None
+    return int((of == number).sum())
+
+
+def _fewer(place: str, workload: Workload, share: float, count: Callable[[], int]) -> dict[str, Any]:
+    """The same for one workload: that of the scenario, or of a class, ``count`` requests in all."""
     if workload.replay is not None:
-        return {"workload.replay.limit": max(1, round(share * count()))}
+        return {f"{place}.replay.limit": max(1, round(share * count()))}
     if workload.num_requests is not None:
-        return {"workload.num_requests": max(1, round(share * workload.num_requests))}
-    assert workload.duration_s is not None  # the model has made sure of it
-    return {"workload.duration_s": share * workload.duration_s}
+        return {f"{place}.num_requests": max(1, round(share * workload.num_requests))}
+    if workload.duration_s is not None:
+        return {f"{place}.duration_s": share * workload.duration_s}
+    return {}
 
 
 @lru_cache(maxsize=1)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from simslm.api import load_scenario, simulate
+from simslm.api import load_scenario, prepare, simulate
 from simslm.errors import ScenarioError
 from simslm.metrics.classes import Classes, class_figures, fairness_figures, jain, split_slo
 from simslm.metrics.definitions import BY_CLASS, figures_of, metric_of, title
 from simslm.metrics.files import RunWriter
+from simslm.search.evaluation import shortened
 from simslm.search.objectives import figure, goals
 from simslm.sim.log import FAILED, FINISHED, REJECTED
 
@@ -200,3 +202,26 @@ def test_what_a_search_finds_about_a_class(divided):
     (point,) = found["points"]
     assert point["parameters"]["deployment.engine.max_num_seqs"] == 64
     assert point["objectives"]["classes.chat.ttft_s.p99"]["value"] <= 0.2
+
+
+def test_a_shorter_trial_has_less_of_every_class(divided, tmp_path):
+    """A trace in full, so many requests, so many seconds: a quarter of each."""
+    rows = "".join(f"{i},20,5\n" for i in range(40))
+    (tmp_path / "trace.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows)
+    rate = {"process": "deterministic", "rate_rps": 4}
+    divided["workload"]["classes"] |= {
+        "old": {"replay": {"format": "csv", "path": "trace.csv"}},
+        "some": {"arrivals": rate, "num_requests": 80},
+        "timed": {"arrivals": rate, "duration_s": 10},
+    }
+    (tmp_path / "scenario.json").write_text(json.dumps(divided))
+    scenario = load_scenario(tmp_path / "scenario.json")
+    whole = prepare(scenario).requests
+    short = prepare(
+        load_scenario(tmp_path / "scenario.json", shortened(scenario, 0.25, lambda: whole))
+    ).requests
+    assert whole.class_of is not None
+    assert short.class_of is not None
+    counts = [np.bincount(each, minlength=5).tolist() for each in (whole.class_of, short.class_of)]
+    assert [count[2:] for count in counts] == [[40, 80, 40], [10, 20, 10]]
+    assert sum(counts[1][:2]) == 75
