@@ -6,22 +6,17 @@ What was measured is drawn as hollow markers, what was simulated as a line, both
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simslm.report.figures import Figure, decades, frame, key, rounded, titled_axis
+from simslm.report.figures import Figure, decades, frame, rounded, titled_axis
+from simslm.report.page import Key
+from simslm.report.palette import SERIES
 from simslm.report.parity import batch_axis, plain
 from simslm.units import number
 
-COLOURS = ("@accent", "@second", "@third", "@fourth", "@muted")
-"""Of the names, in their order."""
-
-HEADING_LINE = 16
-"""Height of one line above a plot, pixels."""
-
-IN_A_LINE = 3
-"""Names that fit into one line of a narrow plot's heading."""
+MEASURED = Key("measured", "@muted", "circle-open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +62,40 @@ def bars_figure(title: str, labels: Sequence[str], groups: Mapping[str, Sequence
     data = [
         {
             "type": "bar",
-            "name": plain(name),
+            "name": plain(each.name),
             "x": [plain(label) for label in labels],
-            "y": rounded([math.nan if value is None else value for value in values]),
-            "marker": {"color": COLOURS[-1] if i == 0 and len(groups) > 1 else COLOURS[max(i - 1, 0)]},
-            "hovertemplate": f"%{{x}}<br>{plain(name)} %{{y:.4~g}}<extra></extra>",
+            "y": rounded([math.nan if value is None else value for value in groups[each.name]]),
+            "marker": {"color": each.colour},
+            "hovertemplate": f"%{{x}}<br>{plain(each.name)} %{{y:.4~g}}<extra></extra>",
         }
-        for i, (name, values) in enumerate(groups.items())
+        for each in bars_legend(groups)
     ]
-    names = [(name, bar["marker"]["color"]) for name, bar in zip(groups, data, strict=True)]
     layout = {
-        **frame(height=340, left=62, top=_room(names), bottom=76),
+        **frame(height=320, left=62, top=10, bottom=76),
         "barmode": "group",
         "bargap": 0.3,
         "xaxis": {**titled_axis("replicas × max_num_seqs"), "type": "category", "tickangle": -45},
         "yaxis": {**titled_axis(title), "rangemode": "tozero", "nticks": 6},
-        "annotations": [_heading(names)],
     }
     return {"data": data, "layout": layout}
 
 
+def legend(series: Sequence[Series]) -> list[Key]:
+    """Each name in its colour, and what a hollow marker is where there is one."""
+    named = [Key(name, colour) for name, colour in _colours(series).items()]
+    return [*named, *([MEASURED] if any(each.measured for each in series) else [])]
+
+
+def bars_legend(groups: Iterable[str]) -> list[Key]:
+    """Each group in its colour; of several, the first one is muted."""
+    names = list(groups)
+    colours = ("@muted", *SERIES) if len(names) > 1 else SERIES
+    return [Key(name, colours[i % len(colours)], "square") for i, name in enumerate(names)]
+
+
 def _figure(series: Sequence[Series], x: dict[str, Any], y: dict[str, Any]) -> Figure:
     colours = _colours(series)
-    layout = {
-        **frame(height=310, left=62, top=_room(list(colours.items())), bottom=46),
-        "xaxis": x,
-        "yaxis": y,
-        "annotations": [_heading(list(colours.items()))],
-    }
+    layout = {**frame(height=290, left=62, top=10, bottom=46), "xaxis": x, "yaxis": y}
     return {"data": [_trace(each, colours[each.name]) for each in series], "layout": layout}
 
 
@@ -118,7 +119,7 @@ def _trace(series: Series, colour: str) -> dict[str, Any]:
 
 def _colours(series: Sequence[Series]) -> dict[str, str]:
     names = list(dict.fromkeys(each.name for each in series))
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    return {name: SERIES[i % len(SERIES)] for i, name in enumerate(names)}
 
 
 def _value_axis(title: str, values: Sequence[Sequence[float]], logarithmic: bool) -> dict[str, Any]:
@@ -135,16 +136,3 @@ def _value_axis(title: str, values: Sequence[Sequence[float]], logarithmic: bool
         "tickvals": ticks,
         "ticktext": [number(tick) for tick in ticks],
     }
-
-
-def _room(names: Sequence[Any]) -> int:
-    return 18 + HEADING_LINE * math.ceil(len(names) / IN_A_LINE)
-
-
-def _heading(names: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The names in their colours, a few a line."""
-    words = [key(colour, plain(name)) for name, colour in names]
-    lines = [" · ".join(words[i : i + IN_A_LINE]) for i in range(0, len(words), IN_A_LINE)]
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
-    font = {"size": 12, "color": "@muted"}
-    return {**place, "text": "<br>".join(lines), "align": "left", "showarrow": False, "font": font}

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from simslm.report.attribution import TimeSplit, time_split
+from simslm.report.objective import stated_bounds, within
 from simslm.report.tables import Columns, RunTables, dig, figure_of
 from simslm.report.timeline import replica_count
-
-SLO_METRICS = ("ttft_s", "tpot_s", "e2e_s", "queue_s")
-"""Bounds that a row of ``requests.parquet`` can be held to, hence those whose misses can be explained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,21 +209,6 @@ def mixed_token_time(iterations: Columns) -> float:
     time = iterations["decode_seqs"] * iterations["duration_s"]
     total = float(np.sum(time))
     return float(np.sum(time[iterations["prefill_tokens"] > 0])) / total if total else 0.0
-
-
-def stated_bounds(run: RunTables) -> dict[str, float]:
-    """The bounds of the scenario's SLO on what a request's row holds, in seconds."""
-    bounds = {key: figure_of(run.scenario, f"slo.{key}") for key in SLO_METRICS}
-    return {key: bound for key, bound in bounds.items() if bound is not None}
-
-
-def within(run: RunTables, key: str, bound_s: float) -> np.ndarray:
-    """Which arrived requests finished within one bound; one output token meets ``tpot_s`` by definition."""
-    value = run.requests[key]
-    good = value <= bound_s
-    if key == "tpot_s":
-        good |= np.isnan(value)
-    return good & run.requests["finished"]
 
 
 def missed_bounds(run: RunTables) -> dict[str, float]:

@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from simslm.metrics.definitions import ATTAINMENT, BY_KEY, ENERGY, GOODPUT, LATENCIES, STATISTICS
+from simslm.metrics.definitions import ATTAINMENT, ENERGY, GOODPUT, LATENCIES, STATISTICS
 from simslm.report.bound import Bound, bound
-from simslm.report.distribution import Cdf, cdf
-from simslm.report.facts import facts, stated_bounds
-from simslm.report.figures import cdf_figure, timeline_figure
-from simslm.report.page import Plot, render_template
+from simslm.report.facts import facts
+from simslm.report.latencies import distributions, first_token_plot, first_tokens
+from simslm.report.life import life_figure, life_plot, life_title, life_words
+from simslm.report.overtime import overtime_plot, overview_plot, panels, replica_data
+from simslm.report.page import Key, Plot, render_template
+from simslm.report.palette import DASHES, SERIES
 from simslm.report.provenance import Provenance, provenance, reproduce_command, scenario_text, setup
+from simslm.report.roofline import OPERATOR_COLUMNS, RooflineView, roofline_views
+from simslm.report.slowest import COLUMNS, Life, Ranking, lives, rankings
 from simslm.report.tables import RunTables, dig, figure_of
-from simslm.report.timeline import Timeline, timeline
+from simslm.report.timeline import timelines
 from simslm.report.verdict import SloRow, Tile, Verdict, slo_rows, tiles, verdict
-from simslm.report.wording import count, share, time_unit
+from simslm.report.wording import share, time_unit
 from simslm.units import joules, number, seconds
 
 DEFINED = {"attainment": ATTAINMENT, "goodput": GOODPUT, "energy": ENERGY}
@@ -46,6 +48,27 @@ class LatencyRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Overtime:
+    """The run over simulated time.
+
+    Attributes:
+        plot, overview: of all replicas together, and what the brush is drawn on.
+        replicas: by number, the series of each of several; none where there is one.
+        keys: of the replicas that can be drawn side by side; none where there are too many.
+        headings: of the rows when each replica has a curve.
+        begin_s, end_s: simulated time.
+    """
+
+    plot: Plot
+    overview: Plot
+    replicas: Mapping[str, Any]
+    keys: Sequence[Key]
+    headings: Sequence[str]
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunView:
     """Everything the template shows of one run."""
 
@@ -60,16 +83,42 @@ class RunView:
     slo_rows: list[SloRow]
     latency_rows: list[LatencyRow]
     cdfs: list[Plot]
-    timeline: Plot | None
+    first: Plot | None
+    overtime: Overtime | None
+    rankings: list[Ranking]
+    lives: list[Life]
+    life: Plot | None
     power_note: str
     energy_parts: list[Part]
     energy_words: str
+    rooflines: list[RooflineView]
     command: str
     scenario: str
 
     @property
     def plots(self) -> list[Plot]:
-        return [*self.cdfs, *([self.timeline] if self.timeline else [])]
+        over = [self.overtime.plot, self.overtime.overview] if self.overtime else []
+        single = [plot for plot in (self.first, *over, self.life) if plot is not None]
+        return [*self.cdfs, *single, *(view.plot for view in self.rooflines)]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the script of the page works on."""
+        return {
+            "replicas": self.overtime.replicas if self.overtime else {},
+            "headings": self.overtime.headings if self.overtime else [],
+            "begin": self.overtime.begin_s if self.overtime else 0.0,
+            "end": self.overtime.end_s if self.overtime else 0.0,
+            "lives": {
+                str(life.request_id): {
+                    "title": life_title(life),
+                    "words": life_words(life),
+                    "events": life.events,
+                    "figure": life_figure(life),
+                }
+                for life in self.lives
+            },
+        }
 
 
 def render(runs: Sequence[RunTables]) -> str:
@@ -77,12 +126,23 @@ def render(runs: Sequence[RunTables]) -> str:
     views = [run_view(run, f"run-{index}") for index, run in enumerate(runs, start=1)]
     plots = [plot for view in views for plot in view.plots]
     title = views[0].name if len(views) == 1 else f"{len(views)} runs"
-    return render_template("run.html.j2", title=title, views=views, plots=plots, defined=DEFINED)
+    return render_template(
+        "run.html.j2",
+        title=title,
+        plots=plots,
+        script="run.js",
+        data={"runs": {view.anchor: view.data for view in views}, "colours": SERIES, "dashes": DASHES},
+        views=views,
+        defined=DEFINED,
+        definitions=(*LATENCIES, ATTAINMENT, GOODPUT, ENERGY),
+        slow_columns=COLUMNS,
+        operator_columns=OPERATOR_COLUMNS,
+    )
 
 
 def run_view(run: RunTables, anchor: str) -> RunView:
     """What there is to say and to draw about a run."""
-    found = facts(run)
+    found, first, living = facts(run), first_tokens(run), lives(run)
     return RunView(
         anchor=anchor,
         name=run.name,
@@ -94,11 +154,16 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         time_parts=parts(found.split.parts(), seconds),
         slo_rows=slo_rows(run),
         latency_rows=latency_rows(run.summary),
-        cdfs=cdf_plots(run, anchor),
-        timeline=timeline_plot(run, anchor),
+        cdfs=distributions(run, anchor),
+        first=first_token_plot(first, anchor) if first else None,
+        overtime=overtime(run, anchor),
+        rankings=rankings(run),
+        lives=living,
+        life=life_plot(living[0], anchor) if living else None,
         power_note=power_note(run),
         energy_parts=energy_parts(run.summary),
         energy_words=energy_words(run.summary),
+        rooflines=roofline_views(run, anchor),
         command=reproduce_command(run),
         scenario=scenario_text(run),
     )
@@ -115,46 +180,26 @@ def latency_rows(summary: Mapping[str, Any]) -> list[LatencyRow]:
     return rows
 
 
-def cdf_plots(run: RunTables, anchor: str) -> list[Plot]:
-    """The distributions of TTFT, TPOT and E2E; those of which nothing was observed are left out."""
-    bounds = stated_bounds(run)
-    found = [cdf(key, run.requests[key], bounds.get(key)) for key in ("ttft_s", "tpot_s", "e2e_s")]
-    return [
-        Plot(f"{anchor}-{each.metric}", BY_KEY[each.metric].name, _cdf_words(each), cdf_figure(each))
-        for each in found
-        if len(each.values)
-    ]
-
-
-def _cdf_words(found: Cdf) -> str:
-    name = BY_KEY[found.metric].name
-    middle, tail = (seconds(float(found.values[_rank(found, at)])) for at in (0.5, 0.99))
-    limit = f"; {share(found.met)} within the SLO bound" if found.met is not None else ""
-    return f"Distribution of {name} over requests: half within {middle}, 99 % within {tail}{limit}."
-
-
-def _rank(found: Cdf, at: float) -> int:
-    return min(int(found.shares.searchsorted(at)), len(found.shares) - 1)
-
-
-def timeline_plot(run: RunTables, anchor: str) -> Plot | None:
-    found = timeline(run)
+def overtime(run: RunTables, anchor: str) -> Overtime | None:
+    """The run over simulated time; None when no iteration ran."""
+    found = timelines(run)
     if found is None:
         return None
-    return Plot(f"{anchor}-timeline", "Over time", _timeline_words(found), timeline_figure(found))
-
-
-def _timeline_words(found: Timeline) -> str:
-    parts = [
-        f"up to {count(found.running.peak.max())} requests running",
-        f"up to {count(found.waiting.peak.max())} waiting",
-        f"up to {count(found.decode_seqs.peak.max())} sequences decoding",
+    whole, each = found
+    keys = [
+        Key(f"replica {number}", SERIES[i], DASHES[i])
+        for i, number in enumerate(each)
+        if len(each) <= len(SERIES)
     ]
-    if found.kv_share is not None:
-        parts.append(f"up to {share(float(found.kv_share.peak.max()))} of the KV blocks used")
-    if found.power_w is not None:
-        parts.append(f"up to {number(found.power_w.peak.max())} W")
-    return f"Timeline of {seconds(float(np.ptp(found.edges_s)))}: {', '.join(parts)}."
+    return Overtime(
+        overtime_plot(whole, anchor),
+        overview_plot(whole, anchor),
+        replica_data({-1: whole, **each}) if each else {},
+        keys,
+        [panel.single for panel in panels(whole)],
+        float(whole.edges_s[0]),
+        float(whole.edges_s[-1]),
+    )
 
 
 def power_note(run: RunTables) -> str:

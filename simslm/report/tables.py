@@ -1,4 +1,4 @@
-"""The four files of a run directory, read once and checked before anything is drawn."""
+"""The files of a run directory, read once and checked before anything is drawn."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ REQUEST_COLUMNS = (
     "arrival_s",
     "prompt_tokens",
     "output_tokens",
+    "replica",
+    "first_scheduled_s",
     "first_token_s",
+    "finish_s",
     "ttft_s",
     "tpot_s",
     "e2e_s",
     "queue_s",
+    "preemptions",
     "status",
 )
 ITERATION_COLUMNS = (
@@ -38,6 +42,11 @@ ITERATION_COLUMNS = (
     "power_w",
     "host_s",
 )
+SPECULATION_COLUMNS = ("accepted_tokens",)
+"""Of iterations; 0 in a run that has no such column."""
+
+STAGE_COLUMNS = ("request_id", "replica", "kind", "start_s", "end_s", "tokens", "iterations")
+GAP_COLUMNS = ("itl_s", "share")
 SUMMARY_KEYS = (
     "name",
     "requests",
@@ -63,6 +72,8 @@ class RunTables:
         requests: columns over arrived requests, each of shape ``(requests,)``; ``finished`` (bool) stands for
             ``status``, unknown numbers are NaN.
         iterations: columns over iterations, each of shape ``(iterations,)``, in any order.
+        stages: columns over what requests did when, ``decode`` (bool) for ``kind``; None where there is no such file.
+        gaps: the distribution of the gaps between output tokens, thinned; None where there is no such file.
         summary: ``summary.json`` as written.
         manifest: ``manifest.json`` as written.
     """
@@ -71,6 +82,8 @@ class RunTables:
     iterations: Columns
     summary: Mapping[str, Any]
     manifest: Mapping[str, Any]
+    stages: Columns | None = None
+    gaps: Columns | None = None
 
     @property
     def name(self) -> str:
@@ -96,10 +109,14 @@ def read_run(directory: Path) -> RunTables:
     if not isinstance(manifest["scenario"], dict):
         raise UsageError("`scenario` is not an object", where=str(directory / "manifest.json"), remedy=REMEDY)
     requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS)
-    iterations = _read_columns(directory / "iterations.parquet", ITERATION_COLUMNS)
+    iterations = _read_columns(directory / "iterations.parquet", ITERATION_COLUMNS, SPECULATION_COLUMNS)
     status = requests.pop("status")
     requests |= {name: status == name for name in ("finished", "failed", "rejected")}
-    return RunTables(requests, iterations, summary, manifest)
+    stages = _read_optional(directory / "stages.parquet", STAGE_COLUMNS)
+    if stages is not None:
+        stages["decode"] = stages.pop("kind") == "decode"
+    gaps = _read_optional(directory / "gaps.parquet", GAP_COLUMNS)
+    return RunTables(requests, iterations, summary, manifest, stages, gaps)
 
 
 def dig(mapping: Any, path: str, default: Any = None) -> Any:
@@ -133,7 +150,13 @@ def _read_object(path: Path, required: Sequence[str]) -> dict[str, Any]:
     return content
 
 
-def _read_columns(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
+def _read_optional(path: Path, required: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """The columns of a file that a run may have come without."""
+    return _read_columns(path, required) if path.exists() else None
+
+
+def _read_columns(path: Path, required: Sequence[str], zero: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Columns that have to be there, and some that are 0 where they are not."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -141,13 +164,15 @@ def _read_columns(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
         with pq.ParquetFile(path) as file:
             if missing := [name for name in required if name not in file.schema_arrow.names]:
                 raise UsageError(f"missing columns: {', '.join(missing)}", where=str(path), remedy=REMEDY)
-            table = file.read(columns=list(required))
+            there = [name for name in zero if name in file.schema_arrow.names]
+            table = file.read(columns=[*required, *there])
     except FileNotFoundError:
         raise UsageError("the file is missing", where=str(path), remedy=REMEDY) from None
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"not a readable Parquet file ({reason})", where=str(path), remedy=REMEDY) from None
-    return {name: _column(table.column(name)) for name in required}
+    absent = {name: np.zeros(len(table)) for name in zero if name not in there}
+    return {name: _column(table.column(name)) for name in (*required, *there)} | absent
 
 
 def _column(column: Any) -> np.ndarray:

@@ -6,14 +6,22 @@ in it, so that thinning moves nothing and hides no spike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from simslm.report.objective import good
 from simslm.report.tables import Columns, RunTables, dig, figure_of
 
-MAX_INTERVALS = 600
+MAX_INTERVALS = 1000
 MAX_RATE_INTERVALS = 120
+MAX_REPLICAS = 64
+"""Replicas that have a timeline of their own; of more, those with the most iterations."""
+
+ALL_POINTS = 30_000
+"""Intervals of all timelines together, unless that left each with fewer than :data:`MIN_INTERVALS`."""
+
+MIN_INTERVALS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +42,10 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Quantities over simulated time, summed over replicas; idle time counts as 0.
+    """Quantities over simulated time, of one replica or summed over all; idle time counts as 0.
 
     Attributes:
-        edges_s: interval bounds, shape ``(n + 1,)``.
+        edges_s: interval bounds, evenly apart, shape ``(n + 1,)``.
         running, waiting: requests in the system.
         decode_seqs: sequences decoding in the current iteration.
         kv_share: KV blocks used over KV blocks there are, 0 to 1; None when their number is unknown.
@@ -46,7 +54,9 @@ class Timeline:
         output_rate: output tokens per second produced, shape ``(m,)``.
         offered_rate: output tokens per second that the arriving requests ask for, shape ``(m,)``; None when
             they arrive (nearly) at once.
-        max_num_seqs: the batch limit of all replicas together, or None.
+        finished_rate: requests per second that finish, shape ``(m,)``.
+        good_rate: those of them that met the SLO, shape ``(m,)``; None when no SLO is stated.
+        max_num_seqs: the batch limit of the replicas together, or None.
     """
 
     edges_s: np.ndarray
@@ -58,39 +68,114 @@ class Timeline:
     rate_edges_s: np.ndarray
     output_rate: np.ndarray
     offered_rate: np.ndarray | None
+    finished_rate: np.ndarray
+    good_rate: np.ndarray | None
     max_num_seqs: float | None
 
 
-def timeline(run: RunTables) -> Timeline | None:
-    """The timeline of a run, or None when no iteration ran."""
-    iterations = run.iterations
-    if not len(iterations["start_s"]):
+def timelines(run: RunTables) -> tuple[Timeline, dict[int, Timeline]] | None:
+    """The timeline of all replicas together and, where there are several, of each; None when no iteration ran."""
+    if not len(run.iterations["start_s"]):
         return None
-    spans = Spans.of(iterations)
-    begin, end = float(np.min(run.requests["arrival_s"])), float(np.max(spans.end))
-    edges = np.linspace(begin, end, min(MAX_INTERVALS, len(spans.start)) + 1)
-    rate_edges = np.linspace(
-        begin, end, min(MAX_RATE_INTERVALS, max(20, len(run.requests["arrival_s"]) // 20)) + 1
+    numbers, counts = np.unique(run.iterations["replica"], return_counts=True)
+    shown = np.sort(numbers[np.argsort(-counts, kind="stable")[:MAX_REPLICAS]]).astype(int).tolist()
+    share = ALL_POINTS // (1 + len(shown))
+    most = min(MAX_INTERVALS, max(MIN_INTERVALS, share), len(run.iterations["start_s"]))
+    begin = float(np.min(run.requests["arrival_s"]))
+    end = float(np.max(run.iterations["start_s"] + run.iterations["duration_s"]))
+    edges = np.linspace(begin, end, most + 1)
+    rates = min(MAX_RATE_INTERVALS, max(20, len(run.requests["arrival_s"]) // 20))
+    view = _View(edges, np.linspace(begin, end, rates + 1), idle_power_w(run, end - begin), good(run))
+    whole = view.of(run, replica_count(run))
+    if len(numbers) == 1:
+        return whole, {}
+    return whole, {number: view.of(_only(run, number), 1, _at(run, number)) for number in shown}
+
+
+def _at(run: RunTables, replica: int) -> np.ndarray:
+    return run.requests["replica"] == replica
+
+
+def _only(run: RunTables, replica: int) -> RunTables:
+    """The iterations and the requests of one replica."""
+    mine, served = run.iterations["replica"] == replica, _at(run, replica)
+    return replace(
+        run,
+        iterations={name: column[mine] for name, column in run.iterations.items()},
+        requests={name: column[served] for name, column in run.requests.items()},
     )
 
-    def band(column: str, scale: float = 1.0) -> Band:
-        return bands(spans.total(iterations[column] * scale), edges)
 
-    replicas = replica_count(run)
-    blocks = figure_of(run.summary, "kv.num_gpu_blocks")
-    seqs = figure_of(run.scenario, "deployment.engine.max_num_seqs")
-    return Timeline(
-        edges_s=edges,
-        running=band("running"),
-        waiting=band("waiting"),
-        decode_seqs=band("decode_seqs"),
-        kv_share=band("kv_blocks_used", 1 / (blocks * replicas)) if blocks else None,
-        power_w=_power(run, spans, edges),
-        rate_edges_s=rate_edges,
-        output_rate=_output_rate(run, spans, rate_edges),
-        offered_rate=_offered_rate(run.requests, rate_edges),
-        max_num_seqs=seqs * replicas if seqs else None,
-    )
+def idle_power_w(run: RunTables, span_s: float) -> float:
+    """Mean power of a replica while it does not iterate; 0 where unknown or where none ever idles."""
+    idle_s = replica_count(run) * span_s - float(np.sum(run.iterations["duration_s"]))
+    idle_j = figure_of(run.summary, "energy.idle_j") or 0.0
+    return idle_j / idle_s if idle_s > 1e-9 * span_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What the timelines of a run share: the bounds of their intervals, idle power, and which requests were good."""
+
+    edges_s: np.ndarray
+    rate_edges_s: np.ndarray
+    idle_w: float
+    good: np.ndarray | None
+
+    def of(self, run: RunTables, replicas: int, served: np.ndarray | None = None) -> Timeline:
+        """The timeline of so many replicas; ``served`` says which of all requests are theirs."""
+        spans = Spans.of(run.iterations)
+        blocks = figure_of(run.summary, "kv.num_gpu_blocks")
+        seqs = figure_of(run.scenario, "deployment.engine.max_num_seqs")
+        met = self.good if self.good is None or served is None else self.good[served]
+
+        def band(column: str, scale: float = 1.0) -> Band:
+            return bands(spans.total(run.iterations[column] * scale), self.edges_s)
+
+        return Timeline(
+            edges_s=self.edges_s,
+            running=band("running"),
+            waiting=band("waiting"),
+            decode_seqs=band("decode_seqs"),
+            kv_share=band("kv_blocks_used", 1 / (blocks * replicas)) if blocks else None,
+            power_w=self._power(run, spans, replicas),
+            rate_edges_s=self.rate_edges_s,
+            output_rate=self._output_rate(run, spans),
+            offered_rate=self._offered_rate(run.requests),
+            finished_rate=self._rate(run.requests["finish_s"]),
+            good_rate=None if met is None else self._rate(run.requests["finish_s"][met]),
+            max_num_seqs=seqs * replicas if seqs else None,
+        )
+
+    def _power(self, run: RunTables, spans: Spans, replicas: int) -> Band | None:
+        """Watts over time; the mean idle power fills the gaps, so that the area is the run's energy."""
+        watts = run.iterations["power_w"]
+        if not np.isfinite(watts).any():
+            return None
+        busy, floor = bands(spans.total(watts - self.idle_w), self.edges_s), self.idle_w * replicas
+        return Band(busy.mean + floor, busy.peak + floor)
+
+    def _output_rate(self, run: RunTables, spans: Spans) -> np.ndarray:
+        """Tokens per second: one per decoding sequence and iteration, the drafted ones that were accepted, and the
+        first of every request."""
+        length = spans.end - spans.start
+        emitted = run.iterations["decode_seqs"] + run.iterations["accepted_tokens"]
+        rate = np.divide(emitted, length, out=np.zeros_like(length), where=length > 0)
+        return bands(spans.total(rate), self.rate_edges_s).mean + self._rate(run.requests["first_token_s"])
+
+    def _offered_rate(self, requests: Columns) -> np.ndarray | None:
+        arrival = requests["arrival_s"]
+        if not len(arrival) or np.ptp(arrival) < 0.2 * np.ptp(self.edges_s):
+            return None
+        return self._rate(arrival, np.nan_to_num(requests["output_tokens"]))
+
+    def _rate(self, times: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+        """Events per second in each of the coarser intervals."""
+        known = np.isfinite(times)
+        counted = np.histogram(
+            times[known], self.rate_edges_s, weights=None if weights is None else weights[known]
+        )
+        return counted[0] / np.diff(self.rate_edges_s)
 
 
 def replica_count(run: RunTables) -> int:
@@ -167,32 +252,3 @@ def _peaks(steps: Steps, edges: np.ndarray) -> np.ndarray:
     if some.any():
         peaks[some] = np.maximum.reduceat(steps.values[: stop[-1]], first[some])
     return peaks
-
-
-def _power(run: RunTables, spans: Spans, edges: np.ndarray) -> Band | None:
-    """Watts over time; the mean idle power fills the gaps, so that the area is the run's energy."""
-    watts = run.iterations["power_w"]
-    if not np.isfinite(watts).any():
-        return None
-    idle_s = replica_count(run) * (edges[-1] - edges[0]) - float(np.sum(spans.end - spans.start))
-    idle_w = (figure_of(run.summary, "energy.idle_j") or 0.0) / idle_s if idle_s > 0 else 0.0
-    busy = bands(spans.total(watts - idle_w), edges)
-    floor = idle_w * replica_count(run)
-    return Band(busy.mean + floor, busy.peak + floor)
-
-
-def _output_rate(run: RunTables, spans: Spans, edges: np.ndarray) -> np.ndarray:
-    """Tokens per second: one per decoding sequence and iteration, plus the first token of every request."""
-    length = spans.end - spans.start
-    rate = np.divide(run.iterations["decode_seqs"], length, out=np.zeros_like(length), where=length > 0)
-    decoded = bands(spans.total(rate), edges).mean
-    first = run.requests["first_token_s"]
-    return decoded + np.histogram(first[np.isfinite(first)], edges)[0] / np.diff(edges)
-
-
-def _offered_rate(requests: Columns, edges: np.ndarray) -> np.ndarray | None:
-    arrival = requests["arrival_s"]
-    if np.ptp(arrival) < 0.2 * np.ptp(edges):
-        return None
-    tokens = np.nan_to_num(requests["output_tokens"])
-    return np.histogram(arrival, edges, weights=tokens)[0] / np.diff(edges)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simslm.metrics.definitions import BY_KEY
-from simslm.report.facts import stated_bounds, within
+from simslm.report.objective import class_objectives, stated_bounds, within
 from simslm.report.tables import RunTables, dig, figure_of
 from simslm.report.wording import attained, count, share
 from simslm.units import number, seconds
@@ -55,6 +55,8 @@ def verdict(run: RunTables) -> Verdict:
         return Verdict("empty", "Nothing finished", f"No request finished: {_counts(run.summary)}.")
     reached, asked = figure_of(run.summary, "slo.attainment"), target(run)
     rates = f"{_performance(run.summary)}{_energy(run.summary)}."
+    if classes := class_objectives(run):
+        return _by_class(classes, f"at {rates}{_lost(run.summary)}")
     if reached is None or asked is None or not stated_bounds(run):
         return Verdict("unstated", "No SLO stated", f"{_counts(run.summary)}, at {rates}")
     state, word = ("met", "SLO met") if reached >= asked else ("missed", "SLO missed")
@@ -65,6 +67,17 @@ def verdict(run: RunTables) -> Verdict:
         f"{attained(reached)} of {count(figure_of(run.summary, 'requests.arrived'))} requests kept {bounds}"
     )
     return Verdict(state, word, f"{kept} ({share(asked)} asked), at {rates}{_lost(run.summary)}")
+
+
+def _by_class(classes: list[tuple[str, float, float]], rest: str) -> Verdict:
+    """The SLO is met when each class reaches the share asked of it."""
+    missed = [name for name, reached, asked in classes if reached < asked]
+    state, word = ("missed", "SLO missed") if missed else ("met", "SLO met")
+    kept = ", ".join(
+        f"{attained(reached)} of {name} kept its bounds ({share(asked)} asked)"
+        for name, reached, asked in classes
+    )
+    return Verdict(state, word, f"{kept}, {rest}")
 
 
 def target(run: RunTables) -> float | None:

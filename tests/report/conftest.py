@@ -73,6 +73,9 @@ class Replica:
         self.first_scheduled: dict[int, float] = {}
         self.first_token: dict[int, float] = {}
         self.finish: dict[int, float] = {}
+        self.stages: list[list[Any]] = []
+        self.decoding: dict[int, list[Any]] = {}
+        self.gaps: list[float] = []
 
     def run(self) -> None:
         clock = 0.0
@@ -102,6 +105,7 @@ class Replica:
         shape = (len(decoding), ctx, len(chunks), tokens, cached)
         state = (len(self.queue), len(self.active), used, watts, setup.host_s)
         self.rows.append((self.number, clock, duration, *shape, *state))
+        self.note(decoding, chunks, clock, clock + duration)
         self.advance(decoding, chunks, clock + duration)
         return clock + duration
 
@@ -123,6 +127,21 @@ class Replica:
             chosen.append((sequence, min(sequence.prompt, budget)))
             budget -= chosen[-1][1]
         return [(sequence, size) for sequence, size in chosen if size]
+
+    def note(
+        self, decoding: list[Sequence], chunks: list[tuple[Sequence, int]], start: float, end: float
+    ) -> None:
+        """Stages, and the gaps between tokens."""
+        for sequence, size in chunks:
+            self.stages.append([sequence.index, self.number, "prefill", start, end, size, 1])
+        for sequence in decoding:
+            stage = self.decoding.get(sequence.index)
+            if stage is None:
+                stage = [sequence.index, self.number, "decode", start, self.first_token[sequence.index], 0, 0]
+                self.decoding[sequence.index] = stage
+                self.stages.append(stage)
+            self.gaps.append(end - stage[4])
+            stage[4:] = [end, 0, stage[6] + 1]
 
     def advance(self, decoding: list[Sequence], chunks: list[tuple[Sequence, int]], clock: float) -> None:
         for sequence in decoding:
@@ -154,8 +173,11 @@ ITERATIONS = [
 ]
 
 
-def simulate(setup: Setup) -> tuple[pa.Table, pa.Table]:
-    """The two tables of a run of ``setup``."""
+STAGES = ["request_id", "replica", "kind", "start_s", "end_s", "tokens", "iterations"]
+
+
+def simulate(setup: Setup) -> dict[str, pa.Table]:
+    """The tables of a run of ``setup``."""
     random = np.random.default_rng(setup.seed)
     gaps = (
         random.exponential(1 / setup.rate_rps, setup.num_requests)
@@ -177,7 +199,18 @@ def simulate(setup: Setup) -> tuple[pa.Table, pa.Table]:
         replica.run()
     rows = sorted((row for replica in replicas for row in replica.rows), key=lambda row: (row[1], row[0]))
     iterations = pa.table({name: [row[i] for row in rows] for i, name in enumerate(ITERATIONS)})
-    return requests_table(setup, replicas, arrival, prompt, output), iterations
+    gaps = np.sort(np.array([gap for replica in replicas for gap in replica.gaps]))
+    return {
+        "requests": requests_table(setup, replicas, arrival, prompt, output),
+        "iterations": iterations,
+        "stages": pa.table(
+            {
+                name: [row[i] for replica in replicas for row in replica.stages]
+                for i, name in enumerate(STAGES)
+            }
+        ),
+        "gaps": pa.table({"itl_s": gaps, "share": np.arange(1, len(gaps) + 1) / max(len(gaps), 1)}),
+    }
 
 
 def requests_table(
@@ -356,10 +389,10 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         setup = Setup(**changes)
         directory = tmp_path_factory.mktemp("runs") / setup.name
         directory.mkdir()
-        requests, iterations = simulate(setup)
-        pq.write_table(requests, directory / "requests.parquet")
-        pq.write_table(iterations, directory / "iterations.parquet")
-        summary = summarise(setup, requests, iterations)
+        tables = simulate(setup)
+        for name, table in tables.items():
+            pq.write_table(table, directory / f"{name}.parquet")
+        summary = summarise(setup, tables["requests"], tables["iterations"])
         (directory / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
         (directory / "manifest.json").write_text(json.dumps(manifest(setup)), encoding="utf-8")
         return directory

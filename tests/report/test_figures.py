@@ -9,18 +9,25 @@ import pytest
 from support.pages import valid
 
 from simslm.report.distribution import cdf
-from simslm.report.figures import Figure, cdf_figure, decades, rounded, timeline_figure
+from simslm.report.figures import Figure, decades, rounded
+from simslm.report.latencies import cdf_figure, cdf_legend, first_token_plot, first_tokens
+from simslm.report.life import life_figure
+from simslm.report.overtime import overtime_figure, overview_plot
+from simslm.report.slowest import lives
 from simslm.report.tables import read_run
-from simslm.report.timeline import timeline
+from simslm.report.timeline import timelines
 
 
 @pytest.fixture(scope="module")
 def drawn(make_run: Callable[..., Path]) -> dict[str, Figure]:
     run = read_run(make_run(name="drawn", rate_rps=40, max_num_seqs=16, num_requests=200))
-    time = timeline(run)
-    assert time is not None
+    found = timelines(run)
+    assert found is not None
     return {
-        "timeline": timeline_figure(time),
+        "timeline": overtime_figure(found[0]),
+        "overview": overview_plot(found[0], "run-1").figure,
+        "life": life_figure(lives(run)[0]),
+        "first": first_token_plot(first_tokens(run), "run-1").figure,
         "ttft": cdf_figure(cdf("ttft_s", run.requests["ttft_s"], 0.5)),
         "tpot": cdf_figure(cdf("tpot_s", run.requests["tpot_s"], 0.05)),
         "tail": cdf_figure(cdf("e2e_s", np.random.default_rng(0).lognormal(0, 2, 5000), 3.0)),
@@ -29,16 +36,22 @@ def drawn(make_run: Callable[..., Path]) -> dict[str, Figure]:
     }
 
 
-@pytest.mark.parametrize("name", ["timeline", "ttft", "tpot", "tail", "same", "zero"])
+@pytest.mark.parametrize(
+    "name", ["timeline", "overview", "life", "first", "ttft", "tpot", "tail", "same", "zero"]
+)
 def test_figures_are_valid_plotly_with_titles_and_named_colours(drawn: dict[str, Figure], name: str):
-    assert all(len(trace.x) == len(trace.y) > 0 for trace in valid(drawn[name]).data)
+    for trace in valid(drawn[name]).data:
+        assert len(trace.y) > 0
+        assert trace.dx if trace.x is None else len(trace.x) == len(trace.y)
 
 
 def test_the_bound_is_marked_or_said_to_be_off_the_scale(drawn: dict[str, Figure]):
     assert drawn["ttft"]["layout"]["shapes"][0]["x0"] in (0.5, 500.0)
-    assert drawn["ttft"]["layout"]["annotations"][0]["text"].startswith("SLO 500 ms · ")
-    assert not drawn["tpot"]["layout"]["shapes"]
-    assert "off scale" in drawn["tpot"]["layout"]["annotations"][0]["text"]
+    assert "shapes" not in drawn["tpot"]["layout"]
+    near, far = (cdf_legend(cdf("ttft_s", np.arange(1.0, 5.0), limit)) for limit in (2.0, 100.0))
+    assert [key.name for key in near] == ["SLO 2 s: 50 %"]
+    assert [key.name for key in far] == ["SLO 100 s: 100 %, off the scale"]
+    assert cdf_legend(cdf("ttft_s", np.arange(4.0))) == []
 
 
 def test_a_long_tail_is_drawn_on_a_logarithmic_axis(drawn: dict[str, Figure]):
@@ -51,16 +64,17 @@ def test_a_long_tail_is_drawn_on_a_logarithmic_axis(drawn: dict[str, Figure]):
 def test_the_timeline_shows_each_panel_once_and_the_batch_limit(drawn: dict[str, Figure]):
     layout = drawn["timeline"]["layout"]
     titles = [layout[key]["title"]["text"] for key in layout if key.startswith("yaxis")]
-    assert titles == ["requests", "sequences", "% of blocks", "tokens/s", "W"]
+    assert titles == ["requests", "sequences", "% of blocks", "W", "tokens/s", "requests/s"]
     assert [shape["y0"] for shape in layout["shapes"]] == [16.0]
     domains = [layout[key]["domain"] for key in layout if key.startswith("yaxis")]
     assert all(lower[1] < upper[0] for upper, lower in itertools.pairwise(domains))
 
 
 def test_unknown_power_has_no_panel(make_run: Callable[..., Path]):
-    time = timeline(read_run(make_run(name="unlit", power_note="no meter", num_requests=20)))
-    assert time is not None
-    assert "yaxis5" not in timeline_figure(time)["layout"]
+    found = timelines(read_run(make_run(name="unlit", power_note="no meter", num_requests=20)))
+    assert found is not None
+    layout = overtime_figure(found[0])["layout"]
+    assert "W" not in [layout[key]["title"]["text"] for key in layout if key.startswith("yaxis")]
 
 
 def test_decades():
@@ -70,3 +84,4 @@ def test_decades():
 
 def test_rounded_numbers_are_json():
     assert rounded([1.23456789, float("nan"), np.inf]) == [1.23457, None, None]
+    assert rounded([1.23456789], digits=3) == [1.23]

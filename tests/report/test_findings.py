@@ -11,10 +11,19 @@ import pytest
 from support.browser import fits, plots, well_drawn
 from support.pages import own, valid
 
-from simslm.report.curves import COLOURS, Series, against_figure, bars_figure, batch_figure
+from simslm.report.curves import (
+    MEASURED,
+    Series,
+    against_figure,
+    bars_figure,
+    bars_legend,
+    batch_figure,
+    legend,
+)
 from simslm.report.figures import Figure
 from simslm.report.findings import FindingsView, Section, render
-from simslm.report.page import Plot
+from simslm.report.page import Key, Plot
+from simslm.report.palette import SERIES as PALETTE
 
 EVIL = "</script><script>document.title='broken'</script><b onclick=x>@accent"
 BATCHES = (1, 8, 64, 512)
@@ -56,8 +65,8 @@ def test_measured_is_hollow_markers_and_simulated_a_line_in_the_same_colour(draw
     small, measured, large = drawn["throughput"]["data"]
     assert (small["mode"], measured["mode"]) == ("lines+markers", "markers")
     assert measured["marker"]["symbol"] == "circle-open"
-    assert small["line"]["color"] == measured["marker"]["color"] == COLOURS[0]
-    assert large["line"]["color"] == COLOURS[1]
+    assert small["line"]["color"] == measured["marker"]["color"] == PALETTE[0]
+    assert large["line"]["color"] == PALETTE[1]
     assert measured["y"] == [0.4, 2.1, None, 11.5]
     assert measured["name"] == "small, measured"
 
@@ -76,11 +85,14 @@ def test_axes_hold_all_values(drawn: dict[str, Figure]):
     assert "type" not in frontier["layout"]["xaxis"]
 
 
-def test_five_names_have_five_colours_and_two_lines(drawn: dict[str, Figure]):
+def test_five_names_have_five_colours(drawn: dict[str, Figure]):
     assert len({trace["line"]["color"] for trace in drawn["family"]["data"]}) == 5
-    heading = drawn["family"]["layout"]["annotations"][0]["text"]
-    assert heading.count("<br>") == 1
-    assert all(name in heading for name in NAMES)
+
+
+def test_the_legend_names_each_series_once_and_what_is_measured():
+    assert legend(SERIES) == [Key("small", PALETTE[0]), Key("large", PALETTE[1]), MEASURED]
+    assert legend(SERIES[2:]) == [Key("large", PALETTE[0])]
+    assert [key.name for key in bars_legend(GROUPS)] == list(GROUPS)
 
 
 def test_bars_stand_side_by_side_and_unknown_ones_are_left_out(drawn: dict[str, Figure]):
@@ -91,7 +103,11 @@ def test_bars_stand_side_by_side_and_unknown_ones_are_left_out(drawn: dict[str, 
 
 
 def page_of(figures: dict[str, Figure], words: str = "What it is.") -> str:
-    plots = [Plot(f"paper-{name}", name, f"{name} in words", figure) for name, figure in figures.items()]
+    keys = {"throughput": legend(SERIES), "replicas": bars_legend(GROUPS)}
+    plots = [
+        Plot(f"paper-{name}", name, f"{name} in words", figure, keys.get(name, ()))
+        for name, figure in figures.items()
+    ]
     rows = [
         ("a gain over something", "", "+8.1 %", "+5.0 %", "-3.1 points", "+4 to +17 %", "inside"),
         ("another", "", "+12.8 %", "+2.3 %", "-10.5 points", "+4 to +17 %", "outside"),
@@ -131,7 +147,7 @@ def test_what_it_is_given_is_escaped(drawn: dict[str, Figure]):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_it_fits_and_draws(opened: Any, drawn: dict[str, Figure], tmp_path: Path, width: int, scheme: str):
     page = tmp_path / "findings.html"
     page.write_text(page_of({name: drawn[name] for name in drawn if name != "nothing"}), encoding="utf-8")

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simslm.report.tables import read_run
-from simslm.report.timeline import MAX_INTERVALS, Spans, Timeline, bands, replica_count, timeline
+from simslm.report.timeline import (
+    MAX_INTERVALS,
+    MAX_REPLICAS,
+    MIN_INTERVALS,
+    Spans,
+    Timeline,
+    bands,
+    replica_count,
+    timelines,
+)
 
 spans_and_values = st.lists(
     st.tuples(st.integers(0, 50), st.integers(1, 20), st.integers(0, 9)), min_size=1, max_size=15
@@ -46,9 +55,9 @@ def test_replicas_add_up():
 @pytest.fixture(scope="module")
 def drawn(make_run: Callable[..., Path]) -> tuple[Timeline, dict]:
     run = read_run(make_run(name="two", replicas=2, rate_rps=30))
-    found = timeline(run)
+    found = timelines(run)
     assert found is not None
-    return found, {"run": run}
+    return found[0], {"run": run, "each": found[1]}
 
 
 def test_the_area_under_the_power_is_the_energy_of_the_run(drawn: tuple[Timeline, dict]):
@@ -80,19 +89,55 @@ def test_the_timeline_is_thinned_and_keeps_the_peaks(drawn: tuple[Timeline, dict
     assert np.all(found.running.mean <= found.running.peak + 1e-9)
 
 
-def test_arrivals_at_once_offer_no_rate(make_run: Callable[..., Path]):
-    found = timeline(read_run(make_run(name="burst", rate_rps=0, num_requests=40)))
+def test_replicas_add_up_to_the_run(drawn: tuple[Timeline, dict]):
+    whole, context = drawn
+    each = list(context["each"].values())
+    assert len(each) == 2
+    for name in ("running", "waiting", "decode_seqs", "power_w"):
+        together = sum(getattr(one, name).mean for one in each)
+        assert np.allclose(together, getattr(whole, name).mean)
+    for name in ("output_rate", "offered_rate", "finished_rate", "good_rate"):
+        assert np.allclose(sum(getattr(one, name) for one in each), getattr(whole, name))
+    kv = [one.kv_share.mean for one in each]
+    assert np.allclose(np.mean(kv, axis=0), whole.kv_share.mean)
+    assert [one.max_num_seqs for one in each] == [64, 64]
+    assert whole.max_num_seqs == 128
+
+
+def test_the_rates_count_every_request_once(drawn: tuple[Timeline, dict]):
+    whole, context = drawn
+    summary = context["run"].summary
+    width = np.diff(whole.rate_edges_s)
+    assert whole.good_rate is not None
+    assert np.sum(whole.finished_rate * width) == pytest.approx(summary["requests"]["finished"])
+    good = summary["slo"]["attainment"] * summary["requests"]["arrived"]
+    assert np.sum(whole.good_rate * width) == pytest.approx(good)
+
+
+def test_many_replicas_have_coarser_timelines_and_the_idlest_have_none(make_run: Callable[..., Path]):
+    run = read_run(make_run(name="many", replicas=MAX_REPLICAS + 3, num_requests=800, rate_rps=300))
+    busiest = np.bincount(run.iterations["replica"].astype(int)).argmax()
+    found = timelines(run)
     assert found is not None
-    assert found.offered_rate is None
+    whole, each = found
+    assert len(each) == MAX_REPLICAS
+    assert busiest in each
+    assert MIN_INTERVALS <= len(whole.edges_s) - 1 < MAX_INTERVALS
+
+
+def test_arrivals_at_once_offer_no_rate(make_run: Callable[..., Path]):
+    found = timelines(read_run(make_run(name="burst", rate_rps=0, num_requests=40)))
+    assert found is not None
+    assert found[0].offered_rate is None
 
 
 def test_unknown_power_and_blocks_are_none(make_run: Callable[..., Path]):
     run = read_run(make_run(name="dark", power_note="no meter", num_requests=20))
     run.summary["kv"]["num_gpu_blocks"] = None  # type: ignore[index]
-    found = timeline(run)
+    found = timelines(run)
     assert found is not None
-    assert found.power_w is None
-    assert found.kv_share is None
+    assert found[0].power_w is None
+    assert found[0].kv_share is None
 
 
 def test_the_replicas_are_those_deployed_or_seen(make_run: Callable[..., Path]):

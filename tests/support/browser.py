@@ -144,8 +144,8 @@ def well_drawn(tab: Any) -> None:
         assert plot["marks"], f"{name} is empty"
         assert plot["untitled"] == 0, name
         assert plot["width"] == pytest.approx(plot["room"]["width"], abs=1), name
-        assert outside(plot) == [], name
-        assert overlapping(plot["texts"]) == [], name
+        assert not (cut := outside(plot)), (name, cut)
+        assert not (pairs := overlapping(plot["texts"])), (name, pairs)
 
 
 def outside(plot: dict[str, Any]) -> list[str]:

@@ -37,6 +37,6 @@ def valid(figure: dict[str, Any]) -> Any:
         if re.fullmatch(r"[xyz]axis\d*", name)
     ]
     assert len(axes) >= 2
-    assert all(axis["title"]["text"] for axis in axes)
+    assert all(axis["title"]["text"] for axis in axes if axis.get("visible", True))
     assert layout["height"]
     return graph_objects.Figure(json.loads(re.sub(r"@[a-z]+", "#123456", text)))

@@ -25,7 +25,7 @@ from simslm.errors import SimslmError
 from simslm.fidelity.comparison import Comparison
 from simslm.fidelity.recorded import read_sources, validate
 from simslm.metrics.whole import write_whole
-from simslm.report.curves import Series, against_figure, bars_figure, batch_figure
+from simslm.report.curves import Series, against_figure, bars_figure, bars_legend, batch_figure, legend
 from simslm.report.figures import Figure
 from simslm.report.findings import FindingsView, Section, render
 from simslm.report.page import Plot
@@ -372,7 +372,7 @@ def _plot(name: str, title: str, figure: Figure, series: Sequence[Series]) -> Pl
     for each in series:
         who = "measured" if each.measured else "simulated"
         parts.append(f"{each.name} {who}, {number(min(each.values))} to {number(max(each.values))}")
-    return Plot(f"paper-{name}", title, f"{title}: {'; '.join(parts)}.", figure)
+    return Plot(f"paper-{name}", title, f"{title}: {'; '.join(parts)}.", figure, legend(series))
 
 
 def _bars(evidence: Evidence) -> Plot:
@@ -392,7 +392,8 @@ def _bars(evidence: Evidence) -> Plot:
     groups = {name: [rates.get(place) for place in places] for name, rates in known.items()}
     title = "Output tokens/s of one, two and four replicas of OPT-2.7B"
     words = f"{title}: {', '.join(labels)}, {' and '.join(groups)}."
-    return Plot("paper-replicas", title, words, bars_figure("output tokens/s", labels, groups))
+    figure = bars_figure("output tokens/s", labels, groups)
+    return Plot("paper-replicas", title, words, figure, bars_legend(groups))
 
 
 def _rates(
