@@ -25,6 +25,7 @@ from support.views import (
     replica_views,
 )
 
+from simslm.policies.partition import PhaseWindow, Split
 from simslm.policies.plan import Plan, Prompt, ReplicaView
 from simslm.policies.registry import PolicyOptions, registered
 from simslm.policies.route import ArrivingRequest, ReplicaLoad
@@ -239,3 +240,57 @@ def test_no_router_forgets_a_replica(name):
         loads_now = [SeenLoad(int(held), int(held), 0.0) for held in outstanding]
         outstanding[router.choose(request, loads_now)] += 1
     assert outstanding.min() >= 50
+
+
+# ---- preemption --------------------------------------------------------------------------------------------
+
+
+@each("preemption")
+@UNTIMED
+@given(data=st.data())
+def test_a_preemption_policy_names_one_that_runs_and_nobody_is_displaced_by_whom_he_displaces(name, data):
+    policy = data.draw(policies("preemption", name)).make()
+    running = [data.draw(prompts(i, 50)) for i in range(data.draw(st.integers(1, 8)))]
+    victim = policy.victim(running)
+    assert victim in range(len(running))
+    assert policy.victim(running) == victim
+    pairs = [(a, b) for a in running for b in running if policy.yields(a, b)]
+    assert not {(b, a) for a, b in pairs} & set(pairs)
+
+
+@each("priorities")
+@UNTIMED
+@given(data=st.data())
+def test_a_pattern_gives_everybody_a_priority_and_the_same_ones_again_with_the_same_stream(name, data):
+    choice = data.draw(policies("priorities", name))
+    seen = data.draw(st.lists(st.lists(st.integers(-3, 200), max_size=9), min_size=1, max_size=5))
+    patterns = [choice.make(seed=3) for _ in range(2)]
+    assert patterns[0].every >= 0
+    for priorities in seen:
+        drawn, again = (pattern.redraw(priorities) for pattern in patterns)
+        assert drawn == again
+        assert len(drawn) == len(priorities)
+        assert all(isinstance(priority, int) for priority in drawn)
+
+
+# ---- partition ---------------------------------------------------------------------------------------------
+
+
+@each("partition")
+@UNTIMED
+@given(data=st.data())
+def test_a_split_leaves_each_phase_a_part_and_depends_on_what_is_seen_alone(name, data):
+    policy = data.draw(policies("partition", name)).make()
+    part, seconds = st.floats(0.01, 1.0), st.lists(st.floats(0, 10), max_size=12)
+    bound, waiting = st.none() | st.floats(0.1, 5), data.draw(seconds)
+    seen = PhaseWindow(
+        Split(data.draw(part), data.draw(part)),
+        tuple(waiting),
+        tuple(reversed(waiting)),
+        tuple(data.draw(seconds)),
+        data.draw(bound),
+        data.draw(bound),
+    )
+    moved = policy.split(seen)
+    assert moved == policy.split(seen)
+    assert all(0 < each <= 1 for each in moved)

@@ -25,7 +25,8 @@ def test_jumping_is_stepping(scenario):
 
 
 def test_the_random_scenarios_reach_what_they_are_for():
-    """Of 300, some are preempted, padded, refused, left by clients, served from a prefix cache, or share a device."""
+    """Of 300, some are preempted, padded, refused, left by clients, served from a prefix cache, share a device, go from
+    one replica to another, or are swapped while others run."""
     reached: Counter[str] = Counter()
 
     @settings(max_examples=300, derandomize=True, deadline=None, database=None)
@@ -43,6 +44,8 @@ def test_the_random_scenarios_reach_what_they_are_for():
             failed=bool((columns["status"] == FAILED).any()),
             cached=bool(columns["cached_prompt_tokens"].any()),
             shared=sum(map(len, result.tables)) > max(map(len, result.tables)),
+            handed_over=bool(result.log.moves),
+            swapped_aside=preempted and limits.swap_overlap,
         )
 
     look()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.invariants import same_logs, simulate
-from support.scenarios import examples, policies, scenarios
+from support.scenarios import examples, scenarios
 from support.synthetic import FixedDemand, LinearCost, Lists, deployment
 
 from simslm.cost.sharing import Demand, sharing
-from simslm.policies.partition import Split
+from simslm.policies.partition import PhaseWindow, Split
 from simslm.policies.registry import lookup
 
 TICK = 2.0**-8
@@ -163,8 +163,6 @@ def test_a_prompt_waits_for_blocks_that_the_other_phase_holds():
 
 
 def seen(split: tuple[float, float], ttft_s: float, tpot_s: float) -> Any:
-    from simslm.policies.partition import PhaseWindow
-
     return PhaseWindow(Split(*split), (ttft_s / 2,) * 10, (ttft_s / 2,) * 10, (tpot_s,) * 10, 1.0, 0.1)
 
 
@@ -213,26 +211,3 @@ def test_the_split_moves_during_a_run_and_the_next_iterations_go_by_it():
     slowest = table.columns["duration_s"][table.columns["start_s"] < splits[1][0]].min()
     fastest = table.columns["duration_s"][table.columns["start_s"] > splits[-1][0]].max()
     assert slowest > 3 * fastest
-
-
-@settings(deadline=None)
-@given(data=st.data())
-@pytest.mark.parametrize("name", ["static", "slo-aware"])
-def test_every_split_leaves_each_phase_a_part(name, data):
-    policy = data.draw(policies("partition", name)).make()
-    part = st.floats(0.01, 1.0)
-    seconds = st.lists(st.floats(0, 10), max_size=12)
-    from simslm.policies.partition import PhaseWindow
-
-    waiting = data.draw(seconds)
-    window = PhaseWindow(
-        Split(data.draw(part), data.draw(part)),
-        tuple(waiting),
-        tuple(waiting[::-1]),
-        tuple(data.draw(seconds)),
-        data.draw(st.none() | st.floats(0.1, 5)),
-        data.draw(st.none() | st.floats(0.1, 5)),
-    )
-    moved = policy.split(window)
-    assert moved == policy.split(window)
-    assert all(0 < each <= 1 for each in moved)

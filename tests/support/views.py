@@ -173,8 +173,28 @@ class Windowed:
         return self.policies.speculation.policy.tokens(Shown(view, SpeculationView))  # type: ignore[arg-type]
 
     def as_policies(self) -> Policies:
-        speculation = self.policies.speculation
-        return Policies(self, self, self, None if speculation is None else replace(speculation, policy=self))
+        speculation, preemption = self.policies.speculation, self.policies.preemption
+        return Policies(
+            self,
+            self,
+            self,
+            None if speculation is None else replace(speculation, policy=self),
+            None if preemption is None else WindowedPreemption(preemption),
+            self.policies.priorities,
+        )
+
+
+@dataclass
+class WindowedPreemption:
+    """A preemption policy behind a window."""
+
+    policy: Any
+
+    def victim(self, running: Sequence[Prompt]) -> int:
+        return self.policy.victim([Shown(prompt, Prompt) for prompt in running])
+
+    def yields(self, running: Prompt, waiting: Prompt) -> bool:
+        return self.policy.yields(Shown(running, Prompt), Shown(waiting, Prompt))
 
 
 @dataclass
