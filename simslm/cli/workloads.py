@@ -13,7 +13,9 @@ workload = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Look at traffic, make it, and fit presets to it."
 )
 
-Format = Annotated[str, typer.Option(metavar="FORMAT", help="of a trace; default: what its columns say")]
+Format = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="of a trace; default: what its columns say")
+]
 
 
 @workload.command("show")

@@ -48,7 +48,7 @@ def _put(
     name = section.get("preset")
     if not isinstance(name, str) or not name:
         return
-    if "replay" in section:
+    if section.get("replay") is not None:
         raise ScenarioError(
             f"{'.'.join(keys)}: give preset or replay, not both", where=where((*keys, "preset"))
         )
