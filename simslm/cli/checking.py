@@ -39,6 +39,11 @@ def _summary(prepared: Prepared, expected: list[Expectation]) -> dict[str, Any]:
     requests = prepared.requests
     offered = requests.arrival_rate_rps
     served = [one.requests - one.never_fit for one in expected]
+    arrive = [
+        count
+        for one, count in zip(expected, served, strict=True)
+        if getattr(one.group.spec, "role", "both") != "decode"
+    ]
     capacity = min(
         one.capacity_rps * len(requests) / count for one, count in zip(expected, served, strict=True)
     )
@@ -47,7 +52,7 @@ def _summary(prepared: Prepared, expected: list[Expectation]) -> dict[str, Any]:
         "device": prepared.device.name,
         "requests": len(requests),
         "dropped": dict(requests.dropped),
-        "never_fit": len(requests) - sum(served),
+        "never_fit": len(requests) - sum(arrive),
         "offered_rps": offered,
         "estimated_capacity_rps": capacity,
         "expected_load": None if offered is None else offered / capacity,
