@@ -100,7 +100,7 @@ class Draft:
         objectives = {"capacity.value": "max"} if rated else {"throughput.output_tokens_per_s": "max"}
         objectives |= {"tpot_s.p99": "min"} | ({"energy.j_per_output_token": "min"} if self.energy else {})
         lines = [
-            _said("search:", f"`simslm search {self.file}` tries all of these"),
+            _said("search:", f"`simslm search {self.file} -o DIR` tries all of these"),
             "  space:",
             f"    deployment.replicas_per_device: {list(self.replicas)}",
             f"    {_seqs_key()}: {list(self.max_num_seqs)}",

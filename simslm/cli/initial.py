@@ -14,6 +14,7 @@ from simslm.cli.destination import free_place
 from simslm.cli.draft import Draft
 from simslm.cli.failure import InterruptError
 from simslm.cli.listing import CHECKOUT
+from simslm.cli.simulation import directory_name
 from simslm.errors import InfeasibleError, SimslmError, UsageError
 
 T = TypeVar("T")
@@ -60,7 +61,10 @@ def init(path: Path, wishes: Wishes, force: bool, as_json: bool) -> None:
     commands = (
         (f"simslm check {path}", "what it comes to: memory, KV blocks, expected load"),
         (f"simslm simulate {path}", "one run: latencies, SLO, why"),
-        (f"simslm search {path}", "which replicas and batch limit"),
+        (
+            f"simslm search {path} -o runs/{directory_name(draft.name)}-search",
+            "which replicas and batch limit",
+        ),
     )
     screen.show_defined(("next", ""), [(line, "") for line, _ in commands], [said for _, said in commands])
 

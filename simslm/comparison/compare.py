@@ -225,9 +225,27 @@ def _notes(baseline: Configuration, contrasts: Sequence[Contrast]) -> Iterator[s
         yield f"costs are {' and '.join(sorted(sources))}: the difference between those is in the figures too"
     elif any(change.path.startswith("traces[") for each in contrasts for change in each.changes):
         yield "costs come from different traces, whose errors do not cancel and are not in the intervals"
+    for each in contrasts:
+        if lost := _lost(baseline, each.configuration):
+            yield lost
     if any(run.manifest.get("interrupted") for each in everybody for run in each.runs):
         yield "a run was interrupted: its figures are of what had happened by then"
     yield (
         "the intervals hold what other requests of the same kind would change, not the error of the costs; each holds "
         "for its own figure"
+    )
+
+
+def _lost(baseline: Configuration, other: Configuration) -> str:
+    """That latencies are not of as many requests, empty where they are."""
+    shares = [
+        (float(np.mean(np.concatenate([run.requests["finished"] for run in each.runs]))), each.label)
+        for each in (baseline, other)
+    ]
+    (before, first), (after, second) = shares
+    if before == after:
+        return ""
+    return (
+        f"{100 * before:.3g} % of the requests finished in {first}, {100 * after:.3g} % in {second}: latencies are of "
+        "those alone; attainment and goodput count all"
     )

@@ -194,6 +194,15 @@ def test_what_else_differs_is_noted(make_run):
     assert any("interrupted" in note for note in against(first, second).notes)
 
 
+def test_that_fewer_requests_finished_is_said(make_run):
+    values = draws(1)
+    assert not any("finished" in note for note in against(make_run(values), make_run(values + 1)).notes)
+    after = np.where(values > 2, np.nan, values)
+    (note,) = [each for each in against(make_run(values), make_run(after)).notes if "finished" in each]
+    assert note.startswith("100 % of the requests finished in a, 8")
+    assert "attainment and goodput count all" in note
+
+
 def test_one_run_is_no_comparison(make_run):
     with pytest.raises(UsageError, match="at least two"):
         against(make_run(draws(1)))
