@@ -153,6 +153,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
         "no prefix_caching": engine.prefix_caching,
         "no outputs looked at late (disable_async_output_proc false)": not engine.disable_async_output_proc,
         "no preemption by swap": engine.preemption == "swap",
+        "no speculative_config": engine.speculative_config is not None,
         "no clients that leave": requests.patience_s is not None,
         "no closed loop": requests.closed_loop is not None,
         "no requests that wait for others": requests.programs is not None,

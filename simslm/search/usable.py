@@ -12,7 +12,8 @@ from typing import Any
 
 from simslm.api import utilizations
 from simslm.catalog.models import model_entry, model_names
-from simslm.scenario.schema import Engine, GroupSpec, Replicas, Scenario
+from simslm.scenario.schema import GroupSpec, Replicas, Scenario
+from simslm.scenario.speculation import Speculative
 from simslm.search.space import Parameters
 
 FIRST_PORT = 8000
@@ -68,7 +69,7 @@ def serve_commands(scenario: Scenario) -> str:
         tenants.update(dict.fromkeys(_devices(scenario, spec), spec.replicas_per_device))
     lines, servers = _sharing(scenario, tenants), []
     for spec, part in zip(specs, utilizations(scenario, specs), strict=True):
-        lines += [f"# {text}" for text in _missing(spec.engine)]
+        lines += [f"# {text}" for text in _missing(scenario, spec)]
         numbers, width = _devices(scenario, spec), spec.tensor_parallel_size
         for first in range(0, len(numbers), width):
             devices = numbers[first : first + width]
@@ -102,9 +103,24 @@ def _sharing(scenario: Scenario, tenants: Counter[int]) -> list[str]:
     return []
 
 
-def _missing(engine: Engine) -> list[str]:
-    """What of an engine vLLM cannot be told."""
-    found = []
+def _missing(scenario: Scenario, spec: Replicas) -> list[str]:
+    """What of a group of replicas vLLM cannot be told here."""
+    engine = spec.engine
+    cost = (spec.cost if isinstance(spec, GroupSpec) else None) or scenario.cost
+    found = [
+        f"what was simulated is changed by {change.words()}; vLLM serves the model without it"
+        for change in cost.changes
+        if change.key != "host"
+    ]
+    if isinstance(spec, GroupSpec) and spec.role != "both":
+        found.append(
+            f"group {spec.name} only runs the {spec.role} phase; vLLM needs a --kv-transfer-config for that"
+        )
+    if engine.speculative_config is not None and engine.speculative_config.policy.policy != "fixed":
+        policy = engine.speculative_config.policy.policy
+        found.append(f"vLLM has no {policy}: it proposes num_speculative_tokens in every iteration")
+    if engine.switches:
+        found.append("vLLM preempts the youngest, and priorities do not change while requests are served")
     if engine.batching.policy not in CHUNKED:
         found.append(f"vLLM has no {engine.batching.policy} batching; its own is used instead")
     if engine.scheduling_policy.policy not in QUEUES:
@@ -141,12 +157,20 @@ def _words(scenario: Scenario, spec: Replicas, place: _Place) -> list[str]:
     if engine.batching.policy in CHUNKED:
         words.append(CHUNKED[engine.batching.policy])
     words.append("--enable-prefix-caching" if engine.prefix_caching else "--no-enable-prefix-caching")
+    if engine.speculative_config is not None:
+        words += ["--speculative-config", json.dumps(_speculation(engine.speculative_config))]
     words += ["--scheduling-policy", QUEUES.get(engine.scheduling_policy.policy, "fcfs")]
     if engine.preemption == "swap":
         words += ["--preemption-mode", "swap", "--swap-space", f"{engine.swap_space:g}"]
     if spec.tensor_parallel_size > 1:
         words += ["--tensor-parallel-size", str(spec.tensor_parallel_size)]
     return [*words, "--port", str(FIRST_PORT + place.number)]
+
+
+def _speculation(asked: Speculative) -> dict[str, Any]:
+    """vLLM's ``speculative_config``."""
+    proposer = {"method": "ngram"} if asked.model is None else {"model": repository(asked.model)}
+    return {**proposer, "num_speculative_tokens": asked.num_speculative_tokens}
 
 
 def repository(model: str | Mapping[str, Any]) -> str:

@@ -51,6 +51,24 @@ def test_one_replica_is_one_command(small):
     )
 
 
+def test_speculation_is_a_flag_and_what_vllm_lacks_is_said(small):
+    speculative = {"num_speculative_tokens": 4, "acceptance_rate": 0.6}
+    scenario = scenario_of(small, engine={"speculative_config": {**speculative, "model": "opt-125m"}})
+    script = serve_commands(scenario)
+    ((_, words),) = servers(script)
+    found = json.loads(flag(words, "--speculative-config"))
+    assert found == {"model": "facebook/opt-125m", "num_speculative_tokens": 4}
+    assert "#" not in script
+    small["cost"] = {**small["cost"], "transforms": [{"weights": {"bits": 4}}]}
+    script = serve_commands(
+        scenario_of(small, engine={"speculative_config": {**speculative, "policy": "smartspec"}})
+    )
+    ((_, words),) = servers(script)
+    assert json.loads(flag(words, "--speculative-config"))["method"] == "ngram"
+    assert "# vLLM has no smartspec: it proposes num_speculative_tokens in every iteration" in script
+    assert "# what was simulated is changed by weights" in script
+
+
 def test_replicas_share_a_device_under_mps(small):
     script = serve_commands(scenario_of(small, num_devices=2, replicas_per_device=3, sharing="mps"))
     lines = script.splitlines()
