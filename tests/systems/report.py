@@ -14,11 +14,14 @@ runs that claim alone. What is no ratio is a section of its own: a function in :
 from __future__ import annotations
 
 import argparse
+import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from systems.claim import CLAIMS, Claim, read_claims
+from systems.claim import CLAIMS, Claim, Compared, read_claims
 from systems.measuring import CONFIDENCE, TOLERANCE, Measured, measured
 
 from simslm.metrics.whole import write_whole
@@ -138,30 +141,34 @@ def _section(claim: Claim) -> str:
     if claim.elsewhere:
         return "\n".join([*parts, f"Shown in {claim.elsewhere}.\n"])
     assert claim.baseline is not None
-    changed = " ".join(f"--set {key}={_plain(value)}" for key, value in claim.baseline.set.items())
+    taken: dict[str, list[str]] = {}
+    for each in claim.figures:
+        taken.setdefault(_where(each), []).append(each.name)
     lines = [
         f"- Theirs: {claim.conditions}",
         f"- Ours: `simslm simulate scenarios/systems/{claim.scenario}`"
         + (f"; set up: {claim.setup}" if claim.setup else "")
-        + f". Baseline, {claim.baseline.name}: `{changed}`",
-        *(_figure(each.name, each.set, each.capacity, each.within) for each in claim.figures),
+        + f". Baseline, {claim.baseline.name}: {_changes(claim.baseline.set)}.",
+        *(f"- {'; '.join(names)}: {where}." for where, names in taken.items()),
         f"- Why they differ: {claim.reason}",
     ]
     return "\n".join([*parts, *lines, ""])
 
 
-def _figure(name: str, changed: dict, capacity: str | None, within: Sequence[str]) -> str:
-    """What a figure means and where it is taken; the name says the rest."""
-    words = [f"`--set {key}={_plain(value)}`" for key, value in changed.items()]
-    if capacity is not None:
-        words.append(
-            f"highest `{capacity}` with {' and '.join(f'`{each}`' for each in within) or 'the SLO met'}"
-        )
-    return f"- {name}: {', '.join(words) or 'at the load of the scenario'}"
+def _where(each: Compared) -> str:
+    """At which load, and what a capacity is; the name says the rest."""
+    words = [_changes(each.set)] if each.set else []
+    if each.capacity is not None:
+        bounds = " and ".join(f"`{bound}`" for bound in each.within) or "the SLO met"
+        words.append(f"highest `{each.capacity}` with {bounds}")
+    return ", ".join(words) or "at the load of the scenario"
 
 
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _changes(changed: dict[str, Any]) -> str:
+    """What is set, as it is typed."""
+    values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in changed.items()}
+    words = [shlex.quote(f"{key}={value}") for key, value in values.items()]
+    return f"`{' '.join(f'--set {word}' for word in words)}`"
 
 
 if __name__ == "__main__":
