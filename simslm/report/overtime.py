@@ -117,9 +117,11 @@ def panels(timeline: Timeline) -> list[Panel]:
         ),
     ]
     if "kv" in known:
-        highest = share(float(np.max(known["kv"][1] if known["kv"][1] is not None else known["kv"][0])) / 100)
-        heading = f"{_key('kv')}, at most {highest}"
-        found.append(Panel("% of blocks", heading, "KV blocks used", curves("kv"), top=105.0))
+        mean, peak = known["kv"]
+        highest = float(np.max(mean if peak is None else peak))
+        heading = f"{_key('kv')}, at most {share(highest / 100)}"
+        top = 105.0 if highest >= 40 else 1.3 * highest or None
+        found.append(Panel("% of blocks", heading, "KV blocks used", curves("kv"), top=top))
     if "power" in known:
         found.append(Panel("W", _key("power"), "Power", curves("power")))
     tokens = [name for name in ("offered", "output") if name in known]

@@ -44,9 +44,9 @@
         const limit = Object.values(run.replicas).find((each) => each !== run.replicas["-1"]).limit;
         for (const shape of layout.shapes) shape.y0 = shape.y1 = limit;
         for (const [name, axis] of Object.entries(layout)) {
-          if (name.startsWith("yaxis") && axis.range && axis.title.text !== "% of blocks") {
-            axis.range = [0, axis.range[1] * limit / run.replicas["-1"].limit];
-          }
+          if (!name.startsWith("yaxis") || !axis.range) continue;
+          if (axis.title.text === "% of blocks") delete axis.range;
+          else axis.range = [0, axis.range[1] * limit / run.replicas["-1"].limit];
         }
       }
       if (shown === "each") layout.annotations.forEach((note, i) => { note.text = run.headings[i]; });

@@ -92,6 +92,9 @@ def rankings(run: RunTables) -> list[Ranking]:
 def slowest(values: np.ndarray) -> list[int]:
     """Where the largest known values are, the largest first; the earlier one where two are the same."""
     known = np.flatnonzero(np.isfinite(values))
+    if len(known) > MOST:
+        least = np.partition(values[known], -MOST)[-MOST]
+        known = known[values[known] >= least]
     return known[np.argsort(-values[known], kind="stable")[:MOST]].tolist()
 
 
