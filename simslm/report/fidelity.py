@@ -12,8 +12,8 @@ import numpy as np
 
 from simslm.errors import UsageError
 from simslm.metrics.whole import write_whole
-from simslm.report.page import Plot, render_template
-from simslm.report.parity import Point, error_figure, legend, parity_figure
+from simslm.report.page import Key, Plot, render_template
+from simslm.report.parity import SPREAD, Point, error_figure, legend, parity_figure, spread_figure
 from simslm.report.repeats import RepeatTable, repeat_tables
 from simslm.report.wording import count
 from simslm.units import number
@@ -54,6 +54,8 @@ class FidelityView:
     title: str
     setup: list[str]
     sentence: str
+    tiles: list[tuple[str, str, str]]
+    spread: Plot | None
     traces: list[tuple[str, str, str]]
     by_metric: list[Row]
     by_model: list[Row]
@@ -102,7 +104,7 @@ def read_fidelity(path: Path) -> dict[str, Any]:
 def render(values: Mapping[str, Any]) -> str:
     """The HTML text of the page."""
     shown = view(values)
-    plots = [*shown.parity, *shown.errors]
+    plots = [*([shown.spread] if shown.spread else []), *shown.parity, *shown.errors]
     return render_template("fidelity.html.j2", title=shown.title, view=shown, plots=plots, name_of=name_of)
 
 
@@ -116,6 +118,8 @@ def view(values: Mapping[str, Any]) -> FidelityView:
         title="Simulated and measured",
         setup=[f"{count(len(rows))} runs", *models, *sorted({row["setting"]["device"] for row in rows})],
         sentence=_sentence(summary, headlines),
+        tiles=[_tile(column, summary[column]) for column in headlines],
+        spread=_spread_plot(summary),
         traces=[(trace["path"], trace["source"], f"on {trace['engine']}") for trace in values["traces"]],
         by_metric=[[name_of(column), count(each["n"]), *_figures(each)] for column, each in summary.items()],
         by_model=[
@@ -152,12 +156,28 @@ def signed(share: float | None) -> str:
 
 
 def _sentence(summary: Mapping[str, Any], headlines: Sequence[str]) -> str:
-    parts = [
-        f"{name_of(column)}: half the runs within {_percent(summary[column]['median_abs_error'])}, 95 % within "
-        f"{_percent(summary[column]['p95_abs_error'])}"
-        for column in headlines
-    ]
-    return f"{'. '.join(parts)}." if parts else "Nothing that was measured is simulated."
+    if not headlines:
+        return "Nothing that was measured is simulated."
+    first = summary[headlines[0]]
+    return (
+        f"Half of {count(first['n'])} runs are simulated within {_percent(first['median_abs_error'])} of the measured "
+        f"{name_of(headlines[0])}, 95 % of them within {_percent(first['p95_abs_error'])}."
+    )
+
+
+def _tile(column: str, each: Mapping[str, float]) -> tuple[str, str, str]:
+    """Name, median error, and what else there is to know of a metric."""
+    note = f"median error of {count(each['n'])} runs; 95 % within {_percent(each['p95_abs_error'])}"
+    return name_of(column), _percent(each["median_abs_error"]), note
+
+
+def _spread_plot(summary: Mapping[str, Any]) -> Plot | None:
+    if not summary:
+        return None
+    words = f"Median, 95th percentile and largest error of {count(len(summary))} metrics."
+    figure = spread_figure([name_of(column) for column in summary], list(summary.values()))
+    keys = [Key(name, colour, symbol) for _, name, colour, symbol in SPREAD]
+    return Plot("spread", "Size of the errors", words, figure, keys)
 
 
 def _percent(share: float) -> str:

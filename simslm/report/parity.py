@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,18 @@ from simslm.report.wording import TimeUnit, time_unit
 from simslm.units import number
 
 DIAGONAL = {"color": "@muted", "width": 1}
+BAND = 0.1
+"""Share by which the dotted lines beside the diagonal differ from it."""
+
+LEAST = 0.1
+"""Error, in %, below which all are drawn alike on a logarithmic axis."""
+
+SPREAD = (
+    ("median_abs_error", "median", "@accent", "circle"),
+    ("p95_abs_error", "95th percentile", "@second", "diamond"),
+    ("max_abs_error", "largest", "@muted", "x"),
+)
+"""Figures of a summary of errors, and how each is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +65,92 @@ def parity_figure(column: str, points: Sequence[Point]) -> Figure:
     unit = _unit(column, both)
     both = both * unit.per_s
     shape, ends = _both_axes(both)
-    line = {
-        "type": "scatter",
-        "mode": "lines",
-        "x": rounded(ends),
-        "y": rounded(ends),
-        "line": DIAGONAL,
-        "hoverinfo": "skip",
-    }
-    data = [line]
+    data = [
+        _diagonal(ends, factor, dash)
+        for factor, dash in ((1.0, "solid"), (1 - BAND, "dot"), (1 + BAND, "dot"))
+    ]
     for model, colour, symbol in _models(points):
         mine = [i for i, point in enumerate(points) if point.model == model]
         data.append(
             _markers(both[mine, 0], both[mine, 1], [points[i] for i in mine], colour, symbol)
             | {"hovertemplate": "%{text}<br>measured %{x:.4~g}, simulated %{y:.4~g}<extra></extra>"}
         )
-    suffix = f", {unit.name}" if unit.name else ""
+    suffix = f", {unit.name}" if unit.name else f" {column}"
     layout = {
-        **frame(height=300, left=62, top=12, bottom=46),
+        **frame(height=320, left=62, top=12, bottom=46),
         "xaxis": {**titled_axis(f"measured{suffix}"), **shape},
         "yaxis": {**titled_axis(f"simulated{suffix}"), **shape},
+    }
+    return {"data": data, "layout": layout}
+
+
+def _diagonal(ends: Sequence[float], factor: float, dash: str) -> dict[str, Any]:
+    """The line on which the simulation says so many times what was measured."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": rounded(ends),
+        "y": rounded(np.array(ends) * factor),
+        "line": {**DIAGONAL, "dash": dash},
+        "hoverinfo": "skip",
+    }
+
+
+def spread_figure(names: Sequence[str], summary: Sequence[Mapping[str, float]]) -> Figure:
+    """The size of the errors of each metric: median, 95th percentile and largest on one line.
+
+    Args:
+        names: of the metrics, from the top.
+        summary: for each, ``median_abs_error``, ``p95_abs_error`` and ``max_abs_error`` as fractions.
+    """
+    sizes = 100 * np.array([[each[figure] for figure, *_ in SPREAD] for each in summary])
+    shown = np.clip(sizes, LEAST, None)
+    rows = [-row - 0.5 for row in range(len(names))]
+    gaps: list[float | None] = [None]
+    lines = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [x for low, _, high in shown.tolist() for x in (*rounded([low, high]), *gaps)],
+        "y": [y for row in rows for y in (row, row, *gaps)],
+        "line": {"color": "@idle", "width": 3},
+        "hoverinfo": "skip",
+    }
+    data = [lines]
+    for i, (_, words, colour, symbol) in enumerate(SPREAD):
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": words,
+                "x": rounded(shown[:, i]),
+                "y": rows,
+                "text": [
+                    f"{plain(name)}: {words} {number(size)} %"
+                    for name, size in zip(names, sizes[:, i], strict=True)
+                ],
+                "marker": {"color": colour, "symbol": symbol, "size": 9},
+                "hovertemplate": "%{text}<extra></extra>",
+            }
+        )
+    low, high = float(shown.min()) / 1.2, max(float(shown.max()) * 1.2, 10 * LEAST)
+    ticks = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000) if low <= tick <= high]
+    layout = {
+        **frame(height=62 + 24 * len(names), left=30 + round(6.2 * max(map(len, names))), top=8, bottom=48),
+        "hovermode": "closest",
+        "xaxis": {
+            **titled_axis("size of the error, %"),
+            "type": "log",
+            "range": rounded([math.log10(low), math.log10(high)]),
+            "tickvals": ticks,
+            "ticktext": [f"≤ {tick}" if tick == LEAST else number(tick) for tick in ticks],
+        },
+        "yaxis": {
+            **titled_axis("metric"),
+            "range": [-len(names), 0],
+            "tickvals": rows,
+            "ticktext": [plain(name) for name in names],
+            "showgrid": False,
+        },
     }
     return {"data": data, "layout": layout}
 
@@ -90,7 +168,7 @@ def error_figure(points: Sequence[Point]) -> Figure:
             | {"hovertemplate": "%{text}<br>batch %{x}, error %{y:+.2~f} %<extra></extra>"}
         )
     layout = {
-        **frame(height=230, left=62, top=12, bottom=46),
+        **frame(height=250, left=62, top=12, bottom=46),
         "xaxis": batch_axis(batches),
         "yaxis": {**titled_axis("error, %"), "zeroline": True, "zerolinecolor": "@muted", "nticks": 6},
     }
@@ -100,7 +178,7 @@ def error_figure(points: Sequence[Point]) -> Figure:
 def _unit(column: str, values: np.ndarray) -> TimeUnit:
     """The unit of a column's figures on a screen, and how many of it the file's unit holds."""
     if column.endswith("_per_s"):
-        return TimeUnit("1/s", 1.0)
+        return TimeUnit("requests/s" if column.startswith("requests") else "tokens/s", 1.0)
     if column.endswith("_s"):
         return time_unit(values.ravel())
     known = {"_w": TimeUnit("W", 1.0), "_j": TimeUnit("J", 1.0), "_pct": TimeUnit("%", 1.0)}

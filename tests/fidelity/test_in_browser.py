@@ -34,5 +34,22 @@ def test_it_draws_every_run_and_fits(opened: Any, page: Path, width: int, scheme
     tab = opened(page, width, scheme)
     fits(tab)
     well_drawn(tab)
-    assert set(plots(tab)) == {f"{kind}-{column}" for kind, columns in COLUMNS.items() for column in columns}
-    assert set(tab.evaluate(MARKS).values()) == {3}
+    assert set(plots(tab)) == {
+        "spread",
+        *(f"{kind}-{column}" for kind, columns in COLUMNS.items() for column in columns),
+    }
+    marks = tab.evaluate(MARKS)
+    assert marks.pop("spread") % 3 == 0
+    assert set(marks.values()) == {3}
+
+
+def test_a_point_names_its_run(opened: Any, page: Path):
+    tab = opened(page)
+    plot = tab.locator("#parity-itl_mean_s")
+    plot.scroll_into_view_if_needed()
+    box = plot.locator(".scatterlayer .points path").first.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, steps=4)
+    tab.wait_for_selector("#parity-itl_mean_s .hovertext")
+    said = tab.text_content("#parity-itl_mean_s .hovertext")
+    assert "batch " in said
+    assert "simulated" in said

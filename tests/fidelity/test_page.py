@@ -17,7 +17,7 @@ from simslm.fidelity.files import write_fidelity
 from simslm.fidelity.recorded import Fidelity, validate
 from simslm.report.fidelity import name_of, read_fidelity, render, signed, view, write_page
 from simslm.report.palette import SERIES
-from simslm.report.parity import Point, error_figure, parity_figure, plain
+from simslm.report.parity import Point, error_figure, parity_figure, plain, spread_figure
 
 EVIL = "</script><script>document.title='broken'</script><b onclick=x>@accent"
 
@@ -38,7 +38,9 @@ def values(exact, sources, tmp_path_factory) -> dict[str, Any]:
     "words",
     [
         "Simulated and measured",
-        "output tokens/s: half the runs within 20\N{NO-BREAK SPACE}%",
+        "Half of 3 runs are simulated within 20\N{NO-BREAK SPACE}% of the measured output tokens/s",
+        '<dd class="figure">20 %</dd>',
+        'id="spread"',
         "opt-125m, ITL mean",
         "above 0 the simulation says more than was measured",
         "no trace of opt-350m on cpu was given",
@@ -176,14 +178,34 @@ def test_both_axes_of_a_parity_plot_are_alike():
 def test_units_and_places_of_points():
     narrow = FIGURES["narrow"]
     assert narrow["layout"]["xaxis"]["title"]["text"] == "measured, ms"
-    assert narrow["data"][1]["x"] == [10.0]
-    assert narrow["data"][2]["y"] == [30.0]
-    assert FIGURES["wide"]["layout"]["xaxis"]["title"]["text"] == "measured, 1/s"
-    assert FIGURES["zeros"]["layout"]["xaxis"]["title"]["text"] == "measured"
+    marks = [trace for trace in narrow["data"] if trace["mode"] == "markers"]
+    assert marks[0]["x"] == [10.0]
+    assert marks[1]["y"] == [30.0]
+    assert FIGURES["wide"]["layout"]["xaxis"]["title"]["text"] == "measured, tokens/s"
+    assert FIGURES["zeros"]["layout"]["xaxis"]["title"]["text"] == "measured preemptions"
+
+
+def test_dotted_lines_are_ten_per_cent_beside_the_diagonal():
+    lines = [trace for trace in FIGURES["narrow"]["data"] if trace["mode"] == "lines"]
+    assert lines[0]["x"] == lines[0]["y"]
+    for line, factor in zip(lines[1:], (0.9, 1.1), strict=True):
+        assert line["y"] == pytest.approx([factor * x for x in line["x"]])
+
+
+def test_the_spread_of_errors_has_a_row_for_each_metric(values):
+    summary = list(values["summary"].values())
+    figure = valid(spread_figure([f"m{i}" for i in range(len(summary))], summary))
+    median, tail, largest = figure.data[1:]
+    assert list(median.x) == pytest.approx(
+        [max(100 * each["median_abs_error"], 0.1) for each in summary], rel=1e-5
+    )
+    assert all(a <= b <= c for a, b, c in zip(median.x, tail.x, largest.x, strict=True))
+    exact = dict.fromkeys(("median_abs_error", "p95_abs_error", "max_abs_error"), 0.0)
+    assert valid(spread_figure(["exact"], [exact])).data
 
 
 def test_every_model_has_its_own_mark():
-    marks = [(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in FIGURES["many"]["data"][1:]]
+    marks = [(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in FIGURES["many"]["data"][3:]]
     assert len(set(marks)) == 9
     assert {colour for colour, _ in marks} == set(SERIES)
 
