@@ -113,6 +113,7 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     from simslm.metrics.definitions import LATENCIES, STATISTICS
     from simslm.report.bound import bound
     from simslm.report.certainty import certainty
+    from simslm.report.division import divisions
     from simslm.report.facts import facts
     from simslm.report.tables import read_run
     from simslm.report.verdict import verdict
@@ -129,6 +130,14 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     if figures := _figures(summary):
         rows = [(metric.name, text) for metric, text in figures]
         screen.show_defined(("", ""), rows, [metric.definition for metric, _ in figures])
+        print()
+    for each in divisions(run):
+        print(each.title)
+        screen.show_table(each.columns, each.rows)
+        for sentence in each.sentences:
+            screen.show_text(" ", sentence)
+        for name, meaning in each.definitions:
+            screen.show_text(f"  {name}:", meaning)
         print()
     why = bound(facts(run))
     screen.show_text("why: ", " ".join(why.sentences))

@@ -402,7 +402,7 @@ FAIRNESS = (
         "fairness.jain",
         "Jain’s index",
         "how equal the service rates of classes are: 1 = all the same, 1 / classes = one has everything",
-        unit="1",
+        unit="",
         better="more",
         formula="(Σ x)² / (n Σ x²), x: service_tokens_per_s of each of n classes (Jain, Chiu and Hawe 1984)",
     ),

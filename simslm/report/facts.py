@@ -42,7 +42,7 @@ class Facts:
         arrivals: ``open``, ``closed-loop`` or ``all-at-once`` (all within 5 % of the makespan).
         waited: share of busy time in which at least one request waited, 0 to 1.
         full: of that time, the share in which each limit was reached: ``kv``, ``slots``, ``tokens``.
-        drain_s: last finish - last arrival.
+        drain_s: last finish - last arrival, 0 where the last to arrive was rejected later than that.
         service_s: 99th percentile of E2E - queue, what a request takes once it is scheduled.
         kept_up: whether no backlog was left: the drain is at most the service time or 5 % of the makespan, and at
             most 5 % of the arrived requests, rejected ones aside, never got a first token.
@@ -84,7 +84,7 @@ def facts(run: RunTables) -> Facts:
     replicas, limits = replica_count(run), engine_limits(run)
     makespan = figure_of(run.summary, "makespan_s") or 0.0
     arrival = run.requests["arrival_s"]
-    drain = makespan - float(np.ptp(arrival)) if len(arrival) else 0.0
+    drain = max(makespan - float(np.ptp(arrival)), 0.0) if len(arrival) else 0.0
     service = service_time_s(run.requests)
     waited, full = waiting(run.iterations, limits)
     missed = missed_bounds(run)

@@ -8,6 +8,7 @@ from typing import Any
 
 from simslm.metrics.definitions import ATTAINMENT, ENERGY, GOODPUT, LATENCIES, STATISTICS
 from simslm.report.bound import Bound, bound
+from simslm.report.division import Division, divisions
 from simslm.report.facts import facts
 from simslm.report.latencies import distributions, first_token_plot, first_tokens
 from simslm.report.life import life_figure, life_plot, life_title, life_words
@@ -81,6 +82,7 @@ class RunView:
     bound: Bound
     time_parts: list[Part]
     slo_rows: list[SloRow]
+    divisions: list[Division]
     latency_rows: list[LatencyRow]
     cdfs: list[Plot]
     first: Plot | None
@@ -153,6 +155,7 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         bound=bound(found),
         time_parts=parts(found.split.parts(), seconds),
         slo_rows=slo_rows(run),
+        divisions=divisions(run),
         latency_rows=latency_rows(run.summary),
         cdfs=distributions(run, anchor),
         first=first_token_plot(first, anchor) if first else None,
@@ -192,7 +195,7 @@ def overtime(run: RunTables, anchor: str) -> Overtime | None:
         if len(each) <= len(SERIES)
     ]
     return Overtime(
-        overtime_plot(whole, anchor),
+        overtime_plot(whole, anchor, len(each)),
         overview_plot(whole, anchor),
         replica_data({-1: whole, **each}) if each else {},
         keys,
