@@ -35,9 +35,10 @@ class Panel:
     top: float | None = None
 
 
-def overtime_plot(found: Timeline, anchor: str) -> Plot:
+def overtime_plot(found: Timeline, anchor: str, replicas: int) -> Plot:
     """Queue, batch, KV, power, throughput and goodput, one above the other."""
-    return Plot(f"{anchor}-timeline", "All replicas together", _words(found), overtime_figure(found))
+    title = "All replicas together" if replicas > 1 else "The replica"
+    return Plot(f"{anchor}-timeline", title, _words(found), overtime_figure(found))
 
 
 def _words(found: Timeline) -> str:

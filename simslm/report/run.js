@@ -50,7 +50,7 @@
         }
       }
       if (shown === "each") layout.annotations.forEach((note, i) => { note.text = run.headings[i]; });
-      at("timeline-title").querySelector(".name").textContent = at("shown")?.selectedOptions[0].textContent ?? "All replicas together";
+      if (at("shown")) at("timeline-title").querySelector(".name").textContent = at("shown").selectedOptions[0].textContent;
       if (at("keys")) at("keys").hidden = shown !== "each";
       brushed();
       return simslm.show(id, { data: traces(), layout });

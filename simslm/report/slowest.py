@@ -76,7 +76,7 @@ class Ranking:
     rows: Sequence[tuple[int, Sequence[str]]]
 
 
-COLUMNS = ("Request", "Replica", "Arrived", "Prompt", "Output", "Queue", "TTFT", "TPOT", "E2E", "Preempted")
+COLUMNS = ("Request", "E2E", "TTFT", "TPOT", "Queue", "Preempted", "Prompt", "Output", "Replica", "Arrived")
 
 
 def rankings(run: RunTables) -> list[Ranking]:
@@ -100,13 +100,12 @@ def slowest(values: np.ndarray) -> list[int]:
 
 def _cells(run: RunTables, row: int) -> list[str]:
     of = {name: float(column[row]) for name, column in run.requests.items()}
-    whole = [count(of[name]) for name in ("replica",)]
-    tokens = [f"{count(of[name])}" for name in ("prompt_tokens", "output_tokens")]
-    times = [
+    times = (
         seconds(of[name]) if np.isfinite(of[name]) else "–"
-        for name in ("queue_s", "ttft_s", "tpot_s", "e2e_s")
-    ]
-    return [*whole, f"{of['arrival_s']:,.2f} s", *tokens, *times, count(of["preemptions"])]
+        for name in ("e2e_s", "ttft_s", "tpot_s", "queue_s")
+    )
+    whole = (count(of[name]) for name in ("preemptions", "prompt_tokens", "output_tokens", "replica"))
+    return [*times, *whole, f"{of['arrival_s']:,.2f} s"]
 
 
 def lives(run: RunTables) -> list[Life]:

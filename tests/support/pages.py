@@ -8,6 +8,12 @@ from typing import Any
 
 from simslm.report.palette import COLOURS
 
+UNITS = r", \S|%|\d|/s\b|\$|\b(s|ms|µs|W|J|USD|share)\b"
+COUNTED = r"\b(requests|sequences|tokens|preemptions|batch|replicas|max_num_seqs|trial)\b"
+CATEGORIES = r"^(beside|figure|iteration|metric|parameter|requests by TTFT)$"
+SAID = re.compile(f"{UNITS}|{COUNTED}|{CATEGORIES}")
+"""What an axis title holds: a unit, what is counted, or what the categories are."""
+
 
 def own(page: str) -> str:
     """The page without plotly.js, which is in it once."""
@@ -37,6 +43,7 @@ def valid(figure: dict[str, Any]) -> Any:
         if re.fullmatch(r"[xyz]axis\d*", name)
     ]
     assert len(axes) >= 2
-    assert all(axis["title"]["text"] for axis in axes if axis.get("visible", True))
+    for axis in axes:
+        assert axis.get("visible", True) is False or SAID.search(axis["title"]["text"]), axis["title"]
     assert layout["height"]
     return graph_objects.Figure(json.loads(re.sub(r"@[a-z]+", "#123456", text)))
