@@ -21,7 +21,6 @@ from simslm.catalog.prices import device_price
 from simslm.cost.interference import Contended, contention
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
-from simslm.cost.parallel import TensorParallel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
 from simslm.drafts import acceptance, beside, drafted, speculation
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
@@ -34,6 +33,7 @@ from simslm.scenario.schema import GroupSpec, Replicas, Scenario
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.world import Deployment, Group
+from simslm.transforms.lm_infinite import pairs_within
 from simslm.transforms.registry import Footprint, Served, Transform, footprint, kept_tokens
 from simslm.units import GIB
 from simslm.workload import requests_of
@@ -94,12 +94,21 @@ class PreparedGroup:
     max_model_len: int
     devices: tuple[int, ...]
 
-    def batch(self, held_tokens: float, requests: int) -> int:
+    def held_tokens(self, tokens: float) -> float:
+        """What a sequence of so many tokens keeps of them in the KV cache."""
+        kept = kept_tokens(self.transforms)
+        return tokens if kept is None else min(tokens, kept)
+
+    def prompt_pairs(self, tokens: float) -> float:
+        """(Query, key) pairs of the attention of a whole prompt."""
+        kept = kept_tokens(self.transforms)
+        return pairs_within(0, tokens, tokens if kept is None else kept)
+
+    def batch(self, tokens: float, requests: int) -> int:
         """Sequences of so many tokens that decode together when there is always work: slots, KV blocks or requests."""
         engine = self.spec.engine
-        tokens, kept = self.memory.num_gpu_blocks * engine.block_size, kept_tokens(self.transforms)
-        held = held_tokens if kept is None else min(held_tokens, kept)
-        return max(1, min(engine.max_num_seqs, int(tokens / max(held, 1)), requests))
+        room = self.memory.num_gpu_blocks * engine.block_size
+        return max(1, min(engine.max_num_seqs, int(room / max(self.held_tokens(tokens), 1)), requests))
 
 
 @dataclass(frozen=True)
@@ -443,13 +452,16 @@ def _prepare_group(
     with _placed(scenario, "cost"):
         model_cost = found.get(
             "cost",
-            (cost.model_dump_json(), _key(model), _key(scenario.device), scenario.dtype, scenario.base_dir),
-            lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir),
+            (
+                cost.model_dump_json(),
+                _key(model),
+                _key(scenario.device),
+                scenario.dtype,
+                scenario.base_dir,
+                split,
+            ),
+            lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir, split),
         )
-        if split > 1:
-            model_cost = TensorParallel(
-                model_cost, architecture, device, scenario.dtype, split, cost.all_reduce
-            )
         if asked is not None and draft is not None:
             model_cost = drafted(model_cost, asked, draft, device, scenario)
     numbers = (numbers or tuple(range(scenario.deployment.num_devices)))[::split]

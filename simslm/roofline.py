@@ -100,12 +100,13 @@ def device_roofline(
     prompts = float(np.mean(requests.prompt_tokens))
     held = context if context is not None else round(prompts + float(np.mean(requests.output_tokens)) / 2)
     batch = batch or group.batch(held, len(requests))
+    held = group.held_tokens(held)
     spec = getattr(group.spec, "cost", None) or scenario.cost
     efficiency = spec.roofline.efficiency if spec.roofline else Efficiency()
     table = OperatorTable(
         group.architecture, prepared.device, scenario.dtype, efficiency, group.transforms, attention
     )
     tokens = prompt or max(round(prompts), 1)
-    phases = [Phase("prefill", 1, tokens, table.prefill(1, tokens))]
+    phases = [Phase("prefill", 1, tokens, table.prefill(1, tokens, group.prompt_pairs(tokens)))]
     phases += [Phase("decode", seqs, held, table.decode(seqs, held)) for seqs in sorted({1, batch})]
     return DeviceRoofline(table.flops_per_s, table.bytes_per_s, efficiency, attention, phases)

@@ -94,7 +94,10 @@ def _show_group(prepared: Prepared, one: Expectation) -> None:
             ("device", f"{prepared.device.name}, {_replicas(one)}"),
             (
                 "weights",
-                f"{bytes_(memory.weights)}, and {bytes_(memory.activations)} of activations at the peak",
+                f"{bytes_(memory.weights)}, and {bytes_(memory.activations)} of activations at the peak"
+                + (
+                    f"; {bytes_(memory.windows)} set aside for windows of attention" if memory.windows else ""
+                ),
             ),
             (
                 "KV cache",

@@ -59,11 +59,11 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
         float(requests.prompt_tokens[served].mean()),
         float(requests.output_tokens[served].mean()),
     )
-    held = prompt + output / 2
-    batch = group.batch(held, int(served.sum()))
+    batch = group.batch(prompt + output / 2, int(served.sum()))
+    held = group.held_tokens(prompt + output / 2)
     decode = cost.decode(batch).latency_s(batch * held)
     whole = round(prompt)
-    prefill = IterationShape(batch, round(batch * held), 1, whole, 0, whole * (whole + 1) / 2)
+    prefill = IterationShape(batch, round(batch * held), 1, whole, 0, group.prompt_pairs(whole))
     beside = max(cost.latency_s(prefill) - decode, 0.0)
     alone = cost.latency_s(prefill._replace(decode_seqs=0, decode_ctx_tokens=0))
     per_request = {
@@ -96,7 +96,7 @@ def _in_domain(
     prepared: Prepared, group: PreparedGroup, served: np.ndarray, batch: int, held: float
 ) -> dict[str, bool]:
     prompts = prepared.requests.prompt_tokens[served]
-    longest = float(np.max(prompts + prepared.requests.output_tokens[served]))
+    longest = group.held_tokens(float(np.max(prompts + prepared.requests.output_tokens[served])))
     budget = group.spec.engine.max_num_batched_tokens
     half, most = (min(float(prompt), budget) for prompt in np.percentile(prompts, [50, 99]))
     shapes = {
@@ -108,7 +108,7 @@ def _in_domain(
         f"median prompt beside {batch} decoding": (batch, batch * held, 1, half),
     }
     seqs, context, count, tokens = np.array(list(shapes.values()), dtype=float).T
-    pairs = tokens * (tokens + 1) / 2
+    pairs = np.array([group.prompt_pairs(each) for each in tokens.tolist()])
     costs = group.cost.evaluate(IterationShape(seqs, context, count, tokens, np.zeros(len(tokens)), pairs))
     return {name: bool(inside) for name, inside in zip(shapes, costs.in_domain, strict=True)}
 
@@ -122,6 +122,7 @@ def facts(one: Expectation) -> dict[str, Any]:
         "parameters": group.architecture.parameters(),
         "replicas": len(group.devices),
         "weight_bytes": memory.weights,
+        "window_bytes": memory.windows,
         "activation_bytes": memory.activations,
         "replica_memory_bytes": memory.share,
         "kv_block_bytes": memory.block,

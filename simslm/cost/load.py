@@ -10,6 +10,7 @@ from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device
 from simslm.cost.interpolation import MeasuredCost, check_same
 from simslm.cost.model import CostModel
+from simslm.cost.parallel import TensorParallel
 from simslm.cost.physical import physical_cost
 from simslm.cost.reshaped import Reshaped
 from simslm.cost.retimed import HostCost, Retimed
@@ -22,7 +23,12 @@ from simslm.transforms.registry import Served, ShapeTransform, TimeTransform, Wo
 
 
 def load_cost(
-    spec: Cost, architecture: Architecture, device: Device, dtype: str, base_dir: Path | None = None
+    spec: Cost,
+    architecture: Architecture,
+    device: Device,
+    dtype: str,
+    base_dir: Path | None = None,
+    tensor_parallel_size: int = 1,
 ) -> CostModel:
     """The cost model a scenario asks for.
 
@@ -30,6 +36,7 @@ def load_cost(
         spec: a trace or the roofline, and the transforms: those of the device's part in order, then those around it.
         architecture, device, dtype: what is simulated.
         base_dir: what a relative trace path is relative to; the working directory when None.
+        tensor_parallel_size: devices that the device's part is split over.
 
     Raises:
         TraceError: the trace is missing, damaged, or of another model, device or data type.
@@ -39,6 +46,8 @@ def load_cost(
     changes = [each for each in spec.changes if not each.neutral(served)]
     of_device = tuple(each for each in changes if isinstance(each, ShapeTransform | WorkTransform))
     cost = _source(spec, architecture, device, dtype, base_dir or Path(), of_device)
+    if tensor_parallel_size > 1:
+        cost = TensorParallel(cost, architecture, device, dtype, tensor_parallel_size, spec.all_reduce)
     for each in changes:
         if isinstance(each, TimeTransform):
             cost = Retimed(cost, each)

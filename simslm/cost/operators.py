@@ -147,9 +147,10 @@ class OperatorTable:
         """An iteration of ``seqs`` sequences that decode, each with ``context`` tokens in its cache."""
         return self.of(IterationShape(seqs, seqs * context))
 
-    def prefill(self, prompts: int, tokens: float) -> list[Operator]:
-        """An iteration of whole prompts of so many tokens."""
-        return self.of(equal_prompts(0, 0, prompts, prompts * tokens, 0))
+    def prefill(self, prompts: int, tokens: float, pairs: float | None = None) -> list[Operator]:
+        """An iteration of whole prompts of so many tokens, each of so many (query, key) pairs, by default all."""
+        shape = equal_prompts(0, 0, prompts, prompts * tokens, 0)
+        return self.of(shape if pairs is None else shape._replace(prefill_pairs=prompts * pairs))
 
     def of(self, shape: IterationShape) -> list[Operator]:
         """The operators of an iteration that only decodes or only prefills, in the order they run."""

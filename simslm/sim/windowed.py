@@ -22,6 +22,7 @@ from simslm.sim.replica import UNBOUNDED, Replica
 from simslm.sim.sequence import Sequence
 from simslm.sim.span import Span
 from simslm.sim.window import Window
+from simslm.transforms.lm_infinite import pairs_within
 
 
 class WindowedPool(BlockPool):
@@ -242,8 +243,7 @@ class WindowedReplica(Replica):
 def within(shape: IterationShape, plan: Plan, kept: int) -> IterationShape:
     """The shape of an iteration whose prompts' tokens attend to the last ``kept`` tokens, themselves included.
 
-    The ``i``-th new token of a prompt with ``m`` tokens before it attends to ``min(m + i, kept)``; of a prompt in the
-    cache at most ``kept`` tokens are left. Padded prompts are one prompt each, padding included.
+    Of a prompt in the cache at most ``kept`` tokens are left. Padded prompts are one prompt each, padding included.
     """
     cached, pairs = 0, 0.0
     prompt: Any
@@ -252,6 +252,5 @@ def within(shape: IterationShape, plan: Plan, kept: int) -> IterationShape:
         if plan.padded_to:
             before, new = 0, plan.padded_to
         cached += min(before, kept)
-        growing = min(max(kept - before, 0), new)
-        pairs += growing * (before + (growing + 1) / 2) + (new - growing) * kept
+        pairs += pairs_within(before, new, kept)
     return shape._replace(prefill_ctx_tokens=cached, prefill_pairs=pairs)

@@ -24,7 +24,8 @@ class LServe(ShapeTransform):
         s · min(c, w) + (1 - s) · (min(c, budget) + max(c - budget, 0) / (page_tokens · reuse_interval))
 
     and a prompt's tokens attend to ``s · min(keys, w) + (1 - s) · keys``: the others stay dense. Sums over a batch
-    are bounded by the number of its sequences times the bound: exact where all are beyond it, or none.
+    are bounded by the number of its sequences times the bound: exact where all are beyond it, or none, and else too
+    much (a minimum is concave), so that what is won is not overstated.
     """
 
     streaming_share: float = Field(default=0.5, ge=0, le=1, description="share of the heads that stream")

@@ -153,6 +153,16 @@ def test_the_device_comes_before_what_waits_for_it():
     assert costs[0].latency_s(IterationShape(4, 4000)) == costs[1].latency_s(IterationShape(4, 4000))
 
 
+def test_a_mask_waits_for_all_devices_of_a_split_model_and_is_not_split():
+    def served(size, *transforms):
+        spec = Cost.model_validate({"roofline": {}, "transforms": transforms})
+        return load_cost(spec, LLAMA, H100, "fp16", tensor_parallel_size=size)
+
+    shape, mask = IterationShape(4, 400), {"xgrammar": {"per_seq_s": 0.1}}
+    assert served(2, mask).latency_s(shape) == pytest.approx(0.4 + served(2).host_s(shape))
+    assert served(2).latency_s(shape) < served(1).latency_s(shape)
+
+
 def test_time_transforms_compose_in_order():
     """The user's host time replaces all there is, a mask's included; a mask after it comes on top."""
     mask, host = (

@@ -14,7 +14,9 @@ from support.synthetic import LinearCost, Lists, deployment
 
 from simslm.api import load_scenario, prepare
 from simslm.api import simulate as simulate_scenario
+from simslm.cli.expectation import expectations
 from simslm.errors import ScenarioError
+from simslm.roofline import device_roofline
 from simslm.sim.world import Deployment
 
 
@@ -107,6 +109,20 @@ def test_in_a_scenario(small):
     assert summary["kv"]["peak_utilization"] == 1.0
     small["cost"]["transforms"] = []
     assert simulate_scenario(load_scenario(small)).summary["requests"]["rejected"] > 25
+
+
+def test_what_is_expected_before_running_keeps_to_the_window(small):
+    """A batch of long sequences is as large as its windows let it be, and `check` says what it takes."""
+    infinite(small, global_tokens=4, local_tokens=60)
+    small["deployment"] = {"engine": {"num_gpu_blocks": 16}}
+    prepared = prepare(load_scenario(small))
+    group = prepared.groups[0]
+    assert group.batch(1000, 99) == 4
+    assert group.prompt_pairs(100) == sum(min(i, 64) for i in range(1, 101))
+    (one,) = expectations(prepared)
+    assert one.decode_s == group.cost.decode(one.batch).latency_s(64 * one.batch)
+    decode = device_roofline(prepared, group).phases[-1]
+    assert (decode.seqs, decode.tokens) == (4, 64)
 
 
 def test_rotary_models_serve_more_than_their_positions(small):
