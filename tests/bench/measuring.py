@@ -14,14 +14,34 @@ from statistics import median
 from typing import Any
 
 import simpy
+from opening import open_s
 from works import Work
 
 from simslm.api import Prepared, load_scenario, prepare
+from simslm.manifest import manifest
 from simslm.metrics.files import RunWriter
 from simslm.metrics.result import Result, observe
+from simslm.report import write_report
 from simslm.sim.world import run
 
 BARE_TIMEOUTS = 300_000
+
+
+@dataclass(frozen=True)
+class PageFigures:
+    """What the page of a work's last variant takes.
+
+    Attributes:
+        make_s: to make it of the files, in processor time.
+        peak_bytes: resident memory of the process at its peak after that.
+        size_bytes: of the file.
+        open_s: until a browser has drawn it, on the wall; median of several, None without a browser.
+    """
+
+    make_s: float
+    peak_bytes: int
+    size_bytes: int
+    open_s: float | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +60,8 @@ class Figures:
         ratio: requests per second divided by bare timeouts per second; median of the repeats.
         observe_s: the same with tables, percentiles and energy made of the logs.
         write_s: the same with Parquet and JSON files written.
-        peak_bytes: resident memory of the process at its peak.
+        peak_bytes: resident memory of the process at its peak, before the page is made.
+        page: of the files, what they take as a page.
     """
 
     requests: int
@@ -53,6 +74,7 @@ class Figures:
     observe_s: float
     write_s: float
     peak_bytes: int
+    page: PageFigures
 
     @property
     def counts(self) -> dict[str, int]:
@@ -74,6 +96,7 @@ def measure(work: Work) -> Figures:
     begun = time.process_time()
     results = [observed(each, lambda _replica, _window, table: rows.append(len(table))) for each in runs]
     observe_s = time.process_time() - begun
+    write_s, peak, page = written(runs)
     return Figures(
         requests,
         sum(result.summary["requests"]["finished"] for result in results),
@@ -83,8 +106,9 @@ def measure(work: Work) -> Figures:
         sum(rates) / len(rates),
         median(requests / took / rate for took, rate in zip(times, rates, strict=True)),
         observe_s,
-        writing_s(runs),
-        peak_bytes(),
+        write_s,
+        peak,
+        page,
     )
 
 
@@ -122,14 +146,20 @@ def prepared(work: Work, variant: Any) -> Prepared:
     return prepare(load_scenario(work.base, {**variant, **own}))
 
 
-def writing_s(runs: list[Prepared]) -> float:
-    """Simulating and writing everything."""
+def written(runs: list[Prepared]) -> tuple[float, int, PageFigures]:
+    """Simulating and writing everything: seconds, peak memory in bytes, and then the page of the last."""
     with tempfile.TemporaryDirectory() as directory:
         begun = time.process_time()
         for i, each in enumerate(runs):
             with RunWriter(Path(directory) / str(i)) as writer:
-                writer.finish(observed(each, writer.take))
-        return time.process_time() - begun
+                result = observed(each, writer.take)
+                result.manifest.update(manifest(each, result.log.events, False, 0.0, ""))
+                writer.finish(result)
+        took, peak = time.process_time() - begun, peak_bytes()
+        begun = time.process_time()
+        page = write_report([Path(directory) / str(len(runs) - 1)])
+        make_s = time.process_time() - begun
+        return took, peak, PageFigures(make_s, peak_bytes(), page.stat().st_size, open_s(page))
 
 
 def bare_rate() -> float:

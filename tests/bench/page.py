@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from measuring import Figures
+from streaming import Streamed
 from works import BATCHES, BUSY, CAPS, LIGHT, MILLION, NUMBERS, Work
 
 from simslm.cli.environment import environment
@@ -31,15 +32,18 @@ and its seed alone, and a run in which they differ from `tests/bench/expected.js
 """
 
 
-def page(measured: Measured, help_s: float) -> str:
+def page(measured: Measured, help_s: float, streamed: Streamed | None = None) -> str:
     """The whole report; a work that was not run has no row."""
     parts = [
         INTRODUCTION,
         _machine(),
         _speeds(measured),
+        _streaming(streamed),
         "## Growth\n\nTime per request in bare SimPy timeouts, so that the machine's moods cancel out.\n",
         _growth(measured, NUMBERS),
         _growth(measured, CAPS),
+        PAGES,
+        _pages(measured),
         f"## Start\n\n`simslm --help` takes {help_s:.3f} s, median of five (bound 0.2 s: {_verdict(help_s < 0.2)}).\n",
     ]
     return "\n".join(parts)
@@ -89,6 +93,48 @@ def _speeds(measured: Measured) -> str:
         for work, bound, reached in BOUNDS
         if (of := measured.get(work.name))
     ]
+    return _table(head, rows)
+
+
+def _streaming(streamed: Streamed | None) -> str:
+    """Requests to a file and back; empty where that was not measured."""
+    if streamed is None:
+        return ""
+    each = ((streamed.write_s, "generated and written"), (streamed.read_s, "read"))
+    rates = "; ".join(f"{what} at {streamed.requests / took / 1e6:.1f} million/s" for took, what in each)
+    return (
+        "## Requests in files\n\n"
+        f"{streamed.requests:,} requests to Parquet ({streamed.file_bytes / GIB:.2f} GiB) and back: {rates}. Peak "
+        f"memory {streamed.peak_bytes / GIB:.2f} GiB, and {streamed.least_bytes / GIB:.2f} GiB for a hundredth of "
+        "them.\n"
+    )
+
+
+PAGES = """\
+## The page of a run
+
+Made of the files, in processor time; opened in Chromium until all is drawn, on the wall.
+"""
+
+MOST_PAGE_BYTES = 8_000_000
+MOST_OPEN_S = 3.0
+
+
+def _pages(measured: Measured) -> str:
+    rows = [
+        (
+            work.what,
+            f"{of.page.make_s:.1f} s",
+            f"{of.page.peak_bytes / GIB:.2f} GiB",
+            f"{of.page.size_bytes / 1e6:.1f} MB",
+            _verdict(of.page.size_bytes < MOST_PAGE_BYTES),
+            "no browser" if of.page.open_s is None else f"{of.page.open_s:.2f} s",
+            "not measured" if of.page.open_s is None else _verdict(of.page.open_s < MOST_OPEN_S),
+        )
+        for work in (BUSY, MILLION)
+        if (of := measured.get(work.name))
+    ]
+    head = ("work", "made in", "peak memory", "size", "bound 8 MB", "opened in", "bound 3 s")
     return _table(head, rows)
 
 

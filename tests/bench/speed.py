@@ -16,11 +16,13 @@ from pathlib import Path
 
 from measuring import Figures, help_s, measure
 from page import page
+from streaming import Streamed, measure_streaming
 from works import WORKS, Work
 
 from simslm.metrics.files import write_whole
 
 EXPECTED = Path(__file__).with_name("expected.json")
+STREAMING = "streaming"
 REPORT = Path(__file__).parents[2] / "reports" / "benchmark.md"
 
 
@@ -32,11 +34,15 @@ def main() -> int:
         for work in chosen:
             measured[work.name] = pool.submit(measure, work).result()
             _say(work, measured[work.name])
+        streamed = None
+        if options.full or options.only == STREAMING:
+            streamed = pool.submit(measure_streaming).result()
+            _say_streamed(streamed)
     counts = {name: figures.counts for name, figures in measured.items()}
     if options.update:
         _write(EXPECTED, json.dumps(_expected() | counts, indent=2) + "\n")
     if not options.only:
-        _write(REPORT, page(measured, help_s()))
+        _write(REPORT, page(measured, help_s(), streamed))
         print(REPORT.relative_to(Path.cwd()) if REPORT.is_relative_to(Path.cwd()) else REPORT)
     return _differences(counts)
 
@@ -46,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="with the works that take minutes")
     parser.add_argument("--update", action="store_true", help="take this run's counts as the expected ones")
     parser.add_argument(
-        "--only", choices=[work.name for work in WORKS], help="one work alone; writes no report"
+        "--only", choices=[*(work.name for work in WORKS), STREAMING], help="one work alone; writes no report"
     )
     return parser.parse_args()
 
@@ -56,11 +62,22 @@ def _wanted(work: Work, options: argparse.Namespace) -> bool:
 
 
 def _say(work: Work, figures: Figures) -> None:
+    opened = "no browser" if figures.page.open_s is None else f"{figures.page.open_s:.2f} s"
     print(
         f"{work.name}: {figures.simulate_s:.3f} s, {figures.rate:,.0f} requests/s, bare SimPy "
         f"{figures.bare_rate:,.0f}/s, ratio {figures.ratio:.2%}, {figures.events:,} events, "
         f"{figures.iterations:,} iterations, with figures {figures.observe_s:.2f} s, "
-        f"with files {figures.write_s:.2f} s, peak {figures.peak_bytes / 2**20:,.0f} MiB",
+        f"with files {figures.write_s:.2f} s, peak {figures.peak_bytes / 2**20:,.0f} MiB, "
+        f"page {figures.page.size_bytes / 1e6:.1f} MB made in {figures.page.make_s:.1f} s, opened in {opened}",
+        flush=True,
+    )
+
+
+def _say_streamed(streamed: Streamed) -> None:
+    print(
+        f"{STREAMING}: {streamed.requests:,} requests, written in {streamed.write_s:.1f} s, read in "
+        f"{streamed.read_s:.1f} s, {streamed.file_bytes / 2**20:,.0f} MiB of file, peak "
+        f"{streamed.peak_bytes / 2**20:,.0f} MiB ({streamed.least_bytes / 2**20:,.0f} MiB for a hundredth of them)",
         flush=True,
     )
 
