@@ -83,7 +83,8 @@ def arrival_pieces(
             yield Arrived(np.zeros(min(PIECE, (num_requests or 0) - begin)))
         return
     _check_count(arrivals, num_requests, duration_s)
-    take = _process(arrivals, duration_s, rng)
+    with np.errstate(over="ignore", invalid="ignore"):
+        take = _process(arrivals, duration_s, rng)
     expected = math.inf if duration_s is None else 1.1 * duration_s * _mean_rate(arrivals) + 64
     left = math.inf if num_requests is None else num_requests
     while left > 0:

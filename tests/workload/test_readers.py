@@ -1,9 +1,12 @@
 """Readers against the public slices and their oracle, and against damaged copies."""
 
+import gzip
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from simslm.errors import ScenarioError
 from simslm.workload.readers import FORMATS, detect, read_pieces, read_trace
@@ -277,3 +280,83 @@ def test_another_header_says_which_columns_are_missing(format_, tmp_path):
 def test_lengths_without_arrivals_point_to_arrivals_of_one_s_own(workloads):
     with pytest.raises(ScenarioError, match=r"with arrivals: {process: \.\.\.} beside replay"):
         read_trace(workloads / "vidur_arxiv_summarization.csv", "vidur")
+
+
+@pytest.mark.parametrize("name", ["azure2025_multimodal_rows5.csv", "mooncake_synthetic.jsonl"])
+def test_a_gzipped_file_is_read_like_its_content(name, workloads, tmp_path):
+    path = tmp_path / f"{name}.gz"
+    path.write_bytes(gzip.compress((workloads / name).read_bytes()))
+    whole, format_ = read_trace(workloads / name)
+    found, same = read_trace(path)
+    assert same == format_ == detect(path)
+    assert np.array_equal(found.ticks, whole.ticks)
+    for content in (b"not gzip at all", path.read_bytes()[:-12]):
+        path.write_bytes(content)
+        with pytest.raises(ScenarioError, match="cannot be decompressed") as caught:
+            read_trace(path, format_)
+        assert caught.value.where == str(path)
+
+
+def test_a_byte_order_mark_and_lone_returns_are_read_over(workloads, tmp_path):
+    text = "\ufeff" + (workloads / "azure2024_conv_rows5.csv").read_text().replace("\n", "\r")
+    assert len(read_text("auto", text, tmp_path)) == 5
+
+
+def test_a_file_of_bytes_is_of_no_known_format(tmp_path):
+    with pytest.raises(ScenarioError, match="of no known format: it has no text;"):
+        read_text("auto", bytes(range(256)), tmp_path)
+
+
+def test_a_near_miss_names_the_column(tmp_path):
+    with pytest.raises(ScenarioError, match="did you mean 'prompt_tokens'") as caught:
+        read_text("auto", "arrival_s,prompts_tokens,output_tokens\n1,2,3\n", tmp_path)
+    assert caught.value.where == f"{tmp_path / 'trace'}:1"
+
+
+PARQUET = {"arrival_s": [1.0, 2.5], "prompt_tokens": [3, 4], "output_tokens": [5, 6]}
+
+
+def test_parquet_is_read_with_any_integers_and_blanks(tmp_path):
+    more = {"session_id": [7, None], "patience_s": [None, 3.0]}
+    table = pa.table(PARQUET | more).set_column(1, "prompt_tokens", pa.array([3, 4], pa.uint16()))
+    parquet.write_table(table, tmp_path / "trace")
+    recording, name = read_trace(tmp_path / "trace")
+    assert name == "parquet"
+    assert recording.prompt_tokens.tolist() == [3, 4]
+    assert recording.session_id.tolist() == [0, -1]
+    assert recording.patience_s.tolist() == [np.inf, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        (
+            "prompt_tokens",
+            [3, 0],
+            r"row 2: prompt_tokens: expected a whole number of tokens, 1 or more, found 0",
+        ),
+        ("prompt_tokens", [None, 4], r"row 1: prompt_tokens: expected .*, found None"),
+        ("prompt_tokens", [3.0, 4.0], r"prompt_tokens: expected .*, found a column of double"),
+        ("arrival_s", [1.0, float("nan")], r"row 2: arrival_s: expected a number of seconds"),
+        ("arrival_s", ["1", "2"], r"arrival_s: expected .*, found a column of string"),
+        ("output_tokens", None, r"has no column output_tokens; it has arrival_s, prompt_tokens"),
+    ],
+)
+def test_a_wrong_value_in_parquet_is_named_by_its_row(column, values, message, tmp_path):
+    columns = {name: each for name, each in (PARQUET | {column: values}).items() if each is not None}
+    parquet.write_table(pa.table(columns), tmp_path / "trace.parquet")
+    with pytest.raises(ScenarioError, match=message):
+        read_trace(tmp_path / "trace.parquet")
+
+
+def test_damaged_or_empty_parquet_is_one_clear_error(tmp_path):
+    path = tmp_path / "trace.parquet"
+    parquet.write_table(pa.table(PARQUET), path)
+    whole = path.read_bytes()
+    for kept in (4, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(ScenarioError, match="cannot be read as Parquet"):
+            read_trace(path)
+    parquet.write_table(pa.table(PARQUET).slice(0, 0), path)
+    with pytest.raises(ScenarioError, match="the file has no rows"):
+        read_trace(path)

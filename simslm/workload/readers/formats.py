@@ -22,7 +22,7 @@ from simslm.workload.readers import (
     vidur,
 )
 from simslm.workload.readers.recording import Recording, gathered
-from simslm.workload.readers.table import check_file, first_line
+from simslm.workload.readers.table import check_file, first_line, opened_text
 
 Read = Callable[[Path], Iterator[Recording]]
 _MOST_HEAD_BYTES = 1 << 24
@@ -124,8 +124,11 @@ def detect(path: Path) -> str:
             return each.name
     known = sorted({name for each in candidates for name in each.columns})
     close = next((hint for name in row if name not in known and (hint := nearest(name, known))), "")
+    columns = ", ".join(row)[:200]
+    if not columns.isprintable():
+        columns, close = "no text", ""
     raise ScenarioError(
-        f"of no known format: it has {', '.join(row)[:200] or 'nothing'}{close}",
+        f"of no known format: it has {columns or 'nothing'}{close}",
         where=f"{path}:1",
         remedy=f"csv has arrival_s,prompt_tokens,output_tokens; known formats: {', '.join(FORMATS)}",
     )
@@ -148,7 +151,7 @@ def _json_row(path: Path, line: str) -> dict[str, Any]:
 
 def _csv_row(path: Path, line: str) -> dict[str, Any]:
     """The columns of a CSV file with their first values, empty where there are none."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with opened_text(path, newline="") as file:
         try:
             reader = csv.reader(file)
             header, first = next(reader, []), next(reader, [])

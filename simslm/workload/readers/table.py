@@ -7,11 +7,14 @@ file walked line by line to say where.
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO, cast
 
 import numpy as np
 
@@ -95,7 +98,7 @@ def _pieces(
             for batch in reader:
                 some = some or len(batch) > 0
                 yield _columns(batch, path, fields, remedy)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         blame(path, fields, remedy, f"cannot be read as {kind} ({_first_line(error)})")
     if not some:
         raise ScenarioError(NO_ROWS, where=str(path), remedy=remedy)
@@ -153,11 +156,28 @@ def line_of(path: Path, row: int) -> int:
 
 def first_line(path: Path, most_bytes: int) -> str:
     """The first line of a text file that is not blank, without a byte-order mark."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with opened_text(path) as file:
         while line := file.readline(most_bytes):
             if line.strip():
                 return line
     return ""
+
+
+@contextmanager
+def opened_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A text file to read, decompressed where its name ends in ``.gz``.
+
+    Raises:
+        ScenarioError: it cannot be decompressed, as far as it is read.
+    """
+    opening = partial(gzip.open, path, "rt") if path.suffix == ".gz" else partial(open, path)
+    with opening(encoding="utf-8-sig", errors="replace", newline=newline) as file:
+        try:
+            yield cast(TextIO, file)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ScenarioError(
+                f"cannot be decompressed ({error})", where=str(path), remedy="fetch it again"
+            ) from None
 
 
 def check_file(path: Path, remedy: str) -> None:
@@ -173,7 +193,7 @@ def check_file(path: Path, remedy: str) -> None:
 
 def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> list[str]:
     check_file(path, remedy)
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with opened_text(path, newline="") as file:
         header = next(csv.reader(file), [])
     missing = [name for name in fields if name not in header]
     if missing:
@@ -187,7 +207,7 @@ def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> list[
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
     """Line number and row; a text in place of a row says what is wrong with its shape."""
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with opened_text(path, newline="") as file:
         reader = csv.reader(file)
         header = next(reader)
         try:
@@ -201,7 +221,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with opened_text(path) as file:
         for line, text in enumerate(file, start=1):
             if not text.strip():
                 continue
@@ -214,9 +234,8 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
 
 
 def _is_csv(path: Path) -> bool:
-    """Whether the file's first character is that of a CSV header rather than of a JSON object."""
-    with path.open("rb") as file:
-        return not file.read(16).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    """Whether the file's first line is that of a CSV header rather than a JSON object."""
+    return not first_line(path, 1 << 16).lstrip().startswith("{")
 
 
 def _shown(value: Any) -> str:
