@@ -74,6 +74,7 @@ def test_paper_is_light_and_narrow_and_the_screen_comes_back(opened: Any, pages:
     until(tab, f"{WIDTH} < 720 && {CURVE} === 'rgb(0, 80, 158)'")
     assert tab.evaluate(GROUND) == "rgb(255, 255, 255)"
     assert not tab.is_visible("#theme")
+    assert tab.is_visible("#run-1-requests tbody:not([hidden]) button")
     well_drawn(tab)
     tab.emulate_media(media="screen", color_scheme="dark")
     until(tab, f"{WIDTH} === {wide} && {CURVE} === 'rgb(79, 159, 240)'")
