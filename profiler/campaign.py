@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from profiler import ENGINE
+from profiler.colocation import Together, check
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
@@ -244,8 +245,13 @@ def profile(
     progress: Progress | None = None,
     meter: Meter | None = None,
     reach: Reach | None = None,
+    replicas: Sequence[int] = (1,),
+    sharing: Sequence[str] = ("time-slice",),
 ) -> Path:
     """Measure a model on a device and write its trace; resumes a campaign that was cut off.
+
+    Numbers of replicas above 1 are measured after the replica alone, into the same trace; without 1 among them the
+    trace must be there already.
 
     Args:
         model: catalogue name, path of a Hugging Face ``config.json``, or an architecture.
@@ -262,16 +268,22 @@ def profile(
         progress: called before every visit.
         meter: energy counter instead of the device's own.
         reach: where the grid ends; by default as far as the model goes.
+        replicas: how many share the device, one campaign for each.
+        sharing: in which ways, of :data:`profiler.colocation.WAYS`.
 
     Returns:
         The trace's directory.
 
     Raises:
-        UsageError: an unknown model, grid, dtype or device, or another campaign's journal is in the way.
+        UsageError: an unknown model, grid, dtype, device or way of sharing, or another campaign's journal is in the
+            way.
         InfeasibleError: the model does not fit, or the budget did not last for one pass.
-        DeviceError: the device is not there.
+        DeviceError: the device or its MPS is not there.
+        TraceError: without 1 among the replicas, there is no trace of one alone.
     """
     start = time.perf_counter()
+    together = sorted({count for count in replicas if count != 1})
+    check(device, replicas, sharing)
     architecture = load_model(model) if isinstance(model, str) else model
     check_supported(architecture)
     torch_dtype(dtype)
@@ -282,6 +294,10 @@ def profile(
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": ENGINE, "torch": torch.__version__, "threads": torch.get_num_threads()}
     header |= {"reach": list(reach) if reach else None}
+    common = Together(architecture, device, dtype, together, tuple(sharing), threads, meter, progress)
+    if 1 not in replicas:
+        common.measure(target, header)
+        return target
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     blocks = max(shape.blocks(BLOCK_SIZE) for shape in (*shapes, *heldout))
     engine = Engine(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
@@ -301,6 +317,10 @@ def profile(
     _write(campaign, target, provenance | {"reach": reach._asdict() if reach else None})
     if complete:
         journal.remove()
+        if together:
+            del engine, campaign
+            release_freed_memory(device)
+            common.measure(target, header)
     return target
 
 

@@ -53,7 +53,7 @@ def _time_on_cpu(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Tim
 
 def _time_on_cuda(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(engine.device)
+    torch.cuda.current_stream(engine.device).synchronize()
     start = time.perf_counter()
     rows = engine.prepare(batch)
     first.record()

@@ -86,9 +86,9 @@ class Replica:
     """
 
     def __init__(self, pool: BlockPool, block_size: int, limits: Limits, policies: Policies) -> None:
-        if policies.batching.holds_batch:
+        if policies.batching.holds_batch or policies.batching.by_layers:
             raise UsageError(
-                "the engine serves no batching policy that keeps finished sequences as padding",
+                "the engine serves no batching policy that keeps finished sequences as padding, or prefills by layers",
                 remedy="choose another deployment.engine.batching, e.g. chunked-prefill",
             )
         self.pool, self.block_size = pool, block_size

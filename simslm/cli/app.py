@@ -347,15 +347,26 @@ def profile(
         int | None, typer.Option(min=1, help="measurements of each point; default: by grid")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores")] = None,
+    replicas: Annotated[
+        str,
+        typer.Option(
+            metavar="N,...", help="how many share the device; without 1, they join a trace that is there"
+        ),
+    ] = "1",
+    sharing: Annotated[
+        str, typer.Option(metavar="WAY,...", help="how: time-slice, mps, streams, sm-partition")
+    ] = "time-slice",
     json: Json = False,
 ) -> None:
     """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
 
-    Example: simslm profile --model opt-125m --device cpu --grid quick
+    Example: simslm profile --model opt-125m --device cpu --grid quick --replicas 1,2
     """
     from simslm.cli import profiling
 
-    profiling.profile(model, device, dtype.value, grid.value, output, repeats, threads, json)
+    profiling.profile(
+        model, device, dtype.value, grid.value, output, repeats, threads, replicas, sharing, as_json=json
+    )
 
 
 @app.command()

@@ -1,0 +1,239 @@
+"""Replicas that share a device, measured together: the same iteration in all of them at once, over and over.
+
+Every replica is a worker with an engine of its own: a process, or a thread with a stream of its own. All begin at
+one moment and run until it is over; what counts is what they did while all of them ran. The rows join the trace of
+the replica alone (``replicas`` above 1), from which cost models learn how much replicas are in each other's way.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from profiler.engine.cache import BLOCK_SIZE
+from profiler.engine.engine import open_device
+from profiler.grid import Shape
+from profiler.journal import Journal
+from profiler.measure.meters import Meter, open_meter
+from profiler.measure.mps import mps_daemon
+from profiler.measure.replicas import (
+    CEASE,
+    LIMIT_S,
+    ROWS,
+    WINDOW_S,
+    Window,
+    Worker,
+    answer,
+    run_window,
+    send,
+    serve,
+)
+from simslm.catalog.architecture import Architecture
+from simslm.errors import UsageError, nearest
+from simslm.traces.files import read_trace, write_trace
+
+WAYS = ("time-slice", "mps", "streams", "sm-partition")
+"""Ways of sharing: processes that take turns, processes under MPS, threads with a stream each, and processes under MPS
+that each may use an equal part of the multiprocessors (``CUDA_MPS_ACTIVE_THREAD_PERCENTAGE``)."""
+
+BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 96, 256)}
+"""Decoding sequences of each replica, by kind of device."""
+
+CONTEXT = 520
+"""Cached tokens of each sequence."""
+
+REPEATS = 3
+"""Windows for each way of sharing, number of replicas and shape."""
+
+Progress = Callable[[int, int, str, float], None]
+
+
+def shapes(architecture: Architecture, device: str) -> list[Shape]:
+    """The iterations that are measured together, shortest first."""
+    context = min(CONTEXT, architecture.max_position_embeddings - 1)
+    return [Shape(decode_seqs=batch, decode_ctx=context) for batch in BATCHES[device.partition(":")[0]]]
+
+
+@dataclass(frozen=True)
+class Together:
+    """What is measured of replicas that share a device.
+
+    Attributes:
+        architecture, device, dtype: of every replica.
+        replicas: numbers of them, each at least 2.
+        ways: of :data:`WAYS`.
+        threads: CPU threads of each replica; None = those of the machine, divided.
+        meter: energy counter instead of the device's own.
+        progress: called with windows done, windows in all, what is measured, and 0.
+        repeats: windows for each way, number and shape.
+    """
+
+    architecture: Architecture
+    device: str
+    dtype: str
+    replicas: Sequence[int]
+    ways: Sequence[str]
+    threads: int | None = None
+    meter: Meter | None = None
+    progress: Progress | None = None
+    repeats: int = REPEATS
+
+    def measure(self, target: Path, header: Mapping[str, Any]) -> None:
+        """Measures what an interrupted run lacks, and puts all of it into the trace of one replica alone.
+
+        Args:
+            target: the trace.
+            header: what makes two campaigns the same.
+
+        Raises:
+            TraceError: there is no such trace.
+            DeviceError: MPS cannot be had, or a replica did not start.
+        """
+        read_trace(target)
+        stated = {"replicas": list(self.replicas), "ways": list(self.ways), "repeats": self.repeats}
+        journal = Journal(target.parent / f"{target.name}.colocated.partial", {**header, **stated})
+        add_to_trace(target, self.rows(journal))
+        journal.remove()
+
+    def rows(self, journal: Journal) -> list[dict[str, Any]]:
+        """Rows of ``iterations.parquet`` for every way, number and shape, but for what the journal has already."""
+        meter = self.meter or open_meter(open_device(self.device))
+        wanted = {shape.label(): shape for shape in shapes(self.architecture, self.device)}
+        groups = [(way, count) for way in self.ways for count in self.replicas]
+        done, total = 0, len(groups) * len(wanted) * self.repeats
+        for way, count in groups:
+            keys = [
+                (name, ("colocated", f"{way} ×{count}, {name}", i))
+                for name in wanted
+                for i in range(self.repeats)
+            ]
+            left = [(name, key) for name, key in keys if key not in journal.entries]
+            done += len(keys) - len(left)
+            if not left:
+                continue
+            blocks = max(shape.blocks(BLOCK_SIZE) for shape in wanted.values())
+            with self._running(way, count, blocks) as connections:
+                for name, key in left:
+                    self._say(done, total, key[1])
+                    journal.add(
+                        key, _rows(run_window(connections, wanted[name], meter), wanted[name], way, count)
+                    )
+                    done += 1
+        self._say(total, total, "done")
+        return journal.rows("colocated")
+
+    @contextmanager
+    def _running(self, way: str, count: int, blocks: int) -> Iterator[list[Connection]]:
+        """Replicas that wait for orders; they end with the context."""
+        threads = self.threads or max(1, torch.get_num_threads() // count)
+        with ExitStack() as stack:
+            if way in ("mps", "sm-partition"):
+                part = sm_fraction(way, count)
+                stack.enter_context(mps_daemon(None if part is None else 100 * part))
+            connections: list[Connection] = []
+            for number in range(count):
+                ours, theirs = multiprocessing.Pipe()
+                streams = way == "streams"
+                settings = Worker(
+                    self.architecture,
+                    self.dtype,
+                    self.device,
+                    blocks,
+                    number,
+                    None if streams else threads,
+                    streams,
+                )
+                make = threading.Thread if streams else multiprocessing.get_context("spawn").Process
+                worker = make(target=serve, args=(theirs, settings), daemon=True)
+                worker.start()
+                stack.callback(worker.join, LIMIT_S)
+                stack.callback(send, ours, CEASE)
+                connections.append(ours)
+            for connection in connections:
+                answer(connection, LIMIT_S)
+            yield connections
+
+    def _say(self, done: int, total: int, what: str) -> None:
+        if self.progress is not None:
+            self.progress(done, total, what, 0.0)
+
+
+def check(device: str, replicas: Sequence[int], ways: Sequence[str]) -> None:
+    """Refuses what cannot be measured.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for way in ways:
+        if way not in WAYS:
+            raise UsageError(
+                f"unknown way of sharing {way!r}{nearest(way, list(WAYS))}",
+                remedy=f"known: {', '.join(WAYS)}",
+            )
+        if way in ("mps", "sm-partition") and device.startswith("cpu"):
+            raise UsageError(
+                f"{way} needs an NVIDIA GPU", remedy="on a CPU use --sharing time-slice or streams"
+            )
+    if not replicas or min(replicas) < 1 or max(replicas) > 64:
+        raise UsageError("--replicas takes numbers from 1 to 64, e.g. 1,2,4")
+
+
+def sm_fraction(way: str, count: int) -> float | None:
+    """The part of the multiprocessors that each replica may use; None = all."""
+    return 1 / count if way == "sm-partition" else None
+
+
+def _rows(window: Window, shape: Shape, way: str, count: int) -> list[dict[str, Any]]:
+    """Rows of ``iterations.parquet``: replica after replica, each in order of time."""
+    common = {
+        "sharing": way,
+        "replicas": count,
+        **shape.columns(),
+        "other_decode_seqs": shape.decode_seqs,
+        "other_decode_ctx_tokens": shape.decode_seqs * shape.decode_ctx,
+        "other_prefill_tokens": 0,
+        "sm_fraction": sm_fraction(way, count),
+        "energy_j": window.energy_j,
+        "power_w": window.power_w,
+        "sm_clock_mhz": window.clock_mhz,
+    }
+    calls = np.concatenate(window.calls).tolist()
+    return [
+        common | {"latency_s": latency_s, "host_s": min(host_s, latency_s)} for _, latency_s, host_s in calls
+    ]
+
+
+def add_to_trace(target: Path, rows: list[dict[str, Any]]) -> None:
+    """Puts measured rows into the trace of the replica alone; those of the same sharing and replicas are replaced.
+
+    Raises:
+        TraceError: there is no trace, or it is damaged.
+    """
+    trace = read_trace(target)
+    assert trace.iterations is not None
+    new = pa.Table.from_pylist(rows, schema=trace.iterations.schema.remove_metadata())
+    replaced = {(row["sharing"], row["replicas"]) for row in rows}
+    old = zip(trace.iterations["sharing"].to_pylist(), trace.iterations["replicas"].to_pylist(), strict=True)
+    kept = trace.iterations.filter(pa.array([each not in replaced for each in old]))
+    method = (
+        f"each shape in all replicas at once for at least {WINDOW_S} s; iterations while all ran, up to {ROWS} of "
+        "each replica and window, evenly spaced"
+    )
+    write_trace(
+        target,
+        provenance={**trace.provenance, "colocation": method},
+        iterations=pa.concat_tables([kept.replace_schema_metadata(), new]),
+        kernels=trace.kernels,
+        power=trace.power,
+        heldout=trace.heldout,
+    )

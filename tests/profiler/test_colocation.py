@@ -1,0 +1,195 @@
+"""Replicas measured together at tiny size: processes and threads, rows that join a trace, MPS by a stand-in."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import numpy as np
+import pytest
+import torch
+from support.synthetic import LinearCost
+
+from profiler import campaign as campaign_module
+from profiler import colocation
+from profiler.campaign import profile
+from profiler.colocation import Together, check
+from profiler.grid import Shape
+from profiler.journal import Journal
+from profiler.measure import replicas as replicas_module
+from profiler.measure.meters import NoMeter, ReplayMeter
+from profiler.measure.mps import mps_daemon
+from simslm.cost.interference import contention
+from simslm.cost.sharing import Demand, sharing
+from simslm.errors import DeviceError, TraceError, UsageError
+from simslm.traces.files import read_trace
+from simslm.traces.shapes import shapes as by_shape
+from simslm.traces.shapes import together
+
+QUIET = NoMeter("no meter in this test")
+
+
+@pytest.fixture(autouse=True)
+def short_windows(monkeypatch, llama):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(campaign_module, "load_model", lambda name: llama)
+    monkeypatch.setattr(campaign_module, "warm_up", lambda call: call())
+    monkeypatch.setattr(campaign_module, "_VISIT_S", 0.0)
+    monkeypatch.setattr(replicas_module, "WINDOW_S", 0.05)
+    yield
+    torch.set_num_threads(threads)
+
+
+def measure(tmp_path, **options):
+    options = {"repeats": 1, "threads": 1, "meter": QUIET, "sharing": ["streams"]} | options
+    return profile("tiny", "cpu", "fp32", "quick", tmp_path / "trace", **options)
+
+
+def journal(tmp_path) -> Journal:
+    return Journal(tmp_path / "journal", {"test": 1})
+
+
+def test_replicas_join_the_trace_of_one(tmp_path, llama):
+    alone = read_trace(measure(tmp_path))
+    trace = read_trace(measure(tmp_path, replicas=[2, 3]))
+    rows = together(trace.iterations)
+    assert rows is not None
+    frame = rows.to_pandas()
+    wanted = colocation.shapes(llama, "cpu")
+    assert set(frame.groupby(["sharing", "replicas"]).groups) == {("streams", 2), ("streams", 3)}
+    assert {*frame.decode_seqs} == {*frame.other_decode_seqs} == {shape.decode_seqs for shape in wanted}
+    assert (frame.decode_ctx_tokens == frame.other_decode_ctx_tokens).all()
+    assert (frame.latency_s > frame.host_s).all()
+    assert frame.energy_j.isna().all()
+    assert frame.sm_fraction.isna().all()
+    own = trace.iterations.to_pandas()
+    assert (
+        own[own.replicas == 1].latency_s.to_numpy() == alone.iterations.to_pandas().latency_s.to_numpy()
+    ).all()
+    assert trace.heldout is not None
+    assert trace.kernels is not None
+    assert "in all replicas at once" in trace.provenance["colocation"]
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
+
+
+def test_measured_again_they_are_replaced_and_others_stay(tmp_path):
+    measure(tmp_path, replicas=[1, 2])
+    before = together(read_trace(measure(tmp_path, replicas=[3])).iterations).to_pandas()
+    after = together(read_trace(measure(tmp_path, replicas=[2])).iterations).to_pandas()
+    assert {*before.replicas} == {*after.replicas} == {2, 3}
+    kept = [frame[frame.replicas == 3].latency_s.tolist() for frame in (before, after)]
+    assert kept[0] == kept[1]
+    assert before[before.replicas == 2].latency_s.tolist() != after[after.replicas == 2].latency_s.tolist()
+
+
+def test_without_the_trace_of_one_there_is_nothing_to_join(tmp_path):
+    with pytest.raises(TraceError):
+        measure(tmp_path, replicas=[2])
+
+
+@pytest.mark.parametrize("way", ["time-slice", "streams"])
+def test_all_run_while_all_run(tmp_path, llama, way):
+    """Every replica did some of it, and what is charged to an iteration is the window's energy over all of them."""
+    meter = ReplayMeter([10.0, 16.0] * 2, clock=1400.0)
+    common = Together(llama, "cpu", "fp32", [2], [way], 1, meter, repeats=1)
+    rows = common.rows(journal(tmp_path))
+    assert {row["sharing"] for row in rows} == {way}
+    for shape in colocation.shapes(llama, "cpu"):
+        mine = [row for row in rows if row["decode_seqs"] == shape.decode_seqs]
+        (energy_j,) = {row["energy_j"] for row in mine}
+        assert len(mine) >= 2
+        assert len(mine) <= 6.0 / energy_j + 1
+        assert {row["sm_clock_mhz"] for row in mine} == {1400.0}
+        assert [row["repeat"] for row in mine] == list(range(len(mine)))
+
+
+def test_what_is_measured_is_not_measured_again(tmp_path, llama):
+    common = Together(llama, "cpu", "fp32", [2], ["streams"], 1, QUIET, repeats=2)
+    seen = []
+    first = Together(llama, "cpu", "fp32", [2], ["streams"], 1, QUIET, lambda *said: _stop(seen, *said), 2)
+    with pytest.raises(KeyboardInterrupt):
+        first.rows(journal(tmp_path))
+    done = journal(tmp_path).entries
+    assert len(done) == 1
+    rows = common.rows(journal(tmp_path))
+    finished = journal(tmp_path).entries
+    assert len(finished) == 2 * len(colocation.shapes(llama, "cpu"))
+    ((key, kept),) = done.items()
+    assert finished[key] == kept
+    assert len(rows) == sum(map(len, finished.values()))
+
+
+def _stop(seen, done, total, what, left):
+    seen.append(done)
+    if done:
+        raise KeyboardInterrupt
+
+
+def test_a_replica_that_fails_says_why(tmp_path, llama, monkeypatch):
+    monkeypatch.setattr(replicas_module, "Engine", lambda *_, **__: 1 / 0)
+    with pytest.raises(DeviceError, match="a replica failed: division by zero"):
+        Together(llama, "cpu", "fp32", [2], ["streams"], 1, QUIET).rows(journal(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("device", "replicas", "ways", "said"),
+    [
+        ("cpu", [2], ["mps"], "mps needs an NVIDIA GPU"),
+        ("cpu", [2], ["stream"], "did you mean 'streams'"),
+        ("cpu", [0], ["streams"], "from 1 to 64"),
+        ("cpu", [], ["streams"], "from 1 to 64"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(device, replicas, ways, said):
+    with pytest.raises(UsageError, match=said):
+        check(device, replicas, ways)
+
+
+def test_iterations_count_by_their_part_in_the_window():
+    table = np.array([[0.0, 2.0, 0.1], [2.0, 2.0, 0.1], [4.0, 2.0, 0.1]])
+    assert replicas_module._overlap(table, 1.0, 5.0) == 2.0
+    assert replicas_module._within(table, 1.0, 5.0).tolist() == [[2.0, 2.0, 0.1]]
+
+
+def test_cost_models_learn_from_such_rows(tmp_path, llama):
+    """Replicas that each take three times as long as alone are in each other's way by more than their demands say."""
+    trace = read_trace(measure(tmp_path, replicas=[1, 2]))
+    rows = together(trace.iterations)
+    alone = by_shape(rows)
+    cost = LinearCost(float(np.median(alone.median("latency_s"))) / 3, 0.0, 0.0, 0.0, 0.0)
+    factor = contention(rows, cost, lambda shape, device_s: Demand(0.1, 0.1), sharing("streams", 2))
+    assert factor is not None
+    assert factor > 1.5
+
+
+def test_mps_runs_while_it_is_needed_and_leaves_no_trace(tmp_path, monkeypatch):
+    """A stand-in for the daemon's program notes how it is called."""
+    program, notes = tmp_path / "nvidia-cuda-mps-control", tmp_path / "notes"
+    program.write_text(
+        f'#!/bin/sh\necho "args:$*" >> {notes}\necho "part:$CUDA_MPS_ACTIVE_THREAD_PERCENTAGE" >> {notes}\n'
+        f'test "$1" = -d || cat >> {notes}\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", raising=False)
+    before = dict(os.environ)
+    with mps_daemon(25.0):
+        pipes = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
+        assert os.path.isdir(pipes)
+        assert os.environ["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "25"
+    assert dict(os.environ) == before
+    assert not os.path.exists(pipes)
+    assert notes.read_text().split() == ["args:-d", "part:25", "args:", "part:25", "quit"]
+
+
+def test_without_mps_one_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeviceError, match="nvidia-cuda-mps-control is not there"), mps_daemon():
+        pass
+
+
+def test_longer_contexts_than_the_model_s_are_not_asked_for(llama):
+    assert all(
+        shape.decode_ctx < llama.max_position_embeddings for shape in colocation.shapes(llama, "cuda:0")
+    )
+    assert all(isinstance(shape, Shape) for shape in colocation.shapes(llama, "cpu"))
