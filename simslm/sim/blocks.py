@@ -160,13 +160,15 @@ class BlockPool:
         """
         assert self.prefix is not None
         units = sequence.context_units
-        full = min(computed_tokens // sequence.unit_tokens, len(units))
-        for i in range(len(sequence.held), full):
-            blocks = self._full_blocks(sequence, i + 1) - self._full_blocks(sequence, i)
+        full, held = min(computed_tokens // sequence.unit_tokens, len(units)), len(sequence.held)
+        end = self._full_blocks(sequence, held)
+        for i in range(held, full):
+            begin, end = end, self._full_blocks(sequence, i + 1)
+            blocks = end - begin
             if not self.prefix.add(units[i], blocks):
                 self.free += blocks - self.prefix.idle_blocks(units[i : i + 1])
                 self.prefix.hold(units[i : i + 1])
-        sequence.held = units[: max(full, len(sequence.held))]
+        sequence.held = units[: max(full, held)]
 
     def _full_blocks(self, sequence: Sequence, units: int) -> int:
         """Full blocks in the first ``units`` units of a prompt, or of it and its output; the last unit of a prompt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable, Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -24,17 +25,24 @@ class Texts:
         self._before = array("q")
         self._end = array("q")
         self._first = array("q")
+        self._head = array("q")
         self._known: dict[tuple[int, Hashable, int], int] = {}
         self._units = 0
 
     def add(self, before: int, tokens: int) -> int:
         """A piece of its own behind another, or behind :data:`ROOT`; returns its number."""
-        start = self.tokens(before)
+        start, piece = self.tokens(before), len(self._end)
+        goes_on = before != ROOT and self._units == self._stop(before)
         self._before.append(before)
         self._end.append(start + tokens)
         self._first.append(self._units)
+        self._head.append(self._head[before] if goes_on else piece)
         self._units += (start + tokens) // UNIT - start // UNIT
-        return len(self._end) - 1
+        return piece
+
+    def _stop(self, piece: int) -> int:
+        """The number after that of the last unit which ends in a piece."""
+        return self._first[piece] + self._end[piece] // UNIT - self.tokens(self._before[piece]) // UNIT
 
     def share(self, before: int, text: Hashable, tokens: int) -> int:
         """The same for the text of a name: it is the same piece wherever it stands behind the same."""
@@ -60,13 +68,17 @@ class Texts:
             return ()
         if runs[-1].stop - runs[0].start == whole:
             return range(runs[0].start, runs[-1].stop)
-        return tuple(unit for run in runs for unit in run)
+        return tuple(chain.from_iterable(runs))
 
     def _runs(self, piece: int, count: int) -> Iterator[range]:
-        """The units that end in each piece on the way back to the root, of the first ``count``."""
+        """The units that end on the way back to the root, of the first ``count``.
+
+        Pieces whose numbers go on from those of the piece before, as turns of a conversation do, are one step.
+        """
         while piece != ROOT:
-            before = self._before[piece]
-            start, first = self.tokens(before) // UNIT, self._first[piece]
+            head = self._head[piece]
+            before = self._before[head]
+            start, first = self.tokens(before) // UNIT, self._first[head]
             stop = min(self._end[piece] // UNIT, count)
             yield range(first, first + max(stop - start, 0))
             piece = before
