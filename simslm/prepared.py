@@ -398,6 +398,7 @@ def _check_windowed(scenario: Scenario, spec: Replicas) -> None:
     asked = {
         "prefix_caching": engine.prefix_caching,
         "speculative_config": engine.speculative_config is not None,
+        "context switches": engine.switches,
         "roles other than both": getattr(spec, "role", "both") != "both",
     }
     for name, wanted in asked.items():

@@ -199,6 +199,13 @@ class WindowedReplica(Replica):
         pool = self.pool = WindowedPool(engine.num_gpu_blocks, engine.block_size, self._kept)
         self.batch = WindowedBatch(self._kept, pool, self.log)
         self.partial = self.batch.partial
+        whole = self._prefill_shape
+
+        def windowed_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
+            shape = whole(decoding, context, plan, unread)
+            return within(shape, plan, self._kept, self.batching.by_layers)
+
+        self._prefill_shape = windowed_shape
 
     def window(self) -> Window:
         self.log.open_held = self.batch.open_rows()
@@ -211,13 +218,6 @@ class WindowedReplica(Replica):
     def _requeue(self, sequence: Sequence) -> None:
         super()._requeue(sequence)
         sequence.blocks = min(sequence.blocks, self.pool.blocks(self._kept))
-
-    def _begin(self, plan: Plan, now: float, transfer_s: float) -> IterationShape:
-        shape = super()._begin(plan, now, transfer_s)
-        if plan.chunks:
-            shape = within(shape, plan, self._kept)
-            self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
-        return shape
 
     def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
         batch, last = self.batch, self.span
@@ -240,17 +240,24 @@ class WindowedReplica(Replica):
             self.span.steady = False
 
 
-def within(shape: IterationShape, plan: Plan, kept: int) -> IterationShape:
+def within(shape: IterationShape, plan: Plan, kept: int, by_layers: bool) -> IterationShape:
     """The shape of an iteration whose prompts' tokens attend to the last ``kept`` tokens, themselves included.
 
-    Of a prompt in the cache at most ``kept`` tokens are left. Padded prompts are one prompt each, padding included.
+    Of a prompt in the cache at most ``kept`` tokens are left. Padded prompts are one prompt each, padding included; of
+    a prompt that passes some of the layers, whole, as large a share counts as of its tokens.
     """
     cached, pairs = 0, 0.0
     prompt: Any
     for prompt, new in plan.chunks:
-        before = prompt.prefill_tokens - prompt.remaining
         if plan.padded_to:
-            before, new = 0, plan.padded_to
-        cached += min(before, kept)
-        pairs += pairs_within(before, new, kept)
+            pairs += pairs_within(0, plan.padded_to, kept)
+            continue
+        whole = prompt.uncached_tokens if by_layers else prompt.remaining
+        before = prompt.prefill_tokens - whole
+        if by_layers:
+            cached += min(before, kept) * new // whole
+            pairs += pairs_within(before, whole, kept) * (new / whole)
+        else:
+            cached += min(before, kept)
+            pairs += pairs_within(before, new, kept)
     return shape._replace(prefill_ctx_tokens=cached, prefill_pairs=pairs)
