@@ -11,6 +11,7 @@ from simslm.prepared import Prepared, utilizations
 from simslm.roofline import device_roofline
 from simslm.scenario.schema import Scenario
 from simslm.traces.schema import SOURCES
+from simslm.transforms.registry import of_device
 
 
 def manifest(
@@ -48,6 +49,7 @@ def manifest(
                 "model": group.architecture.name,
                 "source": group.cost.source,
                 "engine": group.cost.engine,
+                "changed": [each.words() for each in of_device(group.transforms)],
                 "replicas": len(group.devices),
                 "num_gpu_blocks": group.memory.num_gpu_blocks,
                 "roofline": device_roofline(prepared, group).facts(),

@@ -16,10 +16,11 @@ from simslm.cost.reshaped import Reshaped
 from simslm.cost.retimed import HostCost, Retimed
 from simslm.cost.reworked import Reworked
 from simslm.cost.roofline import Roofline
+from simslm.cost.throttled import SETTINGS, Throttled, throttles
 from simslm.errors import UsageError
 from simslm.scenario.cost import Cost
 from simslm.traces.files import read_trace
-from simslm.transforms.registry import Served, ShapeTransform, TimeTransform, WorkTransform
+from simslm.transforms.registry import Served, ShapeTransform, TimeTransform, WorkTransform, of_device
 
 
 def load_cost(
@@ -44,8 +45,7 @@ def load_cost(
     """
     served = Served.on(architecture, dtype, device)
     changes = [each for each in spec.changes if not each.neutral(served)]
-    of_device = tuple(each for each in changes if isinstance(each, ShapeTransform | WorkTransform))
-    cost = _source(spec, architecture, device, dtype, base_dir or Path(), of_device)
+    cost = _source(spec, architecture, device, dtype, base_dir or Path(), of_device(changes))
     if tensor_parallel_size > 1:
         cost = TensorParallel(cost, architecture, device, dtype, tensor_parallel_size, spec.all_reduce)
     for each in changes:
@@ -76,6 +76,9 @@ def _source(
     else:
         check_same(trace, {"model": architecture.name, "device": device.name, "dtype": dtype})
         cost = physical_cost(trace, architecture, device, dtype)
+    for setting, (_, unit) in SETTINGS.items():
+        if (value := getattr(spec, setting)) is not None:
+            cost = Throttled(cost, throttles(trace, setting, value), f"{setting} {value:g} {unit}")
     return changed(cost, transforms, architecture, device, dtype)
 
 

@@ -60,6 +60,11 @@ def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
         found.append(
             "Roofline, not measured: take orders of magnitude and trends from this page, not figures."
         )
+    elif changed := _changed(run):
+        found.append(
+            f"The device’s part of an iteration is not as {source}, but changed by {changed}: by how much the roofline "
+            "of the same model and device changes."
+        )
     elif coverage is not None and coverage < COVERED:
         found.append(
             f"Only {share(coverage)} of the simulated busy time lies inside the {source} domain; outside it "
@@ -70,6 +75,12 @@ def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
     if dig(run.manifest, "interrupted"):
         found.append("The simulation was interrupted: the page shows what had happened by then.")
     return found
+
+
+def _changed(run: RunTables) -> str:
+    """What cost transforms changed about the device's part, in words."""
+    groups = (group for group in run.manifest.get("groups", ()) if isinstance(group, Mapping))
+    return " and ".join(dict.fromkeys(str(words) for group in groups for words in group.get("changed", ())))
 
 
 def _foreign(run: RunTables) -> list[str]:

@@ -78,7 +78,12 @@ class Transform(BaseModel):
 
     def words(self) -> str:
         """What was changed, for the name of the engine that costs are of."""
-        stated = ", ".join(f"{name} {getattr(self, name)}" for name in sorted(self.model_fields_set))
+        options = (
+            (name, getattr(self, name)) for name in type(self).model_fields if name in self.model_fields_set
+        )
+        stated = ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in options
+        )
         return f"{self.key} ({stated})" if stated else self.key
 
     def neutral(self, served: Served) -> bool:
@@ -158,6 +163,11 @@ def registered() -> dict[str, type[Transform]]:
 def summary(cls: type[Transform]) -> str:
     """The first paragraph of its docstring."""
     return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def of_device(transforms: Sequence[Transform]) -> tuple[ShapeTransform | WorkTransform, ...]:
+    """Those that change the device's part of an iteration, in order."""
+    return tuple(each for each in transforms if isinstance(each, ShapeTransform | WorkTransform))
 
 
 def footprint(served: Served, transforms: Sequence[Transform]) -> Footprint:

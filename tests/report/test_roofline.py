@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from simslm.api import load_scenario, simulate
+from simslm.report.provenance import provenance
 from simslm.report.roofline import OPERATOR_COLUMNS, roofline_views
 from simslm.report.tables import RunTables
 
@@ -48,6 +49,19 @@ def test_words_say_what_bounds_each_phase(run):
     (view,) = roofline_views(run, "run-1")
     assert "opt-1.3b on h200" in view.words
     assert "Decode, batch 1: 100 % of the device time is bound by memory." in view.words
+
+
+def test_a_changed_cost_is_said_to_be(run):
+    """Of a measured source: what transforms changed about it is named, and that it was not measured."""
+    group = dict(run.manifest["groups"][0]) | {"changed": ["weights (bits 4)"]}
+    manifest = dict(run.manifest) | {
+        "groups": [group],
+        "cost": {"source": "measured", "engine": "e", "note": ""},
+    }
+    (words,) = [text for text in provenance(replace(run, manifest=manifest)).warnings if "weights" in text]
+    assert words.startswith(
+        "The device’s part of an iteration is not as measured, but changed by weights (bits 4)"
+    )
 
 
 def test_runs_of_older_versions_have_no_section(run):
