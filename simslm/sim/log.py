@@ -174,7 +174,8 @@ class RequestLog:
         self.status = array("b", [UNFINISHED]) * count
 
     def columns(self) -> dict[str, np.ndarray]:
-        return {name: np.array(getattr(self, name)) for name in self.__slots__}
+        """The columns as arrays that share their memory."""
+        return {name: np.asarray(getattr(self, name)) for name in self.__slots__}
 
 
 class Move(NamedTuple):

@@ -219,7 +219,7 @@ def run(
         world.check_rest()
     windows = tuple(replica.window() for replica in world.replicas)
     return SimulationLog(
-        np.array(world.arrived_s),
+        np.asarray(world.arrived_s),
         world.log,
         windows,
         next(world.clock._eid),
