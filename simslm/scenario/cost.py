@@ -106,11 +106,24 @@ class Cost(_Options):
         displaces: by key, those that an override of it drops.
     """
 
-    displaces: ClassVar = {"trace": ("roofline",), "roofline": ("trace",)}
+    displaces: ClassVar = {
+        "trace": ("roofline",),
+        "roofline": ("trace",),
+        "power_cap_w": ("sm_clock_mhz",),
+        "sm_clock_mhz": ("power_cap_w",),
+    }
 
     trace: str | None = Field(default=None, min_length=1, description="directory of a trace")
     roofline: RooflineOptions | None = Field(
         default=None, description="no measurement: the roofline of the device"
+    )
+    power_cap_w: float | None = Field(
+        default=None,
+        gt=0,
+        description="power limit of the device, W, as far as the trace has power against it",
+    )
+    sm_clock_mhz: float | None = Field(
+        default=None, gt=0, description="clock of the device, MHz, as far as the trace has power against it"
     )
     transforms: tuple[Named, ...] = Field(
         default=(), description="changes, applied in order: those of the device's part, then those around it"
@@ -124,6 +137,15 @@ class Cost(_Options):
         if (self.trace is None) == (self.roofline is None):
             found = "neither" if self.trace is None else "both"
             raise ValueError(f"expected either trace or roofline, found {found}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_throttle(self) -> Cost:
+        stated = [name for name in ("power_cap_w", "sm_clock_mhz") if getattr(self, name) is not None]
+        if len(stated) > 1:
+            raise ValueError("state either power_cap_w or sm_clock_mhz: a cap is kept by lowering the clock")
+        if stated and self.trace is None:
+            raise ValueError(f"{stated[0]} needs a trace with power against it; the roofline knows none")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,163 @@
+"""Costs under a power cap or at a lower clock, as the trace measured power and speed against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from simslm.catalog.work import IterationShape
+from simslm.cost.decoding import decode_columns
+from simslm.cost.model import CostModel, Costs, DecodeLine
+from simslm.cost.sharing import DemandModel
+from simslm.errors import TraceError
+from simslm.traces.files import Trace
+
+STATES = ("decode", "prefill")
+SETTINGS = {"power_cap_w": ("cap_w", "W"), "sm_clock_mhz": ("sm_clock_mhz", "MHz")}
+"""The column of ``power.parquet`` that each setting of a scenario goes by, and its unit."""
+
+_SPAN = 1.05
+"""Levels that are closer than this are one level, read with noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """What a setting does to one kind of iteration.
+
+    Attributes:
+        speed: of the device's part, relative to the highest setting that was measured.
+        power: above idle, relative to the same.
+    """
+
+    speed: float
+    power: float
+
+
+def throttles(trace: Trace, setting: str, value: float) -> dict[str, Throttle]:
+    """What a cap or a clock does to decoding and to prefilling, between the settings that were measured.
+
+    Args:
+        trace: with power and speed against the setting.
+        setting: of :data:`SETTINGS`.
+        value: of the setting.
+
+    Raises:
+        TraceError: the trace does not have them, or not as far.
+    """
+    return {state: _throttle(trace, setting, value, state) for state in STATES}
+
+
+def _throttle(trace: Trace, setting: str, value: float, state: str) -> Throttle:
+    column, unit = SETTINGS[setting]
+    where = str(trace.path / "power.parquet")
+    idle_w = _idle_w(trace)
+    levels, speeds, watts = _measured(trace, column, state)
+    if idle_w is None or len(levels) < 2 or levels[-1] < _SPAN * levels[0]:
+        raise TraceError(
+            f"has no power and speed of {state} against {column}, which cost.{setting} needs",
+            where=where,
+            remedy=f"measure them on a device that lets {column} be set, or leave cost.{setting} out",
+        )
+    if not levels[0] <= value <= levels[-1]:
+        raise TraceError(
+            f"cost.{setting} is {value:g} {unit}, but {state} was measured from {levels[0]:g} to {levels[-1]:g} {unit}",
+            where=where,
+            remedy=f"choose a {setting} in between",
+        )
+    speed = float(np.interp(value, levels, speeds)) / float(speeds[-1])
+    above = np.maximum(watts - idle_w, 0.0)
+    return Throttle(speed, float(np.interp(value, levels, above)) / float(above[-1]) if above[-1] else 1.0)
+
+
+def _measured(trace: Trace, column: str, state: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Levels of a setting, and the median speed and power of a state at each."""
+    found: dict[float, list[tuple[float, float]]] = {}
+    for row in [] if trace.power is None else trace.power.to_pylist():
+        if row["state"] == state and None not in (row[column], row["relative_speed"], row["power_w"]):
+            found.setdefault(row[column], []).append((row["relative_speed"], row["power_w"]))
+    levels = sorted(found)
+    medians = np.array([np.median(found[level], axis=0) for level in levels]).reshape(-1, 2)
+    return np.array(levels), medians[:, 0], medians[:, 1]
+
+
+def _idle_w(trace: Trace) -> float | None:
+    rows = [] if trace.power is None else trace.power.to_pylist()
+    idle = [row["power_w"] for row in rows if row["state"] == "idle" and row["power_w"] is not None]
+    return float(np.median(idle)) if idle else None
+
+
+class Throttled:
+    """Costs with the device's part slowed and its power lowered; host time stays.
+
+    With ``v`` the speed and ``p`` the power above idle that a kind of iteration has under the setting, an iteration of
+    ``host + device`` seconds takes ``host + device / v``, and its mean power is ``idle + p * (power - idle)``. One with
+    prompts goes by what was measured of prefilling.
+
+    Args:
+        cost: at the highest setting.
+        throttle: what the setting does to each of :data:`STATES`.
+        words: the setting, for reports.
+    """
+
+    def __init__(self, cost: CostModel, throttle: dict[str, Throttle], words: str) -> None:
+        self._cost = cost
+        self._throttle = throttle
+        self._words = words
+        self.source: str = cost.source
+        self.engine: str = f"{cost.engine}; {words}"
+        self.idle_w: float | None = cost.idle_w
+        self.power_note: str = cost.power_note
+        self.colocated = cost.colocated
+        self.demand: DemandModel | None = getattr(cost, "demand", None)
+        self.provenance: dict[str, Any] = {**cost.provenance, "throttle": words}
+        self._lines: dict[int, DecodeLine] = {}
+
+    def decode(self, decode_seqs: int) -> DecodeLine:
+        """The inner line, its part above host time stretched."""
+        line = self._lines.get(decode_seqs)
+        if line is None:
+            inner, speed = self._cost.decode(decode_seqs), self._throttle["decode"].speed
+            host = self._cost.host_s(IterationShape(decode_seqs, 0))
+            line = self._lines[decode_seqs] = replace(
+                inner,
+                intercepts=tuple((value - host) / speed + host for value in inner.intercepts),
+                slopes=tuple(value / speed for value in inner.slopes),
+            )
+        return line
+
+    def latency_s(self, shape: IterationShape) -> float:
+        """Seconds of one iteration, host time included."""
+        if shape.plain_decode:
+            return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
+        host = self._cost.host_s(shape)
+        speed = self._throttle["prefill" if shape.prefill_tokens else "decode"].speed
+        return (self._cost.latency_s(shape) - host) / speed + host
+
+    def host_s(self, shape: IterationShape) -> float:
+        """Host time of one iteration: as before."""
+        return self._cost.host_s(shape)
+
+    def evaluate(self, shapes: IterationShape) -> Costs:
+        """Costs of many iterations at once."""
+        inner = self._cost.evaluate(shapes)
+        prompts = np.asarray(shapes.prefill_tokens) > 0
+        decode, prefill = (self._throttle[state] for state in STATES)
+        latency = (inner.latency_s - inner.host_s) / np.where(
+            prompts, prefill.speed, decode.speed
+        ) + inner.host_s
+        decode_columns(self.decode, shapes, latency)
+        energy = inner.energy_j
+        if energy is not None:
+            idle_w = self.idle_w or 0.0
+            above_w = np.maximum(energy / inner.latency_s - idle_w, 0.0)
+            energy = (idle_w + np.where(prompts, prefill.power, decode.power) * above_w) * latency
+        return Costs(latency, inner.host_s, energy, inner.in_domain)
+
+    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
+        """Those of the inner costs, each under the setting."""
+        return tuple(
+            (Throttled(low, self._throttle, self._words), Throttled(high, self._throttle, self._words))
+            for low, high in self._cost.variants()
+        )
