@@ -186,8 +186,22 @@ class Graphs(WorkloadPart):
     )
 
 
+class Sessions(WorkloadPart):
+    """The sessions of a replayed trace, whose next request is sent when the last one is answered and thought about."""
+
+    kind: Literal["sessions"]
+    think_time_s: Times = Field(
+        description="from an answer to the session's next request: seconds or a distribution"
+    )
+    history: bool = Field(
+        default=False,
+        description="take each prompt that is long enough to begin with its session's last prompt and answer; a trace "
+        "does not say whether it does",
+    )
+
+
 ProgramSpec = Annotated[
-    Conversation | Agent | MapReduce | BestOf | Tree | Graphs, Field(discriminator="kind")
+    Conversation | Agent | MapReduce | BestOf | Tree | Graphs | Sessions, Field(discriminator="kind")
 ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,7 +15,7 @@ from simslm.scenario.arrivals import (
     ClosedLoopArrivals,
 )
 from simslm.scenario.lengths import MOST_TOKENS, Empirical, Lengths, Mixture, WorkloadPart
-from simslm.scenario.programs import Graphs, ProgramSpec
+from simslm.scenario.programs import Graphs, ProgramPart, ProgramSpec, Sessions
 
 # ---- what prompts share, and what clients are like ------------------------------------------------------------
 
@@ -245,7 +245,7 @@ class Workload(WorkloadPart):
         if isinstance(self.programs, Graphs):
             return (self.programs.file,)
         lengths = (self.prompt_tokens, self.output_tokens, *self._client_lengths)
-        if self.programs is not None:
+        if isinstance(self.programs, ProgramPart):
             lengths += self.programs.lengths
         parts = [
             part for each in lengths for part in (each.components if isinstance(each, Mixture) else (each,))
@@ -256,6 +256,8 @@ class Workload(WorkloadPart):
     def _replayed_or_generated(self) -> Workload:
         if self.replay is not None:
             given = [name for name in GENERATED if getattr(self, name) is not None]
+            if isinstance(self.programs, Sessions):
+                given.remove("programs")
             if given:
                 raise ValueError(
                     f"replay takes its requests from its file; remove {', '.join(given)} "
@@ -264,6 +266,8 @@ class Workload(WorkloadPart):
             if isinstance(self.arrivals, ClientArrivals):
                 raise ValueError("a replay has clients of its own; its arrivals can be any other process")
             return self
+        if isinstance(self.programs, Sessions):
+            raise ValueError("programs of kind sessions are those of a replay; give replay")
         needed = DRAWN if self.programs is None else ("arrivals", *self.programs.stated)
         missing = [name for name in needed if getattr(self, name) is None and not self._by_client(name)]
         if missing:
@@ -292,7 +296,7 @@ class Workload(WorkloadPart):
             and all(getattr(client, name) is not None for client in self.arrivals.clients)
         )
 
-    def _programs_agree(self, programs: ProgramSpec) -> None:
+    def _programs_agree(self, programs: Any) -> None:
         """Programs state what is in their prompts; nothing else may."""
         foreign = [name for name in ("prefixes", "correlation") if getattr(self, name) is not None]
         foreign += [

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import LONGEST_S, AllAtOnce
 from simslm.scenario.lengths import Fixed
+from simslm.scenario.programs import Sessions
 from simslm.scenario.workload import Workload
 from simslm.workload.generate import generate
-from simslm.workload.programs import program_columns
+from simslm.workload.programs import program_columns, times_at
 from simslm.workload.requests import ProgramArrays, RequestArrays
+from simslm.workload.sessions import in_sessions
 from simslm.workload.streams import stream
 
 ONE = Fixed(dist="fixed", value=1)
@@ -43,8 +45,13 @@ class Origin:
 
     def requests(self, workload: Workload) -> RequestArrays:
         """The requests of a workload; its programs' where it has programs."""
-        if workload.programs is None:
+        spec = workload.programs
+        if spec is None:
             return self._plain(workload)
+        if isinstance(spec, Sessions):
+            requests = in_sessions(self._plain(workload), spec, partial(self._pauses, spec))
+            _check_span(requests.arrival_s, requests.programs)
+            return requests
         return self._programs(workload, self.starts(workload))
 
     def starts(self, workload: Workload) -> RequestArrays:
@@ -61,6 +68,9 @@ class Origin:
     def _plain(self, workload: Workload) -> RequestArrays:
         return generate(workload, self.seed, self.max_model_len, self.base_dir)
 
+    def _pauses(self, spec: Sessions, count: int) -> np.ndarray:
+        return times_at(spec.think_time_s, stream(self.seed, "programs.think_time_s").random(count))
+
     def _at_once(self, workload: Workload, count: int) -> RequestArrays:
         """So many requests of a workload without times."""
         arrivals = {"arrivals": AllAtOnce(process="all-at-once"), "num_requests": count, "duration_s": None}
@@ -70,7 +80,7 @@ class Origin:
         """The requests of a workload's programs, which start when ``starts`` arrive."""
         columns = program_columns(workload, starts, self.seed, self.base_dir)
         prompts, program_of = columns["prompt_tokens"], columns["programs"].program_of
-        _check_span(columns)
+        _check_span(columns["arrival_s"], columns["programs"])
         most = np.full(len(prompts), workload.max_tokens or 0, dtype=np.int64)
         if workload.max_tokens is None:
             most = np.maximum(self.max_model_len - prompts, 1)
@@ -81,10 +91,10 @@ class Origin:
         return RequestArrays(max_tokens=most, priority=priority, patience_s=patience_s, **columns)
 
 
-def _check_span(columns: dict[str, Any]) -> None:
+def _check_span(arrival_s: np.ndarray, programs: ProgramArrays | None) -> None:
     """Pauses and arrivals together are such that a double still tells microseconds."""
-    programs: ProgramArrays = columns["programs"]
-    last_s = float(columns["arrival_s"][-1] + programs.delay_s.sum())
+    assert programs is not None
+    last_s = float(arrival_s.max() + programs.delay_s.sum())
     loops = (each.think_time_s * len(each.programs) for each in programs.clients)
     if not math.fsum((last_s, *loops)) <= LONGEST_S:
         raise ScenarioError(

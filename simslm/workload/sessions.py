@@ -1,0 +1,90 @@
+"""Recorded sessions whose users wait: the next request is sent when the last one is answered and thought about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from simslm.errors import ScenarioError
+from simslm.scenario.programs import Sessions
+from simslm.workload.calls import Call, Calls
+from simslm.workload.requests import ProgramArrays, ProgramClients, RequestArrays
+
+
+def in_sessions(
+    recorded: RequestArrays, spec: Sessions, pauses_s: Callable[[int], np.ndarray]
+) -> RequestArrays:
+    """The requests of a replay as programs, session by session in the order in which sessions begin.
+
+    The first request of a session is sent when it was (or when a client of a closed loop starts the session), each
+    other one a pause after the last token of the one before. Requests of no session are sent when they were.
+
+    Args:
+        recorded: the replay.
+        spec: how sessions go on.
+        pauses_s: draws so many pauses, seconds.
+
+    Raises:
+        ScenarioError: nobody knows of sessions in the replay.
+    """
+    sessions = recorded.session_id
+    if sessions is None:
+        raise ScenarioError(
+            "workload.programs: the replayed trace has no sessions",
+            remedy="replay a trace with session identifiers, or leave programs out",
+        )
+    order, begins = _by_session(sessions)
+    follows = ~begins
+    delay_s = np.zeros(len(order))
+    delay_s[follows] = pauses_s(int(follows.sum()))
+    program_of = np.cumsum(begins) - 1
+    start_s, clients = recorded.arrival_s[order][begins], ()
+    if (loop := recorded.closed_loop) is not None:
+        number, start_s = np.arange(len(start_s)), np.full(len(start_s), np.nan)
+        clients = (ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, number),)
+    programs = ProgramArrays(
+        program_of, start_s, np.flatnonzero(follows) - 1, np.cumsum(follows), delay_s, clients
+    )
+    names = ("prompt_tokens", "output_tokens", "max_tokens", "priority", "patience_s", "session_id")
+    columns = {name: None if (column := getattr(recorded, name)) is None else column[order] for name in names}
+    moved = replace(
+        recorded,
+        **columns,
+        arrival_s=recorded.arrival_s[order][begins][program_of],
+        source=f"{recorded.source}, {len(start_s):,} sessions",
+        closed_loop=None,
+        programs=programs,
+        units=None if recorded.units is None else [recorded.units[row] for row in order.tolist()],
+    )
+    return _gone_on(moved, programs) if spec.history else moved
+
+
+def _by_session(sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows session by session, and which of them begin one; rows of no session are one each."""
+    alone = sessions < 0
+    label = np.where(alone, sessions.max(initial=-1) + 1 + np.arange(len(sessions)), sessions)
+    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
+    order = np.argsort(first[inverse], kind="stable")
+    return order, np.diff(first[inverse][order], prepend=-1) != 0
+
+
+def _gone_on(requests: RequestArrays, programs: ProgramArrays) -> RequestArrays:
+    """The same, each prompt that is long enough beginning with the last prompt and answer of its session."""
+    calls = Calls()
+    prompts, outputs = requests.prompt_tokens.tolist(), requests.output_tokens.tolist()
+    sizes = np.bincount(programs.program_of)
+    first = 0
+    for size in sizes.tolist():
+        program = []
+        for i in range(size):
+            before = prompts[first + i - 1] + outputs[first + i - 1] if i else 0
+            goes_on = i > 0 and prompts[first + i] > before
+            own = prompts[first + i] - before if goes_on else prompts[first + i]
+            program.append(Call(own, outputs[first + i], extends=i - 1 if goes_on else None))
+        calls.add(program)
+        first += size
+    known = calls.columns()
+    names = ("units", "context_units", "unit_tokens")
+    return replace(requests, **{name: known[name] for name in names})
