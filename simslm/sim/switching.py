@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
+from heapq import merge
 from itertools import takewhile
 from typing import Any
 
@@ -44,8 +45,8 @@ class SwitchingReplica(RousedReplica):
     """
 
     __slots__ = (
-        "_inward", "_longest", "_outward", "_overlap", "_owed", "_pattern", "_policy", "_reuse", "_update", "arriving",
-        "copies", "leaving",
+        "_inward", "_longest", "_outward", "_overlap", "_owed", "_pattern", "_policy", "_reuse", "_until_s", "_update",
+        "arriving", "copies", "leaving",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,7 @@ class SwitchingReplica(RousedReplica):
         self._longest = most_iterations
         self._update = self._pattern.every
         self._owed = 0
+        self._until_s = 0.0
         self._inward, self._outward = Link(engine.swap_s_per_block), Link(engine.swap_s_per_block)
         self.arriving: dict[Sequence, None] = {}
         self.leaving: dict[Sequence, int] = {}
@@ -138,31 +140,41 @@ class SwitchingReplica(RousedReplica):
     def _displace(self) -> None:
         """Those who wait and are more urgent take the places and blocks of running ones that yield to them.
 
-        In order, the most urgent first, until one of them would not have enough even so.
+        In order, the most urgent first, until one of them would not have enough even so. Only those that decode make
+        place: each admission yields a token at least, so that all are served however often priorities change.
         """
+        batch = self.batch
         free = self.pool.free + sum(self.leaving.values())
         free -= self.watermark_blocks + self.decode_blocks + 1
-        batch = self.batch
         slots = self.max_num_seqs - len(batch.running) - len(self.arriving)
-        for waiting in sorted((*self.swapped, *self.queue), key=self._rank):
-            able = [
-                each for each in batch.running if self._may_go(each) and self._policy.yields(each, waiting)
-            ]
-            victims: list[Sequence] = []
-            gained = 0
-            while waiting.blocks > free + gained or slots + len(victims) < 1:
-                if not able:
-                    return
-                victim = able.pop(self._policy.victim(able))
-                victims.append(victim)
-                gained += self._blocks_of(victim)
-            for victim in victims:
-                self._switch_out(victim)
-            free += gained - waiting.blocks
+        staying = [each for each in batch.running if each.decode_from >= 0]
+        leaving: list[Sequence] = []
+        for waiting in merge(self.swapped, self.queue, key=self._rank):
+            victims = self._victims(waiting, staying, waiting.blocks - free, 1 - slots)
+            if victims is None:
+                break
+            free += sum(map(self._blocks_of, victims)) - waiting.blocks
             slots += len(victims) - 1
+            leaving += victims
+            staying = [each for each in staying if each not in victims]
+        for victim in leaving:
+            self._switch_out(victim)
 
-    def _may_go(self, sequence: Sequence) -> bool:
-        return sequence.decode_from >= 0 or sequence.remaining > 0
+    def _victims(
+        self, waiting: Sequence, running: list[Sequence], blocks: int, slots: int
+    ) -> list[Sequence] | None:
+        """Who of those running makes place for somebody who lacks so many blocks and slots; None if not enough can."""
+        victims: list[Sequence] = []
+        able: list[Sequence] | None = None
+        while blocks > 0 or slots > 0:
+            if able is None:
+                able = [each for each in running if self._policy.yields(each, waiting)]
+            if not able:
+                return None
+            victims.append(able.pop(self._policy.victim(able)))
+            blocks -= self._blocks_of(victims[-1])
+            slots -= 1
+        return victims
 
     def _blocks_of(self, running: Sequence) -> int:
         steps = self.batch.decoded - running.decode_from if running.decode_from >= 0 else 0
@@ -173,17 +185,27 @@ class SwitchingReplica(RousedReplica):
         if not self._overlap:
             self._owed += self._preempt(victim)
             return
+        free = self.pool.free
         moved = self._leave(victim)
         if victim.phase != SWAPPED:
             return
-        held = self.leaving[victim] = victim.blocks
+        held = self.leaving[victim] = self.pool.free - free
         self.pool.allocate(held)
 
         def gone(_event: Event) -> None:
-            self.pool.release(self.leaving.pop(victim))
-            self.rouse()
+            if victim in self.leaving:
+                self.pool.release(self.leaving.pop(victim))
+                self.rouse()
 
         self._when(self._outward.take(self.clock._now, self.host.copy_s(moved)), gone)
+
+    def _make_room(self, plan: Plan) -> tuple[Plan, int]:
+        """Before anybody else goes, the iteration waits for the blocks that are under way to the host."""
+        if self.leaving:
+            self._until_s = self._outward.free_s
+            self.pool.release(sum(self.leaving.values()))
+            self.leaving.clear()
+        return super()._make_room(plan)
 
     def _victim(self) -> Sequence:
         for sequence in self.batch.lingering:
@@ -291,7 +313,9 @@ class SwitchingReplica(RousedReplica):
         else:
             self.most_iterations = self._longest
         if self._overlap and transfer_s:
-            transfer_s = self._outward.take(now, transfer_s) - now
+            self._until_s = self._outward.take(now, transfer_s)
+        if self._until_s > now:
+            transfer_s = self._until_s - now
         shape = super()._begin(plan, now, transfer_s)
         self._queued += len(self.arriving)
         return shape
