@@ -207,10 +207,10 @@ def first_token_plot(found: Sequence[FirstToken], anchor: str) -> Plot:
         for part, colour, shape in PARTS
     ]
     layout = {
-        **frame(height=70 + 34 * len(found), left=150, top=6, bottom=44),
+        **frame(height=70 + 34 * len(found), left=138, top=6, bottom=44),
         "barmode": "stack",
         "bargap": 0.35,
-        "xaxis": {**titled_axis(f"mean TTFT, {unit.name}"), "rangemode": "tozero", "nticks": 6},
+        "xaxis": {**titled_axis(f"mean TTFT, {unit.name}"), "rangemode": "tozero", "nticks": 4},
         "yaxis": {
             **titled_axis("requests by TTFT"),
             "autorange": "reversed",

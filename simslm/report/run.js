@@ -28,7 +28,7 @@
     function traces() {
       if (shown === "-1") return whole.data;
       if (shown !== "each") return whole.data.map((trace) => ofReplica(trace, shown)).filter(Boolean);
-      const numbers = Object.keys(run.replicas).filter((number) => number !== "-1").sort((a, b) => a - b);
+      const numbers = Object.keys(run.replicas).sort((a, b) => a - b);
       return whole.data.filter((trace) => trace.meta.single).flatMap((trace) => numbers.map((number, i) =>
         ofReplica(trace, number, {
           name: `replica ${number}`,
@@ -40,13 +40,14 @@
     function show() {
       const layout = structuredClone(whole.layout);
       layout.xaxis.range = range;
+      layout.uirevision = range.join();
       if (shown !== "-1") {
-        const limit = Object.values(run.replicas).find((each) => each !== run.replicas["-1"]).limit;
+        const limit = Object.values(run.replicas)[0].limit;
         for (const shape of layout.shapes) shape.y0 = shape.y1 = limit;
         for (const [name, axis] of Object.entries(layout)) {
           if (!name.startsWith("yaxis") || !axis.range) continue;
           if (axis.title.text === "% of blocks") delete axis.range;
-          else axis.range = [0, axis.range[1] * limit / run.replicas["-1"].limit];
+          else axis.range = [0, axis.range[1] * limit / run.limit];
         }
       }
       if (shown === "each") layout.annotations.forEach((note, i) => { note.text = run.headings[i]; });
@@ -81,6 +82,8 @@
 
     low.addEventListener("input", moved);
     high.addEventListener("input", moved);
+    low.addEventListener("change", show);
+    high.addEventListener("change", show);
     at("whole").addEventListener("click", () => { range = [run.begin, run.end]; show(); });
     at("shown")?.addEventListener("change", () => { shown = at("shown").value; show(); });
     simslm.ready.then(() => at("timeline").on("plotly_relayout", () => {

@@ -55,6 +55,7 @@ class Overtime:
     Attributes:
         plot, overview: of all replicas together, and what the brush is drawn on.
         replicas: by number, the series of each of several; none where there is one.
+        limit: batch limit of all together, or None.
         keys: of the replicas that can be drawn side by side; none where there are too many.
         headings: of the rows when each replica has a curve.
         begin_s, end_s: simulated time.
@@ -63,10 +64,22 @@ class Overtime:
     plot: Plot
     overview: Plot
     replicas: Mapping[str, Any]
+    limit: float | None
     keys: Sequence[Key]
     headings: Sequence[str]
     begin_s: float
     end_s: float
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the script of the page works on."""
+        return {
+            "replicas": self.replicas,
+            "limit": self.limit,
+            "headings": self.headings,
+            "begin": self.begin_s,
+            "end": self.end_s,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +120,7 @@ class RunView:
     def data(self) -> dict[str, Any]:
         """What the script of the page works on."""
         return {
-            "replicas": self.overtime.replicas if self.overtime else {},
-            "headings": self.overtime.headings if self.overtime else [],
-            "begin": self.overtime.begin_s if self.overtime else 0.0,
-            "end": self.overtime.end_s if self.overtime else 0.0,
+            **(self.overtime.data if self.overtime else {}),
             "lives": {
                 str(life.request_id): {
                     "title": life_title(life),
@@ -197,7 +207,8 @@ def overtime(run: RunTables, anchor: str) -> Overtime | None:
     return Overtime(
         overtime_plot(whole, anchor, len(each)),
         overview_plot(whole, anchor),
-        replica_data({-1: whole, **each}) if each else {},
+        replica_data(each),
+        whole.max_num_seqs,
         keys,
         [panel.single for panel in panels(whole)],
         float(whole.edges_s[0]),

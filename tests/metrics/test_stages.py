@@ -30,16 +30,30 @@ def written(mapping: dict, directory: Path) -> tuple[Result, dict[str, np.ndarra
     return result, {name: values[order] for name, values in stages.items()}
 
 
-@pytest.fixture(params=["plain", "tight"])
+DEPLOYMENTS = {
+    "plain": {},
+    "tight": TIGHT,
+    "swapping": {"engine": TIGHT["engine"] | {"preemption": "swap"}},
+    "orca": {"engine": {"batching": {"policy": "orca"}, "max_num_seqs": 8}},
+    "prefill-first": {
+        "engine": {"batching": {"policy": "prefill-first"}, "num_gpu_blocks": 60, "max_num_seqs": 32}
+    },
+    "static": {"engine": {"batching": {"policy": "static"}, "max_num_seqs": 8}},
+    "replicas": {"replicas_per_device": 2, "sharing": "mps", "engine": TIGHT["engine"]},
+}
+
+
+@pytest.fixture(params=DEPLOYMENTS)
 def scenario(small: dict, request: pytest.FixtureRequest) -> dict:
     small["workload"]["prompt_tokens"]["max"] = 500
-    return small | ({"deployment": TIGHT} if request.param == "tight" else {})
+    return small | {"deployment": DEPLOYMENTS[request.param]}
 
 
 def test_stages_tile_the_life_of_a_request(scenario: dict, tmp_path: Path):
     result, stages = written(scenario, tmp_path)
     requests = result.requests.set_index("request_id")
-    assert (requests["preemptions"].sum() > 0) == ("deployment" in scenario)
+    if scenario["deployment"] == TIGHT:
+        assert requests["preemptions"].sum() > 0
     for number, row in requests.iterrows():
         mine = {name: values[stages["request_id"] == number] for name, values in stages.items()}
         prefill = mine["kind"] == "prefill"

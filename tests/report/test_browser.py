@@ -145,6 +145,20 @@ def test_the_brush_listens_to_the_keyboard_and_to_a_zoom(opened: Any, pages: dic
     tab.mouse.up()
     until(tab, f"{SPAN}[0] > {begin + 0.1 * (end - begin)}")
     until(tab, "document.querySelector('#run-1-brush input').value > 100")
+    tab.get_by_role("button", name="Whole run").click()
+    until(tab, f"Math.abs({SPAN}[0] - {begin}) < 1e-3 && Math.abs({SPAN}[1] - {end}) < 1e-3")
+
+
+def test_what_the_brush_shows_stays_through_a_change_of_theme(opened: Any, pages: dict[str, Path]) -> None:
+    tab = opened(pages["one"])
+    begin, end = tab.evaluate(SPAN)
+    tab.get_by_label("End of the time shown").focus()
+    tab.keyboard.press("PageDown")
+    until(tab, f"{SPAN}[1] < {end - 0.05 * (end - begin)}")
+    shown = tab.evaluate(SPAN)
+    tab.locator("#theme").click()
+    until(tab, f"{CURVE} === 'rgb(79, 159, 240)'")
+    assert tab.evaluate(SPAN) == pytest.approx(shown)
 
 
 def test_the_timeline_shows_all_replicas_each_or_one(opened: Any, pages: dict[str, Path]) -> None:

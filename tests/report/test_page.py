@@ -68,6 +68,13 @@ def test_the_page_loads_nothing(page: str):
     assert not re.search(r"<(?:link|img|iframe)\b|\bsrc=|@import|url\(", own(page))
 
 
+def test_figures_are_checked_against_the_plotly_that_draws_them(page: str):
+    from plotly.offline import get_plotlyjs_version
+
+    assert f"plotly.js v{get_plotlyjs_version()}" in page
+    assert "The above copyright notice and this permission notice shall be included" in page
+
+
 def test_the_same_files_give_the_same_bytes(quiet_run: Path, tmp_path: Path, page: str):
     copy = shutil.copytree(quiet_run, tmp_path / "elsewhere")
     assert render_run(Path(copy)) == page

@@ -12,5 +12,6 @@ npm install --no-audit --no-fund esbuild@0.28.2
 cp "$here/bundle.js" .
 node_modules/.bin/esbuild bundle.js --bundle --minify --format=iife --global-name=Plotly --target=es2020 \
   --define:global=window --legal-comments=eof --outfile=plotly.min.js \
-  --banner:js="/* plotly.js v$version (scatter bar contour heatmap scatter3d surface), copyright Plotly, Inc., MIT licence */"
+  --banner:js="/* plotly.js v$version: scatter bar contour heatmap scatter3d surface
+$(cat node_modules/plotly.js/LICENSE) */"
 cp plotly.min.js node_modules/plotly.js/LICENSE "$here"
