@@ -165,8 +165,8 @@ def _override(source: Source, dotted: str, value: Any) -> None:
     for i, key in enumerate(keys[:-1]):
         inside = _index(node, key, dotted)
         if isinstance(node, dict):
-            _make_room(node, keys[: i + 1])
             if node.get(inside) is None:
+                _make_room(node, keys[: i + 1])
                 node[inside] = CommentedMap()
                 source.overridden.add(keys[: i + 1])
         node = node[inside]

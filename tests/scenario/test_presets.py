@@ -80,6 +80,13 @@ def test_an_override_changes_the_preset_or_replaces_it():
     assert (found.preset, found.arrivals, found.replay.path) == (None, None, "x.csv")
 
 
+def test_a_replay_keeps_arrivals_of_one_s_own_when_a_key_of_it_is_set():
+    stated = {"replay": {"path": "x.csv"}, "arrivals": {"process": "poisson", "rate_rps": 1}}
+    found = loaded(stated, ["workload.replay.limit=5", "workload.arrivals.rate_rps=3"])
+    assert (found.replay.limit, found.arrivals.rate_rps) == (5, 3)
+    assert loaded(stated, ["workload.replay={path: y.csv}"]).arrivals is None
+
+
 def test_lengths_that_are_stated_hold_for_every_client(tmp_path):
     (tmp_path / "mine.yaml").write_text(MINE)
     found = loaded({"preset": str(tmp_path / "mine.yaml"), "prompt_tokens": {"dist": "fixed", "value": 3}})
