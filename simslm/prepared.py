@@ -429,7 +429,7 @@ def _prepare_group(
             where=scenario.where("max_model_len"),
         )
     split, engine, pooled = spec.tensor_parallel_size, spec.engine, _pool(spec) is not None
-    held = footprint(Served.on(architecture, scenario.dtype, device), cost.changes)
+    held = footprint(Served(architecture, scenario.dtype), cost.changes)
     asked, draft = engine.speculative_config, None
     if asked is not None and asked.model is not None:
         with _placed(scenario, "deployment"):

@@ -189,6 +189,9 @@ class OperatorTable:
         hidden, layers = model.hidden_size, model.num_layers
         norms = 1 if model.parallel_block else 4 if model.post_norms else 2
         yield self._elementwise("embedding", 1, tokens * model.embedding_size, 0)
+        narrow = model.embedding_size != hidden
+        if narrow:
+            yield self._matrix("project_in", model.embedding_size, hidden, tokens, calls=1)
         yield self._elementwise("norm", layers * norms + model.final_norm, tokens * hidden, NORM_OPS)
         yield self._matrix("q_proj", hidden, model.query_size, tokens)
         for name in ("k_proj", "v_proj"):
@@ -198,6 +201,8 @@ class OperatorTable:
         yield from self._mlp(tokens)
         yield self._elementwise("add", 2 * layers, tokens * hidden, ADD_OPS)
         rows = shape.decode_seqs + shape.prefill_seqs
+        if narrow:
+            yield self._matrix("project_out", hidden, model.embedding_size, rows, calls=1, part="head")
         yield self._matrix("lm_head", model.embedding_size, model.vocab_size, rows, calls=1, part="head")
 
     def _mlp(self, tokens: Any) -> Iterator[Counted]:
@@ -218,7 +223,17 @@ class OperatorTable:
 
     def _attend(self, shape: IterationShape) -> Iterator[Counted]:
         """Attention of decoding sequences, or of prompts, in one operator or in three."""
-        model, layers = self._architecture, self._architecture.num_layers
+        window = self._architecture.sliding_window
+        windowed = self._architecture.sliding_window_layers if window else 0
+        yield from self._attend_in(self._architecture.num_layers - windowed, shape)
+        if window and windowed:
+            yield from self._attend_in(windowed, _within(shape, window), "window_")
+
+    def _attend_in(self, layers: int, shape: IterationShape, prefix: str = "") -> Iterator[Counted]:
+        """The same in some of the layers; of windowed ones the shape is what their windows leave."""
+        if not layers:
+            return
+        model = self._architecture
         new = shape.decode_seqs + shape.prefill_tokens
         decodes = shape.prefill_tokens == 0
         keys = shape.decode_ctx_tokens + shape.decode_seqs if decodes else shape.prefill_ctx_tokens + new
@@ -228,14 +243,14 @@ class OperatorTable:
         if self._attention == "flash":
             pairs = keys if decodes else shape.prefill_pairs
             flops = 4.0 * layers * pairs * model.query_size
-            yield Counted("attention", layers, flops, 0.0, 2 * queries, 2 * cached, part)
+            yield Counted(f"{prefix}attention", layers, flops, 0.0, 2 * queries, 2 * cached, part)
             return
         pairs = keys if decodes else new * keys / shape.prefill_seqs
         scores = self._element * layers * pairs * model.num_heads
         product = 2.0 * layers * pairs * model.query_size
-        yield Counted("qk_matmul", layers, product, 0.0, queries + scores, cached, part)
-        yield Counted("softmax", layers, SOFTMAX_OPS * scores / self._element, 0.0, 2 * scores)
-        yield Counted("sv_matmul", layers, product, 0.0, scores + queries, cached, part)
+        yield Counted(f"{prefix}qk_matmul", layers, product, 0.0, queries + scores, cached, part)
+        yield Counted(f"{prefix}softmax", layers, SOFTMAX_OPS * scores / self._element, 0.0, 2 * scores)
+        yield Counted(f"{prefix}sv_matmul", layers, product, 0.0, scores + queries, cached, part)
 
     def _matrix(
         self,
@@ -260,3 +275,13 @@ class OperatorTable:
     def _elementwise(self, name: str, calls: int, elements: Any, ops: int, operands: int = 1) -> Counted:
         moved = self._element * calls * elements * (operands + 1)
         return Counted(name, calls, float(ops * calls * elements), 0.0, moved)
+
+
+def _within(shape: IterationShape, window: int) -> IterationShape:
+    """What a windowed layer sees of a shape, as :class:`~simslm.catalog.work.WorkModel` counts it."""
+    seqs = shape.decode_seqs
+    return shape._replace(
+        decode_ctx_tokens=min(shape.decode_ctx_tokens + seqs, seqs * window) - seqs,
+        prefill_ctx_tokens=min(shape.prefill_ctx_tokens, shape.prefill_seqs * window),
+        prefill_pairs=min(shape.prefill_pairs, shape.prefill_tokens * window),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from pydantic import Field
 
@@ -57,5 +58,9 @@ class XQuant(WorkTransform):
         )
 
     def footprint(self, held: Footprint, served: Served) -> Footprint:
-        per_token = -int(-held.kv_bytes_per_token // self.factor(served))
-        return replace(held, kv_bytes_per_token=per_token)
+        factor = self.factor(served)
+        return replace(
+            held,
+            kv_bytes_per_token=ceil(held.kv_bytes_per_token / factor),
+            kv_bytes_per_seq=ceil(held.kv_bytes_per_seq / factor),
+        )

@@ -23,7 +23,7 @@ from simslm.errors import ScenarioError, UsageError
 from simslm.scenario.cost import Cost
 from simslm.sim.memory import plan_memory
 from simslm.transforms.lserve import LServe
-from simslm.transforms.registry import Served, ShapeTransform, footprint, registered
+from simslm.transforms.registry import Served, ShapeTransform, footprint, registered, summary
 from simslm.transforms.weights import Weights
 from simslm.transforms.work import TransformedWork
 from simslm.transforms.xgrammar import XGrammar
@@ -331,6 +331,14 @@ def test_lserve_sets_the_windows_of_its_streaming_heads_aside():
     assert used == pytest.approx(plain.num_gpu_blocks * plain.block, rel=1e-3)
 
 
+def test_windows_shrink_with_what_is_kept_in_them():
+    """Whichever of the two is stated first."""
+    held = [footprint(SERVED, each) for each in ((LServe(), XQuant()), (XQuant(), LServe()), (LServe(),))]
+    assert held[0].kv_bytes_per_seq == pytest.approx(held[1].kv_bytes_per_seq, rel=1e-3)
+    shrunk = held[0].kv_bytes_per_seq * XQuant().factor(SERVED)
+    assert held[2].kv_bytes_per_seq == pytest.approx(shrunk, rel=1e-3)
+
+
 def test_lserve_is_refused_for_models_with_windows_of_their_own():
     spec = Cost.model_validate({"roofline": {}, "transforms": [{"lserve": {}}]})
     with pytest.raises(UsageError, match="window of their own"):
@@ -344,6 +352,14 @@ def test_a_transform_twice_is_refused(small):
     small["cost"]["transforms"] = [{"xquant": {}}, {"xquant": {"bits": 2}}]
     with pytest.raises(ScenarioError, match="'xquant' is stated twice"):
         load_scenario(small)
+
+
+@pytest.mark.parametrize(("key", "cls"), registered().items())
+def test_every_transform_says_what_it_does_and_whose_it_is(key, cls):
+    assert cls.key == key
+    assert key == "host" or "arXiv:" in summary(cls)
+    assert all(option.description for option in cls.model_fields.values())
+    assert len(summary(cls)) < 130
 
 
 def test_every_transform_runs_in_a_scenario(small):

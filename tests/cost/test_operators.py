@@ -84,12 +84,17 @@ def test_one_matrix_product_by_hand():
     assert table.ridge == pytest.approx(154.8e12 / 768e9)
 
 
-MODELS = ("llama-2-7b", "opt-1.3b", "llama-3.2-1b", "phi-2", "qwen3-30b-a3b")
+MODELS = ("llama-2-7b", "opt-1.3b", "opt-350m", "llama-3.2-1b", "phi-2", "gemma-2-2b", "qwen3-30b-a3b")
+HEAD = ("lm_head", "project_out")
 
 
 @settings(deadline=None)
 @given(
-    st.sampled_from(MODELS), st.integers(1, 300), st.integers(0, 3000), st.integers(0, 3), st.integers(1, 900)
+    st.sampled_from(MODELS),
+    st.integers(1, 300),
+    st.integers(0, 9000),
+    st.integers(0, 3),
+    st.integers(1, 9000),
 )
 def test_operators_add_up_to_the_work_of_the_cost_model(model, seqs, context, prompts, tokens):
     """The same operations; the same weights and keys and values, but for norms and biases (and what OPT adds)."""
@@ -98,18 +103,17 @@ def test_operators_add_up_to_the_work_of_the_cost_model(model, seqs, context, pr
         equal_prompts(0, 0, prompts, prompts * tokens, 0) if prompts else IterationShape(seqs, seqs * context)
     )
     found, wanted = OperatorTable(architecture, A6000, "bf16").of(shape), work(architecture, "bf16", shape)
-    linear = [each for each in found if each.weight_bytes and each.name != "lm_head"]
+    linear = [each for each in found if each.weight_bytes and each.name not in HEAD]
     vectors = 2 * architecture.num_layers * architecture.layer_vector_parameters()
     assert sum(each.calls * each.flops for each in linear) == pytest.approx(wanted.linear_flops)
     assert sum(each.calls * each.weight_bytes for each in linear) == pytest.approx(
         wanted.linear_bytes - vectors
     )
-    (attention,) = [each for each in found if each.name == "attention"]
-    assert attention.calls * attention.flops == pytest.approx(wanted.decode_flops + wanted.prefill_flops)
+    attention = sum(each.calls * each.flops for each in found if each.name.endswith("attention"))
+    assert attention == pytest.approx(wanted.decode_flops + wanted.prefill_flops)
     caches = sum(each.calls * each.kv_bytes for each in found)
     assert caches == pytest.approx(wanted.decode_bytes + wanted.prefill_bytes)
-    (head,) = [each for each in found if each.name == "lm_head"]
-    assert head.flops == wanted.head_flops
+    assert sum(each.flops for each in found if each.name in HEAD) == wanted.head_flops
 
 
 def test_transforms_change_operators():
