@@ -146,10 +146,12 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
             remedy="use poisson, gamma, deterministic or diurnal arrivals, or leave --load out",
         )
     engine, requests = prepared.groups[0].spec.engine, prepared.requests
+    batching = prepared.deployment().groups[0].policies().batching
     lacking = {
         "one replica only, on one device": len(prepared.priced) > 1
         or prepared.groups[0].spec.tensor_parallel_size > 1,
-        "no padding (batching static)": prepared.deployment().groups[0].policies().batching.holds_batch,
+        "no padding (batching static)": batching.holds_batch,
+        "no prefill by layers (batching layered-prefill)": batching.by_layers,
         "no prefix_caching": engine.prefix_caching,
         "no outputs looked at late (disable_async_output_proc false)": not engine.disable_async_output_proc,
         "no preemption by swap": engine.preemption == "swap",

@@ -17,7 +17,7 @@ class Prompt(Protocol):
         priority: the lower, the sooner.
         remaining: tokens still to prefill: the rest of the prompt that no prefix cache holds and, after a
             preemption by recompute, the tokens generated before it.
-        uncached_tokens: what ``remaining`` was when it was admitted; kept for plans by layers, else 0.
+        uncached_tokens: what ``remaining`` was when it was admitted; kept for policies by layers, else 0.
         blocks: free KV blocks that admitting it takes.
     """
 
@@ -80,11 +80,9 @@ class Plan:
         tokens: tokens of the iteration so far.
         admitted: how many of the chunks belong to prompts that were waiting.
         padded_to: every prompt is padded to this many tokens; 0 = no padding.
-        by_layers: a chunk is a share of the layers instead of the tokens: all that its prompt had to prefill when it was
-            admitted pass as many of the model's layers as ``tokens`` are of them, those after the ones passed before.
     """
 
-    __slots__ = ("_running", "_spare", "admitted", "by_layers", "chunks", "decode", "padded_to", "tokens")
+    __slots__ = ("_running", "_spare", "admitted", "chunks", "decode", "padded_to", "tokens")
 
     def __init__(self, view: ReplicaView, *, decode: bool) -> None:
         self.decode = decode
@@ -94,7 +92,6 @@ class Plan:
         self._running = decoding + len(view.partial)
         self.admitted = 0
         self.padded_to = 0
-        self.by_layers = False
         self._spare = -1
 
     def advance(self, prompt: Prompt, tokens: int) -> None:
@@ -158,11 +155,15 @@ class BatchingPolicy(Protocol):
         reserves_output: a sequence gets the blocks of its declared ``max_tokens`` when it is admitted, and
             takes none later; else blocks are taken as it grows.
         holds_batch: a sequence that has finished stays in the batch, padded, until the whole batch has.
+        by_layers: a chunk is a share of the layers instead of the tokens: all that its prompt had to prefill when
+            admitted pass as many of the model's layers as the chunk's tokens are of them, those after the ones passed
+            before.
     """
 
     whole_prompts: bool
     reserves_output: bool
     holds_batch: bool
+    by_layers: bool
 
     def plan(self, view: ReplicaView) -> Plan:
         """Who runs next. A function of the view alone: the same view gives the same plan.
@@ -181,3 +182,4 @@ class Batching:
     whole_prompts = False
     reserves_output = False
     holds_batch = False
+    by_layers = False

@@ -28,7 +28,7 @@ from simslm.sim.log import FAILED, FINISHED, PACK_CHUNK, PACK_SPAN, PACK_STAY, R
 from simslm.sim.prefix import PrefixCache
 from simslm.sim.queue import WaitingQueue
 from simslm.sim.sequence import SWAPPED, Sequence
-from simslm.sim.shape import decode_shape, prefill_shape
+from simslm.sim.shape import decode_shape, layered_shape, prefill_shape
 from simslm.sim.span import Span
 from simslm.sim.swap import HostPool
 from simslm.sim.view import Visible
@@ -56,7 +56,8 @@ class Replica(Visible):
     """
 
     __slots__ = (
-        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_late", "_leaving", "_queued",
+        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_late", "_leaving", "_prefill_shape",
+        "_queued",
         "_unread", "_used", "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index",
         "log", "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window",
         "output_tokens", "outstanding", "partial", "pool", "priority", "queue", "requests", "sm_fraction",
@@ -107,6 +108,7 @@ class Replica(Visible):
         self.outstanding = 0
         self.span = Span(0.0, 0.0, 0.0, 0, 0, 0)
         self._demand = demand
+        self._prefill_shape = layered_shape if policies.batching.by_layers else prefill_shape
         self._last_decode_s = 0.0
         self._late = engine.late_output and not policies.batching.holds_batch
         self._leaving = False
@@ -226,7 +228,7 @@ class Replica(Visible):
             rows, context = batch.rows, batch.context
         if plan.chunks:
             self._blocked = False
-            shape = prefill_shape(rows, context, plan, self._unread)
+            shape = self._prefill_shape(rows, context, plan, self._unread)
             self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
             return shape
         self._blocked = queued > 0
@@ -258,7 +260,7 @@ class Replica(Visible):
                 scheduled[request] = now
                 if pool.prefix is not None:
                     requests.cached_prompt_tokens[request] = prompt.prefill_tokens - prompt.remaining
-        if plan.by_layers:
+        if self.batching.by_layers:
             for prompt, _ in plan.chunks[-plan.admitted :]:
                 prompt.uncached_tokens = prompt.remaining
 
@@ -297,7 +299,6 @@ class Replica(Visible):
         self._displaced = True
         kept = Plan(self, decode=self.batch.scheduled > 0)
         kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
-        kept.by_layers = plan.by_layers
         return kept, moved
 
     def _victim(self) -> Sequence:

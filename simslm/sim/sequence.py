@@ -28,7 +28,7 @@ class Sequence:
         prefill_tokens: tokens of the whole present prefill: the prompt and, after a preemption by recompute,
             what had been generated.
         remaining: tokens of it still to prefill, without what a prefix cache holds.
-        uncached_tokens: what ``remaining`` was when it was admitted; kept for plans by layers, else 0.
+        uncached_tokens: what ``remaining`` was when it was admitted; kept for policies by layers, else 0.
         blocks: KV blocks that admitting it takes from the free ones.
         generated: output tokens emitted up to its last prefill or preemption.
         decode_from: number of the replica's decode iteration that it decodes in first, -1 before.

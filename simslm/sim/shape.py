@@ -23,8 +23,6 @@ def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> Itera
         length = plan.padded_to
         pairs = count * length * (length + 1) / 2
         return _new(IterationShape, (decoding, context, count, count * length, 0, pairs, unread, 0, 1.0))
-    if plan.by_layers:
-        return _layered_shape(decoding, context, plan, unread)
     tokens = cached = 0
     pairs = 0.0
     prompt: Any
@@ -36,7 +34,7 @@ def prefill_shape(decoding: int, context: int, plan: Plan, unread: int) -> Itera
     return _new(IterationShape, (decoding, context, count, tokens, cached, pairs, unread, 0, 1.0))
 
 
-def _layered_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
+def layered_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
     """The shape of an iteration in which prompts pass a share of the layers, whole.
 
     Over all iterations of a prompt its tokens and pairs add up to those of the prompt, and the shares to 1.

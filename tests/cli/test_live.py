@@ -153,6 +153,7 @@ def test_a_trace_is_measured_only_as_far_as_the_scenario_reaches(simslm, tiny, h
         (("--set", "workload.arrivals={process: closed-loop, concurrency: 3}"), 2, "no closed loop"),
         (("--set", "deployment.replicas_per_device=2", "--set", "deployment.sharing=mps"), 2, "one replica"),
         (("--set", "deployment.engine.batching=static"), 2, "padding"),
+        (("--set", "deployment.engine.batching=layered-prefill"), 2, "prefill by layers"),
         (("--fail-on", "tpot.max > 1"), 2, "knows no"),
         (("--trace", "nothing"), 3, "nothing"),
     ],

@@ -28,13 +28,14 @@ class LayeredPrefill(Batching):
     passed all: as many as ``max_num_batched_tokens`` has room for, each with at least a token for every group.
     """
 
+    by_layers = True
+
     def __init__(self, options: LayeredPrefillOptions) -> None:
         self._per_group = options.tokens_per_group
         self._most = options.max_groups
 
     def plan(self, view: ReplicaView) -> Plan:
         plan = Plan(view, decode=view.decoding > 0)
-        plan.by_layers = True
         budget = view.max_num_batched_tokens
         if view.partial:
             groups = self._groups(sum(prompt.uncached_tokens for prompt in view.partial))
