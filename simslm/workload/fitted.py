@@ -11,6 +11,7 @@ come when they came.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +154,10 @@ def _kinds(traffic: Traffic) -> list[np.ndarray]:
         return [rows]
     from scipy.cluster.vq import kmeans2
 
-    points = np.log(np.column_stack((traffic.prompt_tokens, traffic.output_tokens)))
-    _, kind = kmeans2(points, KINDS, minit="++", rng=np.random.default_rng(0))
+    lengths = np.column_stack((traffic.prompt_tokens, traffic.output_tokens))
+    most = min(KINDS, len(np.unique(lengths, axis=0)))
+    with warnings.catch_warnings(action="ignore"):  # a kind that comes out empty is left out
+        _, kind = kmeans2(np.log(lengths), most, minit="++", rng=np.random.default_rng(0))
     return [mine for index in range(KINDS) if len(mine := rows[kind == index])]
 
 

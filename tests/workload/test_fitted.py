@@ -113,6 +113,19 @@ def test_lengths_that_change_are_fitted_as_kinds_of_requests():
     assert np.mean(redrawn.prompt_tokens[~half] == 3000) > 0.85
 
 
+@pytest.mark.parametrize("lengths", [(10, 3000), (10, 3000, 3000)])
+def test_lengths_of_two_sizes_are_two_kinds(lengths):
+    parts = [traffic(1000, prompt_tokens={"dist": "fixed", "value": n}, output_tokens={"dist": "fixed", "value": 5})
+             for n in lengths]  # fmt: skip
+    arrival_s = np.concatenate([each.arrival_s + i * 200 for i, each in enumerate(parts)])
+    joined = Traffic(arrival_s, *(np.concatenate([getattr(each, name) for each in parts])
+                                  for name in ("prompt_tokens", "output_tokens")))  # fmt: skip
+    found = fitted(joined)["arrivals"]
+    assert found["process"] == "clients"
+    values = {client["prompt_tokens"]["value"] for client in found["clients"]}
+    assert values == {10, 3000}
+
+
 def test_equal_lengths_and_no_times_are_fitted_too():
     fixed = {"dist": "fixed", "value": 64}
     found = fitted(traffic(prompt_tokens=fixed, output_tokens=fixed))
