@@ -13,7 +13,6 @@ from simslm.errors import TraceError, UsageError, nearest
 from simslm.units import number, seconds
 
 if TYPE_CHECKING:
-    from simslm.cost.heldout import HeldoutPoint
     from simslm.traces.files import Trace
 
 SEVERITY_FAILS = "error"
@@ -88,12 +87,12 @@ def extent(trace: Trace) -> dict[str, Any]:
 def check(path: Path, as_json: bool) -> None:
     """Prints every finding about a trace; an error among them ends with exit code 3."""
     from simslm.cost.heldout import heldout_findings
+    from simslm.cost.portrait import heldout_points
     from simslm.traces.check import check_trace
     from simslm.traces.files import read_trace
 
     trace = read_trace(path)
-    points = heldout(trace)
-    findings = check_trace(trace) + heldout_findings(points)
+    findings = check_trace(trace) + heldout_findings(heldout_points(trace))
     if as_json:
         screen.show_json({"findings": [asdict(finding) for finding in findings]})
     elif not findings:
@@ -105,21 +104,6 @@ def check(path: Path, as_json: bool) -> None:
         raise TraceError(
             "this trace has errors and should not be used", where=str(path), remedy="measure it again"
         )
-
-
-def heldout(trace: Trace) -> list[HeldoutPoint]:
-    """The held-out points of a trace of a catalogue model, against what is interpolated from the rest."""
-    from simslm.catalog.devices import device_names, load_device
-    from simslm.catalog.models import load_model, model_names
-    from simslm.cost.heldout import compare
-    from simslm.cost.interpolation import MeasuredCost
-
-    origin = trace.provenance
-    known = origin["model"] in model_names() and origin["device"] in device_names()
-    if trace.heldout is None or not known:
-        return []
-    model, device = load_model(origin["model"]), load_device(origin["device"])
-    return compare(MeasuredCost(trace, model, device, origin["dtype"]), trace.heldout)
 
 
 def convert(

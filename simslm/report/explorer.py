@@ -22,6 +22,7 @@ from simslm.report.palette import SCALE
 from simslm.report.parity import plain
 from simslm.report.tradeoff import Scale, scale
 from simslm.report.wording import count
+from simslm.units import number
 
 MOST_POINTS = 4000
 """Points that are drawn; of more, those of the frontier and every so many of the others."""
@@ -31,6 +32,9 @@ MOST_WORDS = 600_000
 
 ROLE = {"command": " ", "vllm": " ", "scenario": "\n"}
 """What a point comes with, and what divides the words of each."""
+
+MOST_CELLS = 12
+"""Different numbers of a parameter beyond which the heat map gathers them into as many ranges."""
 
 BOUNDED = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
 """Latencies that have a slider."""
@@ -42,6 +46,9 @@ LEGEND = (
     Key("dominated", "@muted", "circle"),
     Key("breaks a bound", "@muted", "circle-open"),
 )
+
+NEXT = ("ttft_s.p99", "throughput.output_tokens_per_s", "energy.j_per_output_token", "tpot_s.p99")
+"""Figures on the axes where there are fewer objectives than axes."""
 
 SIGN = {"<=": -1, ">=": 1}
 
@@ -165,7 +172,7 @@ def explorer(found: Mapping[str, Any], points: Explored, quantiles: Sequence[flo
                 "heat",
                 "Best of each cell",
                 "The best point of each cell.",
-                {"data": [], "layout": {**data["frame"], "height": 96 + 38 * len(varying[0]["levels"])}},
+                {"data": [], "layout": {**data["frame"], "height": 96 + 38 * _rows(varying[0])}},
             )
         )
     return Explorer(
@@ -177,6 +184,10 @@ def explorer(found: Mapping[str, Any], points: Explored, quantiles: Sequence[flo
         [(each["path"], each["name"]) for each in varying],
         len(choices) + len(numeric) > 2,
     )
+
+
+def _rows(parameter: Mapping[str, Any]) -> int:
+    return len(parameter.get("ranges", parameter)["levels"])
 
 
 def _titled(each: Mapping[str, Any]) -> str:
@@ -202,7 +213,8 @@ def payload(found: Mapping[str, Any], points: Explored, quantiles: Sequence[floa
         for path, name in zip(space, labels(space), strict=True)
     ]
     varying = [each for each in parameters if len(each["levels"]) > 1]
-    axes = [each["path"] for each in (*figures, *(each for each in varying if "numbers" in each))]
+    known = [each["path"] for each in (*figures, *(each for each in varying if "numbers" in each))]
+    axes = list(dict.fromkeys((*objectives, *(path for path in NEXT if path in known), *known)))
     heat = (
         {"row": varying[0]["path"], "column": varying[1]["path"], "figure": figures[0]["path"]}
         if len(varying) > 1
@@ -258,8 +270,25 @@ def _parameter(values: Sequence[Any]) -> dict[str, Any]:
     distinct = dict(zip(texts, values, strict=True))
     order = sorted(distinct, key=lambda each: distinct[each] if numeric else each)
     place = {each: i for i, each in enumerate(order)}
-    shown = {"levels": [plain(each) for each in order], "at": [place[each] for each in texts]}
-    return shown | ({"numbers": list(values)} if numeric else {})
+    found = {"levels": [plain(each) for each in order], "at": [place[each] for each in texts]}
+    if not numeric:
+        return found
+    found["numbers"] = list(values)
+    return found | ({"ranges": _ranges(values)} if len(order) > MOST_CELLS else {})
+
+
+def _ranges(values: Sequence[float]) -> dict[str, Any]:
+    """Equally frequent ranges of many numbers: what each holds, and which one each number lies in."""
+    numbers = np.array(values, dtype=float)
+    inner = np.quantile(numbers, np.linspace(0, 1, MOST_CELLS + 1)[1:-1], method="nearest")
+    at = np.searchsorted(np.unique(inner), numbers, side="right")
+    there, at = np.unique(at, return_inverse=True)
+    groups = [numbers[at == i] for i in range(len(there))]
+    ends = [(number(float(group.min())), number(float(group.max()))) for group in groups]
+    return {
+        "levels": [low if low == high else f"{low} to {high}" for low, high in ends],
+        "at": at.tolist(),
+    }
 
 
 def bounds(found: Mapping[str, Any], known: set[str]) -> list[dict[str, Any]]:
@@ -301,8 +330,8 @@ def _texts(points: Explored, name: str, frontier: set[int]) -> dict[str, Any]:
         if role == "scenario":
             columns = [f"{head}\n{yaml_text(json.loads(each))}\n" for each in columns]
         uses[role] = []
-        for number, each in zip(points.numbers, columns, strict=True):
-            parts = each.split(divider) if left > 0 or number in frontier else []
+        for point, each in zip(points.numbers, columns, strict=True):
+            parts = each.split(divider) if left > 0 or point in frontier else []
             left -= len(parts)
             uses[role].append([words.setdefault(part, len(words)) for part in parts])
     return {"words": list(words), "uses": uses, "dividers": ROLE}

@@ -16,13 +16,14 @@ const explorer = (() => {
   };
   const STEPS = 200;
   const WIDE = 30;
+  const grouped = new Intl.NumberFormat("en-US");
   const at = (id) => document.getElementById(id);
 
   // ---- numbers on screens -------------------------------------------------------------------------------------
 
   function number(value) {
     if (!Number.isFinite(value)) return "–";
-    if (Math.abs(value) >= 999.5) return Math.round(value).toLocaleString("en-US");
+    if (Math.abs(value) >= 999.5) return grouped.format(Math.round(value));
     return String(Number(value.toPrecision(3)));
   }
 
@@ -264,8 +265,10 @@ const explorer = (() => {
   const CAMERA = { eye: { x: 1.35, y: -1.75, z: 0.65 }, center: { x: 0, y: 0, z: -0.2 } };
 
   function heat(found) {
-    const [row, column] = [state.heat.row, state.heat.column].map((path) =>
-      data.parameters.find((each) => each.path === path));
+    const [row, column] = [state.heat.row, state.heat.column].map((path) => {
+      const parameter = data.parameters.find((each) => each.path === path);
+      return { ...parameter, ...parameter.ranges };
+    });
     const path = state.heat.figure;
     const { values, per, better, name, unit } = figures.get(path);
     const cells = row.levels.map(() => column.levels.map(() => null));
@@ -294,7 +297,7 @@ const explorer = (() => {
       texttemplate: few ? "%{text}" : undefined,
       colorscale: data.scale,
       showscale: !few,
-      colorbar: { title: { text: `${name}${unit && `, ${unit}`}`, side: "right" }, thickness: 12 },
+      colorbar: { title: { text: unit || name, side: "top" }, thickness: 12 },
       xgap: 2,
       ygap: 2,
     };
@@ -338,6 +341,9 @@ const explorer = (() => {
   }
 
   function options(found) {
+    const listed = found.front.join();
+    if (at("choice").dataset.front === listed) return;
+    at("choice").dataset.front = listed;
     const front = new Set(found.front);
     const groups = [["Frontier", found.front], ["Other points", every.filter((point) => !front.has(point))]];
     at("choice").replaceChildren(...groups.filter(([, points]) => points.length).map(([name, points]) => {

@@ -155,7 +155,9 @@ def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Searc
         title=str(found["name"]),
         setup=_setup(found),
         state="met" if answered else "missed",
-        word=f"{count(len(points))} points on the frontier" if answered else "No point is feasible",
+        word=f"{count(len(points))} point{'s' if len(points) > 1 else ''} on the frontier"
+        if answered
+        else "No point is feasible",
         sentence=_sentence(found),
         source=found["cost"]["source"] if found["cost"] else "",
         engine=_engine(found["cost"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import simslm
 from simslm.api import load_scenario
 from simslm.errors import UsageError
 from simslm.report import write_report
-from simslm.report.explorer import labels, yaml_text
+from simslm.report.explorer import MOST_CELLS, MOST_POINTS, labels, yaml_text
 from simslm.report.search import SearchView, read_frontier, read_trials, view
 from simslm.search import files
 
@@ -137,6 +138,31 @@ def test_one_point_alone_is_explored(searched, tmp_path):
     assert len(found.explorer.plots) == 1
     assert found.importance is None
     assert write_report([tmp_path]).exists()
+
+
+def test_a_page_of_very_many_points_with_long_commands_stays_small(directory):
+    """20,000 points that serve 30 replicas each: the frontier's have their commands, the page stays below its limit."""
+    frontier = read_frontier(directory / "frontier.json")
+    trials = read_trials(directory / "trials.parquet")
+    first = trials["trial"].index(next(each["point"] for each in frontier["points"]))
+    many = 20_000
+    chosen = many - 1
+    grown = {name: [column[first]] * many for name, column in trials.items()}
+    grown["trial"] = grown["point"] = list(range(many))
+    grown["hypervolume"] = [float(i) for i in range(many)]
+    grown["parameters.deployment.engine.max_num_seqs"] = [1 + i % 5000 for i in range(many)]
+    grown["vllm"] = [f"vllm serve --port {i} {'--flag value ' * 300}" for i in range(many)]
+    found = frontier | {"points": [frontier["points"][0] | {"point": chosen}]}
+    page = view(found, grown).explorer
+    assert page is not None
+    assert len(page.data["numbers"]) <= MOST_POINTS + 1
+    at = page.data["numbers"].index(chosen)
+    words = [page.data["words"][word] for word in page.data["uses"]["vllm"][at]]
+    assert " ".join(words) == grown["vllm"][chosen]
+    assert [] in page.data["uses"]["vllm"]
+    (levels,) = (each["ranges"]["levels"] for each in page.data["parameters"])
+    assert len(levels) == MOST_CELLS
+    assert len(json.dumps(page.data, separators=(",", ":"))) < 6_000_000
 
 
 def test_a_scenario_is_written_as_yaml_that_reads_back():
