@@ -81,8 +81,8 @@ def cdf_figure(distribution: Cdf) -> Figure:
     line = {
         "type": "scatter",
         "mode": "lines",
-        "x": rounded(values),
-        "y": rounded(distribution.shares * 100),
+        "x": rounded([*values[:1], *values]),
+        "y": rounded([0.0, *(distribution.shares * 100)]),
         "line": {"color": "@accent", "width": 2, "shape": "hv"},
         "hovertemplate": f"%{{y:.1f}} % of {counted}: {name} ≤ %{{x:.4~g}} {unit.name}<extra></extra>",
     }
@@ -207,7 +207,7 @@ def first_token_plot(found: Sequence[FirstToken], anchor: str) -> Plot:
         for part, colour, shape in PARTS
     ]
     layout = {
-        **frame(height=70 + 34 * len(found), left=138, top=6, bottom=44),
+        **frame(height=max(150, 70 + 34 * len(found)), left=138, top=6, bottom=44),
         "barmode": "stack",
         "bargap": 0.35,
         "xaxis": {**titled_axis(f"mean TTFT, {unit.name}"), "rangemode": "tozero", "nticks": 4},

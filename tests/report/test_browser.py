@@ -18,10 +18,14 @@ def pages(make_run: Callable[..., Path]) -> dict[str, Path]:
     overloaded = make_run(name="overloaded", rate_rps=40, max_num_seqs=16, num_requests=600, replicas=2)
     roofline = make_run(name="roofline", source="roofline", power_note="no power", num_requests=60)
     both = write_report([overloaded, roofline], overloaded.parent / "both.html")
-    return {"one": write_report([overloaded]), "roofline": write_report([roofline]), "both": both}
+    lone = make_run(name="lone", num_requests=1)
+    single = {"roofline": roofline, "lone": lone}
+    return {"one": write_report([overloaded]), "both": both} | {
+        name: write_report([run]) for name, run in single.items()
+    }
 
 
-@pytest.mark.parametrize("name", ["one", "roofline", "both"])
+@pytest.mark.parametrize("name", ["one", "roofline", "both", "lone"])
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
 def test_the_page_fits_and_every_plot_is_drawn(
     opened: Any, pages: dict[str, Path], name: str, width: int, scheme: str

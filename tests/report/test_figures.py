@@ -54,6 +54,11 @@ def test_the_bound_is_marked_or_said_to_be_off_the_scale(drawn: dict[str, Figure
     assert cdf_legend(cdf("ttft_s", np.arange(4.0))) == []
 
 
+def test_a_distribution_rises_from_nothing_even_if_all_values_are_one(drawn: dict[str, Figure]):
+    (line,) = drawn["same"]["data"]
+    assert (line["x"], line["y"]) == ([2.0, 2.0], [0.0, 100.0])
+
+
 def test_a_long_tail_is_drawn_on_a_logarithmic_axis(drawn: dict[str, Figure]):
     axis = drawn["tail"]["layout"]["xaxis"]
     assert axis["type"] == "log"
