@@ -164,11 +164,10 @@ def _override(source: Source, dotted: str, value: Any) -> None:
     node: Any = source.tree
     for i, key in enumerate(keys[:-1]):
         inside = _index(node, key, dotted)
-        if isinstance(node, dict):
-            if node.get(inside) is None:
-                _make_room(node, keys[: i + 1])
-                node[inside] = CommentedMap()
-                source.overridden.add(keys[: i + 1])
+        if isinstance(node, dict) and node.get(inside) is None:
+            _make_room(node, keys[: i + 1])
+            node[inside] = CommentedMap()
+            source.overridden.add(keys[: i + 1])
         node = node[inside]
         if not isinstance(node, dict | list):
             raise ScenarioError(

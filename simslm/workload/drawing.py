@@ -49,7 +49,11 @@ class Drawing:
     def columns(self, arrived: Arrived) -> dict[str, Any]:
         """Arrivals, lengths and prefixes of the next requests."""
         prompts, outputs = self._drawn(arrived)
-        columns: dict[str, Any] = {"arrival_s": arrived.times_s, "prompt_tokens": prompts, "output_tokens": outputs}
+        columns: dict[str, Any] = {
+            "arrival_s": arrived.times_s,
+            "prompt_tokens": prompts,
+            "output_tokens": outputs,
+        }
         if self._workload.prefixes is not None:
             columns["units"] = shared_prefixes(self._workload.prefixes, prompts, self._streams["prefixes"])
             columns["unit_tokens"] = PREFIX_UNIT_TOKENS
