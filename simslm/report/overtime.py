@@ -218,10 +218,12 @@ def heights(values: np.ndarray) -> list[float | None]:
 
 
 def replica_data(timelines: Mapping[int, Timeline]) -> dict[str, Any]:
-    """What the script of the page draws of each replica: its series as in :func:`series`, and its batch limit."""
+    """What the script of the page draws of each replica: its series as in :func:`series`, its batch limit, and what stands
+    above each row, by the row's unit."""
     return {
         str(number): {
             "limit": found.max_num_seqs,
+            "headings": {panel.unit: panel.heading for panel in panels(found)},
             "series": {
                 name: [heights(mean), None if peak is None else heights(peak)]
                 for name, (mean, peak) in series(found).items()

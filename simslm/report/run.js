@@ -50,7 +50,11 @@
           else axis.range = [0, axis.range[1] * limit / run.limit];
         }
       }
-      if (shown === "each") layout.annotations.forEach((note, i) => { note.text = run.headings[i]; });
+      layout.annotations.forEach((note, i) => {
+        const unit = layout[`yaxis${i ? i + 1 : ""}`].title.text;
+        if (shown === "each") note.text = run.headings[i];
+        else if (shown !== "-1") note.text = run.replicas[shown].headings[unit] ?? note.text;
+      });
       if (at("shown")) at("timeline-title").querySelector(".name").textContent = at("shown").selectedOptions[0].textContent;
       if (at("keys")) at("keys").hidden = shown !== "each";
       brushed();

@@ -173,6 +173,8 @@ def test_the_timeline_shows_all_replicas_each_or_one(opened: Any, pages: dict[st
     alone = dict(tab.evaluate(YS))
     assert alone.keys() <= together.keys()
     assert alone["sequences decoding, highest"] <= 16 < together["sequences decoding, highest"] <= 32
+    limits = "document.querySelector('#run-1-timeline').layout.annotations[1].text.match(/limit (\\d+)/)[1]"
+    assert tab.evaluate(limits) == "16"
     tab.select_option("#run-1-shown", "each")
     until(tab, "document.querySelector('#run-1-timeline').data[0].name === 'replica 0'")
     assert len(tab.evaluate(YS)) == 2 * 6
