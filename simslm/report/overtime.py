@@ -218,8 +218,10 @@ def heights(values: np.ndarray) -> list[float | None]:
 
 
 def replica_data(timelines: Mapping[int, Timeline]) -> dict[str, Any]:
-    """What the script of the page draws of each replica: its series as in :func:`series`, its batch limit, and what stands
-    above each row, by the row's unit."""
+    """What the script of the page draws of each replica.
+
+    Its series are those of :func:`series`; beside them are its batch limit and, by unit, what stands above each row.
+    """
     return {
         str(number): {
             "limit": found.max_num_seqs,
