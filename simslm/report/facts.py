@@ -12,6 +12,9 @@ from simslm.report.objective import stated_bounds, within
 from simslm.report.tables import Columns, RunTables, dig, figure_of
 from simslm.report.timeline import replica_count
 
+WHOLE_PROMPTS = ("orca", "prefill-first", "static")
+"""Batching policies that never split a prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -127,7 +130,7 @@ def engine_limits(run: RunTables) -> Limits:
         num_gpu_blocks=figure_of(run.summary, "kv.num_gpu_blocks"),
         block_tokens=figure_of(engine, "block_size") or 16.0,
         mean_prompt_tokens=float(np.nanmean(prompts)) if len(prompts) else 0.0,
-        chunked="chunked" in str(dig(engine, "batching.policy", "")),
+        chunked=dig(engine, "batching.policy", "") not in WHOLE_PROMPTS,
         watermark=figure_of(engine, "watermark") or 0.0,
         blocks_set_by_hand=dig(engine, "num_gpu_blocks") is not None,
         replicas_per_device=figure_of(run.scenario, "deployment.replicas_per_device") or 1.0,

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import simslm.policies  # noqa: F401  (fills the register)
+from simslm.policies.registry import registered
 from simslm.report.bound import Bound, bound, waiting_gate
-from simslm.report.facts import Facts, facts
+from simslm.report.facts import WHOLE_PROMPTS, Facts, facts
 from simslm.report.tables import read_run
 
 REGIMES = {
@@ -202,3 +204,8 @@ def test_a_run_without_an_iteration_has_nothing_to_explain(found: dict[str, Fact
     answer = bound(replace(found["slots"], split=split))
     assert answer.kind == "nothing"
     assert not answer.knobs
+
+
+def test_the_policies_that_never_split_a_prompt_are_those_that_say_so():
+    whole = {entry.name for entry in registered("batching") if entry.cls.whole_prompts}
+    assert set(WHOLE_PROMPTS) == whole

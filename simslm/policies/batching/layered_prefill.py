@@ -25,7 +25,8 @@ class LayeredPrefill(Batching):
 
     Prompts of ``L`` tokens together pass ``G = max(1, ceil(L / tokens_per_group))`` groups of equally many layers, one
     in each iteration, so that each layer's experts are read for them once. Those that wait join when the last have
-    passed all: as many as ``max_num_batched_tokens`` has room for, each with at least a token for every group.
+    passed all: as many as ``max_num_batched_tokens`` has room for, each with at least a token for every group. Tokens
+    of an iteration are counted by the share of the layers that they pass, so that a prompt's add up to its length.
     """
 
     by_layers = True
