@@ -342,7 +342,7 @@ class Fleet:
         """What comes out when some devices are sent some rate, and what makes the scenario that.
 
         Where the SLO seems to be met the run is made longer until it has :data:`TIMES_IN_FLIGHT` times the requests
-        that are in flight.
+        (or programs) that are in flight.
 
         Raises:
             InfeasibleError: that takes too many requests, or the model does not fit.
@@ -361,7 +361,7 @@ class Fleet:
             summary = observed(prepared, sink=_forget).summary
             if summary["slo"]["attainment"] < self._wanted:
                 return summary, parameters
-            enough = ceil(TIMES_IN_FLIGHT * rate_rps * summary["e2e_s"]["mean"])
+            enough = ceil(TIMES_IN_FLIGHT * rate_rps * _stay_s(summary))
             if requests >= enough:
                 return summary, parameters
             requests = max(enough, 2 * requests)
@@ -374,6 +374,12 @@ class Fleet:
 
 def _forget(*_window: object) -> None:
     """The iterations are not kept."""
+
+
+def _stay_s(summary: Mapping[str, Any]) -> float:
+    """How long what arrives stays on the mean: programs where there are any, else requests."""
+    stay_s = summary["programs"]["jct_s"]["mean"] if "programs" in summary else None
+    return summary["e2e_s"]["mean"] if stay_s is None else stay_s
 
 
 def smallest(attains: Callable[[int], bool], first: int) -> int:

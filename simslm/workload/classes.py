@@ -40,7 +40,7 @@ def requests_of(traffic: Traffic, seed: int, max_model_len: int, base_dir: Path)
         if starts is None or name not in shared:
             parts.append(_own(name, own.requests(workload), priority))
         elif len(mine := np.flatnonzero(share_of == shared.index(name))):
-            requests = own.arriving(workload, starts.arrival_s[mine])
+            requests = own.arriving(workload, starts.arrival_s[mine], starts.source)
             parts.append(_shared(name, requests, priority, mine, starts.closed_loop is not None))
     return _together(parts, tuple(workloads), None if starts is None else starts.closed_loop)
 

@@ -58,10 +58,16 @@ class Origin:
         """The arrivals of a workload, with their priorities, as requests of one token."""
         return self._plain(workload.model_copy(update=BARE))
 
-    def arriving(self, workload: Workload, times_s: np.ndarray) -> RequestArrays:
-        """The requests of a workload that arrives at these times, whatever it says itself."""
+    def arriving(self, workload: Workload, times_s: np.ndarray, source: str) -> RequestArrays:
+        """The requests of a workload that arrives at these times, whatever it says itself.
+
+        Args:
+            workload: of a class.
+            times_s: never decreasing.
+            source: where they come from, for reports.
+        """
         if workload.programs is None:
-            return replace(self._at_once(workload, len(times_s)), arrival_s=times_s)
+            return replace(self._at_once(workload, len(times_s)), arrival_s=times_s, source=source)
         bare = self._at_once(workload.model_copy(update=BARE), len(times_s))
         return self._programs(workload, replace(bare, arrival_s=times_s))
 

@@ -118,6 +118,9 @@ class RequestArrays:
 
     @property
     def arrival_rate_rps(self) -> float | None:
-        """Requests per second between the first and the last arrival; None where that is no rate."""
+        """Requests per second between the first and the last arrival, of programs between the first and the last start;
+        None where that is no rate, or clients of a closed loop send some of them."""
+        if self.programs is not None and self.programs.clients:
+            return None
         span_s = float(self.arrival_s[-1] - self.arrival_s[0]) if len(self) > 1 else 0.0
         return (len(self) - 1) / span_s if span_s > 0 else None
