@@ -99,6 +99,6 @@ def matrix_figure(matrix: Matrix) -> Figure:
     layout = {
         **frame(height=max(110, 34 * len(matrix.own)) + 20 + bottom, left=left, top=10, bottom=bottom),
         "xaxis": {**titled_axis("beside"), "type": "category", "showgrid": False, "tickangle": -90},
-        "yaxis": {**titled_axis("iteration (sequences, tokens)"), "type": "category", "showgrid": False},
+        "yaxis": {**titled_axis("own batch"), "type": "category", "showgrid": False},
     }
     return {"data": [dict(data)], "layout": layout}
