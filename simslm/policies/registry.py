@@ -17,7 +17,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from simslm.errors import UsageError, nearest
 
-KINDS = ("admission", "batching", "partition", "preemption", "priorities", "queueing", "routing", "speculation")
+KINDS = (
+    "admission",
+    "batching",
+    "partition",
+    "preemption",
+    "priorities",
+    "queueing",
+    "routing",
+    "speculation",
+)
 
 
 class PolicyOptions(BaseModel):
@@ -119,6 +128,9 @@ def choices(kind: str) -> Any:
 
 def chosen(kind: str) -> Any:
     """The annotation of :func:`choices` in which a bare name stands for the policy without options."""
-    return Annotated[
-        choices(kind), BeforeValidator(lambda value: {"policy": value} if isinstance(value, str) else value)
-    ]
+    whole, names = choices(kind), Literal[tuple(entry.name for entry in registered(kind))]  # type: ignore[valid-type]
+    named = BeforeValidator(
+        lambda value: {"policy": value} if isinstance(value, str) else value,
+        json_schema_input_type=whole | names,
+    )
+    return Annotated[whole, named]

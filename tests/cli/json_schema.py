@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 TYPES: dict[str, Any] = {
@@ -48,8 +49,23 @@ def _properties(value: Any, wanted: Any, schema: Any, known: Any, at: str) -> An
         yield from _faults(value[key], wanted[key], known, f"{at}.{key}")
 
 
+def _patterns(value: Any, wanted: Any, schema: Any, known: Any, at: str) -> Any:
+    for key in value if isinstance(value, dict) else ():
+        for pattern, choice in wanted.items():
+            if re.search(pattern, key):
+                yield from _faults(value[key], choice, known, f"{at}.{key}")
+
+
+def _names(value: Any, wanted: Any, schema: Any, known: Any, at: str) -> Any:
+    for key in value if isinstance(value, dict) else ():
+        yield from _faults(key, wanted, known, f"{at}: the name {key}")
+
+
 def _additional(value: Any, wanted: Any, schema: Any, known: Any, at: str) -> Any:
     others = set(value if isinstance(value, dict) else ()) - set(schema.get("properties", {}))
+    others -= {
+        key for key in others if any(re.search(each, key) for each in schema.get("patternProperties", {}))
+    }
     for key in sorted(others):
         if wanted is False:
             yield f"{at}: unknown key {key}"
@@ -86,6 +102,8 @@ RULES: dict[str, Any] = {
     "anyOf": _any_of,
     "oneOf": _any_of,
     "properties": _properties,
+    "patternProperties": _patterns,
+    "propertyNames": _names,
     "additionalProperties": _additional,
     "required": _required,
     "items": _items,
