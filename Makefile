@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test nightly bench fidelity paper systems lint clean
+.PHONY: demo test nightly bench fidelity paper reports systems lint clean
 
 demo: .venv/core
 	$(BIN)/simslm check scenarios/quickstart.yaml
@@ -33,6 +33,10 @@ paper: .venv/dev
 # The published systems of tests/systems/claims, each against its baseline; needs no data from outside.
 systems: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m systems.report -o reports/systems.md
+
+# A page of each kind in reports/, and the pictures of the README; see reports/README.md.
+reports: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m examples.pages $(TRUTH)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from simslm.comparison import Comparison, Contrast, Delta
 
 SHOWN = (
+    "slo.attainment",
+    "slo.goodput_rps",
     "throughput.requests_per_s",
     "throughput.output_tokens_per_s",
     "ttft_s.mean",
@@ -23,8 +25,6 @@ SHOWN = (
     "tpot_s.p99",
     "itl_s.p99",
     "e2e_s.p99",
-    "slo.attainment",
-    "slo.goodput_rps",
     "energy.j_per_output_token",
     "kv.peak_utilization",
     "kv.preemptions",
@@ -170,17 +170,22 @@ def change(delta: Delta) -> str:
     if delta.delta == 0:
         return "0"
     return (
-        f"{100 * delta.relative:+.3g} %"
+        f"{_percent(delta.relative)} %"
         if delta.relative is not None
         else f"+{delta.metric.show(delta.delta)}"
     )
+
+
+def _percent(share: float) -> str:
+    """A signed percentage without its unit: ``+1,040``, ``-3.21``."""
+    return f"{100 * share:+,.0f}" if abs(share) >= 10 else f"{100 * share:+.3g}"
 
 
 def _interval(delta: Delta) -> str:
     if delta.relative_interval is None or delta.delta == 0 == max(map(abs, delta.relative_interval)):
         return ""
     low, high = sorted(delta.relative_interval)
-    return f"{100 * low:+.3g} to {100 * high:+.3g} %"
+    return f"{_percent(low)} to {_percent(high)} %"
 
 
 def _why(contrast: Contrast) -> str:

@@ -64,7 +64,7 @@ class Draft:
             _said(f"dtype: {self.dtype}", "of weights and KV cache"),
             *self._cost(),
             "workload:",
-            _said("  num_requests: 1000", "more of them: tails are surer"),
+            _said("  num_requests: 2000", "more of them: tails are surer"),
             _said(f"  arrivals: {_flow(self.arrivals)}", TABLE_OF_ARRIVALS),
             _said(f"  prompt_tokens: {_flow(self._lengths(self.prompt, 0.75))}", ""),
             _said(f"  output_tokens: {_flow(self._lengths(self.output, 0.25))}", ""),
@@ -97,26 +97,19 @@ class Draft:
 
     def _search(self) -> list[str]:
         rated = "rate_rps" in self.arrivals
-        objectives = {"capacity.value": "max"} if rated else {"throughput.output_tokens_per_s": "max"}
-        objectives |= {"tpot_s.p99": "min"} | ({"energy.j_per_output_token": "min"} if self.energy else {})
-        lines = [
+        figures = ("slo.goodput_rps" if rated else "throughput.output_tokens_per_s", "tpot_s.p99")
+        objectives: dict[str, Any] = dict(zip(figures, ("max", "min"), strict=True))
+        if self.energy:
+            objectives["energy.j_per_output_token"] = "min"
+        return [
             _said("search:", f"`simslm search {self.file} -o DIR` tries all of these"),
             "  space:",
             f"    deployment.replicas_per_device: {list(self.replicas)}",
             f"    {_seqs_key()}: {list(self.max_num_seqs)}",
             _said(f"  objectives: {_flow(objectives)}", "`simslm explain`"),
+            f'  constraints: ["slo.attainment >= {self.slo["attainment"]:g}"]',
+            _said("  method: grid", "also random, nsga2, halving, advisor"),
         ]
-        if rated:
-            lines.append(
-                _said("  capacity: {of: workload.arrivals.rate_rps}", "highest rate that meets the slo")
-            )
-        lines.append(
-            _said(
-                f'  constraints: ["slo.attainment >= {self.slo["attainment"]:g}"]',
-                "at the rate above" * rated,
-            )
-        )
-        return [*lines, _said("  method: grid", "also random, nsga2, halving, advisor")]
 
     def _middle(self) -> int:
         return self.max_num_seqs[len(self.max_num_seqs) // 2]

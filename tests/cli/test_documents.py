@@ -8,7 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from cli import transcript
 from cli.test_help import COMMANDS, ROOT_COMMAND, example, parse
+from cli.transcript import furnish
 
 from simslm.scenario.load import load_scenario
 
@@ -68,6 +70,87 @@ def test_the_scenario_it_names_is_shipped_and_its_overrides_fit(line):
     settings = [after for word, after in pairwise(arguments) if word == "--set"]
     for scenario in scenarios:
         assert load_scenario(ROOT / scenario, settings).name
+
+
+ELSEWHERE = (
+    r"\bprofile\b",  # measures this machine
+    r"\bvalidate live\b",
+    r"RUNS\.csv|results/|AzureLLM|burstgpt|mooncake|requests\.csv",  # data that does not ship
+    r"traces/h200/",
+    r"scenarios/paper|--resume|--executor ray|your|--install-completion",
+    r"^init [^-]*$",  # asks
+)
+"""Commands that need what is not everywhere, or somebody to answer."""
+
+SMALL = {
+    "simulate": ("--set", "workload.num_requests=40"),
+    "search": ("--set", "workload.num_requests=10"),
+    "plan": (
+        "--set",
+        "search={space: {deployment.engine.max_num_seqs: [64]}, objectives: {tpot_s.p50: min}}",
+    ),
+}
+"""What makes a command quick to try, whatever the document says."""
+
+
+def tried(document: Path) -> list[list[str]]:
+    """The commands of a document's ``sh`` blocks that can be run anywhere, each made small."""
+    lines = [match["arguments"] for text in blocks("sh", document) for match in TYPED.finditer(text)]
+    commands = [shlex.split(line, comments=True) for line in lines if not line.endswith("\\")]
+    found = []
+    for words in commands:
+        if any(re.search(pattern, shlex.join(words)) for pattern in ELSEWHERE):
+            continue
+        words = words[: words.index(">")] if ">" in words else words
+        if "manifest.json" not in "".join(words[1:2]):
+            words = [*words, *SMALL.get(words[0], ())]
+        found.append([*words, "--jobs", "1"] if words[0] == "search" and "--jobs" not in words else words)
+    return found
+
+
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if tried(path)], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_the_commands_of_a_document_run_one_after_another(document, simslm, here):
+    furnish(here)
+    for words in tried(document):
+        ended = simslm(*words)
+        assert ended.code == 0, (words, ended.err)
+
+
+def test_most_commands_are_tried():
+    every = [line for text in blocks("sh", *DOCUMENTS) for line in TYPED.findall(text)]
+    assert sum(len(tried(document)) for document in DOCUMENTS) > len(every) / 3
+
+
+TRANSCRIPTS = [path for path in DOCUMENTS if any(transcript.blocks(path))]
+
+
+@pytest.mark.parametrize("document", TRANSCRIPTS, ids=lambda path: path.name)
+def test_a_transcript_is_what_is_printed(document, tmp_path):
+    """``cd tests && python -m cli.transcript ../docs/NAME.md`` writes it anew."""
+    furnish(tmp_path)
+    for block in transcript.blocks(document):
+        for entry in block:
+            printed = transcript.run(entry.command, tmp_path)
+            assert transcript.agrees(entry.printed, printed), (entry.command, "\n".join(printed))
+
+
+def test_the_first_answer_takes_fewer_than_ten_commands():
+    (path,) = [path for path in TRANSCRIPTS if path.name == "first-answer.md"]
+    commands = [entry.command for block in transcript.blocks(path) for entry in block]
+    assert commands[0].startswith("simslm init")
+    assert any(command.startswith("simslm search") for command in commands)
+    assert len(commands) < 10
+
+
+def test_a_transcript_that_is_wrong_is_seen():
+    assert transcript.agrees(["a", "…", "d"], ["a", "b", "c", "d"])
+    assert transcript.agrees(["…"], ["a", "b"])
+    assert not transcript.agrees(["a", "…", "d"], ["a", "b", "e"])
+    assert not transcript.agrees(["a"], ["a", "b"])
+    assert transcript.renewed(["1", "…", "9"], ["a", "b", "c"]) == ["a", "…", "c"]
+    assert transcript.renewed(["1"], ["a", "b"]) == ["a", "b"]
 
 
 def test_the_documents_show_commands_and_scenarios():
