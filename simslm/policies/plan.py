@@ -135,12 +135,13 @@ class Plan:
             self.advance(prompt, chunk)
             partial += chunk < prompt.remaining
         for prompt in view.waiting:
-            if self.tokens >= size or (most_partial is not None and partial >= most_partial):
+            room = size - self.tokens
+            if room <= 0 or (most_partial is not None and partial >= most_partial):
                 break
-            chunk = min(prompt.remaining, size - self.tokens)
-            if not self.admit(prompt, chunk, view):
+            split = prompt.remaining > room
+            if not self.admit(prompt, room if split else prompt.remaining, view):
                 break
-            partial += chunk < prompt.remaining
+            partial += split
 
     @property
     def empty(self) -> bool:

@@ -279,7 +279,7 @@ class _World:
         if runs is not None:
             runs.start()
         elif loop is None:
-            self.clock.process(self._arrivals(requests.arrival_s))
+            self._open_loop(array("d", requests.arrival_s.tobytes()))
         else:
             for _ in range(min(loop.concurrency, self.count)):
                 self.clock.process(self._client(loop))
@@ -369,13 +369,23 @@ class _World:
             slos = deployment.ttft_slo_s, deployment.tpot_slo_s
             self.partitioners = partitioners(self.clock, self.replicas, devices, deployment.partition, slos)
 
-    def _arrivals(self, arrival_s: np.ndarray) -> Generator[Event, None, None]:
-        """Open loop: requests arrive at their times, whatever has become of the others."""
-        clock, send = self.clock, self._send
-        for request, time in enumerate(array("d", arrival_s.tobytes())):
-            if time > clock._now:
-                yield Alarm(clock, time, URGENT)
-            send(request)
+    def _open_loop(self, arrival_s: array[float]) -> None:
+        """Requests arrive at their times, whatever has become of the others.
+
+        Each alarm calls for the next one itself: a process that waits for them all takes twice as long.
+        """
+        clock, send, count = self.clock, self._send, self.count
+
+        def arrive(_event: Event) -> None:
+            request, now = self.sent, clock._now
+            while request < count and arrival_s[request] <= now:
+                send(request)
+                request += 1
+            self.sent = request
+            if request < count:
+                Alarm(clock, arrival_s[request], URGENT).callbacks.append(arrive)
+
+        Alarm(clock, 0.0, URGENT).callbacks.append(arrive)
 
     def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
