@@ -278,6 +278,7 @@ const explorer = (() => {
       if (before === null || (better || -1) * (values[point] - values[before]) > 0) cells[i][j] = point;
     }
     const each = (write, empty) => cells.map((line) => line.map((point) => (point === null ? empty : write(point))));
+    at("heat-title").querySelector(".name").textContent = `Best of each cell: ${name}${unit && `, ${unit}`}`;
     const few = row.levels.length * column.levels.length <= 120;
     const base = data.axis;
     const axis = (parameter, extra) => ({
@@ -328,6 +329,7 @@ const explorer = (() => {
     card.hidden = point === null;
     if (point === null) return;
     at("choice").value = String(point);
+    at("chosen-name").textContent = plainText(label(point));
     const facts = [...new Set([...data.objectives, ...state.axes, ...state.bounds.map(({ path }) => path)])];
     const rows = facts.filter((path) => figures.has(path)).map((path) => estimate(path, point));
     at("chosen-figures").replaceChildren(...rows.map(({ name, value, note }) => {

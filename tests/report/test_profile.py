@@ -12,6 +12,7 @@ from support.traces import SLOWDOWN, gpu_trace, latency_s
 
 from simslm.catalog.devices import load_device
 from simslm.cost.portrait import portrait
+from simslm.errors import UsageError
 from simslm.report.colocation import matrices
 from simslm.report.operators import operator_rows, operators
 from simslm.report.profile import render_profile, view, write_profile
@@ -154,3 +155,14 @@ def test_a_run_is_no_trace(gpu, quiet_run, tmp_path):
     assert is_trace(gpu.path)
     assert not is_trace(quiet_run)
     assert not is_trace(tmp_path)
+
+
+def test_the_command_knows_a_trace_and_takes_it_alone(gpu, quiet_run, tmp_path, capsys):
+    from simslm.cli.reporting import report
+
+    report([gpu.path], tmp_path / "gpu.html", False, False)
+    assert capsys.readouterr().out == f"{tmp_path / 'gpu.html'}\n"
+    assert (tmp_path / "gpu.html").read_text(encoding="utf-8") == render_profile(portrait(gpu))
+    with pytest.raises(UsageError, match="a trace has a page of its own"):
+        report([gpu.path, quiet_run], tmp_path / "both.html", False, False)
+    assert not (tmp_path / "both.html").exists()
