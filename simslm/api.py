@@ -10,7 +10,7 @@ from simslm.manifest import manifest
 from simslm.metrics.economics import economics_figures
 from simslm.metrics.intervals import intervals, unknown
 from simslm.metrics.result import Result, Sink, observe
-from simslm.prepared import Found, Prepared, PreparedGroup, prepare, utilizations
+from simslm.prepared import Found, Prepared, PreparedGroup, prepare
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import Scenario
 from simslm.sim.world import OnStart, Progress
@@ -23,7 +23,6 @@ __all__ = [
     "observed",
     "prepare",
     "simulate",
-    "utilizations",
 ]
 
 MOST_REPEATED = 20_000

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from typing import Any
 
 from simslm.cost.interference import Contended
-from simslm.prepared import Prepared, utilizations
+from simslm.prepared import Prepared
 from simslm.roofline import device_roofline
+from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import Scenario
 from simslm.traces.schema import SOURCES
 from simslm.transforms.registry import of_device

@@ -23,11 +23,12 @@ from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
 from simslm.drafts import acceptance, beside, drafted, speculation
-from simslm.errors import InfeasibleError, ScenarioError, SimslmError
+from simslm.errors import ScenarioError, SimslmError
 from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
 from simslm.policies.registry import create
+from simslm.scenario.portions import partners, pool_of, utilizations
 from simslm.scenario.roles import decode_group
 from simslm.scenario.schema import GroupSpec, Replicas, Scenario
 from simslm.sim.engine import EngineConfig, Policies
@@ -268,7 +269,7 @@ class Prepared:
             decode_group(self.scenario.deployment.groups or (), spec)
             if isinstance(spec, GroupSpec)
             else None,
-            _pool(spec),
+            pool_of(spec),
         )
 
     def _group_of(self) -> np.ndarray | None:
@@ -428,7 +429,7 @@ def _prepare_group(
             f"max_model_len is {longest}, but {architecture.name} has {own} positions",
             where=scenario.where("max_model_len"),
         )
-    split, engine, pooled = spec.tensor_parallel_size, spec.engine, _pool(spec) is not None
+    split, engine, pooled = spec.tensor_parallel_size, spec.engine, pool_of(spec) is not None
     held = footprint(Served(architecture, scenario.dtype), cost.changes)
     asked, draft = engine.speculative_config, None
     if asked is not None and asked.model is not None:
@@ -448,7 +449,7 @@ def _prepare_group(
             num_gpu_blocks=engine.num_gpu_blocks,
             tensor_parallel_size=split,
             held=held,
-            partners=_partners(scenario, spec),
+            partners=partners(scenario, spec),
         )
     with _placed(scenario, "cost"):
         model_cost = found.get(
@@ -489,55 +490,3 @@ def _architecture(model: str | dict[str, Any], scenario: Scenario, found: Found)
             else architecture_from_mapping(model)
         ),
     )
-
-
-def _pool(spec: Replicas) -> str | None:
-    return spec.kv_pool if isinstance(spec, GroupSpec) else None
-
-
-def _partners(scenario: Scenario, spec: Replicas) -> list[tuple[int, int]]:
-    """``(max_num_seqs, max_num_batched_tokens)`` of the other replicas of a device that use the same KV blocks."""
-    pool = _pool(spec)
-    if pool is None:
-        return []
-    limits = [
-        (each.engine.max_num_seqs, each.engine.max_num_batched_tokens)
-        for each in scenario.deployment.groups or ()
-        if each.kv_pool == pool
-        for _ in range(each.replicas_per_device)
-    ]
-    limits.remove((spec.engine.max_num_seqs, spec.engine.max_num_batched_tokens))
-    return limits
-
-
-def utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]:
-    """Each group's part of the memory of its devices: what it states, else an equal part of the default.
-
-    Groups of one pool have one part together.
-
-    Raises:
-        InfeasibleError: the groups on a device ask for more memory than it has.
-    """
-    count = scenario.deployment.num_devices
-    places = [getattr(spec, "devices", None) or tuple(range(count)) for spec in specs]
-    pools = [_pool(spec) for spec in specs]
-    owners = [pool is None or pool not in pools[:i] for i, pool in enumerate(pools)]
-    crowd = Counter(
-        device for devices, owns in zip(places, owners, strict=True) if owns for device in devices
-    )
-    parts = []
-    for spec, devices in zip(specs, places, strict=True):
-        stated = "gpu_memory_utilization" in spec.engine.model_fields_set
-        parts.append(spec.engine.gpu_memory_utilization / (1 if stated else max(crowd[d] for d in devices)))
-    for device in crowd:
-        asked = sum(
-            part
-            for part, devices, owns in zip(parts, places, owners, strict=True)
-            if owns and device in devices
-        )
-        if asked > 1 + 1e-9:
-            raise InfeasibleError(
-                f"the groups on device {device} ask for {asked:.2f} of its memory",
-                remedy="lower their gpu_memory_utilization to 1 in all, or leave it out to divide the default",
-            )
-    return parts

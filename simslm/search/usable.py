@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from simslm.api import utilizations
 from simslm.catalog.models import model_entry, model_names
+from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import GroupSpec, Replicas, Scenario
 from simslm.scenario.speculation import Speculative
 from simslm.search.space import Parameters
