@@ -63,11 +63,12 @@ class LognormalTime(WorkloadPart):
     )
 
 
-Times = Annotated[
-    Annotated[FixedTime | UniformTime | ExponentialTime | LognormalTime, Field(discriminator="dist")],
-    BeforeValidator(_fixed),
+_Time = Annotated[FixedTime | UniformTime | ExponentialTime | LognormalTime, Field(discriminator="dist")]
+Times = Annotated[_Time, BeforeValidator(_fixed, json_schema_input_type=_Time | Seconds)]
+Count = Annotated[
+    Lengths,
+    BeforeValidator(_fixed, json_schema_input_type=Lengths | Annotated[int, Field(ge=1, le=MOST_TOKENS)]),
 ]
-Count = Annotated[Lengths, BeforeValidator(_fixed)]
 LENGTHS = get_args(get_args(Lengths)[0])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli.json_schema import faults
 from pydantic import ValidationError
 
 from simslm.errors import ScenarioError
@@ -249,3 +250,11 @@ def test_a_program_that_would_be_too_long_is_refused():
 def test_times_beyond_what_a_clock_can_tell_are_refused():
     with pytest.raises(ScenarioError, match="to which time is kept"):
         made("conversation", turns=1000, think_time_s=4e9)
+
+
+def test_a_number_stands_for_a_distribution_in_the_schema_too():
+    schema = Traffic.model_json_schema()
+    programs = {"kind": "agent", "calls": 4, "tool_time_s": 1.5, "tool_tokens": {"dist": "fixed", "value": 9}}
+    assert not faults({"programs": programs}, schema)
+    assert faults({"programs": programs | {"calls": 0}}, schema)
+    assert faults({"programs": programs | {"tool_time_s": "long"}}, schema)
