@@ -239,8 +239,9 @@ def _notes(baseline: Configuration, contrasts: Sequence[Contrast]) -> Iterator[s
 def _lost(baseline: Configuration, other: Configuration) -> str:
     """That latencies are not of as many requests, empty where they are."""
     shares = [
-        (float(np.mean(np.concatenate([run.requests["finished"] for run in each.runs]))), each.label)
+        (float(np.sum(finished)) / max(len(finished), 1), each.label)
         for each in (baseline, other)
+        for finished in (np.concatenate([run.requests["finished"] for run in each.runs]),)
     ]
     (before, first), (after, second) = shares
     if before == after:

@@ -86,7 +86,7 @@ class Sectioned:
         total = output + np.nan_to_num(requests["prompt_tokens"])
         for metric, weight in zip(THROUGHPUT, (np.ones(len(output)), output, total), strict=True):
             self._put(metric.key, _windows(run, everybody, weight))
-        attained = run.summary["slo"]["attainment"]
+        attained = (run.summary.get("slo") or {}).get("attainment")
         good = met(run)
         if attained is None or good is None or abs(float(np.mean(good)) - attained) > 1e-9:
             return

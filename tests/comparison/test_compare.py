@@ -146,6 +146,17 @@ def test_few_requests_have_no_intervals_and_that_is_said(make_run):
     assert contrast.delta("ttft_s.p95").interval is None
 
 
+def test_runs_without_requests_have_nothing_to_compare(make_run):
+    runs = [make_run([1.0]), make_run([1.0])]
+    for run in runs:
+        run.requests = {name: column[:0] for name, column in run.requests.items()}
+        run.summary |= {"makespan_s": 0.0, "ttft_s": None, "tpot_s": None, "e2e_s": None, "queue_s": None}
+        del run.summary["slo"]
+    (contrast,) = against(*runs).contrasts
+    assert contrast.pairing.kind == "unpaired"
+    assert contrast.delta("ttft_s.mean").verdict == "unknown"
+
+
 def test_a_quantile_needs_an_observation_beyond_it_in_each_section():
     assert [needed(level) for level in (None, 0.5, 0.9, 0.95, 0.99)] == [10, 10, 10, 20, 100]
 

@@ -116,7 +116,9 @@ def photograph(pages: list[Path]) -> None:
             tab = chromium.new_page(viewport=SIZE, color_scheme="light")
             tab.goto(page.resolve().as_uri())
             tab.wait_for_function(DRAWN)
-            tab.wait_for_function("!document.getElementById('explorer') || document.documentElement.dataset.explored")
+            tab.wait_for_function(
+                "!document.getElementById('explorer') || document.documentElement.dataset.explored"
+            )
             picture = page.with_suffix(".png")
             tab.screenshot(path=picture)
             assert picture.stat().st_size < MOST_BYTES, f"{picture} is larger than {MOST_BYTES:,} bytes"
