@@ -121,7 +121,8 @@ class WorkModel:
       none in the others.
     * head: ``2`` FLOPs per weight and sampled row.
     * ``k`` drafted tokens of a sequence are ``k`` more tokens of the layers and rows of the head; the ``i``-th attends
-      to ``c + 1 + i`` keys, which are read once for all its tokens (Leviathan et al. 2023, arXiv:2211.17192, section 3.4).
+      to ``c + 1 + i`` keys, which are read once for all its tokens (Leviathan et al. 2023, arXiv:2211.17192, section
+      3.4).
 
     Activations (``T`` times a few hidden sizes per layer) stay in caches or are small beside the weights, and
     are left out. A layer with a sliding window of ``w`` tokens attends to at most ``w`` per sequence: totals

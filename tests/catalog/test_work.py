@@ -59,7 +59,7 @@ def test_flops_match_an_independent_count(name):
 
 @pytest.mark.parametrize("name", model_names())
 def test_weights_read_are_the_model_s_weights(name):
-    """Layers, head and untied table make up every parameter that a token passes, but for positions and the last norm."""
+    """Layers, head and untied table make up all that a token passes, but for positions and the last norm."""
     model = load_model(name)
     done = work(model, "bf16", IterationShape(1, 0))
     norm = model.hidden_size * (2 if model.norm == "layernorm" else 1) * model.final_norm
