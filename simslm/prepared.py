@@ -165,7 +165,12 @@ class Prepared:
         """What the metrics need of each replica."""
         tenants = self.tenants
         return [
-            Priced(group.cost, tenants[device], group.memory.num_gpu_blocks)
+            Priced(
+                group.cost,
+                tenants[device],
+                group.memory.num_gpu_blocks,
+                group.spec.engine.speculative_config is not None,
+            )
             for group in self.groups
             for device in group.devices
         ]

@@ -99,7 +99,9 @@ class Surface:
     def many(self, shapes: IterationShape) -> np.ndarray:
         """The values of many iterations; bitwise equal to :meth:`at` where there are prompts."""
         seqs, context, _, tokens, _, pairs, _, drafted, _ = shapes
-        value = self.base.many(seqs, tokens + drafted) + self.prefill.many(tokens, pairs / np.maximum(tokens, 1))
+        value = self.base.many(seqs, tokens + drafted) + self.prefill.many(
+            tokens, pairs / np.maximum(tokens, 1)
+        )
         return value + self.decode.many(seqs, context / np.maximum(seqs, 1))
 
     def line(self, seqs: int) -> DecodeLine:

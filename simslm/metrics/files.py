@@ -52,11 +52,11 @@ ITERATIONS = (
     ("waiting", pa.int64()),
     ("running", pa.int64()),
     ("kv_blocks_used", pa.int64()),
-    ("draft_tokens", pa.int64()),
-    ("accepted_tokens", pa.int64()),
     ("power_w", pa.float64()),
     ("host_s", pa.float64()),
 )
+SPECULATION = (("draft_tokens", pa.int64()), ("accepted_tokens", pa.int64()))
+"""Columns of ``iterations.parquet`` where a replica of the run speculates."""
 DIVIDED = (
     ("class", pa.string()),
     ("program", pa.int64()),
@@ -89,7 +89,8 @@ def iterations_arrow(replica: int, table: IterationTable) -> pa.Table:
     """Rows of ``iterations.parquet``: some iterations of one replica, in order of time."""
     missing = np.full(len(table), np.nan)
     columns = table.columns | {"replica": np.full(len(table), replica)}
-    return pa.table({name: _array(columns.get(name, missing), kind) for name, kind in ITERATIONS})
+    wanted = ITERATIONS + SPECULATION * table.speculates
+    return pa.table({name: _array(columns.get(name, missing), kind) for name, kind in wanted})
 
 
 def stages_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
@@ -158,7 +159,7 @@ class RunWriter:
         """Writes the iterations of a window, and the stages that ended in it."""
         rows = iterations_arrow(replica, table), stages_arrow(self._stages.take(replica, window))
         try:
-            for stream, each in zip(self._opened(), rows, strict=True):
+            for stream, each in zip(self._opened(rows[0].schema), rows, strict=True):
                 stream.write(each)
         except OSError as error:
             raise self._refused(error) from None
@@ -166,7 +167,7 @@ class RunWriter:
     def finish(self, result: Result) -> None:
         """Writes what remains; now the files have their names. A replica's windows have all been taken."""
         try:
-            iterations, stages = self._opened()
+            iterations, stages = self._opened(pa.schema(ITERATIONS))
             stages.write(stages_arrow(self._stages.rest()))
             iterations.finish()
             stages.finish()
@@ -186,14 +187,14 @@ class RunWriter:
             if directory.is_dir() and not any(directory.iterdir()):
                 directory.rmdir()
 
-    def _opened(self) -> tuple[_Stream, _Stream]:
+    def _opened(self, iterations: pa.Schema) -> tuple[_Stream, _Stream]:
         """The writers of iterations and stages; made, with the directory, when they are first needed."""
         if self._streams is None:
             places = (self.directory, *self.directory.parents)
             self._made = list(takewhile(lambda place: not place.exists(), places))
             self.directory.mkdir(parents=True, exist_ok=True)
             self._streams = (
-                _Stream(self.directory / "iterations.parquet", pa.schema(ITERATIONS)),
+                _Stream(self.directory / "iterations.parquet", iterations),
                 _Stream(self.directory / "stages.parquet", pa.schema(STAGES)),
             )
         return self._streams

@@ -23,12 +23,14 @@ class IterationTable:
             of the idle power for as long as the iteration takes.
         prefill_share: part of the iteration's energy that prefill is charged with.
         in_domain: whether the cost was measured there.
+        speculates: whether any replica of the run does; then drafted and accepted tokens are of interest.
     """
 
     columns: dict[str, np.ndarray]
     energy_j: np.ndarray | None
     prefill_share: np.ndarray
     in_domain: np.ndarray
+    speculates: bool = False
 
     def __len__(self) -> int:
         return len(self.columns["start_s"])
@@ -38,7 +40,9 @@ class IterationTable:
         return self.columns["end_s"]
 
 
-def iteration_table(window: Window, cost: CostModel, sharers: int) -> IterationTable:
+def iteration_table(
+    window: Window, cost: CostModel, sharers: int, *, speculates: bool = False
+) -> IterationTable:
     """Prices the iterations of a window.
 
     Work costs the same energy however long others make it take, so a shared device draws its idle power once,
@@ -48,6 +52,7 @@ def iteration_table(window: Window, cost: CostModel, sharers: int) -> IterationT
         window: of a replica's log.
         cost: of an iteration that has the device to itself.
         sharers: replicas on the device.
+        speculates: whether any replica of the run does.
     """
     columns = dict(window.columns)
     shapes = IterationShape(*(columns[name] for name in SHAPE))
@@ -58,7 +63,7 @@ def iteration_table(window: Window, cost: CostModel, sharers: int) -> IterationT
     if costs.energy_j is not None and cost.idle_w is not None:
         energy = costs.energy_j - cost.idle_w * costs.latency_s + cost.idle_w / sharers * duration
         columns["power_w"] = energy / duration
-    return IterationTable(columns, energy, prefill_share(shapes, cost), costs.in_domain)
+    return IterationTable(columns, energy, prefill_share(shapes, cost), costs.in_domain, speculates)
 
 
 def prefill_share(shapes: IterationShape, cost: CostModel) -> np.ndarray:

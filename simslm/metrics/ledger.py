@@ -30,11 +30,13 @@ class Priced:
         cost: prices its iterations in joules and host time.
         sharers: replicas on its device.
         num_gpu_blocks: its KV blocks.
+        speculates: whether it verifies drafted tokens.
     """
 
     cost: CostModel
     sharers: int
     num_gpu_blocks: int
+    speculates: bool = False
 
 
 @dataclass(slots=True)
@@ -87,11 +89,12 @@ class Ledger:
         self.request_j = np.zeros(requests)
         self._sink = sink
         self._gaps = 0
+        self._speculates = any(priced.speculates for priced in replicas)
 
     def take(self, index: int, window: Window) -> None:
         """Books one window of replica ``index``; windows of a replica come in order."""
         priced, account = self.replicas[index], self.accounts[index]
-        table = iteration_table(window, priced.cost, priced.sharers)
+        table = iteration_table(window, priced.cost, priced.sharers, speculates=self._speculates)
         if len(table):
             _sums(account, table)
             before = len(account.gaps)
