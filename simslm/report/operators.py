@@ -118,63 +118,53 @@ def roofline_figure(found: list[Operator], device: Device, dtype: str) -> Figure
         device, dtype: whose peaks are the ceilings.
     """
     peak, bandwidth = device.flops_per_s(dtype), device.memory_bandwidth_bytes_per_s
-    marked = _marked(found)
-    if not marked:
+    marks = [_marks(each, colour, symbol, peak, bandwidth) for each, colour, symbol in _marked(found)]
+    if not marks:
         return None
-    data: list[dict[str, Any]] = []
-    lows, highs = [], [peak]
-    for each, colour, symbol in marked:
-        able = each.flops > 0
-        rate = each.flops[able] / each.latency_s[able]
-        reached = each.reached(peak, bandwidth)[able]
-        lows.append((each.intensity[able].min(), rate.min()))
-        highs.append(rate.max())
-        said = [
-            f"<b>{plain(each.name)}</b><br>{label}<br>"
-            f"{seconds(float(latency))}, {number(100 * float(part))} % of its ceiling"
-            for label, latency, part in zip(
-                np.array(each.labels)[able], each.latency_s[able], reached, strict=True
-            )
-        ]
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": plain(each.name),
-                "x": rounded(each.intensity[able]),
-                "y": rounded(rate / GIGA),
-                "text": said,
-                "marker": {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
-                "hovertemplate": "%{text}<br>%{y:.3~s} GFLOP/s at %{x:.3~g} FLOP per byte<extra></extra>",
-            }
-        )
+    x = [value for trace in marks for value in trace["x"]]
+    y = [value for trace in marks for value in trace["y"]]
     ridge = peak / bandwidth
-    right = max(max(float(each.intensity.max()) for each, _, _ in marked), ridge) * 3
-    left = min(low for low, _ in lows) / 2
-    bottom = min(rate for _, rate in lows) / 2
-    ceiling_x = [left, ridge, right]
-    ceiling_y = [left * bandwidth, peak, peak]
-    data.insert(0, ceiling(ceiling_x, ceiling_y))
+    left, right = min(x) / 2, 3 * max(*x, ridge)
+    note = {
+        "xref": "paper",
+        "yref": "y",
+        "x": 1,
+        "y": round(math.log10(peak / GIGA), 4),
+        "xanchor": "right",
+        "yanchor": "bottom",
+        "text": f"{number(peak / TERA)} TFLOP/s {dtype} · {number(bandwidth / GIGA)} GB/s",
+        "showarrow": False,
+        "font": {"size": 12, "color": "@muted"},
+    }
     layout = {
         **frame(height=430, left=66, top=22, bottom=50),
         "hovermode": "closest",
         "xaxis": logarithmic("arithmetic intensity, FLOP per byte", left, right),
-        "yaxis": logarithmic("arithmetic reached, GFLOP/s", bottom / GIGA, 2.2 * max(highs) / GIGA),
-        "annotations": [
-            {
-                "xref": "paper",
-                "yref": "y",
-                "x": 1,
-                "y": round(math.log10(peak / GIGA), 4),
-                "xanchor": "right",
-                "yanchor": "bottom",
-                "text": f"{number(peak / TERA)} TFLOP/s {dtype} · {number(bandwidth / GIGA)} GB/s",
-                "showarrow": False,
-                "font": {"size": 12, "color": "@muted"},
-            }
-        ],
+        "yaxis": logarithmic("arithmetic reached, GFLOP/s", min(y) / 2, 2.2 * max(*y, peak / GIGA)),
+        "annotations": [note],
     }
-    return {"data": data, "layout": layout}
+    limits = ceiling([left, ridge, right], [min(left * bandwidth, peak), peak, peak])
+    return {"data": [limits, *marks], "layout": layout}
+
+
+def _marks(each: Operator, colour: str, symbol: str, peak: float, bandwidth: float) -> dict[str, Any]:
+    """One operator at its shapes with arithmetic."""
+    able = each.flops > 0
+    latency, reached = each.latency_s[able], each.reached(peak, bandwidth)[able]
+    said = [
+        f"<b>{plain(each.name)}</b><br>{label}<br>{seconds(float(time))}, {number(100 * float(part))} % of its ceiling"
+        for label, time, part in zip(np.array(each.labels)[able], latency, reached, strict=True)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": plain(each.name),
+        "x": rounded(each.intensity[able]),
+        "y": rounded(each.flops[able] / latency / GIGA),
+        "text": said,
+        "marker": {"color": colour, "symbol": symbol, "size": 7, "opacity": 0.75},
+        "hovertemplate": "%{text}<br>%{y:.3~s} GFLOP/s at %{x:.3~g} FLOP per byte<extra></extra>",
+    }
 
 
 def ceiling(x: list[float], y: list[float]) -> dict[str, Any]:
