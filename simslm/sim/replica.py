@@ -25,19 +25,19 @@ from simslm.sim.clock import Clock, turn
 from simslm.sim.device import Device
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.log import FAILED, FINISHED, PACK_CHUNK, PACK_SPAN, PACK_STAY, ReplicaLog, RequestLog
+from simslm.sim.preemption import Preempting
 from simslm.sim.prefix import PrefixCache
 from simslm.sim.queue import WaitingQueue
 from simslm.sim.sequence import SWAPPED, Sequence
 from simslm.sim.shape import decode_shape, layered_shape, prefill_shape
 from simslm.sim.span import Span
 from simslm.sim.swap import HostPool
-from simslm.sim.view import Visible
 from simslm.sim.window import Window
 
 UNBOUNDED = 1 << 60
 
 
-class Replica(Visible):
+class Replica(Preempting):
     """A process of the simulation; what others see of it is :class:`~simslm.sim.view.Visible`.
 
     Args:
@@ -278,69 +278,7 @@ class Replica(Visible):
         count = self.pool.horizon(batch.decoded, limit if limit < left else left)
         return Span(now, intercept + slope * context, slope * rows, left, 0, count)
 
-    # ---- preemption ----------------------------------------------------------------------------------------
-
-    def _make_room(self, plan: Plan) -> tuple[Plan, int]:
-        """Preempts the youngest until the decoding sequences have the blocks of their next iteration.
-
-        What they leave may be room for somebody who waits: the plan holds for one iteration.
-
-        Returns:
-            The plan without them, and the blocks swapped to the host.
-        """
-        moved, chunks = 0, plan.chunks
-        while self.pool.demand(self.batch.decoded) > self.pool.free:
-            victim = self._victim()
-            if victim in self.batch.lingering:
-                self._dismiss(victim)
-                continue
-            chunks = [chunk for chunk in chunks if chunk[0] is not victim]
-            moved += self._preempt(victim)
-        self._displaced = True
-        kept = Plan(self, decode=self.batch.scheduled > 0)
-        kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
-        return kept, moved
-
-    def _victim(self) -> Sequence:
-        """Whose blocks are taken first."""
-        return next(reversed(self.batch.running))
-
-    def _preempt(self, victim: Sequence) -> int:
-        """Takes a sequence off the device: to the host if there is room, else to be prefilled again.
-
-        Returns:
-            blocks swapped to the host.
-        """
-        decoded = victim.decode_from >= 0
-        self._depart(victim)
-        self.requests.preemptions[victim.request_id] += 1
-        blocks = self.pool.blocks(victim.prefill_tokens)
-        if decoded and self.host.take(blocks):
-            victim.blocks, victim.phase = blocks, SWAPPED
-            self.swapped.append(victim)
-            return blocks
-        self._requeue(victim)
-        return 0
-
-    def _swap_in(self) -> int:
-        """Brings swapped sequences back in order while they fit; returns the blocks moved."""
-        moved, running = 0, self.batch.running
-        while self.swapped and len(running) < self.max_num_seqs:
-            sequence = self.swapped[0]
-            if sequence.blocks > self.pool.free - self._spare(sequence):
-                break
-            self.swapped.popleft()
-            self.host.fetch(sequence.blocks)
-            self.pool.allocate(sequence.blocks)
-            running[sequence] = None
-            moved += sequence.blocks
-            self._start_decoding(sequence)
-        return moved
-
-    def _spare(self, sequence: Sequence) -> int:
-        """Blocks to leave free when a swapped sequence comes back."""
-        del sequence
-        return max(self.watermark_blocks, self.decode_blocks + 1) if self.batch.running else 0
+    # ---- leaving before the end -------------------------------------------------------------------------------
 
     def _depart(self, sequence: Sequence) -> None:
         """Takes a running sequence off the device before its time, keeping count of what it has generated."""
