@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```console\n(?=[$] )(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROMPT, LEFT_OUT = "$ ", "…"
 LIMIT_S = 600
+FAULT = 70
+"""Exit code of a fault of simslm's own, which no document shows."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def run(command: str, place: Path) -> list[str]:
     assert program == "simslm", command
     words = (sys.executable, "-c", "from simslm.cli import main; main()", *arguments)
     ended = subprocess.run(words, cwd=place, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert ended.returncode != FAULT, ended.stderr
     code = [f"(exit code {ended.returncode})"] if ended.returncode else []
     return [*ended.stdout.splitlines(), *ended.stderr.splitlines(), *code]
 
