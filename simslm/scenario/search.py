@@ -17,7 +17,9 @@ from pydantic import (
     model_validator,
 )
 
-CONSTRAINT = re.compile(r"\s*(?P<path>[\w.-]+)\s*(?P<sign><=|>=)\s*(?P<bound>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*")
+CONSTRAINT = re.compile(
+    r"\s*(?P<path>[\w.-]+)\s*(?P<sign><=|>=)\s*(?P<bound>[-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*"
+)
 """``ttft_s.p99 <= 0.5``."""
 
 
