@@ -7,6 +7,7 @@ them, so alarms enter the queue with their absolute time.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from heapq import heappop, heappush
 from typing import Any, cast
 
@@ -19,11 +20,12 @@ __all__ = ["URGENT", "Alarm", "Clock", "turn"]
 class Alarm(Event):
     """An event that happens at an absolute time; processes may wait for it like for any other event."""
 
+    _ok = True
+    _value = None
+
     def __init__(self, clock: Clock, time: float, priority: EventPriority) -> None:
         self.env = clock
         self.callbacks = []
-        self._value = None
-        self._ok = True
         self._priority = priority
         heappush(clock._queue, (time, priority, next(clock._eid), self))
 
@@ -63,6 +65,18 @@ class Clock(simpy.Environment):
                 callback(event)
             if not event._ok and not event.defused:
                 raise event._value
+
+    def live(self, life: Generator[Event, None, None]) -> None:
+        """Runs a process from time 0 on, like :meth:`process`: one that never ends, and waits for nothing that fails.
+
+        SimPy's own looks at the outcome of every event and can be interrupted, which takes twice the time of this.
+        """
+        resume = life.send
+
+        def go_on(_event: Event) -> None:
+            resume(None).callbacks.append(go_on)  # type: ignore[union-attr]
+
+        Alarm(self, 0.0, URGENT).callbacks.append(go_on)
 
     def halt(self) -> None:
         """Ends :meth:`run` between two events; it may be called at any moment, also by a signal's handler."""

@@ -50,18 +50,17 @@ class Replica(Preempting):
         policies: who runs next, who waits where, who is let in.
         output_tokens: true output length per request; the policies do not see it.
         requests: where the fate of each request is noted.
-        on_done: called with a request's id when its last token is out or its client has gone.
+        on_done: called with a request's id when its last token is out or its client has gone; None when nobody listens.
         most_iterations: longest jump; 1 steps through every iteration.
         on_window: takes the log whenever it is full; None leaves it to grow.
     """
 
     __slots__ = (
-        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_last_decode_s", "_late", "_leaving", "_prefill_shape",
-        "_queued",
-        "_unread", "_used", "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index",
-        "log", "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window",
-        "output_tokens", "outstanding", "partial", "pool", "priority", "queue", "requests", "sm_fraction",
-        "span", "swapped", "watermark_blocks",
+        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_holds", "_last_decode_s", "_late", "_leaving",
+        "_prefill_shape", "_queued", "_reserves", "_unread", "_used", "_wake", "admission", "batch", "batching",
+        "clock", "cost", "device", "host", "index", "log", "max_num_batched_tokens", "max_num_seqs",
+        "most_iterations", "on_done", "on_window", "output_tokens", "outstanding", "partial", "pool",
+        "priority", "queue", "requests", "sm_fraction", "span", "swapped", "watermark_blocks",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +74,7 @@ class Replica(Preempting):
         policies: Policies,
         output_tokens: array[int],
         requests: RequestLog,
-        on_done: Callable[[int], None],
+        on_done: Callable[[int], None] | None,
         most_iterations: int = UNBOUNDED,
         on_window: Callable[[int, Window], None] | None = None,
     ) -> None:
@@ -110,7 +109,8 @@ class Replica(Preempting):
         self._demand = demand
         self._prefill_shape = layered_shape if policies.batching.by_layers else prefill_shape
         self._last_decode_s = 0.0
-        self._late = engine.late_output and not policies.batching.holds_batch
+        self._holds, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
+        self._late = engine.late_output and not self._holds
         self._leaving = False
         self._unread = 0
         self._queued = 0
@@ -210,7 +210,7 @@ class Replica(Preempting):
         """Puts a sequence in the queue, all of it to be prefilled."""
         sequence.prefill_tokens = sequence.remaining = sequence.prompt_tokens + sequence.generated
         reserved = sequence.prompt_tokens + sequence.max_tokens
-        whole = reserved if self.batching.reserves_output else sequence.prefill_tokens
+        whole = reserved if self._reserves else sequence.prefill_tokens
         sequence.blocks = -(-whole // self.pool.block_size)
         self.queue.add(sequence)
 
@@ -315,7 +315,8 @@ class Replica(Preempting):
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
         batch, span, log = self.batch, self.span, self.log
         end_s, iterations, iteration = span.end_s, span.count, log.count
-        seen = list(batch.lingering) if self._late else ()
+        late = self._late
+        seen = list(batch.lingering) if late else ()
         decoding, emitted = batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,
@@ -353,7 +354,7 @@ class Replica(Preempting):
             sequence.remaining -= tokens
             if not sequence.remaining:
                 self._emit(sequence, end_s)
-        if self._late:
+        if late:
             self._unread = decoding + log.emitted - emitted
             for sequence in seen:
                 self._dismiss(sequence)
@@ -368,10 +369,11 @@ class Replica(Preempting):
 
     def _retire(self, finishers: list[Sequence], now: float) -> None:
         """The last tokens of some decoding sequences are out."""
-        batch = self.batch
+        batch, log, decoded = self.batch, self.log, self.batch.decoded
+        self.span.steady = False
         for sequence in finishers:
-            self._stay(sequence)
-            if self.batching.holds_batch:
+            log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, decoded, sequence.phase)
+            if self._holds:
                 batch.pad(sequence)
             elif self._late:
                 batch.linger(sequence)
@@ -395,7 +397,7 @@ class Replica(Preempting):
         if sequence.generated < self.output_tokens[request]:
             self._start_decoding(sequence)
             return
-        if self.batching.holds_batch:
+        if self._holds:
             batch.pad(sequence)
         elif self._late:
             self.span.steady = False
@@ -409,7 +411,7 @@ class Replica(Preempting):
         batch = self.batch
         self.span.steady = False
         sequence.phase = -1
-        if not self.batching.reserves_output:
+        if not self._reserves:
             sequence.phase = self.pool.start(sequence.prefill_tokens, batch.decoded)
         batch.start(sequence, self.output_tokens[sequence.request_id] - sequence.generated)
 
@@ -423,7 +425,7 @@ class Replica(Preempting):
     def _give_back(self, sequence: Sequence, steps: int) -> None:
         """All blocks of a sequence are free again, but for those a prefix cache keeps."""
         pool = self.pool
-        if self.batching.reserves_output:
+        if self._reserves:
             pool.release(sequence.blocks)
         elif sequence.phase >= 0:
             pool.stop(sequence.phase, sequence.prefill_tokens + steps)
@@ -442,4 +444,5 @@ class Replica(Preempting):
         else:
             requests.finish_s[request] = now
             requests.status[request] = FINISHED
-        self.on_done(request)
+        if self.on_done is not None:
+            self.on_done(request)

@@ -60,7 +60,7 @@ class SwitchingReplica(RousedReplica):
         policies: Policies,
         output_tokens: array[int],
         requests: RequestLog,
-        on_done: Callable[[int], None],
+        on_done: Callable[[int], None] | None,
         most_iterations: int = UNBOUNDED,
         on_window: Callable[[int, Window], None] | None = None,
     ) -> None:

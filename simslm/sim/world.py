@@ -264,7 +264,9 @@ class _World:
         self._columns(requests)
         self.servable = self._servable(requests, deployment)
         self.log = RequestLog(self.count)
-        runs, self.on_done = None, self._on_done
+        runs: ProgramRuns | None = None
+        heard = progress is not None or requests.closed_loop is not None
+        self.on_done: Callable[[int], None] | None = self._on_done if heard else None
         if requests.programs is not None:
             runs = ProgramRuns(self.clock, requests.programs, self._send, self.log.status, self._on_done)
             self.on_done = runs.done
@@ -347,7 +349,7 @@ class _World:
                     most_iterations,
                     on_window,
                 )
-                self.clock.process(replica.run())
+                self.clock.live(replica.run())
                 self.replicas.append(replica)
                 members.append(replica)
             self.members.append(members)
@@ -442,7 +444,8 @@ class _World:
     def _reject(self, request: int) -> None:
         self.log.status[request] = REJECTED
         self.answers.pop(request, None)
-        self.on_done(request)
+        if self.on_done is not None:
+            self.on_done(request)
 
     def _on_done(self, request: int) -> None:
         if self.answers and (answered := self.answers.pop(request, None)) is not None:

@@ -7,6 +7,7 @@ import pytest
 
 from simslm.api import load_scenario
 from simslm.errors import ScenarioError
+from simslm.policies.registry import registered
 from simslm.scenario.search import Range
 from simslm.search.space import Space, identity, overridden, plain, space
 
@@ -76,7 +77,7 @@ def test_a_key_that_does_not_exist_and_a_value_it_cannot_take(searched):
     ]
     assert faults(searched, {"deployment.engine.batching": ["static", "statik"]}) == [
         "deployment.engine.batching.policy: unknown policy 'statik' (did you mean 'static'?); "
-        "known: chunked-prefill, orca, prefill-first, static"
+        f"known: {', '.join(entry.name for entry in registered('batching'))}"
     ]
     assert faults(searched, {"search.near": [0.1]}) == ["a search cannot vary itself"]
 
