@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from simslm.errors import ScenarioError
@@ -59,7 +60,7 @@ def simulate(
     prepared = prepare(scenario)
     result = observed(prepared, progress=progress, jump=jump, sink=sink, on_start=on_start)
     if with_intervals and not result.log.interrupted:
-        result.summary["intervals"] = _intervals(prepared, result, on_start)
+        result.summary["intervals"] = _intervals(prepared, result, on_start, progress)
     result.manifest.update(
         manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
     )
@@ -102,17 +103,29 @@ def observed(
     return result
 
 
-def _intervals(prepared: Prepared, result: Result, on_start: OnStart | None) -> dict[str, Any]:
+def _intervals(
+    prepared: Prepared, result: Result, on_start: OnStart | None, progress: Progress | None
+) -> dict[str, Any]:
     """The intervals of a run's figures; unknown when it is too long to repeat, or its repeats were stopped."""
     if len(prepared.requests) > MOST_REPEATED:
         return unknown(f"more than {MOST_REPEATED:,} requests: the run was not repeated")
     pairs = []
-    for low, high in prepared.variants():
-        cheaper, dearer = (observed(each, sink=_forget, on_start=on_start) for each in (low, high))
+    for number, (low, high) in enumerate(prepared.variants()):
+        cheaper, dearer = (
+            observed(each, progress=_repeating(progress, 2 * number + i), sink=_forget, on_start=on_start)
+            for i, each in enumerate((low, high), 1)
+        )
         if cheaper.log.interrupted or dearer.log.interrupted:
             return unknown("the repeats were interrupted")
         pairs.append((cheaper.summary, dearer.summary))
     return intervals(result.summary, pairs)
+
+
+def _repeating(progress: Progress | None, number: int) -> Progress | None:
+    """Says of a repeated run that it is one."""
+    if progress is None:
+        return None
+    return lambda underway: progress(replace(underway, repeat=number))
 
 
 def _forget(*_window: object) -> None:

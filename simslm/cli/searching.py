@@ -86,6 +86,8 @@ def _show(result: SearchResult, page: Path) -> None:
         print()
     if found["advice"] is not None:
         _show_advice(found["advice"])
+    if found["capacity"] is not None and found["capacity"]["note"]:
+        screen.note(found["capacity"]["note"])
     for each in found["infeasible"]:
         screen.note(f"{each['points']:,} cannot be: {each['reason']}")
     if found["hypervolume"] is not None:

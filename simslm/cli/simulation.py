@@ -90,7 +90,7 @@ def directory_name(name: str) -> str:
 
 
 def _feed(update: screen.Update | None, scenario: Scenario) -> Progress | None:
-    """What moves the bar, if there is one: requests done, simulated time, and goodput so far, once a second."""
+    """What moves the bar, if there is one: requests done, simulated time, goodput so far, or which repetition runs."""
     if update is None:
         return None
     from simslm.metrics.underway import goodput_rps
@@ -101,6 +101,9 @@ def _feed(update: screen.Update | None, scenario: Scenario) -> Progress | None:
 
     def tell(underway: Underway) -> None:
         nonlocal told, goodput
+        if underway.repeat:
+            update(underway.done, underway.total, f"requests, repeated for the intervals ({underway.repeat})")
+            return
         if bounds is not None and monotonic() - told > EVERY_S:
             told, rate = monotonic(), goodput_rps(underway, bounds)
             goodput = f", goodput {number(rate)}/s"

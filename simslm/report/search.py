@@ -189,6 +189,8 @@ def _setup(found: Mapping[str, Any]) -> list[str]:
     words = [f"method {method['name']}", f"{count(found['counts']['points'])} points"]
     if found["capacity"] is not None:
         words.append(f"each at its highest {found['capacity']['of']} that meets the SLO")
+        if found["capacity"].get("note"):
+            words.append(found["capacity"]["note"])
     return [*words, *found["constraints"]]
 
 

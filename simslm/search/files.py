@@ -21,6 +21,7 @@ from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
+from simslm.search.capacity import TIMES_IN_FLIGHT, too_short
 from simslm.search.frontier import Point, points
 from simslm.search.intervals import TEST
 from simslm.search.objectives import CAPACITY, Goals
@@ -124,7 +125,7 @@ def content(result: SearchResult) -> dict[str, Any]:
         "bounds": [
             {"path": each.path, "sign": each.sign, "bound": each.bound} for each in result.goals.constraints
         ],
-        "capacity": None if search.capacity is None else search.capacity.model_dump(mode="json"),
+        "capacity": _capacity(result, known),
         "slo": None if result.scenario.slo is None else result.scenario.slo.model_dump(mode="json"),
         "test": {
             "rule": TEST,
@@ -143,6 +144,19 @@ def content(result: SearchResult) -> dict[str, Any]:
         "points": [_point(result, point) for point in result.points],
         "advice": _advice(result, known),
     }
+
+
+def _capacity(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | None:
+    """What the search asked of each point, and what to know of the answers; None where it did not ask."""
+    asked = result.search.capacity
+    if asked is None:
+        return None
+    short = sum(any(too_short(outcome.values) for outcome in point.outcomes) for point in known)
+    note = (
+        f"{short} of {len(known)} capacities come from runs too short to show an overload: fewer than "
+        f"{TIMES_IN_FLIGHT} times the requests in flight at once; raise workload.num_requests, or they are too high"
+    )
+    return {**asked.model_dump(mode="json"), "note": note if short else ""}
 
 
 def _advice(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from simslm.catalog.devices import device_names, load_device
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError, UsageError
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
-from simslm.search.capacity import HIGHEST, LOWEST, Span, highest
+from simslm.search.capacity import HIGHEST, LOWEST, TIMES_IN_FLIGHT, Span, highest
 from simslm.search.space import Parameters, infeasible_reason, overridden, plain, space
 from simslm.search.usable import serve_commands, simulate_command
 from simslm.traces.files import list_traces
@@ -33,9 +33,6 @@ SETUPS: Mapping[str, Sequence[Any]] = {
     "deployment.engine.max_num_seqs": (64, 256),
 }
 """How a device may be set up, where the scenario's search states no space."""
-
-TIMES_IN_FLIGHT = 10
-"""Requests of a run beside those in flight at once, which are rate x mean E2E (Little's law)."""
 
 MOST_REQUESTS = 1_000_000
 """Of one simulation."""

@@ -171,6 +171,7 @@ class Underway:
         arrived_s: when each request arrived, NaN before.
         output_tokens: of each request.
         log: what became of each.
+        repeat: number of the repetition, for the intervals of a run's figures; 0 = the run itself.
     """
 
     done: int
@@ -179,6 +180,7 @@ class Underway:
     arrived_s: array[float]
     output_tokens: array[int]
     log: RequestLog
+    repeat: int = 0
 
 
 Progress = Callable[[Underway], None]

@@ -49,6 +49,12 @@ def test_the_delta_method_by_hand():
     assert intervals(summary(1.0), [])["figures"] == {}
 
 
+def test_repetitions_say_that_they_are():
+    seen = []
+    api.simulate(api.load_scenario(SCENARIO, {"workload.num_requests": 1100}), progress=seen.append)
+    assert [(each.repeat, each.done, each.total) for each in seen] == [(i, 1024, 1100) for i in range(3)]
+
+
 def test_all_at_once_scales_with_the_error_of_the_measurement():
     """Every latency off by a share makes the run as much longer: its interval is 1.96 times the error at the
     held-out points to either side."""

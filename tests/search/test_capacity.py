@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import simslm
 from simslm.api import load_scenario, simulate
 from simslm.errors import InfeasibleError, ScenarioError
-from simslm.search.capacity import Span, highest, span
+from simslm.search.capacity import Span, highest, span, too_short
 
 
 @given(st.floats(0.02, 500), st.floats(0.001, 0.3), st.floats(1, 100))
@@ -75,6 +75,19 @@ def test_the_simulator_meets_the_slo_there_and_not_beyond(loaded):
     small, large = (point.outcomes[0].values["capacity.value"] for point in result.feasible)
     assert small < large
     assert [point.parameters for point in result.points] == [{"deployment.engine.max_num_seqs": 8}]
+
+
+def test_a_capacity_from_a_short_run_says_so(loaded):
+    """Of 120 requests, a slow SLO is met at rates at which nearly all are in flight at once; of 3,000 it is not."""
+    loaded["search"]["space"] = {"deployment.engine.max_num_seqs": [2]}
+    short = simslm.search(load_scenario(loaded, {"slo.ttft_s": 5.0}), jobs=1)
+    assert "1 of 1 capacities come from runs too short" in short.frontier["capacity"]["note"]
+    long = {"workload.num_requests": 3000, "workload.output_tokens": {"dist": "fixed", "value": 2}}
+    assert simslm.search(load_scenario(loaded, long), jobs=1).frontier["capacity"]["note"] == ""
+    known = {"requests.arrived": 100.0, "throughput.requests_per_s": 5.0, "e2e_s.mean": 2.0}
+    assert not too_short(known)
+    assert too_short(known | {"e2e_s.mean": 2.1})
+    assert not too_short({})
 
 
 def test_clients_are_counted_whole(loaded):
