@@ -43,7 +43,7 @@ def compared(request, truth) -> tuple[str, dict[str, Errors], list[tuple[float, 
         if run.model != model or run.sm_clock_mhz == SLOW_CLOCK_MHZ or which == "replicas":
             continue
         scenario = scenario_of(run, {"trace": str(TRACES[model])}, dtype="fp16")
-        found = simulated(simulate(scenario), run, startup_s)
+        found = simulated(simulate(scenario, with_intervals=False), run, startup_s)
         for metric in ("output_tokens_per_s", *METRICS[1:], "power_active_p50_w"):
             errors[which][metric].append(abs(found[metric] / run.measured[metric] - 1))
         if which == "preempting" and run.workload == "fixed":
