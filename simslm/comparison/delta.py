@@ -17,7 +17,8 @@ class Delta:
         path: in ``summary.json``.
         baseline, value: the figure in each (means over seeds where there are several); None where it is unknown.
         delta: ``value − baseline``.
-        interval: of the delta, 95 %; None where it is not known.
+        interval: of the delta, 95 %, as far as it leaves the figure at 0 or above, which every figure is; None where
+            it is not known.
         note: why there is no interval; empty where there is one.
     """
 
@@ -27,6 +28,11 @@ class Delta:
     delta: float | None
     interval: tuple[float, float] | None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and self.baseline is not None:
+            low, high = self.interval
+            object.__setattr__(self, "interval", (max(low, -self.baseline), high))
 
     @property
     def metric(self) -> Metric:

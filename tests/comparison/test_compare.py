@@ -8,6 +8,7 @@ from scipy import stats
 
 from simslm.comparison import compare
 from simslm.comparison.compare import configurations
+from simslm.comparison.delta import Delta
 from simslm.comparison.sections import OF_REQUESTS, SECTIONS, Sectioned, needed
 from simslm.errors import UsageError
 from simslm.metrics.definitions import FIGURES
@@ -221,3 +222,11 @@ def test_one_run_is_no_comparison(make_run):
 
 def test_pooled_gaps_belong_to_no_request():
     assert OF_REQUESTS == ("ttft_s", "tpot_s", "e2e_s", "queue_s")
+
+
+def test_no_interval_leaves_a_figure_below_zero():
+    """A figure of 2 may fall to 0 and no further, whatever the t distribution says; what it may rise to stays."""
+    fallen = Delta("ttft_s.mean", 2.0, 0.5, -1.5, (-4.0, 1.0))
+    assert fallen.interval == (-2.0, 1.0)
+    assert Delta("ttft_s.mean", 2.0, 0.5, -1.5, (-1.8, -1.2)).interval == (-1.8, -1.2)
+    assert Delta("ttft_s.mean", 2.0, None, None, None).interval is None
