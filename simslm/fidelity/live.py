@@ -38,6 +38,7 @@ class Served(Protocol):
         iterations: the columns of ``iterations.parquet`` but ``replica`` and ``power_w``.
         gaps_s: every gap between two output tokens of one request.
         energy_j: of the device meanwhile; None where it was not measured.
+        other_load: the part of all cores' time that others had meanwhile; None where it is not known.
     """
 
     @property
@@ -48,6 +49,8 @@ class Served(Protocol):
     def gaps_s(self) -> np.ndarray: ...
     @property
     def energy_j(self) -> float | None: ...
+    @property
+    def other_load(self) -> float | None: ...
 
 
 Serve = Callable[[Prepared], Served]
@@ -89,6 +92,7 @@ class LiveRun:
         requests: the columns of ``requests.parquet``, as served.
         iterations: the iterations as they ran.
         comparison: beside the simulation.
+        other_load: as in :class:`Served`.
     """
 
     load: Load
@@ -96,6 +100,7 @@ class LiveRun:
     requests: dict[str, np.ndarray]
     iterations: IterationTable
     comparison: Comparison
+    other_load: float | None
 
 
 def loads(
@@ -211,7 +216,8 @@ def _run(load: Load, number: int, served: Served, engine: str) -> LiveRun:
     iterations = _iteration_table(served)
     measured = _measured(load.prepared, requests, iterations, served)
     run = _as_run(load, number, engine, measured)
-    return LiveRun(load, number, requests, iterations, Comparison(run, simulated(load.result, run)))
+    comparison = Comparison(run, simulated(load.result, run))
+    return LiveRun(load, number, requests, iterations, comparison, served.other_load)
 
 
 def _request_columns(prepared: Prepared, served: Served) -> dict[str, np.ndarray]:
