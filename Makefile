@@ -54,7 +54,7 @@ lint: .venv/dev
 #   make test TORCH='torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu'
 .venv/dev: .venv/core
 	$(PIP) $(TORCH)
-	$(PIP) --editable '.[dev,profile,search]'
+	$(PIP) --editable '.[dev,profile,search,transformers]'
 	$(PIP) --editable '.[ray]' || echo "no Ray for this Python: its tests will skip"
 	touch $@
 

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from profiler import ENGINE
 from profiler.colocation import Together, check
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
 from profiler.engine.weights import check_supported
+from profiler.engines.choice import OWN, choose_engine, refuse_replicas
+from profiler.engines.subject import Subject
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
 from profiler.measure.caches import CacheEviction
@@ -44,7 +45,6 @@ from profiler.measure.power import measure_power
 from profiler.measure.timing import warm_up
 from profiler.provenance import catalogue_device, describe, memory_bytes
 from profiler.refinement import refined
-from profiler.serving.stage import Stage
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
 from simslm.errors import InfeasibleError
@@ -95,7 +95,7 @@ class Campaign:
         passes: passes that are over.
     """
 
-    engine: Engine
+    engine: Subject
     meter: Meter
     journal: Journal
     shapes: list[Shape]
@@ -116,7 +116,7 @@ class Campaign:
 
     def run(self) -> bool:
         """Measure what the journal lacks; whether all of it is there at the end."""
-        warm_up(lambda: Stage(self.engine, self.shapes[0], self._rng).time().latency_s)
+        warm_up(lambda: self.engine.stage(self.shapes[0], self._rng).time().latency_s)
         done, saved = 0, time.perf_counter()
         for number in range(self.repeats + 1):
             visits = self._visits(number)
@@ -141,15 +141,15 @@ class Campaign:
         self.progress(done, done, "done", 0.0)
         return True
 
-    def batch(self, shape: Shape) -> list[Chunk]:
+    def batch(self, engine: Engine, shape: Shape) -> list[Chunk]:
         """Random tokens for a shape, in blocks from anywhere in the cache."""
-        free = self._rng.permutation(self.engine.cache.num_blocks)
+        free = self._rng.permutation(engine.cache.num_blocks)
         decodes = [(1, shape.decode_ctx)] * shape.decode_seqs
         prompts = [(shape.prefill_new, shape.prefill_ctx)] * shape.prefill_seqs
         batch = []
         for new, cached in decodes + prompts:
-            pages = -(-(cached + new) // self.engine.cache.block_size)
-            tokens = self._rng.integers(0, self.engine.architecture.vocab_size, new)
+            pages = -(-(cached + new) // engine.cache.block_size)
+            tokens = self._rng.integers(0, engine.architecture.vocab_size, new)
             batch.append(Chunk(tokens, cached, free[:pages]))
             free = free[pages:]
         return batch
@@ -181,8 +181,10 @@ class Campaign:
         return [visits[i] for i in order]
 
     def _last_visits(self) -> list[Visit]:
-        operators = range(min(self.repeats, _OPERATOR_PASSES))
-        visits: list[Visit] = [(("kernel", "operators", i), self._visit_operators) for i in operators]
+        visits: list[Visit] = []
+        if isinstance(self.engine, Engine):
+            visit = partial(self._visit_operators, self.engine)
+            visits = [(("kernel", "operators", i), visit) for i in range(min(self.repeats, _OPERATOR_PASSES))]
         if self.meter.note:
             return visits
         powers = range(min(self.repeats, _POWER_PASSES))
@@ -222,11 +224,12 @@ class Campaign:
             return
         latency_s = {shape: median(self._earlier("iteration", shape, number + 1)) for shape in self.shapes}
         most = self._refinable // len(_REFINED_AFTER)
-        self.shapes = [*self.shapes, *refined(latency_s, self.heldout, most)]
+        added = map(self.engine.possible, refined(latency_s, self.heldout, most))
+        self.shapes = list(dict.fromkeys([*self.shapes, *added]))
 
     def _visit(self, shape: Shape) -> list[dict[str, Any]]:
         """One warm-up call, then the timed ones, as rows of ``iterations.parquet``; of many, some evenly spaced."""
-        stage = Stage(self.engine, shape, self._rng)
+        stage = self.engine.stage(shape, self._rng)
         expected = self._seconds.get(shape.label(), 0.0)
         first = stage.time() if expected < 2 * _LONG_CALL_S else None
         target = max(_VISIT_S, self.meter.window_s)
@@ -248,23 +251,23 @@ class Campaign:
             return None, None
         return (after - before) / calls, (after - before) / (time.perf_counter() - start)
 
-    def _visit_operators(self) -> list[dict[str, Any]]:
-        rows, evict = [], CacheEviction(self.engine.device)
+    def _visit_operators(self, engine: Engine) -> list[dict[str, Any]]:
+        rows, evict = [], CacheEviction(engine.device)
         with torch.inference_mode():
-            for operator in (*ceiling_operators(self.engine), *self._operators()):
+            for operator in (*ceiling_operators(engine), *self._operators(engine)):
                 operator.run()
-                rows.append(time_operator(operator, self.engine.device, evict))
+                rows.append(time_operator(operator, engine.device, evict))
         return rows
 
-    def _operators(self) -> Iterator[Operator]:
-        for tokens in operator_tokens(self.engine.architecture):
-            yield from dense_operators(self.engine, tokens)
+    def _operators(self, engine: Engine) -> Iterator[Operator]:
+        for tokens in operator_tokens(engine.architecture):
+            yield from dense_operators(engine, tokens)
         for shape in self.shapes:
             if not shape.prefill_seqs:
-                yield attention_operator(self.engine, self.batch(shape), "attention_decode")
-                yield write_operator(self.engine, self.batch(shape))
+                yield attention_operator(engine, self.batch(engine, shape), "attention_decode")
+                yield write_operator(engine, self.batch(engine, shape))
             elif not shape.decode_seqs and shape.prefill_new <= _LONGEST_OPERATOR:
-                yield attention_operator(self.engine, self.batch(shape), "attention_prefill")
+                yield attention_operator(engine, self.batch(engine, shape), "attention_prefill")
 
     def _visit_power(self) -> list[dict[str, Any]]:
         """Mean power idle, and under the largest decode and the largest prefill."""
@@ -273,13 +276,11 @@ class Campaign:
         )
         prefill = max((s for s in self.shapes if not s.decode_seqs), key=lambda s: s.prefill_new)
         rest = partial(time.sleep, _POWER_S / 10)
-        states: list[tuple[str, Callable[[], object], float]] = [("idle", rest, _IDLE_SETTLE_S)]
+        rows = [{"state": "idle"} | measure_power(self.meter, rest, _IDLE_SETTLE_S, _POWER_S)]
         for state, shape in (("decode", decode), ("prefill", prefill)):
-            states.append((state, partial(self.engine.iterate, self.batch(shape)), _SETTLE_S))
-        return [
-            {"state": state} | measure_power(self.meter, call, settle_s, _POWER_S)
-            for state, call, settle_s in states
-        ]
+            call = self.engine.stage(shape, self._rng).time
+            rows.append({"state": state} | measure_power(self.meter, call, _SETTLE_S, _POWER_S))
+        return rows
 
     def _seconds_for(self, labels: Sequence[str]) -> float:
         """Seconds that visits will take, judging by earlier ones of the same shapes."""
@@ -305,6 +306,7 @@ def profile(
     reach: Reach | None = None,
     replicas: Sequence[int] = (1,),
     sharing: Sequence[str] = ("time-slice",),
+    engine: str = OWN,
 ) -> Path:
     """Measure a model on a device and write its trace; resumes a campaign that was cut off.
 
@@ -316,7 +318,8 @@ def profile(
         device: ``cpu`` or ``cuda:N``.
         dtype: ``fp32``, ``bf16`` or ``fp16``.
         grid: ``quick`` or ``full``.
-        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>``.
+        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>``, ending in ``-<engine>`` for
+            another engine than the own one.
         repeats: passes over the grid; by default :data:`REPEATS`.
         threads: CPU threads of torch; by default as many as torch chooses.
         budget_s: stop measuring after this long. What there is becomes a trace that says it is unfinished, and the
@@ -328,42 +331,47 @@ def profile(
         reach: where the grid ends; by default as far as the model goes.
         replicas: how many share the device, one campaign for each.
         sharing: in which ways, of :data:`profiler.colocation.WAYS`.
+        engine: what is measured, see :mod:`profiler.engines.choice`; of another than the own one, no operators and no
+            replicas that share the device.
 
     Returns:
         The trace's directory.
 
     Raises:
-        UsageError: an unknown model, grid, dtype, device or way of sharing, or another campaign's journal is in the
-            way.
+        UsageError: an unknown model, grid, dtype, device, engine or way of sharing, or another campaign's journal is
+            in the way.
         InfeasibleError: the model does not fit, or the budget did not last for one pass.
-        DeviceError: the device or its MPS is not there.
+        DeviceError: the device, its MPS or the engine's package is not there.
         TraceError: without 1 among the replicas, there is no trace of one alone.
     """
     start = time.perf_counter()
     together = sorted({count for count in replicas if count != 1})
+    kind = choose_engine(engine)
     check(device, replicas, sharing)
+    if together:
+        refuse_replicas(engine)
     architecture = load_model(model) if isinstance(model, str) else model
     check_supported(architecture)
     torch_dtype(dtype)
     pin_threads(threads)
     name = catalogue_device(open_device(device))
-    shapes, heldout = _shapes(architecture, device, dtype, grid, reach)
-    target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{dtype}"
+    shapes, heldout = _shapes(kind, architecture, device, dtype, grid, reach)
+    ending = "" if engine == OWN else f"-{engine}"
+    target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{dtype}{ending}"
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
-    header |= {"engine": ENGINE, "torch": torch.__version__, "threads": torch.get_num_threads()}
+    header |= {"engine": kind.label(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     header |= {"reach": list(reach) if reach else None}
     common = Together(architecture, device, dtype, together, tuple(sharing), threads, meter, progress)
     if 1 not in replicas:
         common.measure(target, header)
         return target
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
-    blocks = max(shape.blocks(BLOCK_SIZE) for shape in (*shapes, *heldout))
-    engine = Engine(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
-    meter = meter or open_meter(engine.device)
-    provenance = describe(engine, meter, grid=grid, command=command, seed=seed)
+    subject = kind.open(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
+    meter = meter or open_meter(subject.device)
+    provenance = describe(subject, meter, grid=grid, command=command, seed=seed)
     provenance["reach"] = reach._asdict() if reach else None
     campaign = Campaign(
-        engine,
+        subject,
         meter,
         journal,
         shapes,
@@ -392,25 +400,27 @@ def profile(
     if complete:
         journal.remove()
         if together:
-            del engine, campaign
+            del subject, campaign
             release_freed_memory(device)
             common.measure(target, header)
     return target
 
 
 def _shapes(
-    architecture: Architecture, device: str, dtype: str, grid: str, reach: Reach | None
+    kind: type[Subject], architecture: Architecture, device: str, dtype: str, grid: str, reach: Reach | None
 ) -> tuple[list[Shape], list[Shape]]:
-    """The grid's shapes and the held-out ones, as far as the device's memory allows."""
-    affordable = affordable_blocks(architecture, device, dtype)
-    shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, BLOCK_SIZE, reach)
+    """The grid's shapes and the held-out ones, as far as the device's memory allows and the engine can be made to."""
+    size = kind.block_size
+    affordable = int(kind.memory_share * affordable_blocks(architecture, device, dtype, size))
+    shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, size, reach)
     if not shapes:
         raise InfeasibleError(
             f"no shape of the grid fits beside the weights of {architecture.name} in {dtype}",
             where=f"device {device}",
             remedy="profile a smaller model or a narrower dtype, or free memory",
         )
-    return shapes, heldout_shapes(architecture, affordable, BLOCK_SIZE, reach)
+    heldout = heldout_shapes(architecture, affordable, size, reach)
+    return list(dict.fromkeys(map(kind.possible, shapes))), list(dict.fromkeys(map(kind.possible, heldout)))
 
 
 def _save_unfinished(target: Path, provenance: dict[str, Any], campaign: Campaign) -> None:

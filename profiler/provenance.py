@@ -12,21 +12,20 @@ from typing import Any
 
 import torch
 
-from profiler import ENGINE
-from profiler.engine.engine import Engine
+from profiler.engines.subject import Subject
 from profiler.measure.meters import Meter
 from simslm.catalog.devices import device_names, load_device
 
 _MEMORY_SLACK = 0.1
 
 
-def describe(engine: Engine, meter: Meter, *, grid: str, command: str, seed: int) -> dict[str, Any]:
+def describe(engine: Subject, meter: Meter, *, grid: str, command: str, seed: int) -> dict[str, Any]:
     """Provenance of a campaign, but for what only its end knows (warm-up and repeats)."""
     method = {"source": "measured", "grid": grid, "command": command}
     return method | setting(engine, meter, seed)
 
 
-def setting(engine: Engine, meter: Meter, seed: int) -> dict[str, Any]:
+def setting(engine: Subject, meter: Meter, seed: int) -> dict[str, Any]:
     """What is run, on what, and how it is read."""
     kind = engine.device.type
     machine = _cuda(engine.device) if kind == "cuda" else _cpu()
@@ -34,10 +33,7 @@ def setting(engine: Engine, meter: Meter, seed: int) -> dict[str, Any]:
         "model": engine.architecture.name,
         "dtype": engine.dtype,
         "device": catalogue_device(engine.device),
-        "engine": ENGINE,
-        "attention": type(engine.attention).__name__,
-        "block_size": engine.cache.block_size,
-        "num_gpu_blocks": engine.cache.num_blocks,
+        **engine.facts(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         **threads(),
@@ -45,7 +41,6 @@ def setting(engine: Engine, meter: Meter, seed: int) -> dict[str, Any]:
         "meter": meter.name,
         "power_note": meter.note,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "host_time": _HOST_TIME[kind],
         **machine,
     }
 
@@ -53,13 +48,6 @@ def setting(engine: Engine, meter: Meter, seed: int) -> dict[str, Any]:
 def threads() -> dict[str, Any]:
     """How many threads torch computes with, and what the environment asked for."""
     return {"threads": torch.get_num_threads(), "omp_num_threads": os.environ.get("OMP_NUM_THREADS")}
-
-
-_HOST_TIME = {
-    "cpu": "the serving loop's planning and books, laying out the batch, reading the sampled tokens; operator "
-    "dispatch counts as device time",
-    "cuda": "wall time of the serving loop's step less the time between device events around forward pass and sampler",
-}
 
 
 def catalogue_device(device: torch.device) -> str:

@@ -14,7 +14,7 @@ from profiler import ENGINE
 from profiler.campaign import affordable_blocks
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool
-from profiler.engine.engine import Engine
+from profiler.engines.own import OwnEngine
 from profiler.grid import Shape
 from profiler.measure.company import Company
 from profiler.measure.meters import Meter, open_meter
@@ -92,7 +92,7 @@ class LiveEngine:
                 where=f"device {device}",
                 remedy="state fewer deployment.engine.num_gpu_blocks",
             )
-        self._engine = Engine(
+        self._engine = OwnEngine(
             architecture, dtype=dtype, device=device, num_blocks=num_blocks, block_size=block_size, seed=seed
         )
         self._meter = meter or open_meter(self._engine.device)

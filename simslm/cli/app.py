@@ -17,11 +17,15 @@ from simslm.cli.options import (
     Attended,
     Dtype,
     Grid,
+    GridReach,
     Json,
     Listed,
+    Measured,
+    MeasuredEngine,
     ScenarioPath,
     Seed,
     Sets,
+    Sharing,
     Timeline,
     Workers,
     place,
@@ -353,9 +357,9 @@ def profile(
             metavar="N,...", help="how many share the device; without 1, they join a trace that is there"
         ),
     ] = "1",
-    sharing: Annotated[
-        str, typer.Option(metavar="WAY,...", help="how: time-slice, mps, streams, sm-partition")
-    ] = "time-slice",
+    sharing: Sharing = "time-slice",
+    engine: MeasuredEngine = Measured.simslm,
+    reach: GridReach = None,
     json: Json = False,
 ) -> None:
     """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
@@ -365,7 +369,18 @@ def profile(
     from simslm.cli import profiling
 
     profiling.profile(
-        model, device, dtype.value, grid.value, output, repeats, threads, replicas, sharing, as_json=json
+        model,
+        device,
+        dtype.value,
+        grid.value,
+        output,
+        repeats,
+        threads,
+        replicas,
+        sharing,
+        engine.value,
+        reach,
+        as_json=json,
     )
 
 

@@ -57,6 +57,29 @@ class Grid(StrEnum):
     full = "full"
 
 
+class Measured(StrEnum):
+    """Engines that are measured."""
+
+    simslm = "simslm"
+    vllm = "vllm"
+    transformers = "transformers"
+
+
+Sharing = Annotated[str, typer.Option(metavar="WAY,...", help="how: time-slice, mps, streams, sm-partition")]
+MeasuredEngine = Annotated[
+    Measured,
+    typer.Option(help="what is measured; of others than simslm no operators, and one replica only"),
+]
+GridReach = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SEQS,CONTEXT,CHUNK",
+        help="where the grid ends: decoding sequences, tokens of context, new prompt tokens; default: as far as the "
+        "model goes",
+    ),
+]
+
+
 class Workers(StrEnum):
     local = "local"
     ray = "ray"

@@ -22,11 +22,14 @@ def profile(
     threads: int | None,
     replicas: str,
     sharing: str,
+    engine: str,
+    reach: str | None,
     *,
     as_json: bool,
 ) -> None:
     """Measures, and prints where the trace is."""
-    counts = _numbers(replicas)
+    counts = _numbers("--replicas", replicas, "1,2,4")
+    ends = None if reach is None else _numbers("--reach", reach, "32,2048,512", count=3)
     if output is not None:
         free_place(output)
     cores = os.cpu_count() or 1
@@ -34,6 +37,7 @@ def profile(
         raise UsageError(f"--threads {threads} is more than the {cores} cores of this machine")
     try:
         from profiler.campaign import profile as measure
+        from profiler.grid import Reach
     except ModuleNotFoundError as error:
         raise DeviceError(
             f"{error.name} is not installed", remedy="profiling needs torch: pip install 'simslm[profile]'"
@@ -42,6 +46,8 @@ def profile(
     command += ["--repeats", str(repeats)] if repeats else []
     command += ["--threads", str(threads)] if threads else []
     command += ["--replicas", replicas, "--sharing", sharing] if counts != [1] else []
+    command += ["--engine", engine] if engine != "simslm" else []
+    command += ["--reach", reach] if reach else []
     with screen.progress("measuring") as update:
         written = measure(
             model,
@@ -54,6 +60,8 @@ def profile(
             command=shlex.join(command),
             replicas=counts,
             sharing=[word.strip() for word in sharing.split(",")],
+            engine=engine,
+            reach=None if ends is None else Reach(*ends),
             progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
         )
     with screen.working("drawing the page"):
@@ -65,10 +73,13 @@ def profile(
         print(f"page: {page}")
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(option: str, text: str, example: str, count: int | None = None) -> list[int]:
+    """The numbers of a list, ``count`` of them and above 0 where that is given."""
     try:
-        return [int(word) for word in text.split(",")]
+        found = [int(word) for word in text.split(",")]
     except ValueError:
-        raise UsageError(
-            f"--replicas {text!r} is no list of numbers", remedy="e.g. --replicas 1,2,4"
-        ) from None
+        found = []
+    if not found or (count is not None and (len(found) != count or min(found) < 1)):
+        what = "no list of numbers" if count is None else f"not {count} numbers above 0"
+        raise UsageError(f"{option} {text!r} is {what}", remedy=f"e.g. {option} {example}")
+    return found

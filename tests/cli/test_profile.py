@@ -14,6 +14,14 @@ import pytest
         (("--model", "opt-125m", "--threads", "100000"), 2, "is more than the"),
         (("--model", "opt-125m", "-o", "thesis.txt"), 2, "is a file, not a directory"),
         (("--model", "opt-125m", "-o", "thesis.txt/deeper"), 2, "no directory can be made there"),
+        (("--model", "opt-125m", "--reach", "8,520"), 2, "e.g. --reach 32,2048,512"),
+        (("--model", "opt-125m", "--reach", "8,0,72"), 2, "not 3 numbers above 0"),
+        (("--model", "opt-125m", "--replicas", "one"), 2, "is no list of numbers"),
+        (
+            ("--model", "opt-125m", "--engine", "transformers", "--replicas", "1,2"),
+            2,
+            "with the engine simslm only, not with transformers",
+        ),
     ],
 )
 def test_what_is_refused(simslm, here, options, code, words):
@@ -32,6 +40,37 @@ def test_a_device_that_is_not_there_exits_5(simslm, here):
     assert ended.code == 5
     assert "simslm env" in ended.complaint
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("engine", "remedy"),
+    [("vllm", "pip install vllm"), ("transformers", "pip install 'simslm[transformers]'")],
+)
+def test_an_engine_that_is_not_installed_exits_5(simslm, here, monkeypatch, engine, remedy):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    monkeypatch.setitem(sys.modules, engine, None)
+    ended = simslm("profile", "--model", "opt-125m", "--device", "cpu", "--engine", engine)
+    assert ended.code == 5
+    assert f"{engine} is not installed" in ended.complaint
+    assert remedy in ended.complaint
+    assert not list(here.iterdir())
+
+
+def test_what_was_asked_reaches_the_campaign(simslm, here, monkeypatch, trace):
+    campaign = pytest.importorskip("profiler.campaign")
+    asked = {}
+
+    def measure(*places, **options):
+        asked.update(options)
+        return trace
+
+    monkeypatch.setattr(campaign, "profile", measure)
+    said = ("--engine", "transformers", "--reach", "8,520,72")
+    assert simslm("profile", "--model", "opt-125m", "--device", "cpu", *said).code == 0
+    assert asked["engine"] == "transformers"
+    assert asked["reach"] == (8, 520, 72)
+    assert asked["command"].endswith(" ".join(said))
 
 
 def test_without_torch_it_says_what_to_install(simslm, monkeypatch):

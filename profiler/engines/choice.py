@@ -1,0 +1,45 @@
+"""Which engines there are to measure, by the name that a user gives."""
+
+from __future__ import annotations
+
+import importlib
+
+from profiler.engines.subject import Subject
+from simslm.errors import UsageError, nearest
+
+OWN = "simslm"
+"""The project's own engine, the only one whose operators and co-located replicas are measured too."""
+
+_ENGINES = {
+    OWN: ("profiler.engines.own", "OwnEngine"),
+    "vllm": ("profiler.engines.vllm_engine", "VllmEngine"),
+    "transformers": ("profiler.engines.transformers_engine", "TransformersEngine"),
+}
+
+
+def choose_engine(name: str) -> type[Subject]:
+    """The class of an engine; nothing of another engine's package is imported yet.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in _ENGINES:
+        raise UsageError(
+            f"engine {name!r} is not known{nearest(name, list(_ENGINES))}",
+            remedy=f"use one of {', '.join(_ENGINES)}",
+        )
+    module, kind = _ENGINES[name]
+    return getattr(importlib.import_module(module), kind)
+
+
+def refuse_replicas(name: str) -> None:
+    """Replicas that share the device are measured with the own engine only.
+
+    Raises:
+        UsageError: for another one.
+    """
+    if name != OWN:
+        raise UsageError(
+            f"replicas that share a device are measured with the engine {OWN} only, not with {name}",
+            remedy=f"leave --replicas away, or say --engine {OWN}",
+        )

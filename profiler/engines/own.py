@@ -1,0 +1,56 @@
+"""The project's own engine as it is measured: an iteration is staged by the serving loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from profiler import ENGINE
+from profiler.engine.cache import BLOCK_SIZE
+from profiler.engine.engine import Engine
+from profiler.grid import Shape
+from profiler.serving.stage import Stage
+from simslm.catalog.architecture import Architecture
+
+
+class OwnEngine(Engine):
+    """See :class:`profiler.engines.subject.Subject`."""
+
+    block_size: ClassVar[int] = BLOCK_SIZE
+    memory_share: ClassVar[float] = 1.0
+
+    @classmethod
+    def label(cls) -> str:
+        return ENGINE
+
+    @classmethod
+    def possible(cls, shape: Shape) -> Shape:
+        return shape
+
+    @classmethod
+    def open(
+        cls, architecture: Architecture, *, dtype: str, device: str, shapes: Sequence[Shape], seed: int
+    ) -> Self:
+        blocks = max(shape.blocks(BLOCK_SIZE) for shape in shapes)
+        return cls(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
+
+    def stage(self, shape: Shape, rng: np.random.Generator) -> Stage:
+        return Stage(self, shape, rng)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "engine": ENGINE,
+            "attention": type(self.attention).__name__,
+            "block_size": self.cache.block_size,
+            "num_gpu_blocks": self.cache.num_blocks,
+            "host_time": _HOST_TIME[self.device.type],
+        }
+
+
+_HOST_TIME = {
+    "cpu": "the serving loop's planning and books, laying out the batch, reading the sampled tokens; operator "
+    "dispatch counts as device time",
+    "cuda": "wall time of the serving loop's step less the time between device events around forward pass and sampler",
+}

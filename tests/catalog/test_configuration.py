@@ -1,0 +1,54 @@
+"""Architectures written as ``config.json`` and read again."""
+
+import pytest
+
+from simslm.catalog.configuration import to_config
+from simslm.catalog.families import architecture_from_mapping, from_config
+from simslm.catalog.models import load_model, model_names
+from simslm.errors import ScenarioError
+
+WRITTEN = ("opt", "llama", "qwen2", "qwen3", "phi")
+NAMES = [
+    name
+    for name in model_names()
+    if load_model(name).family in WRITTEN and load_model(name).sliding_window is None
+]
+SIZES = {
+    "num_layers": 2,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 97,
+    "max_position_embeddings": 96,
+}
+
+
+def test_every_family_has_models_to_try():
+    assert {load_model(name).family for name in NAMES} == set(WRITTEN)
+    assert len(NAMES) >= 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_of_the_catalogue_comes_back_as_it_was(name):
+    model = load_model(name)
+    config = to_config(model)
+    assert from_config(config, name) == model
+    assert config["architectures"] == [
+        {"opt": "OPT", "llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi": "Phi"}[model.family]
+        + "ForCausalLM"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"family": "gemma2"}, "gemma2"),
+        ({"family": "llama", "qkv_bias": True}, "qkv_bias"),
+        ({"family": "opt", "head_dim": 16}, "head_dim"),
+        ({"family": "qwen2", "norm_first": False}, "norm_first"),
+    ],
+)
+def test_what_a_config_cannot_say_is_refused(changes, word):
+    model = architecture_from_mapping(SIZES | changes, name="odd")
+    with pytest.raises(ScenarioError, match=word):
+        to_config(model)
