@@ -119,14 +119,14 @@ class Campaign:
         warm_up(lambda: self.engine.stage(self.shapes[0], self._rng).time().latency_s)
         done, saved = 0, time.perf_counter()
         for number in range(self.repeats + 1):
-            visits = self._visits(number)
+            visits, later = self._visits(number), self._later(number)
             for visited, (key, measure) in enumerate(visits):
                 if key in self.journal.entries:
                     continue
                 now = time.perf_counter()
                 if now >= self.deadline:
                     return False
-                left = [key[1] for key, _ in visits[visited:]] + self._later(number)
+                left = [key[1] for key, _ in visits[visited:]] + later
                 self.progress(done + visited, done + visited + len(left), key[1], self._seconds_for(left))
                 self.journal.add(key, measure())
                 self._seconds[key[1]] = time.perf_counter() - now
