@@ -108,13 +108,23 @@ def _pair(one: Shapes, i: int, other: Shapes, j: int) -> Pair:
     samples = [each.table.column("latency_s").to_numpy()[each.rows[k]] for each, k in ((one, i), (other, j))]
     (low, high), (other_low, other_high) = map(median_interval, samples)
     return Pair(
-        one.label(i),
+        _label(columns),
         area,
         columns,
         columns["decode_seqs"] + columns["prefill_tokens"],
         (float(np.median(samples[0])), float(np.median(samples[1]))),
         None if np.isnan(low + other_low) else (other_low / high, other_high / low),
     )
+
+
+def _label(columns: dict[str, int]) -> str:
+    """A shape in words, its tokens per sequence: ``decode 4×520 + prefill 1×16 after 504``."""
+    decoding, context, prompts, new, cached = (columns[name] for name in SHAPE_COLUMNS)
+    parts = [f"decode {decoding}×{context / decoding:g}"] if decoding else []
+    if prompts:
+        after = f" after {cached / prompts:g}" if cached else ""
+        parts.append(f"prefill {prompts}×{new / prompts:g}{after}")
+    return " + ".join(parts)
 
 
 def median_interval(values: np.ndarray, tail: float = _TAIL) -> tuple[float, float]:

@@ -33,6 +33,8 @@ def test_shapes_of_both_are_paired_with_their_medians(tmp_path):
     second = written(tmp_path / "b", {MIXED: [1.0], PREFILL: [0.1], DECODE: [0.3, 0.3, 0.4]}, "two 2")
     pairs = {pair.area: pair for pair in side_by_side(first, second)}
     assert set(pairs) == {"decode", "prefill"}
+    assert pairs["decode"].label == "decode 4×20"
+    assert pairs["prefill"].label == "prefill 1×64 after 16"
     assert pairs["decode"].latency_s == (0.2, 0.3)
     assert pairs["decode"].ratio == pytest.approx(1.5)
     assert pairs["decode"].tokens_per_s == (pytest.approx(20), pytest.approx(4 / 0.3))
@@ -46,6 +48,7 @@ def test_shapes_of_both_are_paired_with_their_medians(tmp_path):
 def test_mixed_iterations_are_an_area_of_their_own(tmp_path):
     (pair,) = side_by_side(*(written(tmp_path / name, {MIXED: [0.5]}) for name in "ab"))
     assert (pair.area, pair.tokens, pair.ratio) == ("mixed", 34, 1.0)
+    assert pair.label == "decode 2×8 + prefill 1×32"
 
 
 def test_the_mean_ratio_turns_round_with_the_traces():
