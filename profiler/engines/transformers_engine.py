@@ -95,35 +95,24 @@ class TransformersEngine:
         seqs: int,
     ) -> None:
         self.architecture, self.dtype, self.device = architecture, dtype, open_device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         package, _, utils = loaded()
-        self.model = _model(package, architecture, weights, torch_dtype(dtype), self.device)
-        config = package.ContinuousBatchingConfig(
-            num_blocks=pages + 1,
-            page_size=PAGE,
-            max_batch_tokens=rows,
-            max_requests_per_batch=seqs,
-            allow_block_sharing=False,
-            use_async_batching=False,
-            auto_switch_to_flash=False,
-            safety_margin=0.0,
-        )
         hints = utils.WorkloadHints(architecture.max_position_embeddings, 1, seqs)
-        greedy = package.GenerationConfig(do_sample=False, eos_token_id=-1)
-        manager = self.model.init_continuous_batching(greedy, config, hints)
         try:
-            self.processor = manager._create_batch_processor()
+            self.model = _model(package, architecture, weights, torch_dtype(dtype), self.device)
+            self.processor = _processor(package, self.model, hints, pages, rows, seqs)
+        except (AttributeError, TypeError) as error:
+            raise DeviceError(
+                f"transformers {package.__version__} is not as the one this was written for ({error})",
+                remedy=f"{_INSTALL} brings one that is",
+            ) from error
         except (MemoryError, ValueError, torch.OutOfMemoryError) as error:
             raise InfeasibleError(
                 f"the cache of transformers does not fit ({error})",
                 where=f"device {device}",
                 remedy="say `--reach` to measure shorter contexts or smaller batches",
             ) from None
-        cache = self.processor.cache
-        _fill(cache.cache_tensor, self.model.dtype)
-        if not hasattr(cache, "get_seq_length"):
-            cache.get_seq_length = lambda *_: (
-                0
-            )  # OPT's forward pass asks, and then uses the positions it was given
 
     @classmethod
     def label(cls) -> str:
@@ -324,6 +313,29 @@ def _model(
     return model.eval()
 
 
+def _processor(package: ModuleType, model: Any, hints: Any, pages: int, rows: int, seqs: int) -> Any:
+    """What turns its generation loop, with room for so many pages, new tokens and sequences, nothing running."""
+    config = package.ContinuousBatchingConfig(
+        num_blocks=pages + 1,
+        page_size=PAGE,
+        max_batch_tokens=rows,
+        max_requests_per_batch=seqs,
+        allow_block_sharing=False,
+        use_async_batching=False,
+        auto_switch_to_flash=False,
+        safety_margin=0.0,
+    )
+    greedy = package.GenerationConfig(do_sample=False, eos_token_id=-1)
+    processor = model.init_continuous_batching(greedy, config, hints)._create_batch_processor()
+    cache = processor.cache
+    cache.cache_tensor.view(model.dtype).normal_(0.0, _CACHE_STD)  # zeros would be read with less power
+    if not hasattr(
+        cache, "get_seq_length"
+    ):  # OPT's forward pass asks, and then uses the positions it was given
+        cache.get_seq_length = lambda *_: 0
+    return processor
+
+
 def _attention(package: ModuleType, device: torch.device) -> str:
     """What it attends with: flash attention where that is installed, as it would choose itself, else fused."""
     available = package.utils.import_utils
@@ -332,8 +344,3 @@ def _attention(package: ModuleType, device: torch.device) -> str:
     if device.type == "cuda" and available.is_flash_attn_2_available():
         return "flash_attention_2"
     return "sdpa"
-
-
-def _fill(cache: torch.Tensor, dtype: torch.dtype) -> None:
-    """Random keys and values in the flat bytes of a cache; zeros would be read with less power."""
-    cache.view(dtype).normal_(0.0, _CACHE_STD)

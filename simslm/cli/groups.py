@@ -52,6 +52,21 @@ def traces_check(trace: TracePath, json: Json = False) -> None:
     tracing.check(trace, json)
 
 
+@traces.command("compare")
+def traces_compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="directory of a trace")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="directory of a trace of the same model")],
+    json: Json = False,
+) -> None:
+    """Put two traces side by side: latency and tokens/s of every shape that both were measured at, and their ratio.
+
+    Example: simslm traces compare traces/h200/opt-1.3b-bf16 traces/h200/opt-1.3b-bf16-transformers
+    """
+    from simslm.cli import tracing
+
+    tracing.compare(first, second, json)
+
+
 @traces.command("import")
 def traces_import(
     csv: Annotated[Path, typer.Argument(metavar="CSV", help="columns of a trace's iterations.parquet")],

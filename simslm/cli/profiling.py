@@ -64,6 +64,10 @@ def profile(
             reach=None if ends is None else Reach(*ends),
             progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
         )
+    if engine != "simslm":
+        screen.note(
+            f"note: operators (kernels.parquet) are not measured of {engine}; --engine simslm has them"
+        )
     with screen.working("drawing the page"):
         page = trace_page(Path(written))
     if as_json:

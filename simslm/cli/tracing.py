@@ -14,6 +14,7 @@ from simslm.units import number, seconds
 
 if TYPE_CHECKING:
     from simslm.traces.files import Trace
+    from simslm.traces.side_by_side import Pair
 
 SEVERITY_FAILS = "error"
 
@@ -104,6 +105,38 @@ def check(path: Path, as_json: bool) -> None:
         raise TraceError(
             "this trace has errors and should not be used", where=str(path), remedy="measure it again"
         )
+
+
+def compare(first: Path, second: Path, as_json: bool) -> None:
+    """Prints how two traces' iterations of the same shapes compare."""
+    from simslm.traces.files import read_trace
+    from simslm.traces.side_by_side import AREAS, differing_settings, mean_ratio, side_by_side
+
+    traces = [read_trace(path) for path in (first, second)]
+    pairs, engines = side_by_side(*traces), [trace.provenance["engine"] for trace in traces]
+    by_area = {area: [pair for pair in pairs if pair.area == area] for area in AREAS}
+    means = {area: mean_ratio(found) for area, found in by_area.items() if found}
+    differing = differing_settings(*traces)
+    if as_json:
+        shown = [asdict(p) | {"ratio": p.ratio, "tokens_per_s": p.tokens_per_s} for p in pairs]
+        screen.show_json({"engines": engines, "differing": differing, "mean_ratio": means, "shapes": shown})
+        return
+    screen.show_facts([("A", f"{engines[0]} ({first})"), ("B", f"{engines[1]} ({second})")])
+    screen.show_facts([(name, f"{_short(a)} in A, {_short(b)} in B") for name, (a, b) in differing.items()])
+    print()
+    columns = ("shape", "A", "B", "A tokens/s", "B tokens/s", "B ÷ A", "95 %")
+    screen.show_table(columns, [_compared(pair) for pair in pairs])
+    print()
+    for area, mean in means.items():
+        count = len(by_area[area])
+        print(f"{area}: B takes {number(mean)} times as long as A (geometric mean over {count} shapes)")
+
+
+def _compared(pair: Pair) -> tuple[str, ...]:
+    interval = "-" if pair.interval is None else " to ".join(map(number, pair.interval))
+    latencies = map(seconds, pair.latency_s)
+    rates = map(number, pair.tokens_per_s)
+    return (pair.label, *latencies, *rates, number(pair.ratio), interval)
 
 
 def convert(

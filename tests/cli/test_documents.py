@@ -76,7 +76,7 @@ ELSEWHERE = (
     r"\bprofile\b",  # measures this machine
     r"\bvalidate live\b",
     r"RUNS\.csv|results/|AzureLLM|burstgpt|mooncake|requests\.csv",  # data that does not ship
-    r"traces/h200/",
+    r"traces/h200/|-bf16-transformers",
     r"scenarios/paper|--resume|--executor ray|your|--install-completion",
     r"^init [^-]*$",  # asks
 )

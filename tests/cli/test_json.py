@@ -32,6 +32,7 @@ INVOCATIONS = {
     "search": f"search small.yaml --jobs 1 --set '{SPACE}'",
     "simulate": "simulate small.yaml",
     "traces check": "traces check traces/cpu/mine",
+    "traces compare": "traces compare traces/cpu/mine traces/cpu/mine",
     "traces import": "traces import steps.csv --model opt-125m --device cpu --dtype fp32 --engine e -o again",
     "traces list": "traces list",
     "traces show": "traces show traces/cpu/mine",

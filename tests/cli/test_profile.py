@@ -67,7 +67,9 @@ def test_what_was_asked_reaches_the_campaign(simslm, here, monkeypatch, trace):
 
     monkeypatch.setattr(campaign, "profile", measure)
     said = ("--engine", "transformers", "--reach", "8,520,72")
-    assert simslm("profile", "--model", "opt-125m", "--device", "cpu", *said).code == 0
+    ended = simslm("profile", "--model", "opt-125m", "--device", "cpu", *said)
+    assert ended.code == 0
+    assert "operators (kernels.parquet) are not measured of transformers" in ended.err
     assert asked["engine"] == "transformers"
     assert asked["reach"] == (8, 520, 72)
     assert asked["command"].endswith(" ".join(said))

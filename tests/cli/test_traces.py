@@ -52,6 +52,51 @@ def test_check(simslm, trace):
     assert all({"severity", "what", "where", "remedy"} <= set(finding) for finding in findings)
 
 
+def test_two_engines_side_by_side(simslm, trace, here):
+    """The other engine takes twice as long to decode, and half as long for the rest."""
+    head, *rows = (here / "steps.csv").read_text(encoding="utf-8").splitlines()
+    other = [head]
+    for row in rows:
+        *shape, latency = row.split(",")
+        factor = 2 if shape[2] == "0" else 0.5
+        other.append(",".join([*shape, str(float(latency) * factor)]))
+    (here / "other.csv").write_text("\n".join(other) + "\n", encoding="utf-8")
+    options = (
+        "--model",
+        "opt-125m",
+        "--device",
+        "cpu",
+        "--dtype",
+        "fp32",
+        "--engine",
+        "theirs 2",
+        "-o",
+        "other",
+    )
+    assert simslm("traces", "import", "other.csv", *options).code == 0
+    ended = simslm("traces", "compare", trace, "other")
+    assert ended.code == 0
+    assert "mine 1 in A, theirs 2 in B" in ended.out
+    assert "decode: B takes 2 times as long as A (geometric mean over 12 shapes)" in ended.out
+    assert "prefill: B takes 0.5 times as long as A (geometric mean over 4 shapes)" in ended.out
+    found = json.loads(simslm("traces", "compare", trace, "other", "--json").out)
+    assert found["engines"] == ["mine 1", "theirs 2"]
+    assert found["mean_ratio"] == {name: pytest.approx(v) for name, v in
+                                   (("decode", 2), ("prefill", 0.5), ("mixed", 0.5))}  # fmt: skip
+    assert len(found["shapes"]) == 20
+    for shape in found["shapes"]:
+        ours, theirs = shape["tokens_per_s"]
+        assert ours / theirs == pytest.approx(shape["ratio"])
+
+
+def test_side_by_side_needs_one_model(simslm, trace, here):
+    options = ("--model", "opt-350m", "--device", "cpu", "--engine", "e", "-o", "other")
+    assert simslm("traces", "import", "steps.csv", *options).code == 0
+    ended = simslm("traces", "compare", trace, "other")
+    assert ended.code == 2
+    assert "compare traces of one model" in ended.complaint
+
+
 def test_a_trace_with_errors_fails_its_check(simslm, here):
     (here / "steps.csv").write_text("decode_seqs,decode_ctx_tokens,latency_s\n1,16,0.01\n", encoding="utf-8")
     options = ("--model", "opt-125m", "--device", "cpu", "--engine", "mine 1", "-o", "poor")

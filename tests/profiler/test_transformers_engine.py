@@ -13,9 +13,12 @@ from profiler.engines import transformers_engine
 from profiler.engines.transformers_engine import TransformersEngine, loaded
 from profiler.grid import Shape, measured_shapes
 from profiler.measure.meters import NoMeter, ReplayMeter
+from simslm.catalog.devices import load_device
+from simslm.cost.interpolation import MeasuredCost
 from simslm.errors import DeviceError, InfeasibleError, UsageError
 from simslm.traces.check import check_trace
 from simslm.traces.files import read_trace
+from simslm.traces.shapes import shapes as gathered
 
 pytest.importorskip("transformers", reason="pip install 'simslm[transformers]'")
 pytest.importorskip("psutil", reason="pip install 'simslm[transformers]'")
@@ -145,6 +148,15 @@ def test_a_cache_that_does_not_fit_is_an_answer(llama):
         build(llama, pages=10**8)
 
 
+def test_another_version_is_refused_in_one_sentence(llama, monkeypatch):
+    def older(*, block_size=32):
+        return None
+
+    monkeypatch.setattr(loaded()[0], "ContinuousBatchingConfig", older)
+    with pytest.raises(DeviceError, match=r"not as the one this was written for .*simslm\[transformers\]"):
+        build(llama)
+
+
 def measure(path, **options):
     options = {"repeats": 3, "threads": 1, "meter": NoMeter("no meter in this test")} | options
     return profile("tiny", "cpu", "fp32", "quick", path, engine="transformers", **options)
@@ -169,12 +181,18 @@ def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_clock, llama):
     rows = trace.iterations.to_pandas()
     shapes = measured_shapes(llama, "cpu", "quick", 10**6, 256)
     names = ["decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens"]
+    measured = gathered(trace.iterations)
     assert {tuple(row) for row in rows[names].to_numpy()} == {tuple(s.columns().values()) for s in shapes}
     assert any(s.prefill_ctx for s in shapes)
     assert trace.heldout is not None
     assert (rows.host_s > 0).all()
     assert (rows.host_s < rows.latency_s).all()
     assert not [finding for finding in check_trace(trace) if finding.severity == "error"]
+    cost = MeasuredCost(trace, llama, load_device("cpu"), "fp32")
+    assert cost.engine == trace.provenance["engine"]
+    costs = cost.evaluate(measured.work)
+    assert costs.in_domain.all()
+    assert (costs.host_s > 0).all()
 
 
 def test_power_is_read_under_its_load(tmp_path, quick_clock):

@@ -13,10 +13,13 @@ from profiler.campaign import profile
 from profiler.engines.vllm_engine import BLOCK, VllmEngine
 from profiler.grid import Shape, heldout_shapes, measured_shapes
 from profiler.measure.meters import NoMeter
+from simslm.catalog.devices import load_device
 from simslm.catalog.families import from_config
+from simslm.cost.interpolation import MeasuredCost
 from simslm.errors import DeviceError, InfeasibleError, UsageError
 from simslm.traces.check import check_trace
 from simslm.traces.files import read_trace
+from simslm.traces.shapes import shapes as gathered
 
 
 @pytest.fixture
@@ -94,6 +97,9 @@ def test_a_campaign_writes_a_trace_like_any_other(vllm, tmp_path, monkeypatch, l
         >= trace.heldout.to_pandas()[names].drop_duplicates().shape[0]
     )
     assert not [finding for finding in check_trace(trace) if finding.severity == "error"]
+    costs = MeasuredCost(trace, llama, load_device("cpu"), "fp32").evaluate(gathered(trace.iterations).work)
+    assert costs.in_domain.all()
+    assert (costs.host_s < 1e-9).all()
 
 
 def test_a_cache_that_is_too_small_is_an_answer(vllm, llama):
