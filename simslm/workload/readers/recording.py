@@ -49,9 +49,10 @@ class Recording:
     def __len__(self) -> int:
         return len(self.ticks)
 
-    def arrival_s(self) -> np.ndarray:
-        """Seconds since the earliest request, float64, rounded once (below ``2**53`` ticks)."""
-        first = self.ticks.min() if len(self.ticks) else 0
+    def arrival_s(self, first: float | None = None) -> np.ndarray:
+        """Seconds since the earliest request, or since a tick, float64, rounded once (below ``2**53`` ticks)."""
+        if first is None:
+            first = self.ticks.min() if len(self.ticks) else 0
         return (self.ticks - first) / self.ticks_per_s
 
 
