@@ -17,6 +17,7 @@ import numpy as np
 
 from simslm.sim.log import UNFINISHED, RequestLog, Settled
 from simslm.sim.programs import Programs
+from simslm.sim.sequence import Sequence as InFlight
 
 
 class ClosedLoop(Protocol):
@@ -122,11 +123,18 @@ class RequestRows:
         servable: whether its group can serve it at all.
         group_of: its group by number; None where all go to the first.
         priority, session_id, patience_s, units, context_units: see :class:`Requests`.
+        described: whether there is one of them.
         log: what became of it.
         row, stop: the rows from which on, and before which, requests of the last piece have not been sent.
         ahead: number of a request of the last piece minus its row.
         loaded: requests of all pieces so far.
     """
+
+    __slots__ = (
+        "_free", "_most", "_pieces", "ahead", "arrived_s", "context_units", "described", "due_s", "group_of",
+        "loaded", "log", "max_tokens", "output_tokens", "patience_s", "priority", "prompt_tokens", "row", "servable",
+        "session_id", "stop", "unit_tokens", "units",
+    )  # fmt: skip
 
     def __init__(self, most: int) -> None:
         self.prompt_tokens, self.output_tokens, self.max_tokens = array("q"), array("q"), array("q")
@@ -139,6 +147,7 @@ class RequestRows:
         self.units: list[Sequence[int]] | None = None
         self.context_units: list[Sequence[int]] | None = None
         self.unit_tokens = 0
+        self.described = False
         self.log = RequestLog()
         self.row = self.stop = self.ahead = 0
         self._most = most
@@ -166,7 +175,20 @@ class RequestRows:
         self.unit_tokens = requests.unit_tokens
         for name in _PERHAPS:
             self._put(name, piece.rows, getattr(requests, name))
+        self.described = any(getattr(self, name) is not None for name in _PERHAPS)
         self._put("group_of", piece.rows, group_of)
+
+    def describe(self, sequence: InFlight) -> None:
+        """Tells a request that is about to be served what its row says beside its lengths."""
+        row = sequence.row
+        if self.priority is not None:
+            sequence.priority = self.priority[row]
+        if self.session_id is not None:
+            sequence.session_id = self.session_id[row]
+        if self.units is not None:
+            sequence.units, sequence.unit_tokens = self.units[row], self.unit_tokens
+            if self.context_units is not None:
+                sequence.context_units = self.context_units[row]
 
     def over(self) -> int:
         """How many pieces, from the oldest on, have no request that is still to be sent or answered."""

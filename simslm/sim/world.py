@@ -352,14 +352,18 @@ class _World:
         due_s = rows.due_s
 
         def arrive(_event: Event) -> None:
-            row, now = rows.row, clock._now
-            while row < rows.stop and due_s[row] <= now:
-                send(row)
-                rows.row = row = row + 1
-                if row == rows.stop and self._load():
-                    row = rows.row
-            if row < rows.stop:
-                Alarm(clock, due_s[row], URGENT).callbacks.append(arrive)
+            now = clock._now
+            while True:
+                row, stop = rows.row, rows.stop
+                while row < stop and due_s[row] <= now:
+                    send(row)
+                    row += 1
+                rows.row = row
+                if row < stop:
+                    Alarm(clock, due_s[row], URGENT).callbacks.append(arrive)
+                    return
+                if not self._load():
+                    return
 
         Alarm(clock, 0.0, URGENT).callbacks.append(arrive)
 
@@ -386,14 +390,8 @@ class _World:
         sequence = inflight.Sequence(
             row + rows.ahead, now, rows.prompt_tokens[row], rows.max_tokens[row], row
         )
-        if rows.priority is not None:
-            sequence.priority = rows.priority[row]
-        if rows.session_id is not None:
-            sequence.session_id = rows.session_id[row]
-        if rows.units is not None:
-            sequence.units, sequence.unit_tokens = rows.units[row], rows.unit_tokens
-            if rows.context_units is not None:
-                sequence.context_units = rows.context_units[row]
+        if rows.described:
+            rows.describe(sequence)
         number = 0 if rows.group_of is None else rows.group_of[row]
         members = self.members[number]
         chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
