@@ -106,7 +106,7 @@ def facts(run: RunTables) -> Facts:
         drain_s=drain,
         service_s=service,
         kept_up=drain <= max(service, 0.05 * makespan) and backlog <= 0.05,
-        finished=int(figure_of(run.summary, "requests.finished") or 0),
+        finished=int(np.sum(run.requests["finished"])),
         failed=_share(failed),
         failed_early=_share(unanswered[failed]),
         kv_peak=figure_of(run.summary, "kv.peak_utilization"),

@@ -328,6 +328,7 @@ def _columns(played: Played, recording: Recording, seen: Seen) -> dict[str, Any]
         "priority": None if recording.priority is None else recording.priority[rows],
         "session_id": sessions if seen.sessions else None,
         "patience_s": None if recording.patience_s is None else recording.patience_s[rows],
+        "elapsed_s": None if recording.elapsed_s is None else recording.elapsed_s[rows],
         "units": None if units is None else _units(units, played),
         "unit_tokens": recording.unit_tokens,
     }

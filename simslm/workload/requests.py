@@ -79,6 +79,7 @@ COLUMNS = (
     "units",
     "context_units",
     "patience_s",
+    "elapsed_s",
     "class_of",
 )
 """What has an element for each request."""
@@ -106,6 +107,8 @@ class RequestArrays:
         context_units: units of each prompt and its output together, full ones only, as far as another prompt may go on
             from there; None when none does.
         patience_s: how long each client waits for its last token before it goes, inf for ever; None = all do.
+        elapsed_s: how long each answer took when the trace was recorded, NaN where that is not known; None when nobody
+            says.
         programs: how requests follow each other; None when ``arrival_s`` or ``closed_loop`` says it all.
         class_of: the class of each request by its place in ``classes``, int64; None where there are no classes.
         classes: their names.
@@ -125,6 +128,7 @@ class RequestArrays:
     unit_tokens: int = 0
     context_units: Sequence[Sequence[int]] | None = None
     patience_s: np.ndarray | None = None
+    elapsed_s: np.ndarray | None = None
     programs: ProgramArrays | None = None
     class_of: np.ndarray | None = None
     classes: tuple[str, ...] = ()
