@@ -18,6 +18,7 @@ from simslm.metrics import summary as figures
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.quantiles import spread
 from simslm.metrics.result import Result, latencies
+from simslm.metrics.tally import Tally
 from simslm.runs.replay import simulated
 from simslm.runs.table import MeasuredRun
 from simslm.scenario.schema import Scenario
@@ -256,16 +257,16 @@ def _measured(
 ) -> dict[str, float]:
     """Every figure of the run, by its column in ``RUNS.csv``."""
     seconds = float(iterations.end_s[-1] - requests["arrival_s"].min())
-    blocks = prepared.groups[0].memory.num_gpu_blocks
+    blocks, tally = prepared.groups[0].memory.num_gpu_blocks, Tally.of(requests)
     found: dict[str, float | None] = {
         "duration_s": seconds,
-        **figures.throughput(requests, seconds),
+        **figures.throughput(tally, seconds),
         "preemptions": float(requests["preemptions"].sum()),
         "kv_peak": float(iterations.columns["kv_blocks_used"].max() / blocks),
         "energy_j": served.energy_j,
         "power_mean_w": None if served.energy_j is None else served.energy_j / seconds,
     }
-    spreads = figures.request_figures(requests) | {"itl_s": spread(served.gaps_s)}
+    spreads = tally.spreads() | {"itl_s": spread(served.gaps_s)}
     for name, values in spreads.items():
         latency = name.removesuffix("_s")
         found |= {f"{latency}_{statistic}_s": value for statistic, value in values.items()}

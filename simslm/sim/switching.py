@@ -226,7 +226,7 @@ class SwitchingReplica(RousedReplica):
         """
         decoded = victim.decode_from >= 0
         self._depart(victim)
-        self.requests.preemptions[victim.request_id] += 1
+        self.requests.preemptions[victim.row] += 1
         blocks = self.pool.blocks(victim.prefill_tokens)
         there, tokens = self.copies.pop(victim, (0, 0))
         if decoded and self._host_room(blocks - there):
