@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,33 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.invariants import same_logs, simulate
 from support.scenarios import Choice, examples, scenarios
-from support.synthetic import LinearCost, Lists, deployment
+from support.switching import TICK, switching
+from support.synthetic import Lists
 
 from simslm.sim.swap import HostPool
-
-TICK = 2.0**-8
-
-
-def switching(
-    *, preemption: str = "lowest-priority", priorities: Choice | None = None, pool: int = 10, **options: Any
-) -> Any:
-    """One replica of ``pool`` blocks, first come first served among equal priorities, that swaps."""
-    served = deployment(
-        queueing="priority",
-        num_gpu_blocks=pool,
-        watermark=0.0,
-        **{"cost": LinearCost(TICK, 0.0, 0.0, 0.0, 0.0), "swap_blocks": 1000} | options,
-    )
-    group = served.groups[0]
-
-    def policies() -> Any:
-        return replace(
-            group.policies(),
-            preemption=Choice("preemption", preemption).make(),
-            priorities=(priorities or Choice("priorities", "fixed")).make(),
-        )
-
-    return replace(served, groups=(replace(group, policies=policies),))
 
 
 def crowd(seed: int, count: int = 40, rate: float = 300.0) -> Lists:
