@@ -127,7 +127,7 @@ def test_transforms_change_operators():
     assert plain["up_proj"].weight_bytes == pytest.approx(4 * few["up_proj"].weight_bytes, rel=1e-3)
     assert plain["lm_head"] == few["lm_head"]
     read = by_name(LServe(streaming_share=1.0))["attention"]
-    assert read.kv_bytes == pytest.approx(plain["attention"].kv_bytes * 321 / 8001)
+    assert read.kv_bytes == pytest.approx(plain["attention"].kv_bytes * 385 / 8001)
     again = by_name(XQuant(group_size=None))["attention"]
     assert again.kv_bytes == pytest.approx(plain["attention"].kv_bytes / 8)
     assert again.bound == "compute"

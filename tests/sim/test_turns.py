@@ -18,7 +18,7 @@ from support.switching import TICK, switching
 from simslm.catalog.work import IterationShape
 from simslm.sim.log import FINISHED
 from simslm.sim.switching import SwitchingReplica
-from simslm.workload.calls import Call
+from simslm.workload.calls import Call, Text
 
 UNIT = 16
 
@@ -164,6 +164,32 @@ def test_only_what_is_new_of_a_turn_moves_when_the_copy_is_reused():
     ]
     assert finish_s[0] == (60 + 2 + 2 + 4) * TICK
     assert finish_s[1] == (60 + 2 + 2 + 2) * TICK
+
+
+def test_a_turn_comes_back_after_it_has_gone():
+    """The next turn is there at once: 4 blocks take 2 ticks out and then 2 in, before its first token a tick later."""
+    requests = programs([conversation([(48, 17), (10, 3)], 0.0)], 0.0)
+    served = keeping(swap_blocks=100, swap_overlap=True, swap_s_per_block=TICK / 2)
+    columns = simulate(requests, served).request_columns
+    assert columns["first_token_s"][1] - columns["arrival_s"][1] == (2 + 2 + 1) * TICK
+
+
+def test_blocks_are_free_when_their_copies_have_arrived():
+    """Of 5 blocks a turn has 4 to its end at tick 17; a request that needs 3 begins 2 ticks later, after the copy."""
+    requests = programs([conversation([(48, 17)]), [Call(33, 3)]], [0.0, 8 * TICK])
+    for turns, wait in ((False, 0), (True, 2)):
+        served = keeping(
+            pool=5, swap_blocks=100, swap_overlap=True, swap_turns=turns, swap_s_per_block=TICK / 2
+        )
+        columns = simulate(requests, served).request_columns
+        assert columns["first_scheduled_s"][1] == (17 + wait) * TICK
+
+
+def test_a_prompt_that_is_there_as_a_whole_computes_its_last_token():
+    asked = Text("question", 64)
+    again = [Call(0, 5, text=asked), Call(0, 5, text=asked, after=[0], delay_s=0.25)]
+    columns = simulate(programs([again], 0.0), keeping(swap_blocks=100)).request_columns
+    assert columns["cached_prompt_tokens"].tolist() == [0, 63]
 
 
 def test_the_oldest_turn_makes_room():
