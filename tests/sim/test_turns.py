@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,11 +12,9 @@ from support.invariants import same_logs, simulate
 from support.programs import program_workloads, programs
 from support.scenarios import Choice, deployments, examples
 from support.scenarios import switching as switched
-from support.switching import TICK, switching
+from support.switching import TICK, host_watched, switching
 
-from simslm.catalog.work import IterationShape
 from simslm.sim.log import FINISHED
-from simslm.sim.switching import SwitchingReplica
 from simslm.workload.calls import Call, Text
 
 UNIT = 16
@@ -43,17 +40,6 @@ def keeping(**options: Any) -> Any:
     return switching(**{"swap_turns": True, "pool": 1000} | options)
 
 
-def on_host(replica: SwitchingReplica) -> int:
-    """Blocks on the host, counted one owner after the other."""
-    assert replica.turns is not None
-    whole = [*replica.swapped, *replica.arriving]
-    return (
-        sum(sequence.blocks for sequence in whole if sequence not in replica.returning)
-        + sum(copy.blocks for copy in [*replica.copies.values(), *replica.returning.values()])
-        + replica.turns.blocks
-    )
-
-
 # ---- anything that may happen ------------------------------------------------------------------------------
 
 
@@ -69,21 +55,11 @@ def conversing(draw: st.DrawFn) -> Any:
 @given(conversing())
 def test_jumping_is_stepping_and_no_block_on_the_host_is_lost(scenario):
     requests, served = scenario
-    engine = served.groups[0].engine
-    begin, seen = SwitchingReplica._begin, set()
-
-    def watched(self: SwitchingReplica, *given: Any) -> IterationShape:
-        seen.add(self)
-        assert self.host.free >= 0
-        assert self.host.free + on_host(self) == engine.swap_blocks
-        return begin(self, *given)
-
-    with patch.object(SwitchingReplica, "_begin", watched):
+    with host_watched(served) as seen:
         stepped = simulate(requests, served, jump=False).log
     same_logs(simulate(requests, served).log, stepped)
     for replica in seen:
         assert not replica.copies | replica.returning | replica.landed
-        assert replica.host.free + replica.turns.blocks == engine.swap_blocks
 
 
 @settings(max_examples=examples(60), deadline=None)
