@@ -8,7 +8,7 @@ To add a system: write ``scenarios/systems/NAME.yaml`` on the fixed model, devic
 
     PYTHONPATH=tests python -m systems.report --only NAME -o /tmp/name.md
 
-runs that claim alone. What is no ratio is a section of its own: a function in :data:`SECTIONS`.
+runs that claim alone. After the systems, the report has the roofline of the fixed model and device.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from systems.claim import CLAIMS, Claim, Compared, read_claims
 from systems.measuring import CONFIDENCE, TOLERANCE, Measured, measured
+from systems.roofline import roofline_section
 
 from simslm.metrics.whole import write_whole
 from simslm.units import number
@@ -36,9 +37,6 @@ FIXED = (
     "or its authors' code, none was fitted to its ratio. Ratios were looked up in the abstracts; sections and "
     "conditions are cited as known, and what could not be read and matters is called *not verified*."
 )
-
-SECTIONS: tuple[Callable[[], str], ...] = ()
-"""What else the report says, each a Markdown section from its heading on, after the systems."""
 
 
 def main() -> int:
@@ -55,7 +53,7 @@ def main() -> int:
     print(f"simulating {len(claims)} systems and their baselines", file=sys.stderr)
     text = markdown(claims, measured(claims, options.jobs))
     if not options.only:
-        text = "\n".join([text, *(section() for section in SECTIONS)])
+        text = f"{text}\n{roofline_section()}"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.output, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
     print(options.output)
