@@ -249,6 +249,7 @@ class Prepared:
             engine.swapping.group_blocks,
             engine.swapping.overlap,
             engine.swapping.reuse,
+            engine.swapping.turns,
         )
 
         def draws(purpose: str) -> np.random.Generator:
