@@ -22,9 +22,9 @@ def roofline_section() -> str:
             "## 28 The roofline of the table's model and device\n",
             f"Operator by operator, after LLM-Viewer (arXiv:2402.16363): {group.architecture.name} on "
             f"{prepared.device.name}, which reaches {flops(found.flops_per_s)}/s and {bytes_(found.bytes_per_s)}/s. "
-            f"Memory bounds operators of less than {number(found.ridge)} FLOP a byte, compute the others. The same for any "
-            f"scenario, batch and length: `simslm roofline scenarios/systems/{SCENARIO.name} --batch {BATCH} --context "
-            f"{CONTEXT} --prompt {PROMPT}`, and on the page of every run.\n",
+            f"Memory bounds operators of less than {number(found.ridge)} FLOP a byte, compute the others. The same for "
+            f"any scenario, batch and length: `simslm roofline scenarios/systems/{SCENARIO.name} --batch {BATCH} "
+            f"--context {CONTEXT} --prompt {PROMPT}`, and on the page of every run.\n",
             *map(_table, found.phases),
         ]
     )
