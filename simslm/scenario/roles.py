@@ -78,9 +78,11 @@ def _check_engine(group: GroupSpec) -> None:
             f"group {group.name!r}: role {group.role} needs blocks taken as needed; {batching} reserves them"
         )
     if group.engine.speculative_config is not None:
-        raise ValueError(f"group {group.name!r}: speculative_config needs role both")
+        raise ValueError(f"group {group.name!r}: speculative_config needs role both: leave it out")
     if group.engine.switches:
-        raise ValueError(f"group {group.name!r}: preemption_policy, priorities and swapping need role both")
+        raise ValueError(
+            f"group {group.name!r}: preemption_policy, priorities and swapping need role both: leave them out"
+        )
 
 
 def _check_pool(pool: str, groups: Sequence[GroupSpec]) -> None:

@@ -139,7 +139,8 @@ class Engine(Section):
             )
         if self.switches and self.speculative_config is not None:
             raise ValueError(
-                "speculative_config goes with the plain preemption_policy, priorities and swapping only"
+                "speculative_config goes with the plain preemption_policy, priorities and swapping only: "
+                "leave it out, or set those back"
             )
         if self.swapping != Swapping() and self.preemption != "swap":
             raise ValueError("swapping needs preemption: swap")

@@ -115,7 +115,7 @@ class SwitchingReplica(RousedReplica):
         return len(self.queue) + len(self.swapped) + len(self.arriving)
 
     def arrive(self, sequence: Sequence) -> None:
-        """As of any replica; where priorities are drawn, the first one is, too. A next turn waits for the last one."""
+        """As of any replica; priorities that are drawn begin here; a turn that goes on from the last one returns."""
         if self._pattern.every:
             (sequence.priority,) = self._pattern.redraw([sequence.priority])
         there = None if self.turns is None else self.turns.claim(sequence)
