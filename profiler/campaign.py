@@ -1,7 +1,8 @@
 """A measuring campaign: every shape of a grid, in several passes, into a trace.
 
 Each pass visits all shapes in a new random order, so that a drifting machine does not bend one area of the
-grid. A visit warms its shape up with one call, then keeps every timed call as a row; no outlier is dropped.
+grid. A visit warms its shape up with one call, then times several; no outlier is dropped. After the second and third
+pass the grid becomes finer where it bends, and a shape whose median is known well enough is visited no more.
 What is finished is on disk at once, and a campaign that was cut off goes on where it stopped.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,10 @@ from profiler.engines.choice import OWN, choose_engine, refuse_replicas
 from profiler.engines.subject import Subject
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
+from profiler.measure.caches import CacheEviction
+from profiler.measure.ceilings import ceiling_operators
+from profiler.measure.company import Company
+from profiler.measure.confidence import LEVEL, WITHIN, outliers, settled
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.operators import (
     Operator,
@@ -35,25 +41,37 @@ from profiler.measure.operators import (
     time_operator,
     write_operator,
 )
+from profiler.measure.power import measure_power
 from profiler.measure.timing import warm_up
 from profiler.provenance import catalogue_device, describe, memory_bytes
+from profiler.refinement import refined
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
 from simslm.errors import InfeasibleError
-from simslm.traces.files import write_trace
+from simslm.traces.files import holds_trace, read_trace, write_trace
 
 Progress = Callable[[int, int, str, float], None]
 """Called with visits done, visits in all, what was measured, and seconds left."""
 
-REPEATS = {"quick": 5, "full": 8}
-"""Passes over the grid, by grid."""
+Visit = tuple[Key, Callable[[], list[dict[str, Any]]]]
+"""Where a visit stands in the journal, and what measures it."""
+
+REPEATS = {"quick": 8, "full": 12}
+"""Most passes over the grid, by grid."""
 
 _VISIT_S = 0.02
 _PASS_S = 0.25
 _MOST_VISITS = 5
 _MOST_CALLS = 5
+_MOST_ROWS = 32
 _LONG_CALL_S = 0.4
-_IDLE_S = 2.0
+_REFINED_AFTER = (1, 2)
+_REFINED_SHARE = 0.25
+_SAVED_EVERY_S = 60.0
+_IDLE_SETTLE_S = 3.0
+_SETTLE_S = 1.0
+_POWER_S = 1.0
+_POWER_PASSES = 3
 _MEMORY_SHARE = 0.8
 _OPERATOR_PASSES = 3
 _LONGEST_OPERATOR = 2048
@@ -67,12 +85,14 @@ class Campaign:
         engine: what is measured.
         meter: its energy counter.
         journal: what is finished.
-        shapes: what cost models are built from.
+        shapes: what cost models are built from; more of them once the grid is refined.
         heldout: what they are held against.
-        repeats: passes over both.
+        repeats: most passes over both.
         seed: of the order and of the block tables.
         progress: see :data:`Progress`.
         deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
+        save: called with the campaign when a pass is over, and once a minute before.
+        passes: passes that are over.
     """
 
     engine: Subject
@@ -84,28 +104,40 @@ class Campaign:
     seed: int = 0
     progress: Progress = lambda done, total, label, eta_s: None
     deadline: float = float("inf")
+    save: Callable[[Campaign], object] = lambda campaign: None
+    passes: int = field(init=False, default=0)
     _rng: np.random.Generator = field(init=False)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
+    _refinable: int = field(init=False)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
+        self._refinable = int(len(self.shapes) * _REFINED_SHARE)
 
     def run(self) -> bool:
         """Measure what the journal lacks; whether all of it is there at the end."""
         warm_up(lambda: self.engine.stage(self.shapes[0], self._rng).time().latency_s)
-        done = 0
+        done, saved = 0, time.perf_counter()
         for number in range(self.repeats + 1):
-            labels = [key[1] for later in range(number, self.repeats + 1) for key, _ in self._visits(later)]
-            for visited, (key, measure) in enumerate(self._visits(number)):
+            visits, later = self._visits(number), self._later(number)
+            for visited, (key, measure) in enumerate(visits):
                 if key in self.journal.entries:
                     continue
-                if time.perf_counter() >= self.deadline:
+                now = time.perf_counter()
+                if now >= self.deadline:
                     return False
-                self.progress(done + visited, done + len(labels), key[1], self._seconds_for(labels[visited:]))
-                start = time.perf_counter()
+                left = [key[1] for key, _ in visits[visited:]] + later
+                self.progress(done + visited, done + visited + len(left), key[1], self._seconds_for(left))
                 self.journal.add(key, measure())
-                self._seconds[key[1]] = time.perf_counter() - start
-            done += len(self._visits(number))
+                self._seconds[key[1]] = time.perf_counter() - now
+                if now - saved > _SAVED_EVERY_S:
+                    self.save(self)
+                    saved = now
+            done += len(visits)
+            if number < self.repeats:
+                self.passes = number + 1
+                self._refine(number)
+                self.save(self)
         self.progress(done, done, "done", 0.0)
         return True
 
@@ -122,10 +154,19 @@ class Campaign:
             free = free[pages:]
         return batch
 
-    def _visits(self, number: int) -> list[tuple[Key, Callable[[], list[dict[str, Any]]]]]:
+    def areas(self) -> Iterator[tuple[str, list[Shape]]]:
+        """Kind of journal entry, and the shapes of that kind."""
+        yield "iteration", self.shapes
+        yield "heldout", self.heldout
+
+    def settled(self) -> int:
+        """Shapes of the grid whose median is known within :data:`profiler.measure.confidence.WITHIN`."""
+        return sum(self._settled("iteration", shape, self.repeats) for shape in self.shapes)
+
+    def _visits(self, number: int) -> list[Visit]:
         """Key and measurement of every visit of one pass, in its own random order; operators come last.
 
-        What a visit of the first pass shows to be short is visited more often in the passes after it.
+        What earlier visits show to be short is visited more often, and what is settled not at all.
         """
         if number == self.repeats:
             return self._last_visits()
@@ -133,40 +174,61 @@ class Campaign:
             ((kind, shape.label(), number * _MOST_VISITS + i), partial(self._visit, shape))
             for kind, shapes in self.areas()
             for shape in shapes
+            if not self._settled(kind, shape, number)
             for i in range(self._times(kind, shape, number))
         ]
         order = np.random.default_rng((self.seed, number)).permutation(len(visits))
         return [visits[i] for i in order]
 
-    def _last_visits(self) -> list[tuple[Key, Callable[[], list[dict[str, Any]]]]]:
-        visits: list[tuple[Key, Callable[[], list[dict[str, Any]]]]] = []
+    def _last_visits(self) -> list[Visit]:
+        visits: list[Visit] = []
         if isinstance(self.engine, Engine):
             visit = partial(self._visit_operators, self.engine)
             visits = [(("kernel", "operators", i), visit) for i in range(min(self.repeats, _OPERATOR_PASSES))]
         if self.meter.note:
             return visits
-        return visits + [(("power", "power states", i), self._visit_power) for i in range(self.repeats)]
+        powers = range(min(self.repeats, _POWER_PASSES))
+        return visits + [(("power", "power states", i), self._visit_power) for i in powers]
 
-    def areas(self) -> Iterator[tuple[str, list[Shape]]]:
-        """Kind of journal entry, and the shapes of that kind."""
-        yield "iteration", self.shapes
-        yield "heldout", self.heldout
+    def _later(self, number: int) -> list[str]:
+        """Labels of the visits that passes after this one may hold."""
+        labels = [
+            shape.label()
+            for kind, shapes in self.areas()
+            for shape in shapes
+            if not self._settled(kind, shape, number)
+            for _ in range(self._times(kind, shape, number))
+        ]
+        last = [key[1] for key, _ in self._last_visits()] if number < self.repeats else []
+        return labels * (self.repeats - number - 1) + last
 
-    def passes(self) -> int:
-        """Passes that visited every shape."""
-        keys = [(kind, shape.label()) for kind, shapes in self.areas() for shape in shapes]
-        done = range(self.repeats)
-        return min(sum((*key, i * _MOST_VISITS) in self.journal.entries for i in done) for key in keys)
+    def _earlier(self, kind: str, shape: Shape, number: int) -> list[float]:
+        """Median latency of each visit before a pass, in their order."""
+        label = shape.label()
+        keys = ((kind, label, visit) for visit in range(number * _MOST_VISITS))
+        found = (self.journal.entries.get(key) for key in keys)
+        return [median(row["latency_s"] for row in rows) for rows in found if rows]
+
+    def _settled(self, kind: str, shape: Shape, number: int) -> bool:
+        return settled(self._earlier(kind, shape, number))
 
     def _times(self, kind: str, shape: Shape, number: int) -> int:
         """Visits of a shape in one pass: more for short ones on a CPU, which other work disturbs."""
-        rows = self.journal.entries.get((kind, shape.label(), 0))
-        if number == 0 or not rows or self.engine.device.type != "cpu":
+        if self.engine.device.type != "cpu" or not (earlier := self._earlier(kind, shape, number)):
             return 1
-        return int(np.clip(_PASS_S // min(row["latency_s"] for row in rows), 1, _MOST_VISITS))
+        return int(np.clip(_PASS_S // earlier[0], 1, _MOST_VISITS))
+
+    def _refine(self, number: int) -> None:
+        """After some passes, adds shapes where the grid bends; the journal alone decides which."""
+        if number not in _REFINED_AFTER:
+            return
+        latency_s = {shape: median(self._earlier("iteration", shape, number + 1)) for shape in self.shapes}
+        most = self._refinable // len(_REFINED_AFTER)
+        added = map(self.engine.possible, refined(latency_s, self.heldout, most))
+        self.shapes = list(dict.fromkeys([*self.shapes, *added]))
 
     def _visit(self, shape: Shape) -> list[dict[str, Any]]:
-        """One warm-up call, then the timed ones, as rows of ``iterations.parquet``."""
+        """One warm-up call, then the timed ones, as rows of ``iterations.parquet``; of many, some evenly spaced."""
         stage = self.engine.stage(shape, self._rng)
         expected = self._seconds.get(shape.label(), 0.0)
         first = stage.time() if expected < 2 * _LONG_CALL_S else None
@@ -176,10 +238,11 @@ class Campaign:
         start, before = time.perf_counter(), self.meter.energy_j()
         timings = [stage.time() for _ in range(calls)]
         energy_j, power_w = self._energy(start, before, calls)
-        clock = self.meter.clock_mhz()
         common = {"sharing": "none", "replicas": 1, "energy_j": energy_j, "power_w": power_w}
-        common |= shape.columns() | {"sm_clock_mhz": clock}
-        return [common | timing._asdict() for timing in timings]
+        common |= shape.columns()
+        common |= {"sm_clock_mhz": self.meter.clock_mhz(), "throttle": self.meter.throttle()}
+        kept = np.unique(np.linspace(0, calls - 1, min(calls, _MOST_ROWS)).round().astype(int))
+        return [common | timings[i]._asdict() for i in kept]
 
     def _energy(self, start: float, before: float | None, calls: int) -> tuple[float | None, float | None]:
         """Joules per call and mean watts since ``start``; None without a counter."""
@@ -189,11 +252,11 @@ class Campaign:
         return (after - before) / calls, (after - before) / (time.perf_counter() - start)
 
     def _visit_operators(self, engine: Engine) -> list[dict[str, Any]]:
-        rows = []
+        rows, evict = [], CacheEviction(engine.device)
         with torch.inference_mode():
-            for operator in self._operators(engine):
+            for operator in (*ceiling_operators(engine), *self._operators(engine)):
                 operator.run()
-                rows.append(time_operator(operator, engine.device))
+                rows.append(time_operator(operator, engine.device, evict))
         return rows
 
     def _operators(self, engine: Engine) -> Iterator[Operator]:
@@ -212,18 +275,12 @@ class Campaign:
             (s for s in self.shapes if not s.prefill_seqs), key=lambda s: s.decode_seqs * s.decode_ctx
         )
         prefill = max((s for s in self.shapes if not s.decode_seqs), key=lambda s: s.prefill_new)
-        rows = [self._power("idle", lambda: time.sleep(_IDLE_S))]
+        rest = partial(time.sleep, _POWER_S / 10)
+        rows = [{"state": "idle"} | measure_power(self.meter, rest, _IDLE_SETTLE_S, _POWER_S)]
         for state, shape in (("decode", decode), ("prefill", prefill)):
-            rows.append(self._power(state, self.engine.stage(shape, self._rng).time))
+            call = self.engine.stage(shape, self._rng).time
+            rows.append({"state": state} | measure_power(self.meter, call, _SETTLE_S, _POWER_S))
         return rows
-
-    def _power(self, state: str, call: Callable[[], object]) -> dict[str, Any]:
-        start, before = time.perf_counter(), self.meter.energy_j()
-        while time.perf_counter() - start < self.meter.window_s:
-            call()
-        _, power_w = self._energy(start, before, 1)
-        clock = self.meter.clock_mhz()
-        return {"state": state, "power_w": power_w, "sm_clock_mhz": clock, "relative_speed": 1.0}
 
     def _seconds_for(self, labels: Sequence[str]) -> float:
         """Seconds that visits will take, judging by earlier ones of the same shapes."""
@@ -265,8 +322,8 @@ def profile(
             another engine than the own one.
         repeats: passes over the grid; by default :data:`REPEATS`.
         threads: CPU threads of torch; by default as many as torch chooses.
-        budget_s: stop measuring after this long. Whole passes so far become the trace, and the next call
-            goes on from there.
+        budget_s: stop measuring after this long. What there is becomes a trace that says it is unfinished, and the
+            next call goes on from there.
         seed: of weights, order and block tables.
         command: what the provenance says this was run with.
         progress: called before every visit.
@@ -310,9 +367,12 @@ def profile(
         return target
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     subject = kind.open(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
+    meter = meter or open_meter(subject.device)
+    provenance = describe(subject, meter, grid=grid, command=command, seed=seed)
+    provenance["reach"] = reach._asdict() if reach else None
     campaign = Campaign(
         subject,
-        meter or open_meter(subject.device),
+        meter,
         journal,
         shapes,
         heldout,
@@ -320,10 +380,23 @@ def profile(
         seed,
         progress or (lambda *_: None),
         start + budget_s if budget_s else float("inf"),
+        partial(_save_unfinished, target, provenance),
     )
-    complete = campaign.run()
-    provenance = describe(subject, campaign.meter, grid=grid, command=command, seed=seed)
-    _write(campaign, target, provenance | {"reach": reach._asdict() if reach else None})
+    company = Company()
+    try:
+        complete = campaign.run()
+    except BaseException:
+        _save_unfinished(target, provenance, campaign)
+        raise
+    if not complete and not campaign.passes:
+        _save_unfinished(target, provenance, campaign)
+        raise InfeasibleError(
+            "the time allowed ended within the first pass over the grid",
+            where=str(journal.path),
+            remedy="run the same command again: it goes on from there",
+        )
+    provenance["other_load"] = company.share()
+    _write(campaign, target, provenance | ({} if complete else {"unfinished": True}))
     if complete:
         journal.remove()
         if together:
@@ -350,32 +423,49 @@ def _shapes(
     return list(dict.fromkeys(map(kind.possible, shapes))), list(dict.fromkeys(map(kind.possible, heldout)))
 
 
+def _save_unfinished(target: Path, provenance: dict[str, Any], campaign: Campaign) -> None:
+    """What there is so far, as a trace that says so, unless a finished one is there already."""
+    kept = read_trace(target) if holds_trace(target) else None
+    replaceable = kept is None or kept.provenance.get("unfinished")
+    if replaceable and campaign.journal.rows("iteration"):
+        _write(campaign, target, provenance | {"unfinished": True})
+
+
 def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None:
-    """The journal's rows as a trace; an unfinished first pass is not one."""
-    journal = campaign.journal
-    passes = campaign.passes()
-    if not passes:
-        raise InfeasibleError(
-            "the time allowed ended within the first pass over the grid",
-            where=str(journal.path),
-            remedy="run the same command again: it goes on from there",
-        )
-    provenance["repeats"] = passes
-    provenance["warmup"] = 1
-    provenance["method"] = (
-        f"{passes} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the first, for "
-        f"{_PASS_S} s of each shape; per visit one warm-up call (none for calls over {_LONG_CALL_S} s after the "
-        f"first pass), then 1 to {_MOST_CALLS} timed calls; all kept"
-    )
-    provenance["heldout"] = [s._asdict() for s in campaign.heldout]
+    """The journal's rows as a trace."""
+    journal, shapes = campaign.journal, campaign.shapes
+    method = {
+        "repeats": campaign.passes,
+        "warmup": 1,
+        "settled": f"{campaign.settled()} of {len(shapes)} shapes",
+        "method": (
+            f"up to {campaign.repeats} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the "
+            f"first, for {_PASS_S} s of each shape; a shape is settled, and visited no more, once half the "
+            f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one warm-up "
+            f"call (none for calls over {_LONG_CALL_S} s after the first pass), then calls for as long as the energy "
+            f"counter needs, of which up to {_MOST_ROWS}, evenly spaced, are rows; outliers are flagged and kept"
+        ),
+        "heldout": [s._asdict() for s in campaign.heldout],
+    }
     write_trace(
         target,
-        provenance=provenance,
-        iterations=_columns(journal.rows("iteration")),
-        heldout=_columns(journal.rows("heldout")),
+        provenance=provenance | method,
+        iterations=_columns(_flagged(journal.rows("iteration"))),
+        heldout=_columns(_flagged(journal.rows("heldout"))),
         kernels=_columns(journal.rows("kernel"), ("op", "tokens", "seqs", "ctx_tokens")),
         power=_columns(journal.rows("power"), ("state",)),
     )
+
+
+def _flagged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with ``outlier``, judged among those of the same shape."""
+    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in Shape().columns()), []).append(row)
+    for group in groups.values():
+        for row, far in zip(group, outliers([row["latency_s"] for row in group]), strict=True):
+            row["outlier"] = int(far)
+    return rows
 
 
 def _columns(rows: list[dict[str, Any]], key: Sequence[str] = ()) -> dict[str, list[Any]] | None:

@@ -10,7 +10,7 @@ from simslm.errors import ScenarioError
 from simslm.manifest import manifest
 from simslm.metrics.economics import economics_figures
 from simslm.metrics.intervals import intervals, unknown
-from simslm.metrics.result import Result, Sink, observe
+from simslm.metrics.result import Forget, Result, Sink, observe
 from simslm.prepared import Found, Prepared, PreparedGroup, prepare
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import Scenario
@@ -47,7 +47,8 @@ def simulate(
         progress: called every now and then with an :class:`~simslm.sim.world.Underway`.
         jump: False steps through every iteration instead of jumping; the result is the same, to the bit.
         command: what reproduces the run, for the manifest.
-        sink: takes the iterations as the run goes on instead of the result, see :func:`observe`.
+        sink: takes iterations, and the requests of a stream, as the run goes on instead of the result, see
+            :func:`~simslm.metrics.result.observe`.
         on_start: called with a function that ends the simulation early; the result is what had happened by then.
         with_intervals: repeat the run with costs a standard error lower and higher, where that is known of them and
             requests are no more than :data:`MOST_REPEATED`, and say in the summary how sure its figures are.
@@ -83,7 +84,7 @@ def observed(
     scenario = prepared.scenario
     result = observe(
         scenario.name,
-        prepared.requests,
+        prepared.workload,
         prepared.deployment(),
         prepared.priced,
         slo=scenario.slo.bounds() if scenario.slo else {},
@@ -107,12 +108,12 @@ def _intervals(
     prepared: Prepared, result: Result, on_start: OnStart | None, progress: Progress | None
 ) -> dict[str, Any]:
     """The intervals of a run's figures; unknown when it is too long to repeat, or its repeats were stopped."""
-    if len(prepared.requests) > MOST_REPEATED:
+    if len(prepared.workload) > MOST_REPEATED:
         return unknown(f"more than {MOST_REPEATED:,} requests: the run was not repeated")
     pairs = []
     for number, (low, high) in enumerate(prepared.variants()):
         cheaper, dearer = (
-            observed(each, progress=_repeating(progress, 2 * number + i), sink=_forget, on_start=on_start)
+            observed(each, progress=_repeating(progress, 2 * number + i), sink=Forget(), on_start=on_start)
             for i, each in enumerate((low, high), 1)
         )
         if cheaper.log.interrupted or dearer.log.interrupted:
@@ -126,10 +127,6 @@ def _repeating(progress: Progress | None, number: int) -> Progress | None:
     if progress is None:
         return None
     return lambda underway: progress(replace(underway, repeat=number))
-
-
-def _forget(*_window: object) -> None:
-    """The iterations of a repeated run are not kept."""
 
 
 def _none_fits(prepared: Prepared, count: int) -> str:

@@ -19,6 +19,7 @@ from simslm.sim.acceptance import Acceptance
 from simslm.sim.engine import Speculation
 from simslm.transforms.registry import Footprint
 from simslm.workload.requests import RequestArrays
+from simslm.workload.supply import RequestStream
 
 
 def beside(held: Footprint, draft: Architecture, dtype: str) -> Footprint:
@@ -41,7 +42,7 @@ def drafted(
     return Drafted(cost, load_cost(asked.cost, draft, device, scenario.dtype, scenario.base_dir))
 
 
-def acceptance(asked: Speculative, requests: RequestArrays, seed: int) -> Acceptance:
+def acceptance(asked: Speculative, requests: RequestArrays | RequestStream, seed: int) -> Acceptance:
     """Which proposed tokens are right, for each request by its class.
 
     Raises:
@@ -49,9 +50,9 @@ def acceptance(asked: Speculative, requests: RequestArrays, seed: int) -> Accept
     """
     rate = asked.acceptance_rate
     if not isinstance(rate, dict):
-        return Acceptance(np.full(len(requests), rate), seed)
-    if requests.class_of is None or set(rate) != set(requests.classes):
-        found = ", ".join(requests.classes) or "none"
+        return Acceptance(np.broadcast_to(np.float64(rate), len(requests)), seed)
+    if isinstance(requests, RequestStream) or requests.class_of is None or set(rate) != set(requests.classes):
+        found = "none" if isinstance(requests, RequestStream) else ", ".join(requests.classes) or "none"
         raise ScenarioError(
             f"acceptance_rate is stated for the classes {', '.join(rate)}, but the workload has {found}",
             remedy="state one number, or a rate for each class of workload.classes",

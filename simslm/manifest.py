@@ -65,9 +65,9 @@ def manifest(
         },
         "device": {"name": prepared.device.name, "memory_bytes": prepared.device.memory_bytes},
         "workload": {
-            "source": prepared.requests.source,
-            "dropped": dict(prepared.requests.dropped),
-            "notes": list(prepared.requests.notes),
+            "source": prepared.workload.source,
+            "dropped": dict(prepared.workload.dropped),
+            "notes": list(prepared.workload.notes),
         },
         "wall_time_s": wall_time_s,
         "events": events,

@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,9 +37,10 @@ from simslm.sim.world import Deployment, Group
 from simslm.transforms.lm_infinite import pairs_within
 from simslm.transforms.registry import Footprint, Served, Transform, footprint, kept_tokens
 from simslm.units import GIB
-from simslm.workload import requests_of
+from simslm.workload import supply_of
 from simslm.workload.requests import RequestArrays
 from simslm.workload.streams import stream
+from simslm.workload.supply import RequestStream
 
 T = TypeVar("T")
 
@@ -120,7 +121,7 @@ class Prepared:
         scenario: as the user wrote it.
         device: that it runs on.
         groups: of replicas, at least one.
-        requests: the workload, drawn or replayed.
+        workload: drawn or replayed; in pieces where it is too long to hold.
         files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
         tariff: what things cost; None where the scenario does not ask.
         central: what this is a variant of; None for what the scenario says.
@@ -129,16 +130,21 @@ class Prepared:
     scenario: Scenario
     device: Device
     groups: tuple[PreparedGroup, ...]
-    requests: RequestArrays
+    workload: RequestArrays | RequestStream
     files: dict[str, str]
     tariff: Tariff | None = None
     central: Prepared | None = None
 
+    @cached_property
+    def requests(self) -> RequestArrays:
+        """The workload as a whole, however long."""
+        return self.workload.whole() if isinstance(self.workload, RequestStream) else self.workload
+
     @property
     def classes(self) -> Classes | None:
         """The class of each request, with its SLO, or the scenario's where it has none."""
-        requests, stated = self.requests, self.scenario.workload.classes
-        if requests.class_of is None or stated is None:
+        requests, stated = self.workload, self.scenario.workload.classes
+        if isinstance(requests, RequestStream) or requests.class_of is None or stated is None:
             return None
         slos = (stated[name].slo or self.scenario.slo for name in requests.classes)
         bounds = tuple({} if slo is None else slo.bounds() for slo in slos)
@@ -243,13 +249,14 @@ class Prepared:
             engine.swapping.group_blocks,
             engine.swapping.overlap,
             engine.swapping.reuse,
+            engine.swapping.turns,
         )
 
         def draws(purpose: str) -> np.random.Generator:
             return stream(self.scenario.seed, f"{purpose} {group.name}")
 
         asked = engine.speculative_config
-        foreseen = None if asked is None else acceptance(asked, self.requests, self.scenario.seed)
+        foreseen = None if asked is None else acceptance(asked, self.workload, self.scenario.seed)
 
         def policies() -> Policies:
             return Policies(
@@ -286,10 +293,17 @@ class Prepared:
         shares = np.array([0.0 if spec.role == "decode" else spec.share for spec in specs])
         if not shares[1:].any():
             return None
-        programs = self.requests.programs
-        count = len(self.requests if programs is None else programs.start_s)
-        draws = stream(self.scenario.seed, "groups").random(count)
-        groups = np.searchsorted(np.cumsum(shares / shares.sum())[:-1], draws, side="right")
+        workload, draws = self.workload, stream(self.scenario.seed, "groups")
+        ends = np.cumsum(shares / shares.sum())[:-1]
+        if isinstance(workload, RequestStream):
+            groups = np.empty(len(workload), dtype=np.uint16)
+            for begin in range(0, len(groups), workload.most):
+                part = groups[begin : begin + workload.most]
+                part[:] = np.searchsorted(ends, draws.random(len(part)), side="right")
+            return groups
+        programs = workload.programs
+        count = len(workload if programs is None else programs.start_s)
+        groups = np.searchsorted(ends, draws.random(count), side="right")
         return groups if programs is None else groups[programs.program_of]
 
 
@@ -321,7 +335,7 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
     requests = found.get(
         "requests",
         (workload.model_dump_json(), scenario.seed, longest, base_dir),
-        lambda: requests_of(workload, scenario.seed, longest, base_dir),
+        lambda: supply_of(workload, scenario.seed, longest, base_dir),
     )
     for spec in specs:
         if spec.engine.speculative_config is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from simslm.cost.operators import Attention, Operator, OperatorTable
 from simslm.prepared import Prepared, PreparedGroup
 from simslm.scenario.cost import Efficiency
@@ -96,10 +94,10 @@ def device_roofline(
         prompt: tokens of the prompt; by default the mean.
         attention: its account.
     """
-    requests, scenario = prepared.requests, prepared.scenario
-    prompts = float(np.mean(requests.prompt_tokens))
-    held = context if context is not None else round(prompts + float(np.mean(requests.output_tokens)) / 2)
-    batch = batch or group.batch(held, len(requests))
+    scenario = prepared.scenario
+    prompts, outputs = prepared.workload.mean_tokens
+    held = context if context is not None else round(prompts + outputs / 2)
+    batch = batch or group.batch(held, len(prepared.workload))
     held = group.held_tokens(held)
     spec = getattr(group.spec, "cost", None) or scenario.cost
     efficiency = spec.roofline.efficiency if spec.roofline else Efficiency()

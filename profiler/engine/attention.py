@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
-from profiler.engine.batch import Span
+from profiler.engine.batch import Chunk, Layout, Span, lay_out
 from profiler.engine.cache import PagedCache
 from simslm.catalog.architecture import Architecture
 
@@ -27,6 +27,7 @@ _SCORE_BYTES = 16 * 2**20
 _TILE_QUERIES = 256
 _SMALLEST_TILE = 32
 _GPU_SPAN_BYTES = 512 * 2**20
+_HIDDEN, _SEEN = np.float32("-inf"), np.float32(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +65,20 @@ class SpanPlan:
 
 
 class Attention(Protocol):
-    """How the engine attends.
+    """How the engine attends."""
 
-    Attributes:
-        span_pages: most pages one span should read.
-    """
+    def lay_out(self, batch: Sequence[Chunk]) -> Layout:
+        """Order a batch, and say what of it must be on the device."""
+        ...
 
-    span_pages: int
+    def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> list[SpanPlan]:
+        """Make what every layer needs, once per iteration, without waiting for the device.
 
-    def plan(self, spans: Sequence[Span]) -> list[SpanPlan]:
-        """Move what every layer needs to the device, once per iteration."""
+        Args:
+            layout: of the batch.
+            positions: of every row, on the device, ``(rows,)``.
+            tables: the layout's, on the device, flat.
+        """
         ...
 
     def attend(self, layer: int, queries: Tensor, plans: Sequence[SpanPlan]) -> Tensor:
@@ -92,15 +97,21 @@ class TiledAttention:
         like = cache.keys[0]
         self._dtype, self._device = like.dtype, like.device
         page_bytes = like[0].numel() * like.element_size()
-        self.span_pages = max(1, _WORKSPACE_BYTES // page_bytes)
+        self._span_pages = max(1, _WORKSPACE_BYTES // page_bytes)
         longest = -(-architecture.max_position_embeddings // cache.block_size)
-        size = max(self.span_pages, longest) * like[0].numel()
+        size = max(self._span_pages, longest) * like[0].numel()
         self._gathered, self._by_head, self._by_head_values = (
             torch.empty(size, dtype=self._dtype, device=self._device) for _ in range(3)
         )
 
-    def plan(self, spans: Sequence[Span]) -> list[SpanPlan]:
-        return [_on_device(span, self._tiles(span), self._device) for span in spans]
+    def lay_out(self, batch: Sequence[Chunk]) -> Layout:
+        return lay_out(batch, self._cache.block_size, self._span_pages)
+
+    def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> list[SpanPlan]:
+        return [
+            _span_plan(span, pages, self._tiles(span))
+            for span, pages in zip(layout.spans, tables, strict=True)
+        ]
 
     def attend(self, layer: int, queries: Tensor, plans: Sequence[SpanPlan]) -> Tensor:
         out = torch.empty_like(queries)
@@ -141,8 +152,10 @@ class TiledAttention:
         block = self._cache.block_size
         keys = -(-(int(span.cached.max()) + stop) // block) * block
         seen_by_all = int(span.cached.min()) + start
-        bias = _causal_bias(span, start, stop, seen_by_all, keys, self._dtype, self._device)
-        return Tile(slice(start, stop), keys, bias)
+        last_seen = span.cached[:, None] + np.arange(start, stop)
+        hidden = np.arange(seen_by_all, keys) > last_seen[..., None]
+        bias = np.where(hidden, _HIDDEN, _SEEN)[:, None]
+        return Tile(slice(start, stop), keys, torch.from_numpy(bias).to(self._device, self._dtype))
 
 
 class FusedAttention:
@@ -157,11 +170,17 @@ class FusedAttention:
         self._heads, self._width = architecture.num_kv_heads, architecture.head_dim
         self._grouped = architecture.num_heads > architecture.num_kv_heads
         like = cache.keys[0]
-        self._dtype, self._device = like.dtype, like.device
-        self.span_pages = max(1, _GPU_SPAN_BYTES // (like[0].numel() * like.element_size()))
+        self._dtype = like.dtype
+        self._span_pages = max(1, _GPU_SPAN_BYTES // (like[0].numel() * like.element_size()))
 
-    def plan(self, spans: Sequence[Span]) -> list[SpanPlan]:
-        return [_on_device(span, self._tiles(span), self._device) for span in spans]
+    def lay_out(self, batch: Sequence[Chunk]) -> Layout:
+        return lay_out(batch, self._cache.block_size, self._span_pages)
+
+    def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> list[SpanPlan]:
+        return [
+            _span_plan(span, pages, self._tiles(span, positions))
+            for span, pages in zip(layout.spans, tables, strict=True)
+        ]
 
     def attend(self, layer: int, queries: Tensor, plans: Sequence[SpanPlan]) -> Tensor:
         out = torch.empty_like(queries)
@@ -198,27 +217,22 @@ class FusedAttention:
         pages = torch.index_select(cache, 0, plan.pages)
         return pages.view(plan.seqs, -1, self._heads, self._width).transpose(1, 2)
 
-    def _tiles(self, span: Span) -> list[Tile]:
+    def _tiles(self, span: Span, positions: Tensor) -> list[Tile]:
         queries = slice(0, span.new)
         if span.new == 1:
             keys = span.blocks.shape[1] * self._cache.block_size
-            return [Tile(queries, keys, _causal_bias(span, 0, 1, 0, keys, self._dtype, self._device))]
+            return [Tile(queries, keys, self._bias(positions[span.rows], keys))]
         lengths = (span.cached + span.new).tolist()
         if len(set(lengths)) == 1:
             lengths = lengths[:1]
         return [Tile(queries, keys, causal_lower_right(span.new, keys)) for keys in lengths]
 
+    def _bias(self, positions: Tensor, keys: int) -> Tensor:
+        """Minus infinity for each of the first ``keys`` keys beyond a decoding sequence's position, made in place."""
+        hidden = torch.arange(keys, device=positions.device) > positions[:, None, None]
+        bias = torch.zeros(hidden.shape, dtype=self._dtype, device=positions.device)
+        return bias.masked_fill_(hidden, float("-inf"))[:, None]
 
-def _on_device(span: Span, tiles: list[Tile], device: torch.device) -> SpanPlan:
-    pages = torch.from_numpy(span.blocks.reshape(-1)).to(device, non_blocking=True)
+
+def _span_plan(span: Span, pages: Tensor, tiles: list[Tile]) -> SpanPlan:
     return SpanPlan(span.rows, span.seqs, span.new, pages, tiles)
-
-
-def _causal_bias(
-    span: Span, start: int, stop: int, first_key: int, keys: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    """Which of the keys ``[first_key, keys)`` the queries ``[start, stop)`` of each chunk may not see."""
-    last_seen = torch.from_numpy(span.cached[:, None] + np.arange(start, stop)).to(device)
-    hidden = torch.arange(first_key, keys, device=device) > last_seen[..., None]
-    bias = torch.zeros(hidden.shape, dtype=dtype, device=device)
-    return bias.masked_fill_(hidden, float("-inf"))[:, None]

@@ -62,6 +62,7 @@ class Layout:
     Attributes:
         tokens, positions, slots: id, position and cache slot of every token row, ``(rows,)``.
         last_rows: the row of each chunk's last token, in the order the chunks were given.
+        tables: what attention reads on the device, integers.
         spans: what attends together; they cover all rows.
     """
 
@@ -69,11 +70,18 @@ class Layout:
     positions: np.ndarray
     slots: np.ndarray
     last_rows: np.ndarray
+    tables: list[np.ndarray]
     spans: list[Span]
+
+    def fields(self) -> list[np.ndarray]:
+        """All that goes to the device, the tables last."""
+        return [self.tokens, self.positions, self.slots, self.last_rows, *self.tables]
 
 
 def lay_out(batch: Sequence[Chunk], block_size: int, span_pages: int) -> Layout:
     """Order the chunks, group them into spans, and compute every token's place.
+
+    The tables are the spans' block tables.
 
     Args:
         batch: at least one chunk.
@@ -94,7 +102,8 @@ def lay_out(batch: Sequence[Chunk], block_size: int, span_pages: int) -> Layout:
     last_rows[order] = np.cumsum(new[order]) - 1
     positions = np.concatenate([_positions(span) for span in spans])
     slots = np.concatenate([_slots(span, block_size) for span in spans])
-    return Layout(np.concatenate([batch[i].tokens for i in order]), positions, slots, last_rows, spans)
+    tokens = np.concatenate([batch[i].tokens for i in order])
+    return Layout(tokens, positions, slots, last_rows, [span.blocks for span in spans], spans)
 
 
 def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: int) -> list[list[int]]:

@@ -13,14 +13,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from profiler.engine.attention import Attention, FusedAttention, TiledAttention
-from profiler.engine.batch import Chunk, lay_out
+from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
 from profiler.engine.sampler import GREEDY, Sampling, sample
+from profiler.engine.staging import staged
 from profiler.engine.transformer import Rows, Transformer
 from profiler.engine.weights import DTYPES, check_supported, random_weights
 from simslm.catalog.architecture import Architecture
@@ -85,14 +85,10 @@ class Engine:
         return self.consume(self.run(self.prepare(batch)))
 
     def prepare(self, batch: Sequence[Chunk]) -> Rows:
-        """Lay the batch out and move it to the device."""
-        layout = lay_out(batch, self.cache.block_size, self.attention.span_pages)
-        fields = (layout.tokens, layout.positions, layout.slots, layout.last_rows)
-        tokens, positions, slots, last_rows = (self._moved(field) for field in fields)
-        return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout.spans))
-
-    def _moved(self, field: np.ndarray) -> Tensor:
-        return torch.from_numpy(field).to(self.device, torch.int64, non_blocking=True)
+        """Lay the batch out and move it to the device, in one copy that nothing here waits for."""
+        layout = self.attention.lay_out(batch)
+        tokens, positions, slots, last_rows, *tables = staged(layout.fields(), self.device)
+        return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout, positions, tables))
 
     @torch.inference_mode()
     def run(self, rows: Rows) -> Tensor:

@@ -35,12 +35,33 @@ class Meter(Protocol):
         """Joules since an arbitrary moment, or None without a counter."""
         ...
 
+    def power_w(self) -> float | None:
+        """Watts by the device's own power sensor, which knows nothing of the energy counter; None without one."""
+        ...
+
     def clock_mhz(self) -> float | None:
         """The device's SM clock now, or None where there is none to read."""
         ...
 
+    def throttle(self) -> str | None:
+        """What holds the clock down now, joined by ``+``; empty = nothing, None where it cannot be read."""
+        ...
 
-class NoMeter:
+
+class _Unclocked:
+    """A meter of a device without a power sensor and without clocks to read."""
+
+    def power_w(self) -> None:
+        return None
+
+    def clock_mhz(self) -> None:
+        return None
+
+    def throttle(self) -> None:
+        return None
+
+
+class NoMeter(_Unclocked):
     """Nothing to read, and why."""
 
     name, window_s = "none", 0.0
@@ -51,12 +72,22 @@ class NoMeter:
     def energy_j(self) -> None:
         return None
 
-    def clock_mhz(self) -> None:
-        return None
+
+THROTTLES = {
+    0x04: "power cap",
+    0x08: "hardware slowdown",
+    0x10: "sync boost",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+"""Reasons for a lower clock by their bits in NVML (``nvmlClocksEventReasons``), but for those that a user set."""
 
 
 class NvmlMeter:
     """The total energy counter of one NVIDIA GPU (``nvmlDeviceGetTotalEnergyConsumption``, in mJ).
+
+    Its power sensor (``nvmlDeviceGetPowerUsage``, in mW) gives, since Ampere, the mean of the last second.
 
     Args:
         uuid: the GPU's own identity (``GPU-...``), the same whatever devices are visible to CUDA.
@@ -83,8 +114,21 @@ class NvmlMeter:
     def clock_mhz(self) -> float:
         return float(self._nvml.nvmlDeviceGetClockInfo(self._handle, self._nvml.NVML_CLOCK_SM))
 
+    def power_w(self) -> float | None:
+        try:
+            return self._nvml.nvmlDeviceGetPowerUsage(self._handle) / 1e3
+        except self._nvml.NVMLError:
+            return None
 
-class RaplMeter:
+    def throttle(self) -> str | None:
+        try:
+            bits = self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle)
+        except self._nvml.NVMLError:
+            return None
+        return "+".join(reason for bit, reason in THROTTLES.items() if bits & bit)
+
+
+class RaplMeter(_Unclocked):
     """The package counters of RAPL, which wrap round (``/sys/class/powercap``, in µJ).
 
     Raises:
@@ -111,9 +155,6 @@ class RaplMeter:
             self._last[zone] = now
         return self._total_uj / 1e6
 
-    def clock_mhz(self) -> None:
-        return None
-
 
 class ReplayMeter:
     """A meter that replays recorded counter readings: what measuring code is tested with.
@@ -122,6 +163,8 @@ class ReplayMeter:
         readings_j: counter values in joules, one for each call.
         clock: SM clock in MHz it reports.
         window_s: as a real meter's.
+        power: what its power sensor reads, in watts.
+        reasons: what holds the clock down.
 
     Raises:
         DeviceError: when it is read more often than was recorded.
@@ -130,10 +173,16 @@ class ReplayMeter:
     name, note = "replay", ""
 
     def __init__(
-        self, readings_j: Iterable[float], clock: float | None = None, window_s: float = 0.0
+        self,
+        readings_j: Iterable[float],
+        clock: float | None = None,
+        window_s: float = 0.0,
+        power: float | None = None,
+        reasons: str | None = None,
     ) -> None:
         self._readings = iter(readings_j)
-        self._clock, self.window_s = clock, window_s
+        self._clock, self._power, self._reasons = clock, power, reasons
+        self.window_s = window_s
 
     def energy_j(self) -> float:
         try:
@@ -141,8 +190,14 @@ class ReplayMeter:
         except StopIteration:
             raise DeviceError("the recorded energy readings are used up") from None
 
+    def power_w(self) -> float | None:
+        return self._power
+
     def clock_mhz(self) -> float | None:
         return self._clock
+
+    def throttle(self) -> str | None:
+        return self._reasons
 
 
 def open_meter(device: torch.device) -> Meter:

@@ -43,8 +43,9 @@ class Operator(NamedTuple):
     run: Callable[[], object]
 
 
-def time_operator(operator: Operator, device: torch.device) -> dict[str, Any]:
-    """One row of ``kernels.parquet``, but for ``repeat``."""
+def time_operator(operator: Operator, device: torch.device, evict: Callable[[], object]) -> dict[str, Any]:
+    """One row of ``kernels.parquet``, but for ``repeat``; ``evict`` empties the caches before."""
+    evict()
     latency_s = time_call(operator.run, device) / operator.calls
     row = operator._asdict()
     del row["calls"], row["run"]

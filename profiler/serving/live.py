@@ -16,6 +16,7 @@ from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool
 from profiler.engines.own import OwnEngine
 from profiler.grid import Shape
+from profiler.measure.company import Company
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.timing import time_iteration, warm_up
 from profiler.provenance import setting
@@ -156,12 +157,11 @@ class LiveEngine:
         engine, meter = self._engine, self._meter
         workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
         replica = Replica(BlockPool(engine.cache.num_blocks), engine.cache.block_size, limits, policies)
-        before = meter.energy_j()
+        before, company = meter.energy_j(), Company()
         served = Loop(replica, partial(time_iteration, engine), WallClock(), workload).serve(stopping)
-        after = meter.energy_j()
-        if before is None or after is None:
-            return served
-        return replace(served, energy_j=after - before)
+        after, others = meter.energy_j(), company.share()
+        energy_j = None if before is None or after is None else after - before
+        return replace(served, energy_j=energy_j, other_load=others)
 
     def describe(self) -> dict[str, Any]:
         """The machine, the engine and its threads, for whoever reads the results."""

@@ -38,6 +38,7 @@ class Served:
         gaps_s: every gap between two output tokens of one request.
         outputs: the tokens each request was answered with.
         energy_j: of the device meanwhile; None without a meter.
+        other_load: the part of all cores' time that others had meanwhile; None where it is not known.
     """
 
     requests: dict[str, np.ndarray]
@@ -45,6 +46,7 @@ class Served:
     gaps_s: np.ndarray
     outputs: list[np.ndarray]
     energy_j: float | None = None
+    other_load: float | None = None
 
 
 class Log:

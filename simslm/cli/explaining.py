@@ -96,9 +96,9 @@ def _values(metric: Metric, name: str, directory: Path) -> dict[str, Any]:
     """The figure in a run, with its interval, and what bounded the run."""
     from simslm.report.bound import bound
     from simslm.report.facts import facts
-    from simslm.report.tables import dig, figure_of, read_run
+    from simslm.report.tables import dig, figure_of, read_drawn
 
-    run = read_run(directory)
+    run = read_drawn(directory)
     asked = [name] if metric_of(name) is not None else paths(metric)
     intervals = dig(run.summary, "intervals.figures", {})
     section = metric.key.partition(".")[0]

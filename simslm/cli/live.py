@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SHOWN = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "itl_p50_s", "e2e_p50_s", "e2e_p99_s")
 """Metrics on the screen; ``fidelity.json`` has all."""
 
+BUSY = 0.03
+"""Part of the processors' time that others had, above which it is said."""
+
 
 def live(
     path: Path,
@@ -282,6 +285,10 @@ def _show(values: dict[str, Any], page: Path) -> None:
             f"the iterations that ran cost {signed(cost['total_error'])} by the trace in all, "
             f"{signed(cost['median_error'])} in the median"
         )
+        if (others := max((share for share in load["other_load"] if share), default=0.0)) > BUSY:
+            print(
+                f"others had up to {100 * others:.0f} % of the processors meanwhile: not the engine's times alone"
+            )
         metrics = load["metrics"]
         rows = [(name_of(name), *_cells(name, metrics[name])) for name in SHOWN if name in metrics]
         screen.show_table(("metric", "measured", "simulated", "error", "noise of repeats"), rows)

@@ -49,7 +49,7 @@ def simulate(
                 scenario,
                 progress=_feed(update, scenario),
                 command=command(path, sets, seed),
-                sink=writer.take,
+                sink=writer,
                 on_start=interruption.stopping,
                 with_intervals=with_intervals,
             )
@@ -118,10 +118,10 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     from simslm.report.certainty import certainty
     from simslm.report.division import divisions
     from simslm.report.facts import facts
-    from simslm.report.tables import read_run
+    from simslm.report.tables import read_drawn
     from simslm.report.verdict import verdict
 
-    run = read_run(directory)
+    run = read_drawn(directory)
     answer = verdict(run)
     screen.show_text(f"{answer.word}:", answer.sentence)
     print()

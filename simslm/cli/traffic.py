@@ -174,8 +174,9 @@ def _is_preset(source: str) -> bool:
 def _pieces(source: str, settings: list[str]) -> Iterator[RequestArrays]:
     """The requests of a preset or a scenario; those in classes or programs at once."""
     from simslm.scenario.load import load_scenario
-    from simslm.workload import requests_of
+    from simslm.workload import supply_of
     from simslm.workload.generate import generated_pieces
+    from simslm.workload.supply import RequestStream
 
     if not _is_preset(source) and Path(source).suffix not in SCENARIO_ENDINGS:
         raise UsageError(
@@ -185,10 +186,12 @@ def _pieces(source: str, settings: list[str]) -> Iterator[RequestArrays]:
         )
     scenario = load_scenario(_bare(source) if _is_preset(source) else source, settings)
     workload = scenario.workload
-    if workload.classes is None and workload.programs is None:
-        yield from generated_pieces(workload, scenario.seed, MOST_TOKENS, scenario.base_dir)
-    else:
-        yield requests_of(workload, scenario.seed, MOST_TOKENS, scenario.base_dir)
+    given = workload, scenario.seed, MOST_TOKENS, scenario.base_dir
+    if workload.classes is None and workload.programs is None and workload.replay is None:
+        yield from generated_pieces(*given)
+        return
+    requests = supply_of(*given)
+    yield from requests.pieces() if isinstance(requests, RequestStream) else (requests,)
 
 
 def _bare(source: str) -> dict[str, Any]:

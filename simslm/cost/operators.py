@@ -2,8 +2,9 @@
 
 An operator's arithmetic intensity is its operations over the bytes it moves; it reaches ``min(peak, intensity ·
 bandwidth)``, and is bound by memory left of the ridge ``peak / bandwidth`` and by compute right of it (section 2.2).
-Operations and bytes are those of the paper's Table 1: a matrix product of ``T`` tokens does ``2 in out T`` operations,
-reads its weights and its input and writes its output; keys and values are written once and read by attention.
+Operations and bytes are counted as its authors' code does: a matrix product of ``T`` tokens does ``2 in out T``
+operations, reads its weights and its input and writes its output; keys and values are written once and read by
+attention.
 
 Two accounts of attention: ``eager`` writes the scores of all pairs of tokens to memory and reads them again, as the
 paper's table has it; ``flash`` visits the pairs below the diagonal and keeps scores on the chip, as the cost models of

@@ -18,6 +18,7 @@ from simslm.metrics import summary as figures
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.quantiles import spread
 from simslm.metrics.result import Result, latencies
+from simslm.metrics.tally import Tally
 from simslm.runs.replay import simulated
 from simslm.runs.table import MeasuredRun
 from simslm.scenario.schema import Scenario
@@ -38,6 +39,7 @@ class Served(Protocol):
         iterations: the columns of ``iterations.parquet`` but ``replica`` and ``power_w``.
         gaps_s: every gap between two output tokens of one request.
         energy_j: of the device meanwhile; None where it was not measured.
+        other_load: the part of all cores' time that others had meanwhile; None where it is not known.
     """
 
     @property
@@ -48,6 +50,8 @@ class Served(Protocol):
     def gaps_s(self) -> np.ndarray: ...
     @property
     def energy_j(self) -> float | None: ...
+    @property
+    def other_load(self) -> float | None: ...
 
 
 Serve = Callable[[Prepared], Served]
@@ -89,6 +93,7 @@ class LiveRun:
         requests: the columns of ``requests.parquet``, as served.
         iterations: the iterations as they ran.
         comparison: beside the simulation.
+        other_load: as in :class:`Served`.
     """
 
     load: Load
@@ -96,6 +101,7 @@ class LiveRun:
     requests: dict[str, np.ndarray]
     iterations: IterationTable
     comparison: Comparison
+    other_load: float | None
 
 
 def loads(
@@ -211,7 +217,8 @@ def _run(load: Load, number: int, served: Served, engine: str) -> LiveRun:
     iterations = _iteration_table(served)
     measured = _measured(load.prepared, requests, iterations, served)
     run = _as_run(load, number, engine, measured)
-    return LiveRun(load, number, requests, iterations, Comparison(run, simulated(load.result, run)))
+    comparison = Comparison(run, simulated(load.result, run))
+    return LiveRun(load, number, requests, iterations, comparison, served.other_load)
 
 
 def _request_columns(prepared: Prepared, served: Served) -> dict[str, np.ndarray]:
@@ -250,16 +257,16 @@ def _measured(
 ) -> dict[str, float]:
     """Every figure of the run, by its column in ``RUNS.csv``."""
     seconds = float(iterations.end_s[-1] - requests["arrival_s"].min())
-    blocks = prepared.groups[0].memory.num_gpu_blocks
+    blocks, tally = prepared.groups[0].memory.num_gpu_blocks, Tally.of(requests)
     found: dict[str, float | None] = {
         "duration_s": seconds,
-        **figures.throughput(requests, seconds),
+        **figures.throughput(tally, seconds),
         "preemptions": float(requests["preemptions"].sum()),
         "kv_peak": float(iterations.columns["kv_blocks_used"].max() / blocks),
         "energy_j": served.energy_j,
         "power_mean_w": None if served.energy_j is None else served.energy_j / seconds,
     }
-    spreads = figures.request_figures(requests) | {"itl_s": spread(served.gaps_s)}
+    spreads = tally.spreads() | {"itl_s": spread(served.gaps_s)}
     for name, values in spreads.items():
         latency = name.removesuffix("_s")
         found |= {f"{latency}_{statistic}_s": value for statistic, value in values.items()}

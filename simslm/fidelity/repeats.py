@@ -71,6 +71,7 @@ def _load(runs: list[LiveRun]) -> dict[str, Any]:
         "requests": len(load.prepared.requests),
         "in_domain_time": load.result.summary["coverage"]["in_domain_time"],
         "iterations": _iterations(runs),
+        "other_load": [run.other_load for run in runs],
         "mean_running_seqs": {
             "measured": fmean(mean_running(run.iterations.columns) for run in runs),
             "simulated": mean_running(simulated.columns),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from simslm.metrics.programs import ProgramColumns, program_figures
-from simslm.metrics.summary import counts, rate, request_figures, slo_figures, throughput
-from simslm.sim.log import FINISHED
+from simslm.metrics.summary import rate, reuse, slo_figures, throughput
+from simslm.metrics.tally import Tally
 
 Bounds = Mapping[str, float | None]
 
@@ -41,13 +41,15 @@ def split_slo(columns: Mapping[str, np.ndarray], classes: Classes, seconds: floa
     mine = classes.of[columns["request_id"]]
     limits = {name: _limits(classes, name) for name in dict.fromkeys(_bounded(classes.bounds))}
     if not limits:
-        return slo_figures(dict(columns), {}, seconds)
+        return slo_figures(Tally(), seconds)
     some = np.array(
         [any(np.isfinite(limit[i]) for limit in limits.values()) for i in range(len(classes.names))]
     )
     bounded = some[mine]
     held = {name: column[bounded] for name, column in columns.items()}
-    return slo_figures(held, {name: limit[mine[bounded]] for name, limit in limits.items()}, seconds)
+    return slo_figures(
+        Tally.of(held, {name: limit[mine[bounded]] for name, limit in limits.items()}), seconds
+    )
 
 
 def _bounded(bounds: Iterable[Bounds]) -> Iterable[str]:
@@ -78,23 +80,14 @@ def class_figures(
     found = {}
     for number, name in enumerate(classes.names):
         of_class = {key: column[mine == number] for key, column in columns.items()}
-        done = of_class["status"] == FINISHED
-        latencies = request_figures(of_class)
+        tally = Tally.of(of_class, classes.bounds[number])
         found[name] = {
-            "requests": counts(of_class),
-            "throughput": throughput(of_class, seconds),
-            **latencies,
-            "slo": slo_figures(of_class, dict(classes.bounds[number]), seconds),
-            "kv": {
-                "preemptions": int(of_class["preemptions"].sum()),
-                "cached_prompt_share": rate(
-                    int(of_class["cached_prompt_tokens"][done].sum()),
-                    int(of_class["prompt_tokens"][done].sum()),
-                ),
-            },
-            "service_tokens_per_s": rate(
-                int(of_class["output_tokens"][done].sum()), float(of_class["e2e_s"][done].sum())
-            ),
+            "requests": tally.counts(),
+            "throughput": throughput(tally, seconds),
+            **tally.spreads(),
+            "slo": slo_figures(tally, seconds),
+            "kv": reuse(tally),
+            "service_tokens_per_s": rate(tally.output_tokens, tally.in_system_s),
         }
         if programs is not None:
             found[name]["programs"] = program_figures(of_class, programs.only(classes.of == number))

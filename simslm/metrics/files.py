@@ -134,7 +134,8 @@ class _Stream:
 
 
 class RunWriter:
-    """Writes a run's directory: iterations and stages while the run goes on, the rest when it is over.
+    """Writes a run's directory: iterations, stages and the requests of a stream while the run goes on, the rest when it
+    is over.
 
     Used as a context; nothing is made before there is something to write, and without :meth:`finish` nothing
     stays behind, no directory that was not there before either.
@@ -149,7 +150,7 @@ class RunWriter:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._stages = Stages()
-        self._streams: tuple[_Stream, _Stream] | None = None
+        self._streams: dict[str, _Stream] = {}
         self._made: list[Path] = []
 
     def __enter__(self) -> RunWriter:
@@ -157,47 +158,48 @@ class RunWriter:
 
     def take(self, replica: int, window: Window, table: IterationTable) -> None:
         """Writes the iterations of a window, and the stages that ended in it."""
-        rows = iterations_arrow(replica, table), stages_arrow(self._stages.take(replica, window))
-        try:
-            for stream, each in zip(self._opened(rows[0].schema), rows, strict=True):
-                stream.write(each)
-        except OSError as error:
-            raise self._refused(error) from None
+        self._write("iterations", iterations_arrow(replica, table))
+        self._write("stages", stages_arrow(self._stages.take(replica, window)))
+
+    def take_requests(self, columns: dict[str, np.ndarray]) -> None:
+        """Writes requests that are over, and come after those that were taken before."""
+        self._write("requests", requests_arrow(columns))
 
     def finish(self, result: Result) -> None:
         """Writes what remains; now the files have their names. A replica's windows have all been taken."""
+        if "iterations" not in self._streams:
+            self._write("iterations", pa.schema(ITERATIONS).empty_table())
+        self._write("stages", stages_arrow(self._stages.rest()))
+        self.take_requests(result.request_columns)
         try:
-            iterations, stages = self._opened(pa.schema(ITERATIONS))
-            stages.write(stages_arrow(self._stages.rest()))
-            iterations.finish()
-            stages.finish()
+            for stream in self._streams.values():
+                stream.finish()
         except OSError as error:
             raise self._refused(error) from None
-        requests = requests_arrow(result.request_columns)
         gaps = gaps_arrow(result.token_gaps)
-        write_whole(self.directory / "requests.parquet", lambda path: pq.write_table(requests, path))
         write_whole(self.directory / "gaps.parquet", lambda path: pq.write_table(gaps, path))
         write_json(self.directory / "summary.json", result.summary)
         write_json(self.directory / "manifest.json", result.manifest)
 
     def __exit__(self, *_error: object) -> None:
-        for stream in self._streams or ():
+        for stream in self._streams.values():
             stream.drop()
         for directory in self._made:
             if directory.is_dir() and not any(directory.iterdir()):
                 directory.rmdir()
 
-    def _opened(self, iterations: pa.Schema) -> tuple[_Stream, _Stream]:
-        """The writers of iterations and stages; made, with the directory, when they are first needed."""
-        if self._streams is None:
-            places = (self.directory, *self.directory.parents)
-            self._made = list(takewhile(lambda place: not place.exists(), places))
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._streams = (
-                _Stream(self.directory / "iterations.parquet", iterations),
-                _Stream(self.directory / "stages.parquet", pa.schema(STAGES)),
-            )
-        return self._streams
+    def _write(self, name: str, rows: pa.Table) -> None:
+        """Adds rows to a table; it is made, with the directory, when there are the first."""
+        try:
+            if not self._streams:
+                places = (self.directory, *self.directory.parents)
+                self._made = list(takewhile(lambda place: not place.exists(), places))
+                self.directory.mkdir(parents=True, exist_ok=True)
+            if name not in self._streams:
+                self._streams[name] = _Stream(self.directory / f"{name}.parquet", rows.schema)
+            self._streams[name].write(rows)
+        except OSError as error:
+            raise self._refused(error) from None
 
     def _refused(self, error: OSError) -> UsageError:
         return UsageError(f"cannot be written ({error.strerror or error})", where=str(self.directory))

@@ -1,7 +1,7 @@
 """The books of a run, kept window by window: sums, token gaps, and the energy of each request.
 
 Nothing here grows with the tokens of a run; the gaps between tokens are one number per decode iteration, and beyond
-:data:`MOST_GAPS` of them those are merged that agree in 13 binary digits.
+:data:`MOST_GAPS` of them (of a stream: :data:`MOST_STREAMED_GAPS`) those are merged that agree in 13 binary digits.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 
 from simslm.cost.model import CostModel
 from simslm.metrics.iterations import IterationTable, iteration_table
-from simslm.metrics.quantiles import Distribution, distribution
+from simslm.metrics.quantiles import Distribution, Pool, pooled
 from simslm.sim.window import Window
 
 MOST_GAPS = 1 << 24
 """Gaps between tokens up to which each is kept; of more, percentiles are right to 0.013 %."""
 
-_KEPT_BITS = 13
+MOST_STREAMED_GAPS = 1 << 21
+"""The same where the workload is too long to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Account:
         last_decode_s: end of its last decode iteration.
         decode_j: decode energy of one sequence that had decoded in every iteration so far.
         begun_j: that sum when each of the sequences that decode now began to.
-        gaps, weights: token gaps in seconds, and how often each occurs.
+        gaps: between tokens, in seconds, and how often each occurs.
     """
 
     busy_s: float = 0.0
@@ -65,8 +66,7 @@ class Account:
     last_decode_s: float = float("nan")
     decode_j: float = 0.0
     begun_j: dict[int, float] = field(default_factory=dict)
-    gaps: list[np.ndarray] = field(default_factory=list)
-    weights: list[np.ndarray] = field(default_factory=list)
+    gaps: Pool = field(default_factory=Pool)
 
 
 class Ledger:
@@ -74,21 +74,22 @@ class Ledger:
 
     Args:
         replicas: one entry per replica.
-        requests: how many there are.
+        requests: how many there are; None for a stream, of which those are kept that have not been released.
         sink: called with a replica's number, a window and its priced table, after they are booked.
     """
 
     def __init__(
         self,
         replicas: list[Priced],
-        requests: int,
+        requests: int | None,
         sink: Callable[[int, Window, IterationTable], None] | None = None,
     ) -> None:
         self.replicas = replicas
         self.accounts = [Account() for _ in replicas]
-        self.request_j = np.zeros(requests)
+        self._request_j = np.zeros(requests or 0)
+        self._most_gaps = MOST_STREAMED_GAPS if requests is None else MOST_GAPS
+        self._first = 0
         self._sink = sink
-        self._gaps = 0
         self._speculates = any(priced.speculates for priced in replicas)
 
     def take(self, index: int, window: Window) -> None:
@@ -97,11 +98,10 @@ class Ledger:
         table = iteration_table(window, priced.cost, priced.sharers, speculates=self._speculates)
         if len(table):
             _sums(account, table)
-            before = len(account.gaps)
             _gaps(account, window)
-            self._gaps += sum(map(len, account.gaps[before:]))
-            if self._gaps > MOST_GAPS:
-                self._merge_gaps()
+            if sum(each.gaps.count for each in self.accounts) > self._most_gaps:
+                for each in self.accounts:
+                    each.gaps.merge()
             if table.energy_j is None:
                 account.energy_j = None
             elif account.energy_j is not None:
@@ -117,17 +117,23 @@ class Ledger:
 
     def token_gaps(self) -> Distribution:
         """The gaps between tokens, all requests and replicas pooled, in seconds."""
-        gaps = [values for account in self.accounts for values in account.gaps]
-        weights = [counts for account in self.accounts for counts in account.weights]
-        return distribution(np.concatenate([*gaps, []]), np.concatenate([*weights, []]))
+        return pooled(account.gaps for account in self.accounts)
 
-    def _merge_gaps(self) -> None:
-        """Fewer gaps for each replica, with the same sum and the same largest one."""
-        for account in self.accounts:
-            if account.gaps:
-                gaps, weights = merged(np.concatenate(account.gaps), np.concatenate(account.weights))
-                account.gaps, account.weights = [gaps], [weights]
-        self._gaps = sum(len(each) for account in self.accounts for each in account.gaps)
+    def release(self, first: int, count: int) -> np.ndarray:
+        """The energies of requests from a number on, joules; they, and those before, are forgotten."""
+        begin = first - self._first
+        energies = self._request_j[begin : begin + count]
+        self._request_j = self._request_j[begin + count :].copy()
+        self._first = first + count
+        return np.concatenate([energies, np.zeros(count - len(energies))])
+
+    def _add(self, requests: np.ndarray, energy_j: np.ndarray) -> None:
+        """Adds to the energies of requests, by number."""
+        places = requests.astype(np.int64) - self._first
+        more = int(places.max(initial=-1)) + 1 - len(self._request_j)
+        if more > 0:
+            self._request_j = np.concatenate([self._request_j, np.zeros(more)])
+        np.add.at(self._request_j, places, energy_j)
 
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
         """Charges requests with the window's energy; idle energy is charged to nobody.
@@ -141,17 +147,15 @@ class Ledger:
         account.decode_j = float(total[-1])
         before = window.decoded_before
         _, begun = _begun(account, window.stays, total, before)
-        requests = window.stays["request_id"].astype(np.int64)
-        np.add.at(
-            self.request_j, requests, total[window.stays["decode_to"].astype(np.int64) - before] - begun
-        )
+        ends = window.stays["decode_to"].astype(np.int64) - before
+        self._add(window.stays["request_id"], total[ends] - begun)
         still, begun = _begun(account, window.open_stays, total, before)
         account.begun_j = dict(zip(still, begun.tolist(), strict=True))
         iteration = window.chunks["iteration"].astype(np.int64)
         together = np.bincount(iteration, window.chunks["tokens"], minlength=len(table))
         prefill = (energy_j * table.prefill_share)[iteration]
         share = window.chunks["tokens"] / together[iteration]
-        np.add.at(self.request_j, window.chunks["request_id"].astype(np.int64), prefill * share)
+        self._add(window.chunks["request_id"], prefill * share)
 
 
 def _begun(
@@ -164,25 +168,6 @@ def _begun(
     for i in np.flatnonzero(first < 0).tolist():
         begun[i] = account.begun_j[requests[i]]
     return requests, begun
-
-
-def merged(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values that agree in their leading binary digits as their mean, but for the largest, and how often each counts.
-
-    Args:
-        values: not negative, shape ``(n,)``, in any order.
-        weights: how often each counts, shape ``(n,)``.
-    """
-    values, weights = values[weights > 0], weights[weights > 0]
-    if not len(values):
-        return values, weights
-    digits = np.ascontiguousarray(values).view(np.int64) >> (52 - _KEPT_BITS)
-    digits[values == values.max()] = np.iinfo(np.int64).max
-    _, group = np.unique(digits, return_inverse=True)
-    counts = np.bincount(group, weights)
-    means = np.bincount(group, values * weights) / counts
-    means[-1] = values.max()
-    return means, counts
 
 
 def _sums(account: Account, table: IterationTable) -> None:
@@ -206,12 +191,9 @@ def _gaps(account: Account, window: Window) -> None:
     if len(ends):
         shared = (window.columns["decoding"] - window.columns["starting"])[decoding]
         between = np.diff(ends, prepend=account.last_decode_s)
-        account.gaps.append(between[shared > 0])
-        account.weights.append(shared[shared > 0])
+        account.gaps.add(between[shared > 0], weights=shared[shared > 0])
         together = float(window.columns["accepted_tokens"].sum())
         if together:
-            account.gaps.append(np.zeros(1))
-            account.weights.append(np.array([together]))
+            account.gaps.add(np.zeros(1), weights=np.array([together]))
         account.last_decode_s = float(ends[-1])
-    account.gaps.append(window.gaps)
-    account.weights.append(np.ones(len(window.gaps)))
+    account.gaps.add(window.gaps)

@@ -1,7 +1,8 @@
-"""Exact percentiles, of plain and of weighted values, and distributions thinned to exact points."""
+"""Percentiles of plain and of weighted values, exact unless values were merged, and distributions thinned to points."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 LEVELS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
 MAX_POINTS = 500
+
+_KEPT_BITS = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +89,70 @@ def kept_ranks(count: int, most: int = MAX_POINTS) -> np.ndarray:
     even = np.linspace(0, count - 1, most - tail)
     last = count - np.geomspace(count / 20, 1, tail)
     return np.unique(np.concatenate([even, last]).round().astype(np.int64))
+
+
+class Pool:
+    """Values that are not negative, in parts, and how often each counts."""
+
+    __slots__ = ("count", "values", "weights")
+
+    def __init__(self) -> None:
+        self.values: list[np.ndarray] = []
+        self.weights: list[np.ndarray | None] = []
+        self.count = 0
+
+    def add(self, values: np.ndarray, most: int | None = None, weights: np.ndarray | None = None) -> None:
+        """Adds a part; once more than ``most`` values are held, they are merged.
+
+        Args:
+            values: shape ``(n,)``.
+            most: None = as many as there are.
+            weights: how often each counts, shape ``(n,)``; None = once each.
+        """
+        self.values.append(values)
+        self.weights.append(weights)
+        self.count += len(values)
+        if most is not None and self.count > most:
+            self.merge()
+
+    def merge(self) -> None:
+        """Fewer values with the same sum and the same largest one, see :func:`merged`."""
+        values, weights = merged(np.concatenate([*self.values, []]), np.concatenate([*_filled(self), []]))
+        self.values, self.count = [values], len(values)
+        self.weights = [weights]
+
+
+def pooled(pools: Iterable[Pool]) -> Distribution:
+    """The distribution of all values of some pools."""
+    found = list(pools)
+    values = np.concatenate([*(part for pool in found for part in pool.values), []])
+    if all(weights is None for pool in found for weights in pool.weights):
+        return distribution(values)
+    return distribution(values, np.concatenate([*(part for pool in found for part in _filled(pool)), []]))
+
+
+def _filled(pool: Pool) -> Sequence[np.ndarray]:
+    """The weights of each part written out."""
+    return [
+        np.ones(len(values)) if weights is None else weights
+        for values, weights in zip(pool.values, pool.weights, strict=True)
+    ]
+
+
+def merged(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values that agree in their leading binary digits as their mean, but for the largest, and how often each counts.
+
+    Args:
+        values: not negative, shape ``(n,)``, in any order.
+        weights: how often each counts, shape ``(n,)``.
+    """
+    values, weights = values[weights > 0], weights[weights > 0]
+    if not len(values):
+        return values, weights
+    digits = np.ascontiguousarray(values).view(np.int64) >> (52 - _KEPT_BITS)
+    digits[values == values.max()] = np.iinfo(np.int64).max
+    _, group = np.unique(digits, return_inverse=True)
+    counts = np.bincount(group, weights)
+    means = np.bincount(group, values * weights) / counts
+    means[-1] = values.max()
+    return means, counts

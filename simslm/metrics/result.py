@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Ledger, Priced
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
-from simslm.sim.log import FINISHED, SimulationLog
+from simslm.metrics.tally import Tally
+from simslm.sim.log import Settled, SimulationLog
+from simslm.sim.rows import Requests, Stream
 from simslm.sim.window import Window
-from simslm.sim.world import Deployment, OnStart, Progress, Requests, run
+from simslm.sim.world import Deployment, OnStart, Progress, run
 from simslm.traces.schema import SOURCES
 
 if TYPE_CHECKING:
@@ -31,11 +33,13 @@ class Result:
     """What a simulation answers.
 
     Attributes:
-        request_columns: arrays over arrived requests, in order of their numbers; NaN where nothing happened.
+        request_columns: arrays over arrived requests, in order of their numbers; NaN where nothing happened. Those that
+            were written while the run went on are not among them.
         summary: the contents of ``summary.json``.
         log: what the simulation left.
         token_gaps: between consecutive output tokens of the same request, all requests pooled, in seconds.
-        windows: the iterations of each replica, priced; empty when they were written while the run went on.
+        windows: the iterations of each replica, priced, those of a stream in parts; empty when they were written while
+            the run went on.
         manifest: the contents of ``manifest.json``.
     """
 
@@ -70,13 +74,69 @@ class Result:
         return [table for _, _, table in self.windows]
 
 
-Sink = Callable[[int, Window, IterationTable], None]
-"""Takes a replica's number, a window of its log, and the window's iterations with their cost."""
+class Sink(Protocol):
+    """Takes what a run has come to while it goes on, so that memory does not grow with it."""
+
+    def take(self, replica: int, window: Window, table: IterationTable) -> None:
+        """A window of the log of a replica, by number, and the window's iterations with their cost."""
+        ...
+
+    def take_requests(self, columns: dict[str, np.ndarray]) -> None:
+        """Requests that are over, in order of their numbers; the columns are :attr:`Result.request_columns`."""
+        ...
+
+
+class Forget:
+    """A sink that keeps nothing: the summary is all that is wanted."""
+
+    def take(self, replica: int, window: Window, table: IterationTable) -> None:
+        """Nothing becomes of it."""
+
+    def take_requests(self, columns: dict[str, np.ndarray]) -> None:
+        """Nothing becomes of them."""
+
+
+class _Books:
+    """What becomes of a run's windows and requests as they come.
+
+    Args:
+        replicas: how each is priced.
+        requests: how many there are; None for a stream.
+        bounds: on latencies, for the tally.
+        sink: see :class:`Sink`; None keeps everything.
+    """
+
+    def __init__(
+        self,
+        replicas: list[Priced],
+        requests: int | None,
+        bounds: Mapping[str, float | None],
+        sink: Sink | None,
+    ) -> None:
+        self.windows: list[tuple[int, Window, IterationTable]] = []
+        self.parts: list[dict[str, np.ndarray]] = []
+        self.tally = Tally(bounds)
+        self.ledger = Ledger(replicas, requests, self._keep if sink is None else sink.take)
+        self._take_requests = self.parts.append if sink is None else sink.take_requests
+
+    def _keep(self, replica: int, window: Window, table: IterationTable) -> None:
+        self.windows.append((replica, window, table))
+
+    def settle(self, settled: Settled) -> None:
+        """Books requests that are over, and hands them on."""
+        columns = self.book(settled)
+        self._take_requests(columns)
+
+    def book(self, settled: Settled) -> dict[str, np.ndarray]:
+        """Books requests; all windows up to their end have been."""
+        columns = _request_columns(settled, self.ledger)
+        self.tally.take(columns)
+        return columns
 
 
 def observe(
     name: str,
-    requests: Requests,
+    requests: Requests | Stream,
     deployment: Deployment,
     replicas: list[Priced],
     *,
@@ -98,22 +158,35 @@ def observe(
         slo: bounds by metric name, None where unbounded.
         classes: of the requests, with bounds of their own in place of those; None where there are none.
         jump, progress, on_start: see :func:`simslm.sim.world.run`.
-        sink: takes the iterations as the run goes on, so that memory does not grow with them; None keeps them
-            in the result.
+        sink: takes iterations, and the requests of a stream, as the run goes on; None keeps them in the result.
         unused_devices: devices that idle all the time.
     """
-    windows: list[tuple[int, Window, IterationTable]] = []
-    keep = sink or (lambda index, window, table: windows.append((index, window, table)))
-    ledger = Ledger(replicas, len(requests.prompt_tokens), keep)
-    on_window = ledger.take if sink else None
-    log = run(requests, deployment, jump=jump, progress=progress, on_window=on_window, on_start=on_start)
+    streamed = isinstance(requests, Stream)
+    books = _Books(replicas, None if streamed else len(requests.prompt_tokens), slo, sink)
+    log = run(
+        requests,
+        deployment,
+        jump=jump,
+        progress=progress,
+        on_window=books.ledger.take if sink or streamed else None,
+        on_settled=books.settle,
+        on_start=on_start,
+    )
     for index, window in enumerate(log.windows):
-        ledger.take(index, window)
-    columns = _request_columns(log, requests, ledger)
-    gaps = ledger.token_gaps()
-    summary = _summary(name, columns, ledger, gaps, slo, unused_devices)
-    _divide(columns, summary, classes, _programs(requests))
-    return Result(columns, summary, log, gaps, windows)
+        books.ledger.take(index, window)
+    columns = _joined([*books.parts, *map(books.book, log.held)])
+    books.windows.sort(key=lambda window: window[0])
+    gaps = books.ledger.token_gaps()
+    summary = _summary(name, books, gaps, unused_devices)
+    _divide(columns, summary, classes, None if streamed else _programs(requests))
+    return Result(columns, summary, log, gaps, books.windows)
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The columns of requests one part after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _programs(requests: Requests) -> ProgramColumns | None:
@@ -143,35 +216,25 @@ def _divide(
         columns["class"] = np.array(classes.names, dtype=object)[classes.of[arrived]]
 
 
-def _summary(
-    name: str,
-    columns: dict[str, np.ndarray],
-    ledger: Ledger,
-    gaps: Distribution,
-    slo: dict[str, float | None],
-    unused_devices: int,
-) -> dict[str, Any]:
-    seconds = figures.makespan(columns, ledger.accounts)
-    done = columns["status"] == FINISHED
-    output = int(columns["output_tokens"][done].sum())
-    latencies = figures.request_figures(columns)
+def _summary(name: str, books: _Books, gaps: Distribution, unused_devices: int) -> dict[str, Any]:
+    ledger, tally = books.ledger, books.tally
+    seconds = figures.makespan(tally.first_s, ledger.accounts)
+    latencies = tally.spreads()
     cost = _weakest([priced.cost for priced in ledger.replicas])
     return {
         "schema_version": figures.SCHEMA_VERSION,
         "name": name,
-        "requests": figures.counts(columns),
+        "requests": tally.counts(),
         "makespan_s": seconds,
-        "throughput": figures.throughput(columns, seconds),
+        "throughput": figures.throughput(tally, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],
         "itl_s": gaps.spread(),
         "e2e_s": latencies["e2e_s"],
         "queue_s": latencies["queue_s"],
-        "slo": figures.slo_figures(columns, slo, seconds),
-        "energy": figures.energy_figures(
-            ledger, (output, output + int(columns["prompt_tokens"][done].sum())), seconds, unused_devices
-        ),
-        "kv": figures.kv_figures(columns, ledger),
+        "slo": figures.slo_figures(tally, seconds),
+        "energy": figures.energy_figures(ledger, tally, seconds, unused_devices),
+        "kv": figures.kv_figures(tally, ledger),
         "utilization": figures.utilization(ledger.accounts, seconds),
         "coverage": figures.coverage(ledger.accounts),
         "intervals": unknown("the run was not repeated"),
@@ -184,19 +247,17 @@ def _weakest(costs: list[CostModel]) -> CostModel:
     return max(costs, key=lambda cost: SOURCES.index(cost.source))
 
 
-def _request_columns(log: SimulationLog, requests: Requests, ledger: Ledger) -> dict[str, np.ndarray]:
-    """The columns of ``requests.parquet``, for the requests that arrived."""
-    columns = log.requests.columns()
+def _request_columns(settled: Settled, ledger: Ledger) -> dict[str, np.ndarray]:
+    """The columns of ``requests.parquet``, for those of some consecutive requests that arrived."""
+    columns = dict(settled.columns)
     count = len(columns["status"])
+    energy_j = ledger.release(settled.first, count)
     columns |= {
-        "request_id": np.arange(count),
-        "arrival_s": log.arrival_s,
-        "prompt_tokens": requests.prompt_tokens,
-        "output_tokens": requests.output_tokens,
-        "energy_j": ledger.request_j if ledger.energy_known else np.full(count, np.nan),
+        "request_id": settled.first + np.arange(count),
+        "energy_j": energy_j if ledger.energy_known else np.full(count, np.nan),
     }
     columns |= latencies(columns)
-    arrived = ~np.isnan(log.arrival_s)
+    arrived = ~np.isnan(columns["arrival_s"])
     return columns if arrived.all() else {name: column[arrived] for name, column in columns.items()}
 
 

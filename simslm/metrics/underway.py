@@ -13,6 +13,8 @@ from simslm.sim.world import Underway
 def goodput_rps(underway: Underway, bounds: Mapping[str, float | None]) -> float | None:
     """Requests per simulated second, so far, that met every bound; None before anything arrived.
 
+    Of a stream, so far is since the earliest request that is held.
+
     Args:
         underway: the run.
         bounds: by metric; only those of :data:`~simslm.metrics.definitions.LATENCIES` that requests have.
@@ -35,5 +37,5 @@ def goodput_rps(underway: Underway, bounds: Mapping[str, float | None]) -> float
     for key, bound in bounds.items():
         if bound is not None:
             met &= values[key] <= bound
-    elapsed = underway.time_s - float(arrived[0])
+    elapsed = underway.time_s - float(np.nanmin(arrived))
     return float(np.count_nonzero(met)) / elapsed if elapsed > 0 else None

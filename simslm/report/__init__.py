@@ -25,9 +25,9 @@ def render_run(directory: Path) -> str:
         UsageError: a file is missing, damaged or lacks a column or key.
     """
     from simslm.report.run import render
-    from simslm.report.tables import read_run
+    from simslm.report.tables import read_drawn
 
-    return render([read_run(Path(directory))])
+    return render([read_drawn(Path(directory))])
 
 
 def write_report(directories: Sequence[Path], output: Path | None = None) -> Path:
@@ -46,13 +46,13 @@ def write_report(directories: Sequence[Path], output: Path | None = None) -> Pat
     from simslm.report.page import destination
     from simslm.report.run import render
     from simslm.report.search import holds_search, render_search
-    from simslm.report.tables import read_run
+    from simslm.report.tables import read_drawn
 
     paths = [Path(directory) for directory in directories]
     target = destination(paths, output)
     if len(paths) == 1 and holds_search(paths[0]):
         page = render_search(paths[0])
     else:
-        page = render([read_run(path) for path in paths])
+        page = render([read_drawn(path) for path in paths])
     write_whole(target, lambda path: path.write_text(page, encoding="utf-8", newline="\n"))
     return target

@@ -87,7 +87,10 @@ def facts(run: RunTables) -> Facts:
     replicas, limits = replica_count(run), engine_limits(run)
     makespan = figure_of(run.summary, "makespan_s") or 0.0
     arrival = run.requests["arrival_s"]
-    drain = max(makespan - float(np.ptp(arrival)), 0.0) if len(arrival) else 0.0
+    arrivals_s = (
+        run.excerpt.arrivals_s if run.excerpt else float(np.ptp(arrival)) if len(arrival) else makespan
+    )
+    drain = max(makespan - arrivals_s, 0.0)
     service = service_time_s(run.requests)
     waited, full = waiting(run.iterations, limits)
     missed = missed_bounds(run)
@@ -95,9 +98,9 @@ def facts(run: RunTables) -> Facts:
     backlog = _share(unanswered & ~run.requests["rejected"])
     return Facts(
         replicas=replicas,
-        split=time_split(run.iterations, replicas, makespan),
+        split=time_split(run.iterations, replicas, run.span_s),
         limits=limits,
-        arrivals=arrival_kind(run, makespan),
+        arrivals=arrival_kind(run, run.span_s),
         waited=waited,
         full=full,
         drain_s=drain,

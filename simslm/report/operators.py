@@ -24,6 +24,40 @@ from simslm.units import number, seconds
 
 SHAPE = ("tokens", "seqs", "ctx_tokens")
 TERA, GIGA = 1e12, 1e9
+_CEILING = "ceiling_"
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What bounds every operator.
+
+    Attributes:
+        flops_per_s, bytes_per_s: the two.
+        origin: where they come from, in words.
+    """
+
+    flops_per_s: float
+    bytes_per_s: float
+    origin: str
+
+    @classmethod
+    def of(cls, kernels: pa.Table, device: Device | None, dtype: str) -> Ceilings | None:
+        """As measured beside the operators, else the catalogue's peaks; None where neither is known."""
+        rows = kernels.to_pandas()
+        rows = rows[rows["op"].str.startswith(_CEILING)]
+        if len(rows):
+            rate = rows[["flops", "bytes"]].div(rows["latency_s"], axis=0).groupby(rows["op"]).median()
+            streams = rate.index != "ceiling_matmul"
+            return cls(
+                float(rate["flops"].max()), float(rate["bytes"][streams].max()), "measured on this device"
+            )
+        if device is None:
+            return None
+        return cls(
+            device.flops_per_s(dtype),
+            device.memory_bandwidth_bytes_per_s,
+            f"the catalogue’s peaks of {device.name}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +89,12 @@ class Operator:
 
 
 def operators(kernels: pa.Table) -> list[Operator]:
-    """The operators of a table of kernels, in the order of their names; calls that move no bytes are left out."""
+    """The operators of a table of kernels, in the order of their names; calls that move no bytes are left out.
+
+    Measured ceilings are no operators, see :class:`Ceilings`.
+    """
     frame_of = kernels.to_pandas()
-    frame_of = frame_of[frame_of["bytes"] > 0]
+    frame_of = frame_of[(frame_of["bytes"] > 0) & ~frame_of["op"].str.startswith(_CEILING)]
     found = []
     for name, calls in frame_of.groupby("op", sort=True):
         each = calls.groupby(list(SHAPE), sort=True)[["latency_s", "flops", "bytes"]].median().reset_index()
@@ -72,9 +109,9 @@ def _label(tokens: int, seqs: int, context: int) -> str:
     return ", ".join([*parts, f"{count(context)} cached"] if context else parts)
 
 
-def operator_rows(found: list[Operator], peak_flops: float, bandwidth: float) -> list[tuple[str, ...]]:
+def operator_rows(found: list[Operator], ceilings: Ceilings) -> list[tuple[str, ...]]:
     """A line for each operator: its shapes, its latencies, and the most it reaches of the roofline."""
-    rows = []
+    rows, peak_flops, bandwidth = [], ceilings.flops_per_s, ceilings.bytes_per_s
     for each in found:
         reached = each.reached(peak_flops, bandwidth)
         best = int(np.argmax(reached))
@@ -110,14 +147,15 @@ def _marked(found: list[Operator]) -> list[tuple[Operator, str, str]]:
     ]
 
 
-def roofline_figure(found: list[Operator], device: Device, dtype: str) -> Figure | None:
+def roofline_figure(found: list[Operator], ceilings: Ceilings, dtype: str) -> Figure | None:
     """Arithmetic reached against arithmetic intensity, under the two ceilings; None without any arithmetic.
 
     Args:
         found: from :func:`operators`.
-        device, dtype: whose peaks are the ceilings.
+        ceilings: of the device.
+        dtype: the data type of its arithmetic.
     """
-    peak, bandwidth = device.flops_per_s(dtype), device.memory_bandwidth_bytes_per_s
+    peak, bandwidth = ceilings.flops_per_s, ceilings.bytes_per_s
     marks = [_marks(each, colour, symbol, peak, bandwidth) for each, colour, symbol in _marked(found)]
     if not marks:
         return None

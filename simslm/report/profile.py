@@ -15,6 +15,7 @@ from simslm.metrics.whole import write_whole
 from simslm.report.colocation import matrices, matrix_figure
 from simslm.report.operators import (
     COLUMNS,
+    Ceilings,
     operator_rows,
     operators,
     operators_legend,
@@ -270,17 +271,19 @@ def _roofline(trace: Trace, device: Device | None) -> tuple[Plot | None, str, li
     """The plot, what its ceilings are or why there is none, and the table."""
     if trace.kernels is None:
         return None, "No operators were measured: the trace has no kernels.parquet.", []
-    if device is None:
-        return None, "The catalogue does not know the device, and so no ceilings.", []
-    found, dtype = operators(trace.kernels), trace.provenance["dtype"]
-    peak, bandwidth = device.flops_per_s(dtype), device.memory_bandwidth_bytes_per_s
+    dtype = trace.provenance["dtype"]
+    limits = Ceilings.of(trace.kernels, device, dtype)
+    if limits is None:
+        return None, "No ceilings were measured, and the catalogue does not know the device.", []
+    found = operators(trace.kernels)
     ceilings = (
-        f"Ceilings: the catalogue’s peaks of {device.name}, {number(peak / 1e12)} TFLOP/s in {dtype} and "
-        f"{number(bandwidth / 1e9)} GB/s; what fits into a cache may be above the sloped one. Operations and bytes "
-        "are those of the architecture. An operator without arithmetic has no place in the plot; the table has it."
+        f"Ceilings, {limits.origin}: {number(limits.flops_per_s / 1e12)} TFLOP/s in {dtype} and "
+        f"{number(limits.bytes_per_s / 1e9)} GB/s; what fits into a cache may be above the sloped one. Operations and "
+        "bytes are those of the architecture. An operator without arithmetic has no place in the plot; the table has "
+        "it."
     )
-    rows = operator_rows(found, peak, bandwidth)
-    figure = roofline_figure(found, device, dtype)
+    rows = operator_rows(found, limits)
+    figure = roofline_figure(found, limits, dtype)
     if figure is None:
         return None, ceilings, rows
     words = (

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from simslm.errors import UsageError
+from simslm.report.excerpt import Excerpt, excerpt
 
 REQUEST_COLUMNS = (
     "request_id",
@@ -64,6 +65,14 @@ REMEDY = "run `simslm simulate` again with `-o` this directory"
 Columns = Mapping[str, np.ndarray]
 
 
+class Range(NamedTuple):
+    """Rows in which the number in a column is at least ``low`` and at most ``high``."""
+
+    column: str
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True)
 class RunTables:
     """What one run left behind.
@@ -76,6 +85,7 @@ class RunTables:
         gaps: the distribution of the gaps between output tokens, thinned; None where there is no such file.
         summary: ``summary.json`` as written.
         manifest: ``manifest.json`` as written.
+        excerpt: the stretch that the tables are of; None where they are of the whole run. The summary always is.
     """
 
     requests: Columns
@@ -84,6 +94,12 @@ class RunTables:
     manifest: Mapping[str, Any]
     stages: Columns | None = None
     gaps: Columns | None = None
+    excerpt: Excerpt | None = None
+
+    @property
+    def span_s(self) -> float:
+        """The simulated time that the tables are of."""
+        return self.excerpt.span_s if self.excerpt else figure_of(self.summary, "makespan_s") or 0.0
 
     @property
     def name(self) -> str:
@@ -94,8 +110,17 @@ class RunTables:
         return self.manifest["scenario"]
 
 
-def read_run(directory: Path) -> RunTables:
-    """Read and check a run directory.
+def read_drawn(directory: Path) -> RunTables:
+    """Read and check a run directory as far as it is drawn: of a very long run an excerpt.
+
+    Raises:
+        UsageError: as :func:`read_run` does.
+    """
+    return read_run(directory, excerpt(directory))
+
+
+def read_run(directory: Path, part: Excerpt | None = None) -> RunTables:
+    """Read and check a run directory, or a part of it.
 
     Raises:
         UsageError: the directory or a file is missing, damaged, or lacks a column or key.
@@ -108,15 +133,21 @@ def read_run(directory: Path) -> RunTables:
     manifest = _read_object(directory / "manifest.json", MANIFEST_KEYS)
     if not isinstance(manifest["scenario"], dict):
         raise UsageError("`scenario` is not an object", where=str(directory / "manifest.json"), remedy=REMEDY)
-    requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS)
-    iterations = _read_columns(directory / "iterations.parquet", ITERATION_COLUMNS, SPECULATION_COLUMNS)
+    numbers = times = None
+    if part is not None:
+        numbers = Range("request_id", part.first, part.last)
+        times = Range("start_s", part.begin_s, part.end_s)
+    requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS, within=numbers)
+    iterations = _read_columns(
+        directory / "iterations.parquet", ITERATION_COLUMNS, SPECULATION_COLUMNS, within=times
+    )
     status = requests.pop("status")
     requests |= {name: status == name for name in ("finished", "failed", "rejected")}
-    stages = _read_optional(directory / "stages.parquet", STAGE_COLUMNS)
+    stages = _read_optional(directory / "stages.parquet", STAGE_COLUMNS, numbers)
     if stages is not None:
         stages["decode"] = stages.pop("kind") == "decode"
     gaps = _read_optional(directory / "gaps.parquet", GAP_COLUMNS)
-    return RunTables(requests, iterations, summary, manifest, stages, gaps)
+    return RunTables(requests, iterations, summary, manifest, stages, gaps, part)
 
 
 def dig(mapping: Any, path: str, default: Any = None) -> Any:
@@ -150,13 +181,17 @@ def _read_object(path: Path, required: Sequence[str]) -> dict[str, Any]:
     return content
 
 
-def _read_optional(path: Path, required: Sequence[str]) -> dict[str, np.ndarray] | None:
+def _read_optional(
+    path: Path, required: Sequence[str], within: Range | None = None
+) -> dict[str, np.ndarray] | None:
     """The columns of a file that a run may have come without."""
-    return _read_columns(path, required) if path.exists() else None
+    return _read_columns(path, required, within=within) if path.exists() else None
 
 
-def _read_columns(path: Path, required: Sequence[str], zero: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """Columns that have to be there, and some that are 0 where they are not."""
+def _read_columns(
+    path: Path, required: Sequence[str], zero: Sequence[str] = (), *, within: Range | None = None
+) -> dict[str, np.ndarray]:
+    """Columns that have to be there, and some that are 0 where they are not; of all rows or of those in a range."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -165,7 +200,8 @@ def _read_columns(path: Path, required: Sequence[str], zero: Sequence[str] = ())
             if missing := [name for name in required if name not in file.schema_arrow.names]:
                 raise UsageError(f"missing columns: {', '.join(missing)}", where=str(path), remedy=REMEDY)
             there = [name for name in zero if name in file.schema_arrow.names]
-            table = file.read(columns=[*required, *there])
+            names = [*required, *there]
+            table = file.read(columns=names) if within is None else _rows_within(file, names, within)
     except FileNotFoundError:
         raise UsageError("the file is missing", where=str(path), remedy=REMEDY) from None
     except (OSError, pa.ArrowException) as error:
@@ -173,6 +209,21 @@ def _read_columns(path: Path, required: Sequence[str], zero: Sequence[str] = ())
         raise UsageError(f"not a readable Parquet file ({reason})", where=str(path), remedy=REMEDY) from None
     absent = {name: np.zeros(len(table)) for name in zero if name not in there}
     return {name: _column(table.column(name)) for name in (*required, *there)} | absent
+
+
+def _rows_within(file: Any, names: Sequence[str], within: Range) -> Any:
+    """The rows of a Parquet file in a range, of which row groups that lie outside are not read."""
+    import pyarrow as pa
+
+    place = file.schema_arrow.names.index(within.column)
+    parts = [file.schema_arrow.empty_table().select(names)]
+    for group in range(file.num_row_groups):
+        known = file.metadata.row_group(group).column(place).statistics
+        if known is None or not known.has_min_max or (known.max >= within.low and known.min <= within.high):
+            rows = file.read_row_group(group, columns=names)
+            values = rows.column(within.column).to_numpy()
+            parts.append(rows.filter((values >= within.low) & (values <= within.high)))
+    return pa.concat_tables(parts)
 
 
 def _column(column: Any) -> np.ndarray:

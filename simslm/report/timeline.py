@@ -108,7 +108,11 @@ def _only(run: RunTables, replica: int) -> RunTables:
 
 def idle_power_w(run: RunTables, span_s: float) -> float:
     """Mean power of a replica while it does not iterate; 0 where unknown or where none ever idles."""
-    idle_s = replica_count(run) * span_s - float(np.sum(run.iterations["duration_s"]))
+    if run.excerpt is None:
+        idle_s = replica_count(run) * span_s - float(np.sum(run.iterations["duration_s"]))
+    else:
+        span_s = figure_of(run.summary, "makespan_s") or 0.0
+        idle_s = replica_count(run) * span_s * (1 - (figure_of(run.summary, "utilization.busy") or 0.0))
     idle_j = figure_of(run.summary, "energy.idle_j") or 0.0
     return idle_j / idle_s if idle_s > 1e-9 * span_s else 0.0
 

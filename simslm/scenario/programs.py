@@ -63,8 +63,19 @@ class LognormalTime(WorkloadPart):
     )
 
 
+class RecordedTime(WorkloadPart):
+    """As a trace has it that says how long its answers took: from the end of an answer to the next request of its
+    session, 0 where that came earlier."""
+
+    dist: Literal["recorded"]
+
+
 _Time = Annotated[FixedTime | UniformTime | ExponentialTime | LognormalTime, Field(discriminator="dist")]
 Times = Annotated[_Time, BeforeValidator(_fixed, json_schema_input_type=_Time | Seconds)]
+_Pause = Annotated[
+    FixedTime | UniformTime | ExponentialTime | LognormalTime | RecordedTime, Field(discriminator="dist")
+]
+Pauses = Annotated[_Pause, BeforeValidator(_fixed, json_schema_input_type=_Pause | Seconds)]
 Count = Annotated[
     Lengths,
     BeforeValidator(_fixed, json_schema_input_type=Lengths | Annotated[int, Field(ge=1, le=MOST_TOKENS)]),
@@ -191,8 +202,9 @@ class Sessions(WorkloadPart):
     """The sessions of a replayed trace, whose next request is sent when the last one is answered and thought about."""
 
     kind: Literal["sessions"]
-    think_time_s: Times = Field(
-        description="from an answer to the session's next request: seconds or a distribution"
+    think_time_s: Pauses = Field(
+        description="from an answer to the session's next request: seconds or a distribution, or as recorded, "
+        "where the trace says how long answers took"
     )
     history: bool = Field(
         default=False,

@@ -127,7 +127,8 @@ class Engine(Section):
     def switches(self) -> bool:
         """Whether sequences make place for others, or are swapped, in another way than vLLM's."""
         policies = (self.preemption_policy.policy, self.priorities.policy)
-        return policies != ("youngest", "fixed") or self.swapping.overlap or self.swapping.reuse
+        swapping = self.swapping
+        return policies != ("youngest", "fixed") or swapping.overlap or swapping.reuse or swapping.turns
 
     @model_validator(mode="after")
     def _switching_fits(self) -> Engine:
@@ -142,6 +143,11 @@ class Engine(Section):
             )
         if self.swapping != Swapping() and self.preemption != "swap":
             raise ValueError("swapping needs preemption: swap")
+        if self.swapping.turns and self.prefix_caching:
+            raise ValueError(
+                "swapping.turns and prefix_caching both keep finished turns, one on the host, one on the device: "
+                "set one of them to false"
+            )
         return self
 
     @model_validator(mode="after")

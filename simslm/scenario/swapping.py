@@ -1,4 +1,4 @@
-"""How preempted sequences move to the host and back."""
+"""How preempted sequences and finished turns move to the host and back."""
 
 from __future__ import annotations
 
@@ -30,4 +30,9 @@ class Swapping(BaseModel):
     reuse: bool = Field(
         default=False,
         description="keep the copy on the host while a sequence is back, and copy only what is new the next time",
+    )
+    turns: bool = Field(
+        default=False,
+        description="keep what a finished turn has computed on the host, for the next turn of its session; the oldest "
+        "turn makes room in swap_space",
     )

@@ -15,6 +15,7 @@ from typing import Any
 from simslm.api import Found, Prepared, observed, prepare
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.metrics.definitions import FIGURES
+from simslm.metrics.result import Forget
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
 from simslm.scenario.workload import Workload
@@ -24,6 +25,7 @@ from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
 from simslm.sim.world import OnStart
 from simslm.workload import RequestArrays
+from simslm.workload.supply import RequestStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,11 @@ class Evaluator:
         return overridden(self._stated, trial.parameters, more) if more else scenario
 
     def _simulate(self, prepared: Prepared, on_start: OnStart | None) -> Seen:
-        result = observed(prepared, on_start=on_start)
+        sink = Forget() if isinstance(prepared.workload, RequestStream) else None
+        result = observed(prepared, on_start=on_start, sink=sink)
         if result.log.interrupted:
             raise KeyboardInterrupt
-        return Seen(result.summary, len(prepared.requests))
+        return Seen(result.summary, len(prepared.workload))
 
     def _at_capacity(self, scenario: Scenario, capacity: Capacity, on_start: OnStart | None) -> Outcome:
         slo = scenario.slo

@@ -20,6 +20,7 @@ from typing import Any
 from simslm.api import Found, observed, prepare
 from simslm.catalog.devices import device_names, load_device
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError, UsageError
+from simslm.metrics.result import Forget
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
 from simslm.search.capacity import HIGHEST, LOWEST, TIMES_IN_FLIGHT, Span, highest
@@ -355,7 +356,7 @@ class Fleet:
                 "workload.duration_s": None,
             }
             prepared = prepare(overridden(self._stated, parameters), self._found)
-            summary = observed(prepared, sink=_forget).summary
+            summary = observed(prepared, sink=Forget()).summary
             if summary["slo"]["attainment"] < self._wanted:
                 return summary, parameters
             enough = ceil(TIMES_IN_FLIGHT * rate_rps * _stay_s(summary))
@@ -367,10 +368,6 @@ class Fleet:
                     f"at {rate_rps:g} requests/s it takes a run of {requests:,} requests to tell, more than the "
                     f"{MOST_REQUESTS:,} that are simulated"
                 )
-
-
-def _forget(*_window: object) -> None:
-    """The iterations are not kept."""
 
 
 def _stay_s(summary: Mapping[str, Any]) -> float:

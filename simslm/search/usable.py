@@ -127,6 +127,8 @@ def _missing(scenario: Scenario, spec: Replicas) -> list[str]:
         found.append(f"vLLM has no {engine.scheduling_policy.policy} queue; fcfs is used instead")
     if engine.preemption == "swap":
         found.append("swapping needs the V0 engine of vLLM")
+    if engine.swapping.turns:
+        found.append("vLLM keeps finished turns on the host through a --kv-transfer-config only")
     if engine.admission.policy != "open":
         found.append(f"admission {engine.admission.policy} has to be done in front of the servers")
     return found

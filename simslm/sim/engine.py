@@ -29,6 +29,7 @@ class EngineConfig:
         swap_s_per_call: fixed time of each copy call of a swap.
         swap_group_blocks: blocks of a sequence that one call copies.
         swap_overlap: others run while a sequence is swapped for a more urgent one, and while one comes back.
+        swap_turns: what a finished turn has computed stays on the host for the next turn of its session.
         swap_reuse: the copy on the host is kept while a sequence is back, and what it holds is not copied again.
         kept_tokens: most tokens that a sequence keeps in the KV cache, at least 1; None = all of them.
     """
@@ -49,6 +50,7 @@ class EngineConfig:
     swap_group_blocks: int = 1
     swap_overlap: bool = False
     swap_reuse: bool = False
+    swap_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

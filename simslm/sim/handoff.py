@@ -34,8 +34,8 @@ class Handoffs:
         groups: of the deployment.
         members: the replicas of each.
         routers: of each; that of a decode group chooses among its replicas.
-        requests: where it is noted which replica a request is on.
-        home: the group that a request arrived at.
+        requests: where it is noted which replica a request is on, by row.
+        home: the group that the request of a row arrived at.
 
     Attributes:
         moves: every handoff, and every return of a preempted sequence, in order.
@@ -76,7 +76,7 @@ class Handoffs:
         target.receive(sequence, source)
 
     def _send_back(self, source: DecodeReplica, sequence: inflight.Sequence) -> None:
-        target: PrefillReplica = self._choose(self._home(sequence.request_id), sequence, source)
+        target: PrefillReplica = self._choose(self._home(sequence.row), sequence, source)
         self._note(sequence, source, target)
         target.arrive(sequence)
 
@@ -87,7 +87,7 @@ class Handoffs:
         return members[self._routers[group].choose(sequence, members)] if len(members) > 1 else members[0]
 
     def _note(self, sequence: inflight.Sequence, source: Replica, target: Replica) -> None:
-        self._requests.replica[sequence.request_id] = target.index
+        self._requests.replica[sequence.row] = target.index
         self.moves.append(Move(sequence.request_id, source.index, target.index, self._clock.now))
 
 

@@ -129,13 +129,15 @@ class ReplicaLog:
         """
         chunks = table(self.chunks, CHUNK)
         chunks["iteration"] -= self._taken
+        late = np.array(self.late, dtype=np.int64)
+        begun = late < self.count
         window = Window(
             table(self.spans, SPAN),
             chunks,
             table(self.stays, STAY),
             table(open_stays, STAY),
             np.array(self.gaps),
-            np.array(self.late, dtype=np.int64) - self._taken,
+            late[begun] - self._taken,
             self._taken_decodes,
             self.emitted,
             self.block_size,
@@ -145,13 +147,25 @@ class ReplicaLog:
         self._taken_decodes += window.decode_iterations
         self.spans, self.chunks, self.stays = bytearray(), bytearray(), bytearray()
         self.held, self.open_held = bytearray(), b""
-        self.gaps, self.late = array("d"), array("q")
+        self.gaps, self.late = array("d"), array("q", late[~begun].tobytes())
         self.emitted = 0
         return window
 
 
+_NOTHING: dict[str, tuple[str, float]] = {
+    "replica": ("q", -1),
+    "first_scheduled_s": ("d", float("nan")),
+    "first_token_s": ("d", float("nan")),
+    "finish_s": ("d", float("nan")),
+    "preemptions": ("q", 0),
+    "cached_prompt_tokens": ("q", 0),
+    "status": ("b", UNFINISHED),
+}
+"""The columns of a request log: the type code of each, and what it says before anything happens."""
+
+
 class RequestLog:
-    """What became of every request; one entry per row of the workload, NaN or -1 where nothing happened."""
+    """What became of every request; one entry per row, NaN or -1 where nothing happened."""
 
     __slots__ = (
         "cached_prompt_tokens",
@@ -163,15 +177,28 @@ class RequestLog:
         "status",
     )
 
-    def __init__(self, count: int) -> None:
-        nothing = float("nan")
-        self.replica = array("q", [-1]) * count
-        self.first_scheduled_s = array("d", [nothing]) * count
-        self.first_token_s = array("d", [nothing]) * count
-        self.finish_s = array("d", [nothing]) * count
-        self.preemptions = array("q", [0]) * count
-        self.cached_prompt_tokens = array("q", [0]) * count
-        self.status = array("b", [UNFINISHED]) * count
+    replica: array[int]
+    first_scheduled_s: array[float]
+    first_token_s: array[float]
+    finish_s: array[float]
+    preemptions: array[int]
+    cached_prompt_tokens: array[int]
+    status: array[int]
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, array(_NOTHING[name][0]))
+
+    def extend(self, count: int) -> None:
+        """So many more rows."""
+        for name in self.__slots__:
+            column = getattr(self, name)
+            column.frombytes(bytes(count * column.itemsize))
+
+    def clear(self, rows: slice) -> None:
+        """Nothing has happened to these rows."""
+        for name in self.__slots__:
+            np.asarray(getattr(self, name))[rows] = _NOTHING[name][1]
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns as arrays that share their memory."""
@@ -187,20 +214,35 @@ class Move(NamedTuple):
     at_s: float
 
 
+class Settled(NamedTuple):
+    """What became of consecutive requests.
+
+    Attributes:
+        first: the number of the first.
+        columns: those of :class:`RequestLog`, ``arrival_s`` (NaN for those that never arrived), ``prompt_tokens`` and
+            ``output_tokens``, each of shape ``(requests,)``.
+    """
+
+    first: int
+    columns: dict[str, np.ndarray]
+
+
 @dataclass(frozen=True, slots=True)
 class SimulationLog:
     """A finished (or interrupted) simulation.
 
     Attributes:
-        arrival_s: when each request arrived, shape ``(requests,)``; NaN for those that never did.
+        arrival_s: when the request of each row arrived, shape ``(rows,)``; NaN for those that never did. Rows are
+            requests in order of their numbers, unless some have been let go.
         requests: what became of each.
         windows: the iterations of each replica, in the order of the replicas; those already handed out during
             the run are not among them.
         events: events that SimPy processed.
         interrupted: whether it was stopped before the last request was done.
-        moves: every time a request went from one replica to another, see :class:`Move`.
+        moves: every time a request went from one replica to another, see :class:`Move`; of a stream, the last of them.
         splits: by device, every split between its phases and since when, see
             :class:`~simslm.sim.partition.Partitioner`.
+        held: the requests, in order, but for those that were handed out during the run.
     """
 
     arrival_s: np.ndarray
@@ -210,6 +252,7 @@ class SimulationLog:
     interrupted: bool
     moves: tuple[Move, ...] = ()
     splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
+    held: tuple[Settled, ...] = ()
 
 
 def table(packed: bytes | bytearray, row: np.dtype) -> dict[str, np.ndarray]:

@@ -10,7 +10,6 @@ transferred; blocks that an iteration of a shared store needs are taken as it be
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from simpy.events import Event
 
@@ -97,7 +96,7 @@ class PrefillReplica(PhaseReplica):
 
     def _note(self, sequence: Sequence) -> None:
         if self.partitioner is not None and sequence.generated == 1:
-            scheduled_s = self.requests.first_scheduled_s[sequence.request_id]
+            scheduled_s = self.requests.first_scheduled_s[sequence.row]
             self.partitioner.prefilled(scheduled_s - sequence.arrival_s, self.clock._now - scheduled_s)
 
 
@@ -217,7 +216,5 @@ class DecodeReplica(PhaseReplica):
     def _end(self, sequence: Sequence, now: float) -> None:
         super()._end(sequence, now)
         if self.partitioner is not None and not sequence.cancelled:
-            request: Any = sequence.request_id
-            self.partitioner.decoded(
-                (now - self.requests.first_token_s[request]) / (self.output_tokens[request] - 1)
-            )
+            row = sequence.row
+            self.partitioner.decoded((now - self.requests.first_token_s[row]) / (self.output_tokens[row] - 1))

@@ -58,7 +58,7 @@ class Preempting(Visible):
         """
         decoded = victim.decode_from >= 0
         self._depart(victim)
-        self.requests.preemptions[victim.request_id] += 1
+        self.requests.preemptions[victim.row] += 1
         blocks = self.pool.blocks(victim.prefill_tokens)
         if decoded and self.host.take(blocks):
             victim.blocks, victim.phase = blocks, SWAPPED

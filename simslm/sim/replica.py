@@ -48,9 +48,9 @@ class Replica(Preempting):
         cost: seconds of an iteration.
         demand: what an iteration asks of a shared device; None on a device of its own.
         policies: who runs next, who waits where, who is let in.
-        output_tokens: true output length per request; the policies do not see it.
-        requests: where the fate of each request is noted.
-        on_done: called with a request's id when its last token is out or its client has gone; None when nobody listens.
+        output_tokens: true output length by row; the policies do not see it.
+        requests: where the fate of each request is noted, by row.
+        on_done: called with a request's row when its last token is out or its client has gone; None = nobody listens.
         most_iterations: longest jump; 1 steps through every iteration.
         on_window: takes the log whenever it is full; None leaves it to grow.
     """
@@ -255,11 +255,11 @@ class Replica(Preempting):
             queue.take(prompt)
             pool.allocate(prompt.blocks)
             batch.admit(prompt)
-            request = prompt.request_id
-            if scheduled[request] != scheduled[request]:
-                scheduled[request] = now
+            row = prompt.row
+            if scheduled[row] != scheduled[row]:
+                scheduled[row] = now
                 if pool.prefix is not None:
-                    requests.cached_prompt_tokens[request] = prompt.prefill_tokens - prompt.remaining
+                    requests.cached_prompt_tokens[row] = prompt.prefill_tokens - prompt.remaining
         if self.batching.by_layers:
             for prompt, _ in plan.chunks[-plan.admitted :]:
                 prompt.uncached_tokens = prompt.remaining
@@ -383,18 +383,18 @@ class Replica(Preempting):
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
-        batch, request = self.batch, sequence.request_id
+        batch, row = self.batch, sequence.row
         self.partial.remove(sequence)
         if sequence.generated:
             self.log.gaps.append(now - sequence.last_token_s)
         else:
-            self.requests.first_token_s[request] = now
+            self.requests.first_token_s[row] = now
         sequence.generated += 1
         sequence.last_token_s = now
         self.log.emitted += 1
         if self.pool.prefix is not None:
             self.pool.keep_prefix(sequence)
-        if sequence.generated < self.output_tokens[request]:
+        if sequence.generated < self.output_tokens[row]:
             self._start_decoding(sequence)
             return
         if self._holds:
@@ -413,7 +413,7 @@ class Replica(Preempting):
         sequence.phase = -1
         if not self._reserves:
             sequence.phase = self.pool.start(sequence.prefill_tokens, batch.decoded)
-        batch.start(sequence, self.output_tokens[sequence.request_id] - sequence.generated)
+        batch.start(sequence, self.output_tokens[sequence.row] - sequence.generated)
 
     def _stay(self, sequence: Sequence) -> None:
         """A sequence stops decoding, which the log notes; the next iterations cost otherwise."""
@@ -437,12 +437,12 @@ class Replica(Preempting):
 
     def _end(self, sequence: Sequence, now: float) -> None:
         """A request is done with: its last token is out, or its client has gone, perhaps while that was computed."""
-        requests, request = self.requests, sequence.request_id
+        requests, row = self.requests, sequence.row
         self.outstanding -= 1
         if sequence.cancelled:
-            requests.status[request] = FAILED
+            requests.status[row] = FAILED
         else:
-            requests.finish_s[request] = now
-            requests.status[request] = FINISHED
+            requests.finish_s[row] = now
+            requests.status[row] = FINISHED
         if self.on_done is not None:
-            self.on_done(request)
+            self.on_done(row)

@@ -16,10 +16,11 @@ class Sequence:
     """What the engine keeps of a request in flight; policies see it as ``Prompt``, without its true length.
 
     Attributes:
-        request_id: its row in the workload.
+        request_id: its number in the workload.
         arrival_s: when it arrived.
         prompt_tokens: tokens of its prompt.
         max_tokens: declared limit of its output.
+        row: of what is noted of it, see :class:`~simslm.sim.rows.RequestRows`.
         priority: the lower, the sooner.
         session_id: the conversation it belongs to, -1 for none.
         units: hashes of its prompt's prefix, ``unit_tokens`` tokens each; empty when they are not known.
@@ -44,6 +45,7 @@ class Sequence:
     arrival_s: float
     prompt_tokens: int
     max_tokens: int
+    row: int = -1
     priority: int = 0
     session_id: int = -1
     units: Units = ()

@@ -1,4 +1,4 @@
-"""Host memory that preempted sequences are swapped to, and what it takes to move them."""
+"""Host memory that preempted sequences and finished turns are swapped to, and what it takes to move them."""
 
 from __future__ import annotations
 

@@ -2,9 +2,11 @@
 
 The mechanisms of FastSwitch (arXiv:2411.18424), each for itself: less urgent sequences make place for more urgent ones;
 they are moved to the host and back while the others run (a sequence is away until its transfer is over, and its blocks
-are held until then); the copy on the host is kept, so that the next time only what is new moves.
+are held until then); the copy on the host is kept, so that the next time only what is new moves; and what a finished
+turn has computed stays on the host for the next turn of its session, which computes only the rest of its prompt.
 
-Invariants: a block is free, or held by a sequence that runs, arrives or leaves; the same blocks cross the link with and
+Invariants: a block is free, or held by a sequence that runs, arrives, leaves, or has landed; a block on the host is
+free, or of a swapped or returning sequence, of a copy, or of a finished turn; the same blocks cross the link with and
 without overlap; nobody is displaced by whom it would displace.
 """
 
@@ -14,6 +16,7 @@ from array import array
 from collections.abc import Callable, Iterable
 from heapq import merge
 from itertools import takewhile
+from math import isnan
 from typing import Any
 
 from simpy.events import Event
@@ -28,11 +31,16 @@ from simslm.sim.clock import URGENT, Clock
 from simslm.sim.device import Device
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.log import RequestLog
+from simslm.sim.queue import WaitingQueue
 from simslm.sim.replica import UNBOUNDED
 from simslm.sim.roused import RousedReplica
 from simslm.sim.sequence import SWAPPED, Sequence
 from simslm.sim.transfer import Link
+from simslm.sim.turns import HostCopy, KeptTurns, Turn
 from simslm.sim.window import Window
+
+NOTHING = HostCopy(0, 0)
+"""What the host has of a sequence that was never there."""
 
 
 class SwitchingReplica(RousedReplica):
@@ -41,12 +49,16 @@ class SwitchingReplica(RousedReplica):
     Attributes:
         arriving: sequences whose blocks are under way to the device.
         leaving: sequences whose blocks are under way to the host, and how many they are.
-        copies: blocks and tokens on the host of sequences that are on the device again.
+        copies: what the host has of sequences that are on the device again.
+        returning: what the host has of sequences that wait for it, of which not all is computed: they are among the
+            swapped ones, and their prompts go on when it is here.
+        landed: those of them that have it and wait for their first iteration, at the head of the queue.
+        turns: finished turns on the host, or None.
     """
 
     __slots__ = (
         "_inward", "_longest", "_outward", "_overlap", "_owed", "_pattern", "_policy", "_reuse", "_until_s", "_update",
-        "arriving", "copies", "leaving",
+        "arriving", "copies", "landed", "leaving", "returning", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +92,12 @@ class SwitchingReplica(RousedReplica):
         self._inward, self._outward = Link(engine.swap_s_per_block), Link(engine.swap_s_per_block)
         self.arriving: dict[Sequence, None] = {}
         self.leaving: dict[Sequence, int] = {}
-        self.copies: dict[Sequence, tuple[int, int]] = {}
+        self.copies: dict[Sequence, HostCopy] = {}
+        self.returning: dict[Sequence, HostCopy] = {}
+        self.landed: dict[Sequence, None] = {}
+        self.turns = KeptTurns(self.host, engine.block_size) if engine.swap_turns else None
+        key = policies.order.key
+        self.queue = WaitingQueue(lambda sequence: (not self._here(sequence), key(sequence)))
 
     # ---- who is next ---------------------------------------------------------------------------------------
 
@@ -90,33 +107,42 @@ class SwitchingReplica(RousedReplica):
         prompts: Iterable[Sequence] = self.queue if self.pool.prefix is None else self._with_prefixes()
         if not self.swapped:
             return prompts
-        first = self._rank(self.swapped[0])
-        return takewhile(lambda prompt: self._rank(prompt) < first, prompts)
+        first = self.queue.place(self.swapped[0])
+        return takewhile(lambda prompt: self.queue.place(prompt) < first, prompts)
 
     @property
     def queued(self) -> int:
         return len(self.queue) + len(self.swapped) + len(self.arriving)
 
     def arrive(self, sequence: Sequence) -> None:
-        """As of any replica; where priorities are drawn, the first one is, too."""
+        """As of any replica; where priorities are drawn, the first one is, too. A next turn waits for the last one."""
         if self._pattern.every:
             (sequence.priority,) = self._pattern.redraw([sequence.priority])
-        super().arrive(sequence)
+        there = None if self.turns is None else self.turns.claim(sequence)
+        if there is None:
+            super().arrive(sequence)
+            return
+        self.outstanding += 1
+        self._return(sequence, there)
+        self.rouse()
 
     def cancel(self, sequence: Sequence) -> None:
         """As of any replica; one that is under way to the device leaves when it is there."""
         if sequence in self.arriving:
             sequence.cancelled = True
             return
-        landed = sequence.phase == SWAPPED and not sequence.blocks
+        here = self._here(sequence)
+        if (there := self.returning.pop(sequence, None)) is not None:
+            self.host.release(there.blocks)
+            sequence.blocks = 0
+        self.landed.pop(sequence, None)
         super().cancel(sequence)
-        if landed:
+        if here:
             self._give_back(sequence, 0)
 
-    def _rank(self, sequence: Sequence) -> tuple[bool, Any]:
-        """Whoever has their blocks here already comes first, then whom the queue's order puts first."""
-        landed = sequence.phase == SWAPPED and not sequence.blocks
-        return (not landed, self.queue.place(sequence))
+    def _here(self, sequence: Sequence) -> bool:
+        """Whether somebody who waits has all their blocks on the device already; they come first."""
+        return sequence in self.landed or (sequence.phase == SWAPPED and not sequence.blocks)
 
     def _redraw(self) -> None:
         """New priorities for everybody, in order of arrival, and the order that follows from them."""
@@ -131,7 +157,7 @@ class SwitchingReplica(RousedReplica):
 
     def _sort_swapped(self) -> None:
         if len(self.swapped) > 1:
-            ordered = sorted(self.swapped, key=self._rank)
+            ordered = sorted(self.swapped, key=self.queue.place)
             self.swapped.clear()
             self.swapped.extend(ordered)
 
@@ -149,7 +175,7 @@ class SwitchingReplica(RousedReplica):
         slots = self.max_num_seqs - len(batch.running) - len(self.arriving)
         staying = [each for each in batch.running if each.decode_from >= 0]
         leaving: list[Sequence] = []
-        for waiting in merge(self.swapped, self.queue, key=self._rank):
+        for waiting in merge(self.swapped, self.queue, key=self.queue.place):
             victims = self._victims(waiting, staying, waiting.blocks - free, 1 - slots)
             if victims is None:
                 break
@@ -187,17 +213,26 @@ class SwitchingReplica(RousedReplica):
             return
         free = self.pool.free
         moved = self._leave(victim)
-        if victim.phase != SWAPPED:
-            return
-        held = self.leaving[victim] = self.pool.free - free
+        if victim.phase == SWAPPED and victim not in self.returning:
+            self._send(victim, moved, self.pool.free - free)
+
+    def _send(self, sequence: Sequence, moved: int, held: int) -> float:
+        """Copies blocks to the host while the others run; until they are there, ``held`` of them are not free here.
+
+        Returns:
+            when that is, in seconds.
+        """
+        self.leaving[sequence] = held
         self.pool.allocate(held)
 
         def gone(_event: Event) -> None:
-            if victim in self.leaving:
-                self.pool.release(self.leaving.pop(victim))
+            if sequence in self.leaving:
+                self.pool.release(self.leaving.pop(sequence))
                 self.rouse()
 
-        self._when(self._outward.take(self.clock._now, self.host.copy_s(moved)), gone)
+        there_s = self._outward.take(self.clock._now, self.host.copy_s(moved))
+        self._when(there_s, gone)
+        return there_s
 
     def _make_room(self, plan: Plan) -> tuple[Plan, int]:
         """Before anybody else goes, the iteration waits for the blocks that are under way to the host."""
@@ -221,81 +256,157 @@ class SwitchingReplica(RousedReplica):
     def _leave(self, victim: Sequence) -> int:
         """As ``_preempt`` of any replica; what the host still has of the victim is not copied again.
 
+        If there is no room for the rest, or the prompt was not complete, it comes back to what the host has; with a
+        prefix cache, which may have as much, it begins anew.
+
         Returns:
             blocks to copy.
         """
         decoded = victim.decode_from >= 0
         self._depart(victim)
-        self.requests.preemptions[victim.request_id] += 1
+        self.requests.preemptions[victim.row] += 1
         blocks = self.pool.blocks(victim.prefill_tokens)
-        there, tokens = self.copies.pop(victim, (0, 0))
-        if decoded and self._host_room(blocks - there):
-            self.host.free -= blocks - there
-            moved = blocks - tokens // self.pool.block_size
+        there = self.copies.pop(victim, NOTHING)
+        if decoded and self._host_room(blocks - there.blocks):
+            self.host.free -= blocks - there.blocks
             victim.blocks, victim.phase = blocks, SWAPPED
             self.swapped.append(victim)
             self._sort_swapped()
-            return moved
-        self.host.release(there)
-        self._requeue(victim)
+            return blocks - there.tokens // self.pool.block_size
+        if there.tokens and self.pool.prefix is None:
+            self._return(victim, there)
+        else:
+            self.host.release(there.blocks)
+            self._requeue(victim)
         return 0
 
     def _host_room(self, blocks: int) -> bool:
-        """Makes room on the host, if need be of copies that are not needed, the oldest first."""
-        if blocks > self.host.free + sum(there for there, _ in self.copies.values()):
+        """Makes room on the host, if need be of finished turns, and then of copies; of each the oldest first."""
+        host, turns = self.host, self.turns
+        kept = 0 if turns is None else turns.blocks
+        if blocks > host.free + kept + sum(there.blocks for there in self.copies.values()):
             return False
-        while blocks > self.host.free:
-            oldest = next(iter(self.copies))
-            self.host.release(self.copies.pop(oldest)[0])
+        while blocks > host.free:
+            if turns is not None and turns.blocks:
+                turns.drop_oldest()
+            else:
+                host.release(self.copies.pop(next(iter(self.copies))).blocks)
         return True
+
+    # ---- turns that are over -------------------------------------------------------------------------------
+
+    def _give_back(self, sequence: Sequence, steps: int) -> None:
+        """As of any replica; a finished turn goes to the host."""
+        free = self.pool.free
+        super()._give_back(sequence, steps)
+        finished = sequence.generated + steps >= self.output_tokens[sequence.request_id]
+        if self.turns is not None and finished:
+            self._keep(self.turns, sequence, sequence.prefill_tokens + steps, self.pool.free - free)
+
+    def _keep(self, turns: KeptTurns, sequence: Sequence, tokens: int, freed: int) -> None:
+        """Copies what is new of a turn of ``tokens`` tokens to the host, if there is room."""
+        there, blocks = self.copies.pop(sequence, NOTHING), self.pool.blocks(tokens)
+        turns.forget(sequence.session_id)
+        unknown = sequence.session_id < 0 or not sequence.unit_tokens
+        if unknown or not self._host_room(blocks - there.blocks):
+            self.host.release(there.blocks)
+            return
+        self.host.free -= blocks - there.blocks
+        moved = blocks - there.tokens // self.pool.block_size
+        there_s = 0.0
+        if self._overlap:
+            there_s = self._send(sequence, moved, min(moved, freed))
+        else:
+            self.host.copy(moved)
+            self._owed += moved
+        units = sequence.context_units[: tokens // sequence.unit_tokens]
+        copy = HostCopy(blocks, tokens, there_s)
+        turns.keep(sequence.session_id, Turn(copy, units, sequence.unit_tokens))
 
     # ---- coming back ---------------------------------------------------------------------------------------
 
+    def _return(self, sequence: Sequence, there: HostCopy) -> None:
+        """A sequence waits for what the host has of it; the rest is to be prefilled."""
+        self.returning[sequence] = there
+        sequence.prefill_tokens = sequence.prompt_tokens + sequence.generated
+        sequence.remaining = sequence.prefill_tokens - there.tokens
+        sequence.blocks, sequence.phase = self.pool.blocks(sequence.prefill_tokens), SWAPPED
+        self.swapped.append(sequence)
+        self._sort_swapped()
+
     def _swap_in(self) -> int:
-        moved, self._owed = self._owed, 0
-        running = self.batch.running
-        while self.swapped and len(running) < self.max_num_seqs:
+        moved, running = 0, self.batch.running
+        while self.swapped and len(running) + len(self.landed) < self.max_num_seqs:
             sequence = self.swapped[0]
             if sequence in self.leaving or sequence.blocks > self.pool.free - self._spare(sequence):
                 break
-            if self.queue and self._rank(self.queue[0]) < self._rank(sequence):
+            if self._outranked(sequence):
                 break
             self.swapped.popleft()
-            blocks = sequence.blocks
-            self.pool.allocate(blocks)
-            if blocks and self._overlap:
-                self._bring(sequence)
+            self.pool.allocate(sequence.blocks)
+            copied = self.returning[sequence].blocks if sequence in self.returning else sequence.blocks
+            if sequence.blocks and self._overlap:
+                self._bring(sequence, copied)
                 continue
-            if blocks:
+            if sequence.blocks:
                 self._fetched(sequence)
-                self.host.copy(blocks)
-            moved += blocks
-            running[sequence] = None
-            self._start_decoding(sequence)
+                self.host.copy(copied)
+            moved += copied
+            self._resume(sequence)
         return moved
 
-    def _bring(self, sequence: Sequence) -> None:
+    def _outranked(self, sequence: Sequence) -> bool:
+        """Whether a prompt that has nothing here comes before a swapped sequence."""
+        first = next((prompt for prompt in self.queue if prompt not in self.landed), None)
+        return first is not None and self.queue.place(first) < self.queue.place(sequence)
+
+    def _bring(self, sequence: Sequence, blocks: int) -> None:
         """Its blocks come while the others run."""
         self.arriving[sequence] = None
 
         def arrived(_event: Event) -> None:
             del self.arriving[sequence]
             self._fetched(sequence)
-            if not sequence.cancelled:
+            if sequence.cancelled:
+                self._give_back(sequence, 0)
+                self._end(sequence, self.clock._now)
+            elif sequence.remaining:
+                self._resume(sequence)
+            else:
                 self._land(sequence)
                 return
-            self._give_back(sequence, 0)
-            self._end(sequence, self.clock._now)
             self.rouse()
 
-        self._when(self._inward.take(self.clock._now, self.host.copy_s(sequence.blocks)), arrived)
+        there_s = self.returning[sequence].there_s if sequence in self.returning else 0.0
+        begin_s = max(self.clock._now, there_s)
+        self._when(self._inward.take(begin_s, self.host.copy_s(blocks)), arrived)
 
     def _fetched(self, sequence: Sequence) -> None:
-        """The blocks of a sequence are on the device; the copy on the host stays there or goes."""
+        """What the host has of a sequence is on the device; the copy stays there or goes."""
+        there = self.returning.pop(sequence, None) or HostCopy(sequence.blocks, sequence.prefill_tokens)
         if self._reuse:
-            self.copies[sequence] = sequence.blocks, sequence.prefill_tokens
+            self.copies[sequence] = there
         else:
-            self.host.release(sequence.blocks)
+            self.host.release(there.blocks)
+
+    def _resume(self, sequence: Sequence) -> None:
+        """A sequence that has its blocks here decodes, or the rest of its prompt waits, before all others."""
+        if not sequence.remaining:
+            self.batch.running[sequence] = None
+            self._start_decoding(sequence)
+            return
+        sequence.blocks, sequence.phase = 0, -1
+        self.landed[sequence] = None
+        self.queue.add(sequence)
+        requests, request = self.requests, sequence.request_id
+        if isnan(requests.first_scheduled_s[request]):
+            requests.cached_prompt_tokens[request] = sequence.prefill_tokens - sequence.remaining
+
+    def _admit(self, plan: Plan, now: float) -> None:
+        super()._admit(plan, now)
+        prompt: Any
+        for prompt, _ in plan.chunks if self.landed else ():
+            self.landed.pop(prompt, None)
 
     def _when(self, time: float, then: Callable[[Event], None]) -> None:
         alarm = self.clock.alarm(time, URGENT)
@@ -312,6 +423,9 @@ class SwitchingReplica(RousedReplica):
             self.most_iterations = min(self._longest, self._update - self.log.count)
         else:
             self.most_iterations = self._longest
+        if self._owed:
+            transfer_s += self.host.transfer_s(self._owed)
+            self._owed = 0
         if self._overlap and transfer_s:
             self._until_s = self._outward.take(now, transfer_s)
         if self._until_s > now:
@@ -329,6 +443,7 @@ class SwitchingReplica(RousedReplica):
             self._displace()
 
     def _end(self, sequence: Sequence, now: float) -> None:
-        there, _ = self.copies.pop(sequence, (0, 0))
-        self.host.release(there)
+        """As of any replica; the copy of a turn that lingers is needed until its blocks are given back."""
+        if self.turns is None or sequence not in self.batch.lingering:
+            self.host.release(self.copies.pop(sequence, NOTHING).blocks)
         super()._end(sequence, now)

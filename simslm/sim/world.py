@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from simpy.events import Event
@@ -21,10 +20,11 @@ from simslm.sim.clock import URGENT, Alarm, Clock
 from simslm.sim.device import OwnDevice, SharedDevice
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.handoff import CLASSES, Handoffs, partitioners
-from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, SimulationLog
+from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, Settled, SimulationLog
 from simslm.sim.partition import Partitioner
-from simslm.sim.programs import ProgramRuns, Programs
+from simslm.sim.programs import ProgramRuns
 from simslm.sim.replica import UNBOUNDED, Replica
+from simslm.sim.rows import ClosedLoop, RequestRows, Requests, Stream
 from simslm.sim.speculation import SpeculativeReplica
 from simslm.sim.switching import SwitchingReplica
 from simslm.sim.window import Window
@@ -32,57 +32,6 @@ from simslm.sim.windowed import WindowedReplica
 
 PROGRESS_EVERY = 1024
 """Requests done between two calls of a progress callback."""
-
-
-class ClosedLoop(Protocol):
-    """Clients that each send the next request when the last is answered, ``think_time_s`` later, while
-    there are requests and it is not yet ``until_s``."""
-
-    @property
-    def concurrency(self) -> int: ...
-    @property
-    def think_time_s(self) -> float: ...
-    @property
-    def until_s(self) -> float | None: ...
-
-
-class Requests(Protocol):
-    """The workload, one entry per request, in order of arrival; None where a column does not apply.
-
-    Attributes:
-        priority: the lower, the sooner.
-        session_id: the conversation a request belongs to.
-        units: hashes of each prompt's prefix, of ``unit_tokens`` tokens each.
-        context_units: the same of each prompt and its output together, as far as another prompt may go on from there.
-        patience_s: how long a client waits for its last token before it goes.
-        closed_loop: how arrivals follow completions; then ``arrival_s`` does not apply.
-        programs: how requests follow each other; then neither of the two applies.
-    """
-
-    @property
-    def arrival_s(self) -> np.ndarray: ...
-    @property
-    def prompt_tokens(self) -> np.ndarray: ...
-    @property
-    def output_tokens(self) -> np.ndarray: ...
-    @property
-    def max_tokens(self) -> np.ndarray: ...
-    @property
-    def priority(self) -> np.ndarray | None: ...
-    @property
-    def session_id(self) -> np.ndarray | None: ...
-    @property
-    def units(self) -> Sequence[Sequence[int]] | None: ...
-    @property
-    def unit_tokens(self) -> int: ...
-    @property
-    def context_units(self) -> Sequence[Sequence[int]] | None: ...
-    @property
-    def patience_s(self) -> np.ndarray | None: ...
-    @property
-    def closed_loop(self) -> ClosedLoop | None: ...
-    @property
-    def programs(self) -> Programs | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +117,8 @@ class Underway:
     Attributes:
         done, total: requests that are over, and all of them.
         time_s: simulated time.
-        arrived_s: when each request arrived, NaN before.
-        output_tokens: of each request.
+        arrived_s: when the request of each row arrived, NaN before.
+        output_tokens: of each.
         log: what became of each.
         repeat: number of the repetition, for the intervals of a run's figures; 0 = the run itself.
     """
@@ -186,34 +135,40 @@ class Underway:
 Progress = Callable[[Underway], None]
 """Called every now and then while requests are answered."""
 
+OnWindow = Callable[[int, Window], None]
+"""Takes a replica's number and a window of its log."""
+
 OnStart = Callable[[Callable[[], None]], None]
 """Called with a function that ends the simulation between two of its events, and may be called at any moment."""
 
 
 def run(
-    requests: Requests,
+    requests: Requests | Stream,
     deployment: Deployment,
     *,
     jump: bool = True,
     progress: Progress | None = None,
-    on_window: Callable[[int, Window], None] | None = None,
+    on_window: OnWindow | None = None,
+    on_settled: Callable[[Settled], None] | None = None,
     on_start: OnStart | None = None,
 ) -> SimulationLog:
     """Simulates a workload until its last request is done.
 
     Args:
-        requests: the workload.
+        requests: the workload; of a stream, no more is held than is under way.
         deployment: what serves it.
         jump: take iterations in which nothing can change in one step; False steps through each, to the same bits.
         progress: see :data:`Progress`.
         on_window: takes the iterations of a replica, by number, whenever there are many of them, so that a long
             run does not hold them all.
+        on_settled: takes the requests of each piece of a stream, in order, when all of them are over and
+            ``on_window`` has all their iterations; without either of the two, pieces are held to the end.
         on_start: see :data:`OnStart`.
 
     Returns:
         The log; if it was stopped it holds what had happened and says ``interrupted``.
     """
-    world = _World(requests, deployment, UNBOUNDED if jump else 1, progress, on_window)
+    world = _World(requests, deployment, UNBOUNDED if jump else 1, progress, on_window, on_settled)
     if on_start is not None:
         on_start(world.clock.halt)
     world.clock.run()
@@ -221,13 +176,14 @@ def run(
         world.check_rest()
     windows = tuple(replica.window() for replica in world.replicas)
     return SimulationLog(
-        np.asarray(world.arrived_s),
-        world.log,
+        np.asarray(world.rows.arrived_s),
+        world.rows.log,
         windows,
         next(world.clock._eid),
         world.clock.halted,
         () if world.handoffs is None else tuple(world.handoffs.moves),
         {device: tuple(each.splits) for device, each in world.partitioners.items()},
+        world.rows.held(),
     )
 
 
@@ -252,27 +208,31 @@ def _kind(group: Group, policies: Policies) -> type[Replica]:
 class _World:
     def __init__(
         self,
-        requests: Requests,
+        requests: Requests | Stream,
         deployment: Deployment,
         most_iterations: int,
         progress: Progress | None,
-        on_window: Callable[[int, Window], None] | None,
+        on_window: OnWindow | None,
+        on_settled: Callable[[Settled], None] | None,
     ) -> None:
         self.clock = Clock()
         self.progress = progress
         self.done = 0
-        self.sent = 0
         self.answers: dict[int, Event] = {}
-        self._columns(requests)
-        self.servable = self._servable(requests, deployment)
-        self.log = RequestLog(self.count)
+        self.deployment, self.on_window, self.on_settled = deployment, on_window, on_settled
+        if isinstance(requests, Stream):
+            self.count, self.pieces, programs = requests.count, requests.pieces(), None
+            self.rows = RequestRows(requests.most)
+        else:
+            self.count, self.pieces = len(requests.prompt_tokens), iter((requests,))
+            self.rows, programs = RequestRows(self.count), requests.programs
+        self._load()
         runs: ProgramRuns | None = None
         heard = progress is not None or requests.closed_loop is not None
         self.on_done: Callable[[int], None] | None = self._on_done if heard else None
-        if requests.programs is not None:
-            runs = ProgramRuns(self.clock, requests.programs, self._send, self.log.status, self._on_done)
+        if programs is not None:
+            runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
-        self.group_of = None if deployment.group_of is None else deployment.group_of.tolist()
         self.routers = [group.router() for group in deployment.groups]
         self.replicas: list[Replica] = []
         self.members: list[list[Replica]] = []
@@ -283,7 +243,7 @@ class _World:
         if runs is not None:
             runs.start()
         elif loop is None:
-            self._open_loop(array("d", requests.arrival_s.tobytes()))
+            self._open_loop()
         else:
             for _ in range(min(loop.concurrency, self.count)):
                 self.clock.process(self._client(loop))
@@ -301,31 +261,41 @@ class _World:
                     f"{replica.pool.used} KV blocks held, and nothing left to happen"
                 )
 
-    def _columns(self, requests: Requests) -> None:
-        """The workload as Python's own arrays: one element is read several times faster than from numpy's."""
-        self.count = len(requests.prompt_tokens)
-        self.prompt_tokens = array("q", requests.prompt_tokens.tobytes())
-        self.output_tokens = array("q", requests.output_tokens.tobytes())
-        self.max_tokens = array("q", requests.max_tokens.tobytes())
-        self.priority = None if requests.priority is None else requests.priority.tolist()
-        self.session_id = None if requests.session_id is None else requests.session_id.tolist()
-        self.patience_s = None if requests.patience_s is None else requests.patience_s.tolist()
-        self.units, self.unit_tokens = requests.units, requests.unit_tokens
-        self.context_units = requests.context_units
-        self.arrived_s = array("d", [float("nan")]) * self.count
+    def _load(self) -> bool:
+        """The next piece of the workload takes rows; False when there is none."""
+        piece = next(self.pieces, None)
+        if piece is None:
+            return False
+        self._settle()
+        first, count, group_of = self.rows.loaded, len(piece.prompt_tokens), self.deployment.group_of
+        group_of = None if group_of is None else group_of[first : first + count]
+        self.rows.load(piece, self._servable(piece, group_of), group_of)
+        return True
 
-    def _servable(self, requests: Requests, deployment: Deployment) -> bytes:
+    def _settle(self) -> None:
+        """The pieces that are over are handed out, after the iterations of all replicas up to now."""
+        if self.on_window is None or self.on_settled is None or not (over := self.rows.over()):
+            return
+        for replica in self.replicas:
+            self.on_window(replica.index, replica.window())
+        for _ in range(over):
+            self.on_settled(self.rows.let_go())
+        if self.handoffs is not None:
+            self.handoffs.moves.clear()
+
+    def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
         """For each request, whether its group can serve it at all."""
-        if deployment.group_of is None:
-            return deployment.servable(requests, 0).tobytes()
+        deployment = self.deployment
+        if group_of is None:
+            return deployment.servable(requests, 0)
         masks = np.stack([deployment.servable(requests, number) for number in range(len(deployment.groups))])
-        return masks[deployment.group_of, np.arange(self.count)].tobytes()
+        return masks[group_of, np.arange(len(group_of))]
 
     def _deploy(
         self,
         deployment: Deployment,
         most_iterations: int,
-        on_window: Callable[[int, Window], None] | None,
+        on_window: OnWindow | None,
     ) -> None:
         tenants = Counter(device for group in deployment.groups for device in group.devices)
         shared = {
@@ -345,8 +315,8 @@ class _World:
                     group.cost,
                     group.demand,
                     policies,
-                    self.output_tokens,
-                    self.log,
+                    self.rows.output_tokens,
+                    self.rows.log,
                     self.on_done,
                     most_iterations,
                     on_window,
@@ -365,95 +335,99 @@ class _World:
             deployment.groups,
             self.members,
             self.routers,
-            self.log,
-            lambda request: 0 if self.group_of is None else self.group_of[request],
+            self.rows.log,
+            lambda row: 0 if self.rows.group_of is None else self.rows.group_of[row],
         )
         if deployment.partition is not None:
             devices = [device for group in deployment.groups for device in group.devices]
             slos = deployment.ttft_slo_s, deployment.tpot_slo_s
             self.partitioners = partitioners(self.clock, self.replicas, devices, deployment.partition, slos)
 
-    def _open_loop(self, arrival_s: array[float]) -> None:
+    def _open_loop(self) -> None:
         """Requests arrive at their times, whatever has become of the others.
 
         Each alarm calls for the next one itself: a process that waits for them all takes twice as long.
         """
-        clock, send, count = self.clock, self._send, self.count
+        clock, send, rows = self.clock, self._send, self.rows
+        due_s = rows.due_s
 
         def arrive(_event: Event) -> None:
-            request, now = self.sent, clock._now
-            while request < count and arrival_s[request] <= now:
-                send(request)
-                request += 1
-            self.sent = request
-            if request < count:
-                Alarm(clock, arrival_s[request], URGENT).callbacks.append(arrive)
+            now = clock._now
+            while True:
+                row, stop = rows.row, rows.stop
+                while row < stop and due_s[row] <= now:
+                    send(row)
+                    row += 1
+                rows.row = row
+                if row < stop:
+                    Alarm(clock, due_s[row], URGENT).callbacks.append(arrive)
+                    return
+                if not self._load():
+                    return
 
         Alarm(clock, 0.0, URGENT).callbacks.append(arrive)
 
     def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
-        until = float("inf") if loop.until_s is None else loop.until_s
-        while self.sent < self.count and self.clock.now < until:
-            request = self.sent
-            self.sent += 1
+        until, rows = float("inf") if loop.until_s is None else loop.until_s, self.rows
+        while self.clock.now < until and (rows.row < rows.stop or self._load()):
+            row = rows.row
+            rows.row += 1
             answered = Event(self.clock)
-            self.answers[request] = answered
-            if self._send(request):
+            self.answers[row] = answered
+            if self._send(row):
                 yield answered
             if loop.think_time_s:
                 yield self.clock.alarm(self.clock.now + loop.think_time_s, URGENT)
 
-    def _send(self, request: int) -> bool:
-        """Routes one request; False when it is not let in, or can never be served."""
-        now = self.arrived_s[request] = self.clock._now
-        if not self.servable[request]:
-            self._reject(request)
+    def _send(self, row: int) -> bool:
+        """Routes the request of a row; False when it is not let in, or can never be served."""
+        rows = self.rows
+        now = rows.arrived_s[row] = self.clock._now
+        if not rows.servable[row]:
+            self._reject(row)
             return False
-        sequence = inflight.Sequence(request, now, self.prompt_tokens[request], self.max_tokens[request])
-        if self.priority is not None:
-            sequence.priority = self.priority[request]
-        if self.session_id is not None:
-            sequence.session_id = self.session_id[request]
-        if self.units is not None:
-            sequence.units, sequence.unit_tokens = self.units[request], self.unit_tokens
-            if self.context_units is not None:
-                sequence.context_units = self.context_units[request]
-        number = 0 if self.group_of is None else self.group_of[request]
+        sequence = inflight.Sequence(
+            row + rows.ahead, now, rows.prompt_tokens[row], rows.max_tokens[row], row
+        )
+        if rows.described:
+            rows.describe(sequence)
+        number = 0 if rows.group_of is None else rows.group_of[row]
         members = self.members[number]
         chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
         if not chosen.admission.admits(sequence, chosen):
-            self._reject(request)
+            self._reject(row)
             return False
-        self.log.replica[request] = chosen.index
+        rows.log.replica[row] = chosen.index
         chosen.arrive(sequence)
-        if self.patience_s is not None and self.patience_s[request] != float("inf"):
-            self._hurry(request, sequence)
+        if rows.patience_s is not None and rows.patience_s[row] != float("inf"):
+            self._hurry(rows.patience_s[row], sequence)
         return True
 
-    def _hurry(self, request: int, sequence: inflight.Sequence) -> None:
+    def _hurry(self, patience_s: float, sequence: inflight.Sequence) -> None:
         """The client leaves when its patience ends, unless it has its answer by then."""
+        log = self.rows.log
 
         def leave(_event: Event) -> None:
-            if self.log.status[request] == UNFINISHED:
-                self.replicas[self.log.replica[request]].cancel(sequence)
+            if not self.rows.gone(sequence.request_id) and log.status[sequence.row] == UNFINISHED:
+                self.replicas[log.replica[sequence.row]].cancel(sequence)
 
-        assert self.patience_s is not None
-        alarm = self.clock.alarm(self.clock.now + self.patience_s[request], URGENT)
+        alarm = self.clock.alarm(self.clock.now + patience_s, URGENT)
         assert alarm.callbacks is not None
         alarm.callbacks.append(leave)
 
-    def _reject(self, request: int) -> None:
-        self.log.status[request] = REJECTED
-        self.answers.pop(request, None)
+    def _reject(self, row: int) -> None:
+        self.rows.log.status[row] = REJECTED
+        self.answers.pop(row, None)
         if self.on_done is not None:
-            self.on_done(request)
+            self.on_done(row)
 
-    def _on_done(self, request: int) -> None:
-        if self.answers and (answered := self.answers.pop(request, None)) is not None:
+    def _on_done(self, row: int) -> None:
+        if self.answers and (answered := self.answers.pop(row, None)) is not None:
             answered.succeed()
         self.done += 1
         if self.progress is not None and self.done % PROGRESS_EVERY == 0:
+            rows = self.rows
             self.progress(
-                Underway(self.done, self.count, self.clock.now, self.arrived_s, self.output_tokens, self.log)
+                Underway(self.done, self.count, self.clock.now, rows.arrived_s, rows.output_tokens, rows.log)
             )

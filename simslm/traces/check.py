@@ -28,6 +28,12 @@ DRIFT = 0.05
 ENERGY_TOLERANCE = 0.15
 """Allowed disagreement between energy and power times time."""
 
+MANY_OUTLIERS = 0.05
+"""Share of calls far from the others of their shape above which the machine was busy with something else."""
+
+BUSY = 0.03
+"""Part of the processors' time that others had during the campaign, above which it is said."""
+
 _SLOW_S = 0.5
 _SLOWER_THAN_WEIGHTS = 100.0
 _FASTER_THAN_WEIGHTS = 0.3
@@ -66,8 +72,13 @@ def check_trace(trace: Trace) -> list[Finding]:
         *_noise(measured),
         *_falls(measured),
         *_drift(measured),
+        *_outliers(measured),
+        *_throttled(measured),
         *_coverage(measured),
         *_energy(trace, measured),
+        *_counter(trace),
+        *_busy(trace),
+        *_unfinished(trace),
     ]
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
@@ -177,6 +188,31 @@ def _drift(measured: Shapes) -> Iterator[Finding]:
         )
 
 
+def _outliers(measured: Shapes) -> Iterator[Finding]:
+    """Calls that took far longer or less long than the others of their shape; medians leave them out."""
+    flags = measured.table.column("outlier").drop_null().to_numpy()
+    if len(flags) and (share := float(flags.mean())) > MANY_OUTLIERS:
+        yield Finding(
+            "warning",
+            f"{share:.0%} of the calls are outliers of their shape",
+            "iterations.parquet, outlier",
+            "end other work on the machine, and measure again",
+        )
+
+
+def _throttled(measured: Shapes) -> Iterator[Finding]:
+    """Calls made while something held the clock down."""
+    known = measured.table.column("throttle").drop_null().to_pylist()
+    held = [reasons for reasons in known if reasons]
+    if held:
+        yield Finding(
+            "warning",
+            f"the clock was held down in {len(held) / len(known):.0%} of the calls: {', '.join(sorted(set(held)))}",
+            "iterations.parquet, throttle",
+            "let the device cool down or raise its power cap, and measure again; or take it as how the device runs",
+        )
+
+
 def _pairs_that_fall(axis: np.ndarray, others: np.ndarray, latency: np.ndarray) -> list[tuple[int, int]]:
     """Neighbours along one axis, all else equal, of which the larger is faster by more than ``FALL``."""
     order = np.lexsort((axis, *others.T))
@@ -239,6 +275,44 @@ def _energy(trace: Trace, measured: Shapes) -> Iterator[Finding]:
             f"energy and power × time disagree by up to {gap[worst]:.0%} in {len(apart)} shapes",
             _place(measured, worst),
             "lengthen the measuring window, or check the units of energy_j and power_w",
+        )
+
+
+def _counter(trace: Trace) -> Iterator[Finding]:
+    """The energy counter against the power sensor, which do not know of each other."""
+    if trace.power is None:
+        return
+    rows = [row for row in trace.power.to_pylist() if row["sampled_power_w"] is not None]
+    for state in dict.fromkeys(row["state"] for row in rows):
+        ratios = [row["power_w"] / row["sampled_power_w"] for row in rows if row["state"] == state]
+        apart = float(np.median(ratios)) - 1
+        if abs(apart) > ENERGY_TOLERANCE:
+            yield Finding(
+                "warning",
+                f"the energy counter gives {apart:+.0%} of the power that the sensor shows",
+                f"power.parquet, state {state}",
+                "lengthen the measuring window, or check the units of both",
+            )
+
+
+def _busy(trace: Trace) -> Iterator[Finding]:
+    others = trace.provenance.get("other_load") or 0.0
+    if others > BUSY:
+        yield Finding(
+            "warning",
+            f"others had {others:.0%} of the processors' time while it was measured",
+            "provenance, other_load",
+            "end other work on the machine, and measure again",
+        )
+
+
+def _unfinished(trace: Trace) -> Iterator[Finding]:
+    if trace.provenance.get("unfinished"):
+        yield Finding(
+            "warning",
+            f"its campaign did not end: {trace.provenance['repeats']} passes are whole",
+            "provenance",
+            "run the command of its provenance again: it goes on from there",
         )
 
 

@@ -71,13 +71,14 @@ class Trace:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over provenance and column content; compression and row groups do not change it."""
+        """SHA-256 over provenance and column content; compression, row groups and columns of nulls do not change it."""
         digest = hashlib.sha256()
         digest.update(_provenance_json(self.provenance))
         for name, table in self.tables.items():
             for column in table.column_names:
-                digest.update(f"\0{name}.{column}\0".encode())
-                digest.update(_column_bytes(table.column(column)))
+                if table.column(column).null_count < table.num_rows:
+                    digest.update(f"\0{name}.{column}\0".encode())
+                    digest.update(_column_bytes(table.column(column)))
         return digest.hexdigest()
 
 

@@ -67,6 +67,10 @@ ITERATIONS = pa.schema(
         _field("energy_j", _FLOAT, "J", "device energy of the window divided by its calls", nullable=True),
         _field("power_w", _FLOAT, "W", "mean device power during the window", nullable=True),
         _field("sm_clock_mhz", _FLOAT, "MHz", "SM clock during the window", nullable=True),
+        _field(
+            "throttle", _TEXT, "", "what held the clock down, joined by +; empty = nothing", nullable=True
+        ),
+        _field("outlier", _INT, "1", "1 = far from the other calls of its shape; kept", nullable=True),
     ]
 )
 """One row per measured forward pass; raw repeats are kept."""
@@ -90,7 +94,10 @@ POWER = pa.schema(
         _field("state", _TEXT, "", "idle, prefill, decode, …"),
         _field("sm_clock_mhz", _FLOAT, "MHz", "SM clock that was set or seen", nullable=True),
         _field("cap_w", _FLOAT, "W", "power cap that was set", nullable=True),
-        _field("power_w", _FLOAT, "W", "mean device power in that state"),
+        _field("power_w", _FLOAT, "W", "mean device power in that state, by the energy counter"),
+        _field(
+            "sampled_power_w", _FLOAT, "W", "the same by samples of the device's power sensor", nullable=True
+        ),
         _field("relative_speed", _FLOAT, "1", "speed relative to default clock and cap", nullable=True),
         _field("repeat", _INT, "1", "number of this measurement of the same state, from 0"),
     ]

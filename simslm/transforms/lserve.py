@@ -18,19 +18,28 @@ class LServe(ShapeTransform):
     A share ``s`` of the heads are streaming heads: sinks and the most recent tokens, ``w = sink + local``, are all
     they read and keep. The others keep everything; a decoding sequence reads at most ``budget`` tokens of it, in
     pages, and beyond the budget the selector reads one pair of keys for each logical page, anew only every
-    ``reuse_interval`` tokens (sections 3.3 to 3.5). In tokens read by all heads, a sequence with ``c`` tokens in its
-    cache reads
+    ``reuse_interval`` tokens. In tokens read by all heads, a sequence with ``c`` tokens in its cache reads
 
         s · min(c, w) + (1 - s) · (min(c, budget) + max(c - budget, 0) / (page_tokens · reuse_interval))
 
-    and a prompt's tokens attend to ``s · min(keys, w) + (1 - s) · keys``: the others stay dense. Sums over a batch
-    are bounded by the number of its sequences times the bound: exact where all are beyond it, or none, and else too
-    much (a minimum is concave), so that what is won is not overstated.
+    and a prompt's tokens attend to ``s · min(keys, sink + prefill_local) + (1 - s) · keys``: the others stay dense.
+    The wider window of prefill is read while a prompt is computed and not kept. Sums over a batch are bounded by the
+    number of its sequences times the bound: exact where all are beyond it, or none, and else too much (a minimum is
+    concave), so that what is won is not overstated; a replica knows the sum of its contexts, not each of them.
+
+    Defaults are those of the authors' benchmark (OmniServe, ``scripts/lserve_benchmark``): half of the heads, sinks of
+    128, windows of 256 in decoding and 8,192 in prefill, a budget of 4,096, blocks of 64 tokens in 4 logical pages, a
+    selection for every 4 tokens.
     """
 
     streaming_share: float = Field(default=0.5, ge=0, le=1, description="share of the heads that stream")
-    sink_tokens: int = Field(default=64, ge=0, description="first tokens that streaming heads keep")
+    sink_tokens: int = Field(default=128, ge=0, description="first tokens that streaming heads keep")
     local_tokens: int = Field(default=256, ge=1, description="most recent tokens that streaming heads keep")
+    prefill_local_tokens: int = Field(
+        default=8192,
+        ge=1,
+        description="most recent tokens that a prompt's tokens attend to in streaming heads",
+    )
     budget_tokens: int | None = Field(
         default=4096, ge=1, description="tokens that the other heads read; null = all of them"
     )
@@ -47,10 +56,11 @@ class LServe(ShapeTransform):
         return self.streaming_share == 0 and self.budget_tokens is None
 
     def shape(self, shape: IterationShape) -> IterationShape:
+        seen = self.sink_tokens + self.prefill_local_tokens
         return shape._replace(
             decode_ctx_tokens=self._read(shape.decode_ctx_tokens, shape.decode_seqs),
-            prefill_ctx_tokens=self._streamed(shape.prefill_ctx_tokens, shape.prefill_seqs * self.window),
-            prefill_pairs=self._streamed(shape.prefill_pairs, shape.prefill_tokens * self.window),
+            prefill_ctx_tokens=self._streamed(shape.prefill_ctx_tokens, shape.prefill_seqs * seen),
+            prefill_pairs=self._streamed(shape.prefill_pairs, shape.prefill_tokens * seen),
         )
 
     def knots(self, decode_seqs: int) -> tuple[float, ...]:

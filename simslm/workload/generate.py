@@ -15,7 +15,7 @@ from simslm.scenario.workload import Workload
 from simslm.workload.arrivals import Arrived, arrival_pieces
 from simslm.workload.clients import patience, priorities
 from simslm.workload.drawing import Drawing
-from simslm.workload.replay import replayed
+from simslm.workload.replay import replayed, replayed_pieces
 from simslm.workload.requests import ClosedLoop, RequestArrays
 from simslm.workload.streams import Streams
 
@@ -65,6 +65,19 @@ def generated_pieces(
     drawing = Drawing(workload, total, streams, base_dir)
     for arrived in _arrived(workload, streams):
         yield _requests(workload, drawing.columns(arrived) | _origin(workload), streams, max_model_len)
+
+
+def request_pieces(
+    workload: Workload, seed: int, max_model_len: int, base_dir: Path
+) -> Iterator[RequestArrays]:
+    """The same in pieces, of a replay as well, which has to be one that :func:`~simslm.workload.replay.in_order` says
+    can be played so."""
+    if workload.replay is None:
+        yield from generated_pieces(workload, seed, max_model_len, base_dir)
+        return
+    streams = Streams(seed)
+    for columns in replayed_pieces(workload, streams, base_dir):
+        yield _requests(workload, columns, streams, max_model_len)
 
 
 def _arrived(workload: Workload, streams: Streams) -> Iterator[Arrived]:

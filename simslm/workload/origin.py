@@ -12,12 +12,12 @@ import numpy as np
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import LONGEST_S, AllAtOnce
 from simslm.scenario.lengths import Fixed
-from simslm.scenario.programs import Sessions
+from simslm.scenario.programs import RecordedTime, Sessions
 from simslm.scenario.workload import Workload
 from simslm.workload.generate import generate
 from simslm.workload.programs import program_columns, times_at
 from simslm.workload.requests import ProgramArrays, RequestArrays
-from simslm.workload.sessions import in_sessions
+from simslm.workload.sessions import Pauses, in_sessions, thought_s
 from simslm.workload.streams import stream
 
 ONE = Fixed(dist="fixed", value=1)
@@ -49,7 +49,7 @@ class Origin:
         if spec is None:
             return self._plain(workload)
         if isinstance(spec, Sessions):
-            requests = in_sessions(self._plain(workload), spec, partial(self._pauses, spec))
+            requests = in_sessions(self._plain(workload), spec, self._pauses(workload, spec))
             _check_span(requests.arrival_s, requests.programs)
             return requests
         return self._programs(workload, self.starts(workload))
@@ -74,8 +74,20 @@ class Origin:
     def _plain(self, workload: Workload) -> RequestArrays:
         return generate(workload, self.seed, self.max_model_len, self.base_dir)
 
-    def _pauses(self, spec: Sessions, count: int) -> np.ndarray:
-        return times_at(spec.think_time_s, stream(self.seed, "programs.think_time_s").random(count))
+    def _pauses(self, workload: Workload, spec: Sessions) -> Pauses:
+        """The pauses of sessions: drawn, or as they were recorded."""
+        times = spec.think_time_s
+        if not isinstance(times, RecordedTime):
+            draws = stream(self.seed, "programs.think_time_s")
+            return lambda _gaps_s, elapsed_s: times_at(times, draws.random(len(elapsed_s)))
+        replay = workload.replay
+        assert replay is not None
+        if workload.arrivals is not None or replay.rate_scale is not None:
+            raise ScenarioError(
+                "workload.programs: pauses as recorded belong to the recorded times",
+                remedy="leave out arrivals and rate_scale, or state think_time_s",
+            )
+        return partial(thought_s, replay.time_scale)
 
     def _at_once(self, workload: Workload, count: int) -> RequestArrays:
         """So many requests of a workload without times."""

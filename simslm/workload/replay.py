@@ -15,7 +15,9 @@ What scaling keeps of the burstiness, and what it does not:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import MOST_REQUESTS, ClosedLoopArrivals
 from simslm.scenario.workload import RateScale, Replay, Thinning, Workload
 from simslm.workload.arrivals import arrival_times
-from simslm.workload.readers import Recording, read_trace
+from simslm.workload.readers import Recording, detect, read_pieces, read_trace
 from simslm.workload.requests import ClosedLoop
 from simslm.workload.streams import Streams
 
@@ -80,7 +82,7 @@ def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, 
     order = np.argsort(recording.ticks, kind="stable")
     played = Played(recording.arrival_s()[order], order, np.zeros(len(order), dtype=np.int64))
     played = _scaled(played, recording, replay, streams, path)
-    columns = _columns(played, recording)
+    columns = _columns(played, recording, Seen())
     columns["source"] = f"replayed: {name} {path.name}"
     if workload.arrivals is not None:
         columns["arrival_s"] = arrival_times(workload.arrivals, len(played), None, streams["arrivals"])
@@ -90,17 +92,105 @@ def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, 
     return columns
 
 
+def in_order(workload: Workload, base_dir: Path) -> bool:
+    """Whether a replay can be played a piece at a time: its file is in order of time, and what is asked for needs no
+    more of it than has been read."""
+    replay = workload.replay
+    assert replay is not None
+    by_session = replay.thin is not None and replay.thin.by == "session"
+    again = replay.rate_scale is not None or replay.copies > 1 or replay.repeat > 1
+    if by_session or again or workload.arrivals is not None:
+        return False
+    last, known = None, set()
+    for piece in read_pieces(base_dir / replay.path, replay.format):
+        if not len(piece):
+            continue
+        if (
+            not piece.timed
+            or (last is not None and piece.ticks[0] < last)
+            or np.any(np.diff(piece.ticks) < 0)
+        ):
+            return False
+        known.add((piece.units is None, piece.session_id is None))
+        last = piece.ticks[-1]
+    return len(known) == 1
+
+
+def replayed_pieces(workload: Workload, streams: Streams, base_dir: Path) -> Iterator[dict[str, Any]]:
+    """The columns of a replay that is :func:`in_order`, in pieces; what was dropped is counted from the first on.
+
+    Raises:
+        ScenarioError: the file cannot be used, or nothing of it is left.
+    """
+    replay = workload.replay
+    assert replay is not None
+    path = base_dir / replay.path
+    source = f"replayed: {detect(path) if replay.format == 'auto' else replay.format} {path.name}"
+    trimmed, seen, first = Trimmed(replay, streams), Seen(), None
+    left = replay.limit or MOST_REQUESTS
+    for recording in read_pieces(path, replay.format):
+        first = recording.ticks[0] if first is None and len(recording) else first
+        rows = np.arange(len(recording))
+        played = Played(recording.arrival_s(first), rows, np.zeros_like(rows))
+        played = trimmed.scaled(trimmed.thinned(trimmed.windowed(played), recording, path))
+        played = played.only(slice(left))
+        left -= len(played)
+        columns = _columns(played, recording, seen)
+        if len(played):
+            yield columns | {"source": source}
+        if not left:
+            return
+
+
+class Beginning:
+    """Puts the first of all requests at time 0, whichever piece it comes in."""
+
+    def __init__(self) -> None:
+        self._first_s: float | None = None
+
+    def __call__(self, played: Played) -> Played:
+        if self._first_s is None and len(played):
+            self._first_s = float(played.times_s[0])
+        return played.at(played.times_s - self._first_s) if len(played) else played
+
+
+class Trimmed:
+    """What a replay asks for that needs no more than has been read: done to one piece after the other."""
+
+    def __init__(self, replay: Replay, streams: Streams) -> None:
+        self._replay, self._streams = replay, streams
+        self._window, self._rest = Beginning(), Beginning()
+
+    def windowed(self, played: Played) -> Played:
+        """Those from ``from_s`` to ``to_s``."""
+        begin_s, end_s = self._replay.from_s, self._replay.to_s
+        if begin_s is None and end_s is None:
+            return played
+        times_s = played.times_s
+        return self._window(
+            played.only((times_s >= (begin_s or 0.0)) & (times_s < (math.inf if end_s is None else end_s)))
+        )
+
+    def thinned(self, played: Played, recording: Recording, path: Path) -> Played:
+        """Those that ``thin`` keeps."""
+        thin = self._replay.thin
+        if thin is None:
+            return played
+        return self._rest(played.only(_kept(played, recording, thin, self._streams["thinning"], path)))
+
+    def scaled(self, played: Played) -> Played:
+        """At the times that ``time_scale`` says; infinite ones are refused with all that are too late."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return played.at(played.times_s * self._replay.time_scale)
+
+
 def _scaled(played: Played, recording: Recording, replay: Replay, streams: Streams, path: Path) -> Played:
     """What a replay asks for, in its order; the first request at time 0."""
-    if replay.from_s is not None or replay.to_s is not None:
-        times_s = played.times_s
-        played = played.only((times_s >= (replay.from_s or 0.0)) & (times_s < (replay.to_s or math.inf)))
-        _check_some(recording, len(played), path, "move from_s and to_s")
-        played = played.at(played.times_s - played.times_s[0])
-    if replay.thin is not None:
-        played = played.only(_kept(played, recording, replay.thin, streams["thinning"], path))
-        _check_some(recording, len(played), path, "thin it less")
-        played = played.at(played.times_s - played.times_s[0])
+    trimmed = Trimmed(replay, streams)
+    played = trimmed.windowed(played)
+    _check_some(recording, len(played), path, "move from_s and to_s")
+    played = trimmed.thinned(played, recording, path)
+    _check_some(recording, len(played), path, "thin it less")
     if replay.rate_scale is not None:
         _check_count(len(played) * replay.rate_scale.factor, path)
         played = rate_scaled(played, replay.rate_scale)
@@ -108,10 +198,7 @@ def _scaled(played: Played, recording: Recording, replay: Replay, streams: Strea
     if replay.copies > 1:
         _check_count(len(played) * replay.copies, path)
         played = superposed(played, replay.copies)
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # infinite times are refused with all that are too late
-        played = played.at(played.times_s * replay.time_scale)
+    played = trimmed.scaled(played)
     if replay.repeat > 1:
         played = _repeated(played, replay, path)
     return played.only(slice(replay.limit))
@@ -192,25 +279,56 @@ def _anchored(played: Played) -> Played:
     return played.at(played.times_s - played.times_s[0]) if len(played) else played
 
 
-def _columns(played: Played, recording: Recording) -> dict[str, Any]:
+class Renumbering(dict[int, int]):
+    """Numbers sessions in order of first arrival, without gaps."""
+
+    def __call__(self, sessions: np.ndarray) -> np.ndarray:
+        """The numbers of some requests' sessions, int64; -1 stays."""
+        numbers, first, inverse = np.unique(sessions, return_index=True, return_inverse=True)
+        for number in numbers[np.argsort(first)].tolist():
+            if number >= 0:
+                self.setdefault(number, len(self))
+        return np.array([self.get(number, -1) for number in numbers.tolist()], dtype=np.int64)[inverse]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has been numbered and counted of a recording so far.
+
+    Attributes:
+        sessions: their numbers.
+        images, prompts: images, and the prompts that they come with.
+        dropped: rows that are no requests, by reason.
+    """
+
+    sessions: Renumbering = field(default_factory=Renumbering)
+    images: int = 0
+    prompts: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def _columns(played: Played, recording: Recording, seen: Seen) -> dict[str, Any]:
     """What the played requests are like; copies of a request are others' requests."""
     rows = played.rows
     sessions, units = recording.session_id, recording.units
     if sessions is not None:
-        own = played.copies * (int(sessions.max()) + 1)
-        sessions = _renumbered(np.where(sessions[rows] < 0, -1, sessions[rows] + own))
-    notes = ()
-    if recording.images is not None and (images := recording.images[rows]).any():
-        notes = (IMAGES.format(images=int(images.sum()), prompts=int(np.count_nonzero(images))),)
+        own = played.copies * (int(sessions.max(initial=-1)) + 1)
+        sessions = seen.sessions(np.where(sessions[rows] < 0, -1, sessions[rows] + own))
+    if recording.images is not None:
+        images = recording.images[rows]
+        seen.images += int(images.sum())
+        seen.prompts += int(np.count_nonzero(images))
+    seen.dropped.update(recording.dropped)
     return {
         "arrival_s": played.times_s,
         "prompt_tokens": recording.prompt_tokens[rows],
         "output_tokens": recording.output_tokens[rows],
-        "dropped": recording.dropped,
-        "notes": notes,
+        "dropped": dict(seen.dropped),
+        "notes": (IMAGES.format(images=seen.images, prompts=seen.prompts),) if seen.images else (),
         "priority": None if recording.priority is None else recording.priority[rows],
-        "session_id": sessions,
+        "session_id": sessions if seen.sessions else None,
         "patience_s": None if recording.patience_s is None else recording.patience_s[rows],
+        "elapsed_s": None if recording.elapsed_s is None else recording.elapsed_s[rows],
         "units": None if units is None else _units(units, played),
         "unit_tokens": recording.unit_tokens,
     }
@@ -226,18 +344,6 @@ def _units(units: Any, played: Played) -> list[tuple[int, ...]]:
         units[row] if not copy else tuple(unit + copy * count for unit in units[row])
         for row, copy in zip(rows, copies, strict=True)
     ]
-
-
-def _renumbered(sessions: np.ndarray) -> np.ndarray | None:
-    """Session numbers in order of first arrival, without gaps; -1 stays, and None where there is no other."""
-    numbers, first, inverse = np.unique(sessions, return_index=True, return_inverse=True)
-    if numbers[-1] < 0:
-        return None
-    none = int(numbers[0] < 0)
-    rank = np.empty(len(numbers), dtype=np.int64)
-    rank[:none] = -1
-    rank[none + np.argsort(first[none:])] = np.arange(len(numbers) - none)
-    return rank[inverse]
 
 
 def _check_some(recording: Recording, count: int, path: Path, remedy: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,22 @@ class ProgramArrays:
         return np.array(stages, dtype=np.int64)
 
 
+COLUMNS = (
+    "arrival_s",
+    "prompt_tokens",
+    "output_tokens",
+    "max_tokens",
+    "priority",
+    "session_id",
+    "units",
+    "context_units",
+    "patience_s",
+    "elapsed_s",
+    "class_of",
+)
+"""What has an element for each request."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestArrays:
     """The requests of a run in order of arrival, one element per request.
@@ -90,6 +107,8 @@ class RequestArrays:
         context_units: units of each prompt and its output together, full ones only, as far as another prompt may go on
             from there; None when none does.
         patience_s: how long each client waits for its last token before it goes, inf for ever; None = all do.
+        elapsed_s: how long each answer took when the trace was recorded, NaN where that is not known; None when nobody
+            says.
         programs: how requests follow each other; None when ``arrival_s`` or ``closed_loop`` says it all.
         class_of: the class of each request by its place in ``classes``, int64; None where there are no classes.
         classes: their names.
@@ -109,12 +128,28 @@ class RequestArrays:
     unit_tokens: int = 0
     context_units: Sequence[Sequence[int]] | None = None
     patience_s: np.ndarray | None = None
+    elapsed_s: np.ndarray | None = None
     programs: ProgramArrays | None = None
     class_of: np.ndarray | None = None
     classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.arrival_s)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What is known of each request, by name."""
+        found = {name: getattr(self, name) for name in COLUMNS}
+        return {name: column for name, column in found.items() if column is not None}
+
+    def part(self, rows: slice) -> RequestArrays:
+        """Some of the requests, none of which waits for others."""
+        return replace(self, **{name: column[rows] for name, column in self.columns.items()})
+
+    @property
+    def mean_tokens(self) -> tuple[float, float]:
+        """Of prompts and outputs."""
+        return float(np.mean(self.prompt_tokens)), float(np.mean(self.output_tokens))
 
     @property
     def arrival_rate_rps(self) -> float | None:

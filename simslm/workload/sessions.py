@@ -12,10 +12,12 @@ from simslm.scenario.programs import Sessions
 from simslm.workload.calls import Call, Calls
 from simslm.workload.requests import ProgramArrays, ProgramClients, RequestArrays
 
+Pauses = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""The pauses before some requests, from the gaps between their arrivals and those before them in their sessions, and
+from how long the answers in between took, NaN where that is not known; all in seconds."""
 
-def in_sessions(
-    recorded: RequestArrays, spec: Sessions, pauses_s: Callable[[int], np.ndarray]
-) -> RequestArrays:
+
+def in_sessions(recorded: RequestArrays, spec: Sessions, pauses_s: Pauses) -> RequestArrays:
     """The requests of a replay as programs, session by session in the order in which sessions begin.
 
     The first request of a session is sent when it was (or when a client of a closed loop starts the session), each
@@ -24,7 +26,7 @@ def in_sessions(
     Args:
         recorded: the replay.
         spec: how sessions go on.
-        pauses_s: draws so many pauses, seconds.
+        pauses_s: see :data:`Pauses`.
 
     Raises:
         ScenarioError: nobody knows of sessions in the replay.
@@ -38,7 +40,10 @@ def in_sessions(
     order, begins = _by_session(sessions)
     follows = ~begins
     delay_s = np.zeros(len(order))
-    delay_s[follows] = pauses_s(int(follows.sum()))
+    after = np.flatnonzero(follows)
+    elapsed_s = np.full(len(order), np.nan) if recorded.elapsed_s is None else recorded.elapsed_s[order]
+    gaps_s = np.diff(recorded.arrival_s[order], prepend=0.0)
+    delay_s[follows] = pauses_s(gaps_s[after], elapsed_s[after - 1])
     program_of = np.cumsum(begins) - 1
     start_s, clients = recorded.arrival_s[order][begins], ()
     if (loop := recorded.closed_loop) is not None:
@@ -47,7 +52,15 @@ def in_sessions(
     programs = ProgramArrays(
         program_of, start_s, np.flatnonzero(follows) - 1, np.cumsum(follows), delay_s, clients
     )
-    names = ("prompt_tokens", "output_tokens", "max_tokens", "priority", "patience_s", "session_id")
+    names = (
+        "prompt_tokens",
+        "output_tokens",
+        "max_tokens",
+        "priority",
+        "patience_s",
+        "elapsed_s",
+        "session_id",
+    )
     columns = {name: None if (column := getattr(recorded, name)) is None else column[order] for name in names}
     moved = replace(
         recorded,
@@ -59,6 +72,24 @@ def in_sessions(
         units=None if recorded.units is None else [recorded.units[row] for row in order.tolist()],
     )
     return _gone_on(moved, programs) if spec.history else moved
+
+
+def thought_s(time_scale: float, gaps_s: np.ndarray, elapsed_s: np.ndarray) -> np.ndarray:
+    """How long users thought: what a gap has beyond the answer, 0 where the next request did not wait for it.
+
+    Args:
+        time_scale: of the replay: what users thought is scaled as the gaps are.
+        gaps_s, elapsed_s: see :data:`Pauses`.
+
+    Raises:
+        ScenarioError: it is not known of every answer how long it took.
+    """
+    if np.isnan(elapsed_s).any():
+        raise ScenarioError(
+            "workload.programs: the replayed trace does not say how long each answer took, nor so the pause after it",
+            remedy="state think_time_s in seconds or as a distribution",
+        )
+    return np.maximum(gaps_s - time_scale * elapsed_s, 0.0)
 
 
 def _by_session(sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,8 +19,10 @@ from works import Work
 from simslm.api import Prepared, load_scenario, prepare
 from simslm.manifest import manifest
 from simslm.metrics.files import RunWriter
-from simslm.metrics.result import Result, observe
+from simslm.metrics.iterations import IterationTable
+from simslm.metrics.result import Forget, Result, Sink, observe
 from simslm.report import write_report
+from simslm.sim.window import Window
 from simslm.sim.world import run
 
 BARE_TIMEOUTS = 300_000
@@ -92,16 +93,16 @@ def measure(work: Work) -> Figures:
     runs = [prepared(work, variant) for variant in work.variants]
     requests = sum(len(each.requests) for each in runs)
     times, rates = timed(work, runs)
-    rows: list[int] = []
+    counter = Counter()
     begun = time.process_time()
-    results = [observed(each, lambda _replica, _window, table: rows.append(len(table))) for each in runs]
+    results = [observed(each, counter) for each in runs]
     observe_s = time.process_time() - begun
     write_s, peak, page = written(runs)
     return Figures(
         requests,
         sum(result.summary["requests"]["finished"] for result in results),
         sum(result.log.events for result in results),
-        sum(rows),
+        counter.iterations,
         median(times),
         sum(rates) / len(rates),
         median(requests / took / rate for took, rate in zip(times, rates, strict=True)),
@@ -129,7 +130,17 @@ def forget(*_window: object) -> None:
     """What is streamed goes nowhere."""
 
 
-def observed(each: Prepared, sink: Callable[..., None]) -> Result:
+class Counter(Forget):
+    """A sink that counts iterations."""
+
+    def __init__(self) -> None:
+        self.iterations = 0
+
+    def take(self, replica: int, window: Window, table: IterationTable) -> None:
+        self.iterations += len(table)
+
+
+def observed(each: Prepared, sink: Sink) -> Result:
     return observe(
         each.scenario.name, each.requests, each.deployment(), each.priced, slo={"ttft_s": 1.0}, sink=sink
     )
@@ -139,7 +150,7 @@ def prepared(work: Work, variant: Any) -> Prepared:
     """A variant of a work, its arrival rate set to the work's load."""
     if work.load is None:
         return prepare(load_scenario(work.base, variant))
-    at_once = observed(prepare(load_scenario(work.base, variant)), forget)
+    at_once = observed(prepare(load_scenario(work.base, variant)), Forget())
     capacity = at_once.summary["throughput"]["requests_per_s"]
     arrivals = {"process": "poisson", "rate_rps": round(work.load * capacity, 1)}
     own = {"workload.arrivals": arrivals, "workload.num_requests": work.num_requests}
@@ -152,7 +163,7 @@ def written(runs: list[Prepared]) -> tuple[float, int, PageFigures]:
         begun = time.process_time()
         for i, each in enumerate(runs):
             with RunWriter(Path(directory) / str(i)) as writer:
-                result = observed(each, writer.take)
+                result = observed(each, writer)
                 result.manifest.update(manifest(each, result.log.events, False, 0.0, ""))
                 writer.finish(result)
         took, peak = time.process_time() - begun, peak_bytes()

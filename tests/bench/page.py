@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from measuring import Figures
+from replaying import Replayed
 from streaming import Streamed
 from works import BATCHES, BUSY, CAPS, LIGHT, MILLION, NUMBERS, Work
 
@@ -32,13 +33,16 @@ and its seed alone, and a run in which they differ from `tests/bench/expected.js
 """
 
 
-def page(measured: Measured, help_s: float, streamed: Streamed | None = None) -> str:
+def page(
+    measured: Measured, help_s: float, streamed: Streamed | None = None, replayed: Sequence[Replayed] = ()
+) -> str:
     """The whole report; a work that was not run has no row."""
     parts = [
         INTRODUCTION,
         _machine(),
         _speeds(measured),
         _streaming(streamed),
+        _replaying(replayed),
         "## Growth\n\nTime per request in bare SimPy timeouts, so that the machine's moods cancel out.\n",
         _growth(measured, NUMBERS),
         _growth(measured, CAPS),
@@ -107,6 +111,29 @@ def _streaming(streamed: Streamed | None) -> str:
         f"{streamed.requests:,} requests to Parquet ({streamed.file_bytes / GIB:.2f} GiB) and back: {rates}. Peak "
         f"memory {streamed.peak_bytes / GIB:.2f} GiB, and {streamed.least_bytes / GIB:.2f} GiB for a hundredth of "
         "them.\n"
+    )
+
+
+def _replaying(replayed: Sequence[Replayed]) -> str:
+    """Requests simulated from a file; empty where that was not measured."""
+    if not replayed:
+        return ""
+    rows = [
+        f"| {each.requests:,} | {each.requests / each.simulate_s:,.0f} | {each.simulate_s:.0f} s | {each.rows:,} "
+        f"| {each.file_bytes / GIB:.2f} GiB | {each.page_s:.1f} s | {each.peak_bytes / GIB:.2f} GiB |"
+        for each in replayed
+    ]
+    head = "| requests | simulated per second | in | rows held | files written | page made in | peak memory |"
+    rule = "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    return "\n".join(
+        [
+            "Simulated from Parquet with all files and the page, short prompts and answers (64 and 8 tokens) on one "
+            "replica at 85 % load, in processor time:\n",
+            head,
+            rule,
+            *rows,
+            "",
+        ]
     )
 
 

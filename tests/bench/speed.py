@@ -16,6 +16,7 @@ from pathlib import Path
 
 from measuring import Figures, help_s, measure
 from page import page
+from replaying import REPLAYED, Replayed, measure_replaying
 from streaming import Streamed, measure_streaming
 from works import WORKS, Work
 
@@ -23,6 +24,7 @@ from simslm.metrics.files import write_whole
 
 EXPECTED = Path(__file__).with_name("expected.json")
 STREAMING = "streaming"
+REPLAYING = "replaying"
 REPORT = Path(__file__).parents[2] / "reports" / "benchmark.md"
 
 
@@ -38,11 +40,16 @@ def main() -> int:
         if options.full or options.only == STREAMING:
             streamed = pool.submit(measure_streaming).result()
             _say_streamed(streamed)
+        replayed = []
+        if options.full or options.only == REPLAYING:
+            for requests in (REPLAYED // 10, REPLAYED):
+                replayed.append(pool.submit(measure_replaying, requests).result())
+                _say_replayed(replayed[-1])
     counts = {name: figures.counts for name, figures in measured.items()}
     if options.update:
         _write(EXPECTED, json.dumps(_expected() | counts, indent=2) + "\n")
     if not options.only:
-        _write(REPORT, page(measured, help_s(), streamed))
+        _write(REPORT, page(measured, help_s(), streamed, replayed))
         print(REPORT.relative_to(Path.cwd()) if REPORT.is_relative_to(Path.cwd()) else REPORT)
     return _differences(counts)
 
@@ -52,7 +59,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--full", action="store_true", help="with the works that take minutes")
     parser.add_argument("--update", action="store_true", help="take this run's counts as the expected ones")
     parser.add_argument(
-        "--only", choices=[*(work.name for work in WORKS), STREAMING], help="one work alone; writes no report"
+        "--only",
+        choices=[*(work.name for work in WORKS), STREAMING, REPLAYING],
+        help="one work alone; writes no report",
     )
     return parser.parse_args()
 
@@ -78,6 +87,16 @@ def _say_streamed(streamed: Streamed) -> None:
         f"{STREAMING}: {streamed.requests:,} requests, written in {streamed.write_s:.1f} s, read in "
         f"{streamed.read_s:.1f} s, {streamed.file_bytes / 2**20:,.0f} MiB of file, peak "
         f"{streamed.peak_bytes / 2**20:,.0f} MiB ({streamed.least_bytes / 2**20:,.0f} MiB for a hundredth of them)",
+        flush=True,
+    )
+
+
+def _say_replayed(replayed: Replayed) -> None:
+    print(
+        f"{REPLAYING}: {replayed.requests:,} requests, simulated with files in {replayed.simulate_s:.1f} s, "
+        f"{replayed.requests / replayed.simulate_s:,.0f} requests/s, in {replayed.rows:,} rows, page made in "
+        f"{replayed.page_s:.1f} s, {replayed.file_bytes / 2**20:,.0f} MiB of files, peak "
+        f"{replayed.peak_bytes / 2**20:,.0f} MiB",
         flush=True,
     )
 

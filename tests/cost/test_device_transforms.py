@@ -290,17 +290,17 @@ def test_masks_are_a_maximum_or_a_sum(source, rows, per_seq):
 def test_what_lserve_reads(seqs, context, share, budget):
     """Sequences of one length: the formula of one sequence, times their number."""
     transform = LServe(streaming_share=share, budget_tokens=budget)
-    near, bound = min(context, 64 + 256), budget or context
+    near, bound = min(context, 128 + 256), budget or context
     dense = min(context, bound) + max(context - bound, 0) / (16 * 4)
     found = transform.shape(IterationShape(seqs, seqs * context)).decode_ctx_tokens
     assert found == pytest.approx(seqs * (share * near + (1 - share) * dense))
 
 
 def test_lserve_attends_within_the_window_in_half_of_the_heads():
-    shape = LServe().shape(equal_prompts(0, 0, 2, 20_000, 0))
-    full = 20_000 * 10_001 / 2
-    assert shape.prefill_pairs == pytest.approx(0.5 * 20_000 * 320 + 0.5 * full)
-    assert shape.prefill_tokens == 20_000
+    shape = LServe().shape(equal_prompts(0, 0, 2, 80_000, 0))
+    full = 80_000 * 40_001 / 2
+    assert shape.prefill_pairs == pytest.approx(0.5 * 80_000 * (128 + 8192) + 0.5 * full)
+    assert shape.prefill_tokens == 80_000
 
 
 def test_lserve_lines_bend_where_the_bounds_are(source):
@@ -320,7 +320,7 @@ def test_lserve_lines_bend_where_the_bounds_are(source):
 def test_lserve_sets_the_windows_of_its_streaming_heads_aside():
     held = footprint(SERVED, [LServe()])
     assert held.kv_bytes_per_token == LLAMA.kv_bytes_per_token("fp16") // 2
-    assert held.kv_bytes_per_seq == 320 * held.kv_bytes_per_token
+    assert held.kv_bytes_per_seq == 384 * held.kv_bytes_per_token
     limits = {
         "gpu_memory_utilization": 0.9, "replicas_per_device": 1, "max_num_seqs": 64, "max_num_batched_tokens": 2048,
         "block_size": 16, "num_gpu_blocks": None,

@@ -17,7 +17,8 @@ from simslm.transforms.xquant import XQuant
 A6000 = load_device("rtx-a6000")
 
 # LLM-Viewer, arXiv:2402.16363, Table 1: Llama-2-7B in fp16 on an RTX A6000, batch 1, 2048 tokens. Operations, bytes,
-# operations per byte, operations per second and bound, as printed.
+# operations per byte, operations per second and bound, as the authors' code prints them: its formulas
+# (hahnyuan/LLM-Viewer, model_analyzer.py, hardware_params.py) by hand, for the paper's table could not be read.
 PREFILL = """
 q_proj    69G  67M  1024 155T compute
 k_proj    69G  67M  1024 155T compute
@@ -58,7 +59,7 @@ def printed(value: float, text: str) -> bool:
 
 @pytest.mark.parametrize(("phase", "published"), [("prefill", PREFILL), ("decode", DECODE)])
 def test_the_published_table(phase, published):
-    """Every line of Table 1 to its printed digits; a decoding token attends to 2048, itself included."""
+    """Every line of the table to its printed digits; a decoding token attends to 2048, itself included."""
     table = OperatorTable(load_model("llama-2-7b"), A6000, "fp16", attention="eager")
     found = table.prefill(1, 2048) if phase == "prefill" else table.decode(1, 2047)
     by_name = {each.name: each for each in found}
@@ -127,7 +128,7 @@ def test_transforms_change_operators():
     assert plain["up_proj"].weight_bytes == pytest.approx(4 * few["up_proj"].weight_bytes, rel=1e-3)
     assert plain["lm_head"] == few["lm_head"]
     read = by_name(LServe(streaming_share=1.0))["attention"]
-    assert read.kv_bytes == pytest.approx(plain["attention"].kv_bytes * 321 / 8001)
+    assert read.kv_bytes == pytest.approx(plain["attention"].kv_bytes * 385 / 8001)
     again = by_name(XQuant(group_size=None))["attention"]
     assert again.kv_bytes == pytest.approx(plain["attention"].kv_bytes / 8)
     assert again.bound == "compute"

@@ -44,6 +44,7 @@ class Twin:
     load: Any
     factors: list[float]
     energy_j: float | None = None
+    other_load: float | None = 0.25
 
     def __call__(self, prepared: Prepared) -> Twin:
         assert prepared is self.load.prepared
@@ -102,6 +103,7 @@ def test_the_error_is_that_of_the_mean_and_the_noise_that_of_the_repeats():
     assert ttft["error"] == pytest.approx(1 / 1.5 - 1)
     assert ttft["noise"] == pytest.approx(0.5 / 1.5)
     assert load["runs"] == ["as stated, repeat 1", "as stated, repeat 2", "as stated, repeat 3"]
+    assert load["other_load"] == [0.25] * 3
     assert load["mean_running_seqs"]["measured"] == pytest.approx(load["mean_running_seqs"]["simulated"])
     table = runs[0].load.result.tables[0].columns
     assert mean_running(table) == pytest.approx(

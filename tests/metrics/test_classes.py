@@ -24,6 +24,7 @@ def columns() -> dict[str, np.ndarray]:
     nan = math.nan
     return {
         "request_id": np.arange(6),
+        "arrival_s": np.arange(6.0),
         "status": np.array([FINISHED, FINISHED, FINISHED, FINISHED, FAILED, REJECTED]),
         "prompt_tokens": np.array([10, 20, 30, 40, 50, 60]),
         "output_tokens": np.array([10, 20, 30, 1, 50, 60]),

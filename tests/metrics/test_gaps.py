@@ -5,8 +5,7 @@ import pytest
 
 import simslm.api
 from simslm.metrics import ledger
-from simslm.metrics.ledger import merged
-from simslm.metrics.quantiles import distribution
+from simslm.metrics.quantiles import distribution, merged
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -22,7 +22,7 @@ TIGHT = {"engine": {"num_gpu_blocks": 60, "max_num_seqs": 64, "max_num_batched_t
 def written(mapping: dict, directory: Path) -> tuple[Result, dict[str, np.ndarray]]:
     """A run streamed to files, and its stages sorted by request and time."""
     with RunWriter(directory) as writer:
-        result = simulate(load_scenario(mapping), sink=writer.take)
+        result = simulate(load_scenario(mapping), sink=writer)
         writer.finish(result)
     columns = pq.read_table(directory / "stages.parquet").to_pydict()
     stages = {name: np.array(values) for name, values in columns.items()}
@@ -89,13 +89,13 @@ def test_an_interrupted_run_keeps_the_stages_that_go_on(
     monkeypatch.setattr(simslm.sim.log, "WINDOW_BYTES", 300)
     stop: list[Callable[[], None]] = []
 
-    with RunWriter(tmp_path) as writer:
-
-        def take(*window: Any) -> None:
-            writer.take(*window)
+    class Stopping(RunWriter):
+        def take(self, *window: Any) -> None:
+            super().take(*window)
             stop[0]()
 
-        result = simulate(load_scenario(small), sink=take, on_start=stop.append)
+    with Stopping(tmp_path) as writer:
+        result = simulate(load_scenario(small), sink=writer, on_start=stop.append)
         writer.finish(result)
     assert result.log.interrupted
     stages = pq.read_table(tmp_path / "stages.parquet").to_pandas()

@@ -12,7 +12,7 @@ from support.invariants import priced, simulate
 from support.synthetic import Lists, deployment
 
 from simslm.metrics.quantiles import spread
-from simslm.metrics.result import observe
+from simslm.metrics.result import Forget, observe
 from simslm.sim.replica import Replica
 
 
@@ -101,10 +101,14 @@ def test_windows_add_up_to_the_whole(seed, size, swap):
     engine = deployment(replicas=2, num_gpu_blocks=24, swap_blocks=swap, swap_s_per_block=1e-4)
     whole = simulate(requests, engine)
     parts: dict[int, list] = defaultdict(list)
+
+    class Columns(Forget):
+        def take(self, replica, window, table):
+            parts[replica].append(table.columns)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("simslm.sim.log.WINDOW_BYTES", size)
-        options = {"slo": {"ttft_s": 1.0}, "sink": lambda i, _window, table: parts[i].append(table.columns)}
-        windowed = observe("test", requests, engine, priced(engine), **options)
+        windowed = observe("test", requests, engine, priced(engine), slo={"ttft_s": 1.0}, sink=Columns())
     assert max(map(len, parts.values())) > 1 or size > 1000
     for i, table in enumerate(whole.tables):
         for name, column in table.columns.items():

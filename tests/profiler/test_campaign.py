@@ -2,6 +2,11 @@
 
 import itertools
 import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +15,21 @@ from profiler import campaign as campaign_module
 from profiler.campaign import profile
 from profiler.grid import Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal
+from profiler.measure import ceilings
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, warm_up
 from profiler.provenance import cpu_model, match_device, shown_command
+from profiler.refinement import refined
 from simslm.errors import InfeasibleError, UsageError
-from simslm.traces.files import read_trace
+from simslm.traces.check import check_trace
+from simslm.traces.files import holds_trace, read_trace
 
+TINY_LLAMA = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48, "vocab_size": 97,
+    "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "hidden_act": "silu", "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+}  # fmt: skip
 SHAPE = ["decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens"]
 
 
@@ -26,7 +40,14 @@ def quick_clock(monkeypatch, llama):
     monkeypatch.setattr(campaign_module, "load_model", lambda name: llama)
     monkeypatch.setattr(campaign_module, "warm_up", lambda call: call())
     monkeypatch.setattr(campaign_module, "_VISIT_S", 0.0)
-    monkeypatch.setattr(campaign_module, "_IDLE_S", 0.0)
+    monkeypatch.setattr(campaign_module, "_IDLE_SETTLE_S", 0.0)
+    monkeypatch.setattr(campaign_module, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(campaign_module, "_POWER_S", 0.0)
+    monkeypatch.setattr(campaign_module, "CacheEviction", lambda device: lambda: None)
+    monkeypatch.setattr(ceilings, "_SIDE", {"cpu": 32})
+    monkeypatch.setattr(ceilings, "_STREAM_BYTES", {"cpu": 2**12})
+    monkeypatch.setattr(campaign_module, "refined", lambda *_: [])
+    monkeypatch.setattr(campaign_module, "settled", lambda values: False)
     yield
     torch.set_num_threads(threads)
 
@@ -54,11 +75,14 @@ def test_a_campaign_writes_a_whole_trace_and_leaves_no_journal(tmp_path, llama):
     assert (rows.host_s < rows.latency_s).all()
     assert rows.energy_j.isna().all()
     ops = {"qkv", "attention_out", "mlp", "norm", "head", "sampler", "kv_write"}
+    ops |= {"ceiling_matmul", "ceiling_copy", "ceiling_read"}
     assert set(trace.kernels.to_pandas().op) == ops | {"attention_decode", "attention_prefill"}
     assert not journal_of(tmp_path).exists()
     assert seen[-1] == (seen[-1][1], seen[-1][1], "done", 0.0)
     assert [done for done, *_ in seen] == list(range(len(seen)))
     assert all(done < total for done, total, *_ in seen[:-1])
+    assert "unfinished" not in trace.provenance
+    assert set(rows.outlier) <= {0, 1}
 
 
 def test_heldout_rows_are_apart_from_the_grid(tmp_path):
@@ -84,8 +108,14 @@ def test_provenance_tells_the_method_and_no_place(tmp_path):
 
 def test_a_readable_meter_gives_energy_and_power(tmp_path):
     readings = itertools.count(0.0, 2.0)
-    trace = read_trace(measure(tmp_path, repeats=1, meter=ReplayMeter(readings, clock=1500.0)))
+    meter = ReplayMeter(readings, clock=1500.0, power=90.0, reasons="power cap")
+    trace = read_trace(measure(tmp_path, repeats=1, meter=meter))
     rows = trace.iterations.to_pandas()
+    states = trace.power.to_pandas()
+    assert set(states.state) == {"idle", "decode", "prefill"}
+    assert (states.power_w > 0).all()
+    assert (states.sampled_power_w == 90.0).all()
+    assert set(rows.throttle) == {"power cap"}
     assert (rows.energy_j == 2.0).all()
     assert (rows.power_w > 0).all()
     assert (rows.sm_clock_mhz == 1500.0).all()
@@ -97,7 +127,7 @@ class Cut(BaseException):
 
 
 @pytest.mark.parametrize("after", [1, 17, 40, 75])
-def test_a_cut_off_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch, after):
+def test_a_cut_off_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch, llama, after):
     visits = []
     original = campaign_module.Campaign._visit
 
@@ -110,14 +140,40 @@ def test_a_cut_off_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch, afte
     monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
     with pytest.raises(Cut):
         measure(tmp_path)
-    assert not (tmp_path / "trace").exists()
+    assert holds_trace(tmp_path / "trace") == any(shape in grid_of(llama) for shape in visits)
     with journal_of(tmp_path).open("a") as sink:
         sink.write('["iteration", "half a li')
     first, after = len(visits), -1
     trace = read_trace(measure(tmp_path))
+    assert "unfinished" not in trace.provenance
     total = trace.iterations.num_rows + trace.heldout.num_rows
     assert len(visits) == total
     assert first < total
+
+
+def test_what_a_cut_off_campaign_had_is_a_trace_that_says_so(tmp_path, monkeypatch):
+    original, visits = campaign_module.Campaign._visit, itertools.count()
+
+    def visit(self, shape):
+        if next(visits) == 90:
+            raise KeyboardInterrupt
+        return original(self, shape)
+
+    monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path)
+    trace = read_trace(tmp_path / "trace")
+    assert trace.provenance["unfinished"]
+    assert trace.iterations.num_rows + trace.heldout.num_rows == 90
+    assert any("did not end" in finding.what for finding in check_trace(trace))
+
+
+def test_a_finished_trace_stays_until_the_next_one_is(tmp_path):
+    path = measure(tmp_path, repeats=1)
+    before = read_trace(path).content_hash
+    with pytest.raises(InfeasibleError):
+        measure(tmp_path, repeats=1, seed=1, budget_s=1e-9)
+    assert read_trace(path).content_hash == before
 
 
 def test_time_allowed_ends_between_visits_and_whole_passes_count(tmp_path, monkeypatch):
@@ -127,9 +183,92 @@ def test_time_allowed_ends_between_visits_and_whole_passes_count(tmp_path, monke
     assert journal_of(tmp_path).exists()
     monkeypatch.setattr(campaign_module.time, "perf_counter", lambda: next(ticks))
     path = measure(tmp_path, repeats=200, budget_s=6000.0)
-    passes = read_trace(path).provenance["repeats"]
-    assert 1 <= passes < 200
+    provenance = read_trace(path).provenance
+    assert 1 <= provenance["repeats"] < 200
+    assert provenance["unfinished"]
     assert journal_of(tmp_path).exists()
+
+
+def test_settled_shapes_are_left_alone(tmp_path, monkeypatch, llama):
+    monkeypatch.setattr(campaign_module, "settled", lambda values: len(values) >= 6)
+    trace = read_trace(measure(tmp_path, repeats=8))
+    rows = trace.iterations.to_pandas()
+    assert (rows.groupby(SHAPE).size() == 1 + 5).all()
+    count = len(grid_of(llama))
+    assert trace.provenance["settled"] == f"{count} of {count} shapes"
+
+
+def test_the_grid_becomes_finer_where_it_bends_and_the_same_when_resumed(tmp_path, monkeypatch, llama):
+    monkeypatch.setattr(campaign_module, "refined", refined)
+    stepped = {4: 5.0, 16: 1.0}
+
+    def visit(self, shape):
+        if next(visits) == stop:
+            raise Cut
+        latency_s = 1.0 + shape.decode_seqs + stepped.get(shape.decode_seqs, 0.0)
+        return [
+            {**shape.columns(), "sharing": "none", "replicas": 1, "latency_s": latency_s, "host_s": 0.1}
+        ]  # fmt: skip
+
+    monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
+    visits, stop = itertools.count(), -1
+    whole = read_trace(measure(tmp_path)).iterations
+    visits, stop = itertools.count(), next(visits) - 5
+    with pytest.raises(Cut):
+        measure(tmp_path / "cut")
+    visits, stop = itertools.count(), -1
+    assert read_trace(measure(tmp_path / "cut")).iterations.equals(whole)
+    added = {shape.decode_seqs for shape in map(tuple_shape, whole.to_pylist())} - {0, 1, 4, 16, 32}
+    assert 2 in added
+
+
+def test_no_number_of_kills_loses_a_visit(tmp_path, llama):
+    """Ten processes killed at random moments; what each had written is in the trace of the eleventh."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(TINY_LLAMA))
+    command = [
+        str(Path(sys.executable).with_name("simslm")),
+        "profile",
+        "--model",
+        str(config),
+        "--device",
+        "cpu",
+    ]
+    command += ["--dtype", "fp32", "--threads", "1", "--repeats", "4", "-o", str(tmp_path / "trace")]
+    rng, kept = random.Random(0), []
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        lines = len(journal_lines(tmp_path)) + rng.randint(1, 60)
+        while len(journal_lines(tmp_path)) < lines and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it was killed"
+        process.kill()
+        process.wait()
+        found = journal_lines(tmp_path)
+        assert found[: len(kept)] == kept
+        kept = found
+    subprocess.run(command, check=True, capture_output=True)
+    rows = [row for line in kept for row in line[3] if line[0] == "iteration"]
+    measured = set(read_trace(tmp_path / "trace").iterations.column("latency_s").to_pylist())
+    assert len(rows) > 100
+    assert all(row["latency_s"] in measured for row in rows)
+
+
+def journal_lines(tmp_path):
+    """The whole lines of the journal after its header."""
+    try:
+        text = journal_of(tmp_path).read_text()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()[1:]]
+
+
+def tuple_shape(row):
+    return Shape(row["decode_seqs"])
+
+
+def grid_of(architecture):
+    return measured_shapes(architecture, "cpu", "quick", 10**6, 16)
 
 
 def test_another_campaigns_journal_is_not_continued(tmp_path):

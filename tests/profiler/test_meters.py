@@ -1,5 +1,7 @@
 """Meters: counters in joules whatever their own unit, and a reason where there is none."""
 
+import itertools
+import time
 import types
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from profiler.measure import meters
 from profiler.measure.meters import NoMeter, NvmlMeter, RaplMeter, ReplayMeter, open_meter
+from profiler.measure.power import mean_power, measure_power
 from simslm.errors import DeviceError
 
 
@@ -14,7 +17,7 @@ class NVMLError(Exception):
     pass
 
 
-def fake_nvml(readings_mj, clock=1980):
+def fake_nvml(readings_mj, clock=1980, bits=0):
     """The few calls of ``pynvml`` that are used, with recorded readings."""
     left = list(readings_mj)
 
@@ -31,6 +34,8 @@ def fake_nvml(readings_mj, clock=1980):
         nvmlDeviceGetHandleByUUID=lambda uuid: f"handle of {uuid}",
         nvmlDeviceGetTotalEnergyConsumption=total,
         nvmlDeviceGetClockInfo=lambda handle, kind: clock if kind == 1 else 0,
+        nvmlDeviceGetPowerUsage=lambda handle: 321_000,
+        nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: bits,
     )
 
 
@@ -48,6 +53,28 @@ def test_nvml_counts_millijoules_and_reads_the_sm_clock():
     assert meter.energy_j() == 4.0
     assert meter.clock_mhz() == 1980.0
     assert meter.note == ""
+
+
+@pytest.mark.parametrize(
+    ("bits", "words"), [(0, ""), (1, ""), (4, "power cap"), (0x44, "power cap+hardware thermal slowdown")]
+)
+def test_nvml_says_what_holds_the_clock_down(bits, words):
+    meter = NvmlMeter("GPU-3", fake_nvml([0], bits=bits))
+    assert meter.throttle() == words
+    assert meter.power_w() == 321.0
+
+
+def test_power_is_measured_twice():
+    meter = ReplayMeter(itertools.count(0.0, 5.0), clock=1500.0, power=40.0)
+    row = measure_power(meter, lambda: time.sleep(0.01), 0.0, 0.05)
+    assert row["sampled_power_w"] == 40.0
+    assert 50.0 < row["power_w"] <= 100.0
+
+
+def test_samples_are_integrated_over_their_time():
+    assert mean_power([(0.0, 10.0), (1.0, 10.0), (2.0, 20.0)]) == 12.5
+    assert mean_power([(3.0, 7.0)]) == 7.0
+    assert mean_power([]) is None
 
 
 def test_a_gpu_without_the_counter_says_so():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,67 @@ def test_a_public_trace_with_sessions(workloads):
     follows = (session[1:] == session[:-1]) & (session[1:] >= 0)
     assert follows.sum() > 10
     assert (columns["arrival_s"][1:][follows] == columns["finish_s"][:-1][follows] + 1.0).all()
+
+
+BURST = """\
+Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type
+100.0,a,3,GPT-4,10,4,14,Conversation log
+102.5,,1,GPT-4,5,5,10,API log
+110.0,a,12,GPT-4,20,5,25,Conversation log
+115.0,a,2,GPT-4,30,6,36,Conversation log
+"""
+
+
+def burst(folder: Path, text: str = BURST, replay: Any = None, **keys: Any) -> RequestArrays:
+    (folder / "burst.csv").write_text(text)
+    programs = {"kind": "sessions", "think_time_s": {"dist": "recorded"}}
+    workload = {"replay": {"path": "burst.csv"} | (replay or {}), "programs": programs} | keys
+    return requests_of(Traffic.model_validate(workload), 0, 4096, folder)
+
+
+def test_users_think_as_long_as_they_did(tmp_path):
+    """Ten seconds after the first request, whose answer took three: seven. The third did not wait for the second's."""
+    requests = burst(tmp_path)
+    assert requests.programs is not None
+    assert requests.prompt_tokens.tolist() == [10, 20, 30, 5]
+    assert requests.programs.delay_s.tolist() == [0, 7, 0, 0]
+    steady = deployment(cost=LinearCost(2.0**-8, 0.0, 0.0, 0.0, 0.0))
+    columns = simulate(lists(requests), steady).request_columns
+    assert columns["arrival_s"][1] == columns["finish_s"][0] + 7
+    slower = burst(tmp_path, replay={"time_scale": 2.0})
+    assert slower.programs is not None
+    assert slower.programs.delay_s.tolist() == [0, 14, 0, 0]
+
+
+def test_what_the_trace_does_not_say_is_refused(tmp_path):
+    """How long the answers took, and what follows from it at other times than the recorded ones."""
+    for text in (BURST.replace("100.0,a,3,", "100.0,a,,"), ROWS):
+        with pytest.raises(ScenarioError, match="does not say how long each answer took"):
+            burst(tmp_path, text)
+    with pytest.raises(ScenarioError, match="belong to the recorded times"):
+        burst(tmp_path, replay={"rate_scale": {"factor": 2}})
+    with pytest.raises(ScenarioError, match="belong to the recorded times"):
+        burst(tmp_path, arrivals={"process": "closed-loop", "concurrency": 1})
+
+
+def test_thinking_as_recorded_in_a_public_trace(workloads):
+    """BurstGPT: every pause is what the file's own columns come to."""
+    path = workloads / "burstgpt3_w2.csv"
+    programs = {"kind": "sessions", "think_time_s": {"dist": "recorded"}}
+    traffic = Traffic.model_validate({"replay": {"path": path.name}, "programs": programs})
+    requests = requests_of(traffic, 0, 10**6, workloads)
+    expected, last = [], {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            session, at = row["Session ID"], float(row["Timestamp"])
+            if session and int(row["Response tokens"]):
+                if session in last:
+                    expected.append(max(at - last[session], 0.0))
+                last[session] = at + float(row["Elapsed time"])
+    assert requests.programs is not None
+    follows = np.diff(requests.programs.parent_ends, prepend=0) == 1
+    assert sorted(requests.programs.delay_s[follows].tolist()) == sorted(expected)
+    assert len(expected) > 10
 
 
 def test_without_sessions_it_is_refused(tmp_path):

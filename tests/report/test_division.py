@@ -24,7 +24,7 @@ def make(small, tmp_path):
     def run(**workload) -> RunTables:
         small["workload"] |= workload
         with RunWriter(tmp_path / "run") as writer:
-            writer.finish(simulate(load_scenario(small), sink=writer.take))
+            writer.finish(simulate(load_scenario(small), sink=writer))
         return read_run(tmp_path / "run")
 
     return run

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from support.pages import own, valid
 from support.traces import SLOWDOWN, gpu_trace, latency_s
@@ -14,7 +16,7 @@ from simslm.catalog.devices import load_device
 from simslm.cost.portrait import portrait
 from simslm.errors import UsageError
 from simslm.report.colocation import matrices
-from simslm.report.operators import operator_rows, operators
+from simslm.report.operators import Ceilings, operator_rows, operators
 from simslm.report.profile import render_profile, view, write_profile
 from simslm.traces.files import Trace, is_trace, read_trace, write_trace
 
@@ -79,9 +81,9 @@ def test_replicas_beside_each_other_are_held_against_the_same_iteration_alone(gp
 
 
 def test_an_operator_at_half_of_its_roofline_says_so(gpu):
-    device = load_device("h100-80gb")
-    peak, bandwidth = device.flops_per_s("bf16"), device.memory_bandwidth_bytes_per_s
-    rows = {row[0]: row for row in operator_rows(operators(gpu.kernels), peak, bandwidth)}
+    peaks = Ceilings.of(gpu.kernels, load_device("h100-80gb"), "bf16")
+    assert peaks is not None
+    rows = {row[0]: row for row in operator_rows(operators(gpu.kernels), peaks)}
     assert rows["mlp"][4] == "50 %"
     assert rows["mlp"][1] == "4"
     assert rows["kv_write"][5] == "bandwidth"
@@ -93,6 +95,22 @@ def test_an_operator_at_half_of_its_roofline_says_so(gpu):
         for each in plot.figure["data"]
     }
     assert drawn == {"ceiling", "attention", "mlp"}
+
+
+def test_measured_ceilings_take_the_place_of_the_catalogue_s(gpu):
+    extra = [
+        {"op": "ceiling_matmul", "tokens": 8192, "latency_s": 2.0, "flops": 8e14, "bytes": 1e6},
+        {"op": "ceiling_copy", "tokens": 0, "latency_s": 1.0, "flops": 0.0, "bytes": 2e12},
+        {"op": "ceiling_read", "tokens": 0, "latency_s": 1.0, "flops": 0.0, "bytes": 3e12},
+    ]
+    rows = [{"seqs": 0, "ctx_tokens": 0, "repeat": 0} | row for row in extra]
+    kernels = pa.concat_tables([gpu.kernels, pa.Table.from_pylist(rows, schema=gpu.kernels.schema)])
+    found = Ceilings.of(kernels, None, "bf16")
+    assert found == Ceilings(4e14, 3e12, "measured on this device")
+    assert [each.name for each in operators(kernels)] == ["attention", "kv_write", "mlp"]
+    shown = view(portrait(replace(gpu, kernels=kernels)))
+    assert shown.ceilings.startswith("Ceilings, measured on this device: 400 TFLOP/s in bf16 and 3,000 GB/s")
+    assert Ceilings.of(gpu.kernels, None, "bf16") is None
 
 
 def test_held_out_points_are_counted_and_the_worst_comes_first(gpu):

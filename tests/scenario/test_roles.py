@@ -104,6 +104,10 @@ ENGINE = "deployment.engine"
     [
         ({ENGINE: {"swapping": {"group_blocks": 4}}}, "swapping needs preemption: swap"),
         (
+            {ENGINE: {"preemption": "swap", "swapping": {"turns": True}, "prefix_caching": True}},
+            "swapping.turns and prefix_caching both keep finished turns",
+        ),
+        (
             {ENGINE: {"batching": {"policy": "static"}, "preemption_policy": {"policy": "lowest-priority"}}},
             "need blocks taken as needed; static reserves them",
         ),

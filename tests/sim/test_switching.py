@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,33 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.invariants import same_logs, simulate
 from support.scenarios import Choice, examples, scenarios
-from support.synthetic import LinearCost, Lists, deployment
+from support.switching import TICK, host_watched, switching
+from support.synthetic import Lists
 
 from simslm.sim.swap import HostPool
-
-TICK = 2.0**-8
-
-
-def switching(
-    *, preemption: str = "lowest-priority", priorities: Choice | None = None, pool: int = 10, **options: Any
-) -> Any:
-    """One replica of ``pool`` blocks, first come first served among equal priorities, that swaps."""
-    served = deployment(
-        queueing="priority",
-        num_gpu_blocks=pool,
-        watermark=0.0,
-        **{"cost": LinearCost(TICK, 0.0, 0.0, 0.0, 0.0), "swap_blocks": 1000} | options,
-    )
-    group = served.groups[0]
-
-    def policies() -> Any:
-        return replace(
-            group.policies(),
-            preemption=Choice("preemption", preemption).make(),
-            priorities=(priorities or Choice("priorities", "fixed")).make(),
-        )
-
-    return replace(served, groups=(replace(group, policies=policies),))
 
 
 def crowd(seed: int, count: int = 40, rate: float = 300.0) -> Lists:
@@ -163,6 +139,32 @@ def test_a_copy_on_the_host_is_not_copied_again():
         assert result.request_columns["preemptions"].tolist() == [0, 2, 0, 0]
         makespans.append(result.summary["makespan_s"])
     assert makespans[0] - makespans[1] == pytest.approx(2 * TICK / 2)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("caching", [False, True])
+@pytest.mark.parametrize("room", [6, 20, 1000])
+def test_no_block_on_the_host_is_lost(overlap, caching, room):
+    """Sequences displaced again and again, with copies kept as far as the host has room for them."""
+    pattern = Choice("priorities", "random", {"every": 5})
+    served = switching(
+        pool=12, priorities=pattern, swap_blocks=room, swap_reuse=True, swap_overlap=overlap, swap_s_per_block=TICK / 8,
+        prefix_caching=caching
+    )  # fmt: skip
+    with host_watched(served) as seen:
+        preemptions = simulate(crowd(3), served).request_columns["preemptions"]
+    assert preemptions.max() > 1
+    assert [replica.host.free for replica in seen] == [room]
+
+
+def test_who_finds_no_room_for_all_of_it_comes_back_to_the_copy_and_computes_the_rest():
+    """The second leaves with 36 tokens, comes back, and leaves with 60, of 4 blocks; the host has room for 3."""
+    requests = Lists.of([0.0, 0.0, 3.5 * TICK, 30.5 * TICK], [33, 33, 33, 33], [60, 60, 4, 4])
+    requests.priority = np.array([1, 2, 0, 0])
+    result = simulate(requests, switching(pool=9, swap_blocks=3, swap_reuse=True))
+    assert result.request_columns["preemptions"].tolist() == [0, 2, 0, 0]
+    chunks = result.windows[0][1].chunks
+    assert chunks["tokens"][chunks["request_id"] == 1].tolist() == [33, 60 - 36]
 
 
 # ---- priorities that change --------------------------------------------------------------------------------

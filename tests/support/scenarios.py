@@ -242,8 +242,12 @@ def windowed(draw: st.DrawFn, served: Deployment) -> Deployment:
 
 
 @st.composite
-def switching(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
-    """The same with sequences that make place for others, and swapping in groups, overlapped, reusing copies."""
+def switching(draw: st.DrawFn, served: Deployment, *, turns: bool = False, **named: str) -> Deployment:
+    """The same with sequences that make place for others, and swapping in groups, overlapped, reusing copies.
+
+    Args:
+        turns: finished turns stay on the host, and prefixes on no device.
+    """
     chosen = {kind: draw(policies(kind, named.get(kind))) for kind in ("preemption", "priorities")}
     swap = {
         "swap_blocks": draw(st.sampled_from([0, 5, 30, 500])),
@@ -252,13 +256,15 @@ def switching(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
         "swap_group_blocks": draw(st.integers(1, 4)),
         "swap_overlap": draw(st.booleans()),
         "swap_reuse": draw(st.booleans()),
+        "swap_turns": turns,
     }
 
     def switched(group: Group) -> Group:
         def made() -> Policies:
             return replace(group.policies(), **{kind: choice.make() for kind, choice in chosen.items()})
 
-        return replace(group, engine=replace(group.engine, **swap), policies=made)
+        caching = group.engine.prefix_caching and not turns
+        return replace(group, engine=replace(group.engine, prefix_caching=caching, **swap), policies=made)
 
     return replace(served, groups=tuple(switched(group) for group in served.groups))
 

@@ -8,7 +8,7 @@ To add a system: write ``scenarios/systems/NAME.yaml`` on the fixed model, devic
 
     PYTHONPATH=tests python -m systems.report --only NAME -o /tmp/name.md
 
-runs that claim alone. What is no ratio is a section of its own: a function in :data:`SECTIONS`.
+runs that claim alone. After the systems, the report has the roofline of the fixed model and device.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from systems.claim import CLAIMS, Claim, Compared, read_claims
 from systems.measuring import CONFIDENCE, TOLERANCE, Measured, measured
+from systems.roofline import roofline_section
 
 from simslm.metrics.whole import write_whole
 from simslm.units import number
@@ -32,12 +33,10 @@ FIXED = (
     "(v0.3) in bf16 on one A100 80 GB; costs by **roofline** (0.6 of the arithmetic peak, 0.8 of the bandwidth, host "
     "0.5 ms + 30 µs a sequence): nothing here was measured by us. Chat: Poisson arrivals, prompts and outputs "
     "log-normal with the medians and 90th percentiles of openchat_sharegpt4 in Agrawal et al. (OSDI 2024, Table 2): "
-    "1,730 and 5,696 tokens, 415 and 834; none above 7,168 and 1,024. Parameters of a system are those of its paper, "
-    "none was fitted to its ratio."
+    "1,730 and 5,696 tokens, 415 and 834; none above 7,168 and 1,024. Parameters of a system are those of its paper "
+    "or its authors' code, none was fitted to its ratio. Ratios were looked up in the abstracts; sections and "
+    "conditions are cited as known, and what could not be read and matters is called *not verified*."
 )
-
-SECTIONS: tuple[Callable[[], str], ...] = ()
-"""What else the report says, each a Markdown section from its heading on, after the systems."""
 
 
 def main() -> int:
@@ -54,7 +53,7 @@ def main() -> int:
     print(f"simulating {len(claims)} systems and their baselines", file=sys.stderr)
     text = markdown(claims, measured(claims, options.jobs))
     if not options.only:
-        text = "\n".join([text, *(section() for section in SECTIONS)])
+        text = f"{text}\n{roofline_section()}"
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.output, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
     print(options.output)

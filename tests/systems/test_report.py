@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from systems.claim import CLAIMS, SCENARIOS, Claim, read_claim, read_claims
 from systems.measuring import Measured, measured
 from systems.report import markdown, ratio, sentence
+from systems.roofline import roofline_section
 
 from simslm.api import load_scenario, simulate
 from simslm.errors import SimslmError, UsageError
@@ -136,6 +137,18 @@ def test_the_report_says_the_ratio_the_bound_and_how_to_run_it(small_path):
     assert "set up: another model" in text
     assert len(set(re.findall(r"^\|.*\|$", text, re.MULTILINE))) == 4
     assert all(line.count("|") == 10 for line in text.splitlines() if line.startswith("| 7"))
+
+
+def test_the_roofline_has_every_operator_with_its_bound_and_the_shares_of_an_iteration_add_up():
+    text = roofline_section()
+    phases = text.split("\n### ")[1:]
+    assert [phase.split(":")[0] for phase in phases] == ["prefill", "decode", "decode"]
+    for phase in phases:
+        rows = [line.split(" | ") for line in phase.splitlines() if line.endswith("% |")]
+        assert {"attention", "down_proj", "lm_head"} < {row[0].removeprefix("| ") for row in rows}
+        assert {row[5] for row in rows} <= {"memory", "compute"}
+        assert abs(sum(float(row[7].removesuffix("% |")) for row in rows) - 100) < 1
+    assert "| down_proj | 32 | 241 GFLOP | 184.00 MiB | 1,247 | compute |" in phases[0]
 
 
 def test_more_is_times_and_less_is_divided_by():

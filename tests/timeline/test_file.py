@@ -67,9 +67,7 @@ def run(directory, scenario, **options):
     path = directory / "scenario.yaml"
     path.write_text(json.dumps(scenario), encoding="utf-8")
     with RunWriter(directory / "run") as writer:
-        result = simslm.simulate(
-            simslm.load_scenario(path), sink=writer.take, with_intervals=False, **options
-        )
+        result = simslm.simulate(simslm.load_scenario(path), sink=writer, with_intervals=False, **options)
         writer.finish(result)
     return directory / "run"
 

@@ -168,3 +168,45 @@ def test_shapes_gather_repeats_of_one_replica(trace):
     )
     assert np.isnan(gathered.median("energy_j")).all()
     assert len(shapes(trace.iterations.slice(0, 0))) == 0
+
+
+def test_many_outliers(findings, columns):
+    far = np.zeros(27, dtype=int)
+    assert whats(findings(outlier=far)) == ["note: no energy: no meter"]
+    far[:2] = 1
+    assert whats(findings(outlier=far))[0] == "warning: 7% of the calls are outliers of their shape"
+
+
+def test_a_clock_that_was_held_down(findings):
+    reasons = [""] * 24 + ["power cap", "power cap", "power brake"]
+    found = whats(findings(throttle=reasons))[0]
+    assert found == "warning: the clock was held down in 11% of the calls: power brake, power cap"
+    assert whats(findings(throttle=[""] * 27)) == ["note: no energy: no meter"]
+
+
+@pytest.mark.parametrize(("sensor", "said"), [(51.0, None), (40.0, "+25%"), (0.05, "+99900%"), (None, None)])
+def test_the_energy_counter_against_the_power_sensor(tmp_path, provenance, columns, sensor, said):
+    power = {
+        "state": ["idle", "idle"],
+        "power_w": [50.0, 50.0],
+        "sampled_power_w": [sensor] * 2,
+        "repeat": [0, 1],
+    }
+    energy = {"energy_j": columns["latency_s"] * 50, "power_w": np.full(27, 50.0)}
+    trace = write_trace(tmp_path / "t", provenance=provenance, iterations=columns | energy, power=power)
+    found = whats(check_trace(trace))
+    expected = (
+        [f"warning: the energy counter gives {said} of the power that the sensor shows"] if said else []
+    )
+    assert found == expected
+
+
+def test_a_campaign_that_did_not_end(findings, provenance):
+    found = whats(findings(provenance=provenance | {"unfinished": True}))
+    assert "warning: its campaign did not end: 3 passes are whole" in found
+
+
+def test_a_machine_that_was_busy_with_something_else(findings, provenance):
+    found = whats(findings(provenance=provenance | {"other_load": 0.2}))
+    assert found[0] == "warning: others had 20% of the processors' time while it was measured"
+    assert len(findings(provenance=provenance | {"other_load": 0.01})) == 1

@@ -100,7 +100,7 @@ def test_a_new_trace_replaces_the_old_one_and_leaves_notes_alone(trace, columns,
     assert read_trace(trace.path).power is None
 
 
-PINNED_HASH = "0a5ba269c54b2dac4953f357094bca8df69701d116a93679dafb2fdbbd8fa038"
+PINNED_HASH = "615ef26bd1a794ec577b6f5d53886347f13f680be88a083f42645f8c412f19da"
 
 
 KILLED = """

@@ -27,11 +27,11 @@ class SloAware:
 
     The dynamic partitioning algorithm of semi-PD ("SLO-aware dynamic partitioning"), with the constants of the code its
     authors published. Every ``window`` requests the 90th percentiles of TTFT and TPOT are held to their bounds.
-    Where both are met, nothing changes; where both are missed, both phases may use the whole device; where one is
-    missed, its part grows by the fewest steps that should meet the bound or, when it is whole already, the other's
-    shrinks by the most that should keep its own bound. What a part does to a latency is predicted by ratios of the
-    curves below, fitted by the authors to their model on their device: here they steer, and the simulated device
-    answers.
+    Where both are met, nothing changes; where both are missed, both phases may use the whole device (in their code only
+    if neither does yet); where one is missed, its part grows by the fewest steps that should meet the bound or, when it
+    is whole already, the other's shrinks by the most that should keep its own bound. What a part does to a latency is
+    predicted by ratios of the curves below, fitted by the authors to their model on their device: here they steer, and
+    the simulated device answers.
     """
 
     needs_slo = True

@@ -21,8 +21,8 @@ class MarkovOptions(PolicyOptions):
 class Markov:
     """A request keeps its priority with a probability, else draws it afresh (FastSwitch, arXiv:2411.18424).
 
-    The paper's Markov pattern has temporal locality, as its random one has not; the chain with one probability of
-    staying is the simplest that has.
+    A pattern with temporal locality, as the random one has not; the chain with one probability of staying is the
+    simplest. The paper's own chain, its probabilities and how often priorities change are not verified.
     """
 
     def __init__(self, options: MarkovOptions, stream: np.random.Generator) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simslm.workload.readers.formats import FORMATS, Format, detect, read_pieces, read_trace
+from simslm.workload.readers.formats import FORMATS, Format, detect, read_pieces, read_trace, rows_at_most
 from simslm.workload.readers.recording import Recording
 
-__all__ = ["FORMATS", "Format", "Recording", "detect", "read_pieces", "read_trace"]
+__all__ = ["FORMATS", "Format", "Recording", "detect", "read_pieces", "read_trace", "rows_at_most"]

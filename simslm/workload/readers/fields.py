@@ -107,6 +107,9 @@ QUOTED_SECONDS = Field(
     -LARGEST,
 )
 PATIENCE = Field("a number of seconds, 0 or more, or nothing for ever", "float64", _patience, blank=math.inf)
+ELAPSED = Field(
+    "a number of seconds, 0 or more, or nothing where it is not known", "float64", _patience, blank=math.nan
+)
 LABEL = Field("a name", "string", lambda value: isinstance(value, str), blank="")
 HASHES = Field("a list of whole numbers of 64 bits", "list", _hashes, blank=())
 TIMESTAMP = Field("a date and time like 2023-11-16 18:15:46.6805900", "string", _timestamp)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from simslm.workload.readers.table import check_file, first_line, opened_text
 
 Read = Callable[[Path], Iterator[Recording]]
 _MOST_HEAD_BYTES = 1 << 24
+_LEAST_ROW_BYTES = 4
+"""Two numbers of one digit, a comma and the end of the line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,14 @@ def read_pieces(path: Path, format_: str = "auto") -> Iterator[Recording]:
     return FORMATS[detect(path) if format_ == "auto" else format_].read(path)
 
 
+def rows_at_most(path: Path) -> float:
+    """A number of rows that a file does not exceed, by what is cheap to know of it; inf where nothing is."""
+    check_file(path, f"formats: {', '.join(FORMATS)}")
+    if _is_parquet(path):
+        return parquet.rows(path)
+    return math.inf if path.suffix == ".gz" else path.stat().st_size / _LEAST_ROW_BYTES
+
+
 def detect(path: Path) -> str:
     """The name of the format that a file has, by its first line.
 
@@ -114,7 +125,7 @@ def detect(path: Path) -> str:
         ScenarioError: there is no such file, or its columns are of no format.
     """
     check_file(path, f"formats: {', '.join(FORMATS)}")
-    if path.suffix == ".parquet" or _begins(path, b"PAR1"):
+    if _is_parquet(path):
         return _PARQUET.name
     line = first_line(path, _MOST_HEAD_BYTES)
     row = _json_row(path, line) if line.lstrip().startswith("{") else _csv_row(path, line)
@@ -134,9 +145,11 @@ def detect(path: Path) -> str:
     )
 
 
-def _begins(path: Path, magic: bytes) -> bool:
+def _is_parquet(path: Path) -> bool:
+    if path.suffix == ".parquet":
+        return True
     with path.open("rb") as file:
-        return file.read(len(magic)) == magic
+        return file.read(4) == b"PAR1"
 
 
 def _json_row(path: Path, line: str) -> dict[str, Any]:

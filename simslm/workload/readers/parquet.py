@@ -22,6 +22,26 @@ def read(path: Path) -> Iterator[Recording]:
     return requests(_pieces(path))
 
 
+def rows(path: Path) -> int:
+    """How many there are.
+
+    Raises:
+        ScenarioError: the file is not Parquet.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return parquet.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(error, path, 0) from None
+
+
+def _unreadable(error: Exception, path: Path, row: int) -> ScenarioError:
+    text = str(error).splitlines()[0][:200]
+    return ScenarioError(f"cannot be read as Parquet ({text})", where=_place(path, row), remedy=REMEDY)
+
+
 def _pieces(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     from pyarrow import parquet
@@ -37,10 +57,7 @@ def _pieces(path: Path) -> Iterator[dict[str, Any]]:
                 }
                 row += len(batch)
     except (OSError, pa.ArrowException) as error:
-        text = str(error).splitlines()[0][:200]
-        raise ScenarioError(
-            f"cannot be read as Parquet ({text})", where=_place(path, row), remedy=REMEDY
-        ) from None
+        raise _unreadable(error, path, row) from None
     if not row:
         raise ScenarioError(NO_ROWS, where=str(path), remedy=REMEDY)
 

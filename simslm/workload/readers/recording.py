@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-OPTIONAL = ("priority", "session_id", "patience_s", "images")
+OPTIONAL = ("priority", "session_id", "patience_s", "images", "elapsed_s")
 """Columns that a file has throughout or not at all."""
 
 
@@ -30,6 +30,8 @@ class Recording:
         units: the prompts' prefixes as chains, see :mod:`simslm.workload.prefixes`; None where the file has none.
         unit_tokens: tokens of a unit, 0 without units.
         images: int64, of each prompt; None where the file does not count them.
+        elapsed_s: float64, from arrival to the end of each answer, NaN where that is not known; None where the file
+            does not say.
         timed: False where the file says nothing of time; ``ticks`` are 0 then.
     """
 
@@ -44,14 +46,16 @@ class Recording:
     units: Sequence[tuple[int, ...]] | None = None
     unit_tokens: int = 0
     images: np.ndarray | None = None
+    elapsed_s: np.ndarray | None = None
     timed: bool = True
 
     def __len__(self) -> int:
         return len(self.ticks)
 
-    def arrival_s(self) -> np.ndarray:
-        """Seconds since the earliest request, float64, rounded once (below ``2**53`` ticks)."""
-        first = self.ticks.min() if len(self.ticks) else 0
+    def arrival_s(self, first: float | None = None) -> np.ndarray:
+        """Seconds since the earliest request, or since a tick, float64, rounded once (below ``2**53`` ticks)."""
+        if first is None:
+            first = self.ticks.min() if len(self.ticks) else 0
         return (self.ticks - first) / self.ticks_per_s
 
 
@@ -68,6 +72,7 @@ def keep_requests(
     units: Sequence[tuple[int, ...]] | None = None,
     unit_tokens: int = 0,
     images: np.ndarray | None = None,
+    elapsed_s: np.ndarray | None = None,
     timed: bool = True,
 ) -> Recording:
     """The rows with at least one prompt token and one output token; the rest are counted.
@@ -91,6 +96,7 @@ def keep_requests(
         None if units is None else list(compress(units, keep)),
         unit_tokens,
         None if images is None else images[keep],
+        None if elapsed_s is None else elapsed_s[keep],
         timed,
     )
 

@@ -1,0 +1,55 @@
+"""When a median is known well enough, and which calls lie far from the others of their shape.
+
+Both ask for no distribution: latencies have long tails on one side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import comb
+from statistics import median
+
+LEVEL = 0.95
+"""Confidence of an interval."""
+
+WITHIN = 0.01
+"""Half an interval over its median at which a median is known well enough."""
+
+_FAR = 3.5
+_NORMAL = 0.6745
+_NOTABLE = 0.05
+
+
+def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
+    """The interval between two order statistics that holds the median with at least this confidence.
+
+    Of ``n`` values, the ``k``-th smallest and the ``k``-th largest hold it with ``1 - 2 P(Binomial(n, 1/2) < k)``
+    (Conover 1999, "Practical Nonparametric Statistics", section 3.2). None where even all values do not: below 6 of
+    them, at 95 %.
+    """
+    count, outside, trimmed = len(values), 0.0, 0
+    while 2 * (outside := outside + comb(count, trimmed) / 2**count) <= 1 - level:
+        trimmed += 1
+    if not trimmed:
+        return None
+    ordered = sorted(values)
+    return ordered[trimmed - 1], ordered[-trimmed]
+
+
+def settled(values: Sequence[float], within: float = WITHIN) -> bool:
+    """Whether half the median's interval is at most this share of the median."""
+    interval = median_interval(values)
+    return interval is not None and (interval[1] - interval[0]) / 2 <= within * median(values)
+
+
+def outliers(values: Sequence[float]) -> list[bool]:
+    """Which values lie far from the median, by a modified z-score above 3.5 (Iglewicz & Hoaglin 1993, section 3.3).
+
+    One within 5 % of the median is none, however close the others are to each other.
+    """
+    middle = median(values)
+    deviation = median(abs(value - middle) for value in values)
+    return [
+        _NORMAL * abs(value - middle) > _FAR * deviation and abs(value - middle) > _NOTABLE * middle
+        for value in values
+    ]

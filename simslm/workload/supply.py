@@ -1,0 +1,106 @@
+"""Workloads that are too long to hold: their requests are made anew, a piece at a time, whenever they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from simslm.scenario.workload import Workload
+from simslm.workload.generate import request_pieces
+from simslm.workload.readers import rows_at_most
+from simslm.workload.replay import in_order
+from simslm.workload.requests import ClosedLoop, RequestArrays
+
+MOST_HELD = 1 << 20
+"""Requests up to which a workload is held whole."""
+
+PIECE = 1 << 16
+"""Requests of a piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStream:
+    """Requests in order of arrival, the same every time.
+
+    Attributes:
+        make: makes them from the first on, in pieces of any size.
+        count: how many there are.
+        mean_tokens: of their prompts and outputs.
+        most: requests of a piece.
+        source, dropped, notes, closed_loop: see :class:`~simslm.workload.requests.RequestArrays`.
+    """
+
+    make: Callable[[], Iterator[RequestArrays]]
+    count: int
+    mean_tokens: tuple[float, float]
+    source: str
+    dropped: Mapping[str, int]
+    notes: tuple[str, ...]
+    closed_loop: ClosedLoop | None
+    most: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def pieces(self) -> Iterator[RequestArrays]:
+        """The requests, no more than ``most`` at a time."""
+        for made in self.make():
+            for begin in range(0, len(made), self.most):
+                yield made.part(slice(begin, begin + self.most))
+
+    def whole(self) -> RequestArrays:
+        """All of them at once, for what cannot do without."""
+        return _together(self.make(), self.dropped, self.notes)
+
+
+def supply(workload: Workload, seed: int, max_model_len: int, base_dir: Path) -> RequestStream | None:
+    """A workload in pieces, where it is longer than :data:`MOST_HELD` and can be made so.
+
+    All of it is made once, so that it is known how much there is, and that all of it can be read.
+
+    Args:
+        workload: without programs.
+        seed, max_model_len, base_dir: see :func:`~simslm.workload.generate.generate`.
+
+    Raises:
+        ScenarioError: as :func:`~simslm.workload.generate.generate` does.
+    """
+    if workload.replay is not None:
+        if rows_at_most(base_dir / workload.replay.path) <= MOST_HELD or not in_order(workload, base_dir):
+            return None
+    elif workload.duration_s is None and (workload.num_requests or 0) <= MOST_HELD:
+        return None
+    return _surveyed(partial(request_pieces, workload, seed, max_model_len, base_dir))
+
+
+def _surveyed(make: Callable[[], Iterator[RequestArrays]]) -> RequestStream | None:
+    """What there is to know of the requests that ``make`` gives; None where there are few."""
+    count = prompts = outputs = 0
+    first, last = None, None
+    for last in make():
+        first = last if first is None else first
+        count += len(last)
+        prompts += int(last.prompt_tokens.sum())
+        outputs += int(last.output_tokens.sum())
+    if first is None or last is None or count <= MOST_HELD:
+        return None
+    means = prompts / count, outputs / count
+    return RequestStream(make, count, means, first.source, last.dropped, last.notes, first.closed_loop, PIECE)
+
+
+def _together(
+    pieces: Iterable[RequestArrays], dropped: Mapping[str, int], notes: tuple[str, ...]
+) -> RequestArrays:
+    """The requests of all pieces; there is at least one."""
+    found = list(pieces)
+    columns = {name: [piece.columns[name] for piece in found] for name in found[0].columns}
+    joined = {
+        name: np.concatenate(parts) if isinstance(parts[0], np.ndarray) else list(chain(*parts))
+        for name, parts in columns.items()
+    }
+    return replace(found[0], dropped=dropped, notes=notes, **joined)
