@@ -10,11 +10,12 @@ from simslm.errors import UsageError, nearest
 OWN = "simslm"
 """The project's own engine, the only one whose operators and co-located replicas are measured too."""
 
-_ENGINES = {
+ENGINES = {
     OWN: ("profiler.engines.own", "OwnEngine"),
     "vllm": ("profiler.engines.vllm_engine", "VllmEngine"),
     "transformers": ("profiler.engines.transformers_engine", "TransformersEngine"),
 }
+"""By name: the module and the class."""
 
 
 def choose_engine(name: str) -> type[Subject]:
@@ -23,12 +24,12 @@ def choose_engine(name: str) -> type[Subject]:
     Raises:
         UsageError: there is none of that name.
     """
-    if name not in _ENGINES:
+    if name not in ENGINES:
         raise UsageError(
-            f"engine {name!r} is not known{nearest(name, list(_ENGINES))}",
-            remedy=f"use one of {', '.join(_ENGINES)}",
+            f"engine {name!r} is not known{nearest(name, list(ENGINES))}",
+            remedy=f"use one of {', '.join(ENGINES)}",
         )
-    module, kind = _ENGINES[name]
+    module, kind = ENGINES[name]
     return getattr(importlib.import_module(module), kind)
 
 

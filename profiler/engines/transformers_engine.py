@@ -151,8 +151,8 @@ class TransformersEngine:
             "of forward pass and sampler, which on CUDA is taken between device events",
             "engine_settings": {
                 "cuda_graphs": list(settings.cuda_graph_booleans),
-                "async_batching": False,
-                "prefix_sharing": False,
+                "async_batching": settings.use_async_batching,
+                "prefix_sharing": settings.allow_block_sharing,
                 "max_batch_tokens": self.processor.max_batch_tokens,
             },
             "kernels_note": KERNELS_NOTE,

@@ -20,6 +20,8 @@ PACKAGES = (
     "pydantic",
     "torch",
     "nvidia-ml-py",
+    "transformers",
+    "vllm",
     "optuna",
     "ray",
 )

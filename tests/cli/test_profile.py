@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from simslm.cli.options import Measured
+from simslm.errors import UsageError
+
 
 @pytest.mark.parametrize(
     ("options", "code", "words"),
@@ -40,6 +43,15 @@ def test_a_device_that_is_not_there_exits_5(simslm, here):
     assert ended.code == 5
     assert "simslm env" in ended.complaint
     assert not list(here.iterdir())
+
+
+def test_the_choice_of_engines_is_the_profilers():
+    choice = pytest.importorskip("profiler.engines.choice")
+    assert [each.value for each in Measured] == list(choice.ENGINES)
+    for name in choice.ENGINES:
+        assert choice.choose_engine(name).__name__.lower().endswith("engine")
+    with pytest.raises(UsageError, match="did you mean 'transformers'"):
+        choice.choose_engine("transformer")
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,14 @@ def test_a_stage_runs_its_shape_again_and_again(llama, shape):
         assert ios.total_seqlen_k["full_attention"] == keys
 
 
+def test_a_new_prompt_gets_its_pages_within_the_iteration(llama):
+    engine = TransformersEngine.open(llama, dtype="fp32", device="cpu", shapes=SHAPES, seed=0)
+    stage = engine.stage(Shape(0, 0, 2, 10), np.random.default_rng(1))
+    for _ in range(2):
+        assert engine.processor.cache.compute_free_capacity() == 1.0
+        stage.time()
+
+
 def test_a_stage_leaves_nothing_to_the_next(llama):
     engine = TransformersEngine.open(llama, dtype="fp32", device="cpu", shapes=SHAPES, seed=0)
     rng = np.random.default_rng(1)
@@ -176,6 +184,8 @@ def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_clock, llama):
     assert trace.provenance["engine"] == f"transformers {version} continuous batching"
     assert trace.provenance["attention"] == "sdpa"
     assert trace.provenance["block_size"] == 256
+    settings = trace.provenance["engine_settings"]
+    assert (settings["async_batching"], settings["prefix_sharing"]) == (False, False)
     assert "own engine's only" in trace.provenance["kernels_note"]
     assert trace.kernels is None
     rows = trace.iterations.to_pandas()

@@ -50,12 +50,14 @@ def test_every_timed_step_has_the_shape(vllm, llama, shape):
     stage = engine.stage(shape, np.random.default_rng(1))
     expected = [(shape.decode_ctx, 1)] * shape.decode_seqs
     expected += [(shape.prefill_ctx, shape.prefill_new)] * shape.prefill_seqs
+    served_before = list(engine.engine.ended)
     for _ in range(3):
         timing = stage.time()
         assert timing.latency_s > 0
         assert timing.host_s is None
         assert engine.engine.steps[-1] == expected
         assert not engine.engine.has_unfinished_requests()
+    assert engine.engine.ended == served_before, "a timed step also put an end to a request"
 
 
 def test_the_model_is_the_catalogues_with_room_for_the_last_token(vllm, llama):

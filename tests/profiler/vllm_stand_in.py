@@ -70,7 +70,7 @@ class LLMEngine:
         self.longest, self.seqs, self.budget, self.block = longest, seqs, budget, block
         self.prefix_caching = prefix_caching
         self.waiting, self.running, self.known = [], [], set()
-        self.steps = []
+        self.steps, self.ended = [], []
         self.vllm_config = SimpleNamespace(cache_config=SimpleNamespace(block_size=block, **ROOM))
 
     def add_request(self, request_id, prompt, params):
@@ -116,6 +116,7 @@ class LLMEngine:
                 whole = len(request.prompt) + len(request.output) >= self.longest
                 if whole or len(request.output) >= request.params.max_tokens:
                     self.running.remove(request)
+                    self.ended.append(request.request_id)
         return outputs
 
     def _hit(self, prompt):
