@@ -36,6 +36,7 @@ def setting(engine: Engine, meter: Meter, seed: int) -> dict[str, Any]:
         "device": catalogue_device(engine.device),
         "engine": ENGINE,
         "attention": type(engine.attention).__name__,
+        "graph_sizes": engine.graphs and engine.graphs.sizes,
         "block_size": engine.cache.block_size,
         "num_gpu_blocks": engine.cache.num_blocks,
         "torch": torch.__version__,
