@@ -55,6 +55,7 @@ lint: .venv/dev
 .venv/dev: .venv/core
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[dev,profile,search,transformers]'
+	$(PIP) triton || echo "no Triton for this platform: its tests will skip"
 	$(PIP) --editable '.[ray]' || echo "no Ray for this Python: its tests will skip"
 	touch $@
 

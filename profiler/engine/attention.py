@@ -1,4 +1,4 @@
-"""Attention over a paged cache, two ways behind one interface.
+"""Attention over a paged cache: the interface, and two ways with torch alone.
 
 :class:`TiledAttention` is the fastest found with torch on a CPU: gather the pages of a span into a workspace
 that stays in the processor's cache, then two matrix products per tile of queries. Its grouped queries share
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class Attention(Protocol):
         """Order a batch, and say what of it must be on the device."""
         ...
 
-    def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> list[SpanPlan]:
+    def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> Any:
         """Make what every layer needs, once per iteration, without waiting for the device.
 
         Args:
@@ -81,7 +81,7 @@ class Attention(Protocol):
         """
         ...
 
-    def attend(self, layer: int, queries: Tensor, plans: Sequence[SpanPlan]) -> Tensor:
+    def attend(self, layer: int, queries: Tensor, plan: Any, /) -> Tensor:
         """Attention of ``queries`` ``(rows, query_size)`` over the cache, of the same shape."""
         ...
 

@@ -150,3 +150,41 @@ def _slots(span: Span, block_size: int) -> np.ndarray:
     positions = span.cached[:, None] + np.arange(span.new)
     blocks = np.take_along_axis(span.blocks, positions // block_size, axis=1)
     return (blocks * block_size + positions % block_size).reshape(-1)
+
+
+def lay_out_ragged(batch: Sequence[Chunk], block_size: int, small: int, large: int) -> Layout:
+    """Rows in the order of the batch, queries in tiles, and every sequence's own pages.
+
+    The tables are the small tiles and the large ones, ``(tiles, 4)`` each, and all block tables end to end. A tile is
+    its first row, its queries, the keys that the first of them sees, and the first of its sequence's pages.
+
+    Args:
+        batch: at least one chunk.
+        block_size: tokens per KV block.
+        small: chunks of so many tokens or fewer are one small tile each.
+        large: most queries of a large tile.
+    """
+    new = np.array([len(chunk.tokens) for chunk in batch])
+    cached = np.array([chunk.cached for chunk in batch])
+    used = -(-(cached + new) // block_size)
+    pages = np.concatenate([chunk.blocks[:count] for chunk, count in zip(batch, used.tolist(), strict=True)])
+    rows, first_pages = np.cumsum(new) - new, np.cumsum(used) - used
+    positions = np.arange(new.sum()) + np.repeat(cached - rows, new)
+    blocks = pages[np.repeat(first_pages, new) + positions // block_size]
+    whole = np.stack([rows, new, cached + 1, first_pages], axis=1)
+    fits = new <= small
+    tables = [whole[fits], _cut(whole[~fits], large), pages]
+    tokens = np.concatenate([chunk.tokens for chunk in batch])
+    slots = blocks * block_size + positions % block_size
+    return Layout(tokens, positions, slots, rows + new - 1, tables, [])
+
+
+def _cut(tiles: np.ndarray, most: int) -> np.ndarray:
+    """Tiles of at most so many queries, those that see the most keys first."""
+    parts = -(-tiles[:, 1] // most)
+    start = most * (np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts))
+    cut = np.repeat(tiles, parts, axis=0)
+    cut[:, 0] += start
+    cut[:, 2] += start
+    cut[:, 1] = np.minimum(cut[:, 1] - start, most)
+    return cut[np.argsort(-cut[:, 2], kind="stable")]

@@ -22,11 +22,11 @@ _TILE_BLOCKS = 256
 
 
 class PagedCache:
-    """Keys and values of all layers, each ``(num_blocks, block_size, kv_heads, head_dim)``.
+    """Keys and values of all layers, each ``(num_blocks + 1, block_size, kv_heads, head_dim)``.
 
     Attributes:
         keys, values: one tensor per layer.
-        num_blocks: blocks that sequences may own.
+        num_blocks: blocks that sequences may own; the one after them is spare, for rows that are padding.
         block_size: tokens per block.
     """
 
@@ -41,7 +41,7 @@ class PagedCache:
         seed: int = 1,
     ) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
-        shape = (num_blocks, block_size, architecture.num_kv_heads, architecture.head_dim)
+        shape = (num_blocks + 1, block_size, architecture.num_kv_heads, architecture.head_dim)
         generator = torch.Generator(device=device).manual_seed(seed)
         tile = torch.empty((min(_TILE_BLOCKS, num_blocks), *shape[1:]), dtype=dtype, device=device)
         tile.normal_(generator=generator)

@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from profiler.engine.attention import Attention, FusedAttention, TiledAttention
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
+from profiler.engine.graphs import CudaRecorder, DecodeGraphs, DecodeRows, Recorder
 from profiler.engine.sampler import GREEDY, Sampling, sample
 from profiler.engine.staging import staged
 from profiler.engine.transformer import Rows, Transformer
@@ -26,7 +28,6 @@ from profiler.engine.weights import DTYPES, check_supported, random_weights
 from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError, UsageError, nearest
 
-_ATTENTION = {"tiled": TiledAttention, "fused": FusedAttention}
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _PRIMITIVES = str(1 << 16)
 """Matrix products that oneDNN keeps ready, one for every shape. It takes milliseconds to make one, and it keeps 1024 by
@@ -42,10 +43,15 @@ class Engine:
         device: ``cpu`` or ``cuda:N``.
         num_blocks: KV blocks.
         block_size: tokens per block.
-        attention: ``tiled`` or ``fused``; by default the faster one of the device.
+        attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device.
         weights: by name, instead of random ones.
         sampling: how tokens are chosen.
+        enforce_eager: no CUDA graphs, as vLLM calls it.
+        recorder: records decode iterations where paged attention can be had; by default a CUDA graph's on CUDA.
         seed: of weights and cache.
+
+    Attributes:
+        graphs: the recorded decode iterations; None where all run eagerly.
 
     Raises:
         UsageError: for a family or a data type the engine does not have.
@@ -63,20 +69,28 @@ class Engine:
         attention: str | None = None,
         weights: dict[str, Tensor] | None = None,
         sampling: Sampling = GREEDY,
+        enforce_eager: bool = False,
+        recorder: Recorder | None = None,
         seed: int = 0,
     ) -> None:
         check_supported(architecture)
         self.architecture, self.dtype, self.device = architecture, dtype, open_device(device)
-        kind = torch_dtype(dtype)
+        number = torch_dtype(dtype)
         self.pool = BlockPool(num_blocks)
         self.cache = PagedCache(
-            architecture, num_blocks, block_size=block_size, dtype=kind, device=self.device
+            architecture, num_blocks, block_size=block_size, dtype=number, device=self.device
         )
-        default = "tiled" if self.device.type == "cpu" else "fused"
-        self.attention: Attention = _ATTENTION[attention or default](architecture, self.cache)
+        kind = attention or _fastest(self.device)
+        self.attention = _attention(kind, architecture, self.cache)
         if weights is None:
-            weights = random_weights(architecture, kind, self.device, seed)
+            weights = random_weights(architecture, number, self.device, seed)
         self.model = Transformer(architecture, dict(weights), self.cache, self.attention)
+        if recorder is None and self.device.type == "cuda":
+            recorder = CudaRecorder(self.device)
+        self.graphs: DecodeGraphs | None = None
+        if recorder is not None and kind == "paged" and not enforce_eager:
+            longest = architecture.max_position_embeddings
+            self.graphs = DecodeGraphs(self._step, self.attention, self.cache, longest, recorder)
         self._sampling = sampling
         self._generator = torch.Generator(device=self.device).manual_seed(seed)
 
@@ -86,6 +100,8 @@ class Engine:
 
     def prepare(self, batch: Sequence[Chunk]) -> Rows:
         """Lay the batch out and move it to the device, in one copy that nothing here waits for."""
+        if self.graphs is not None and self.graphs.take(batch):
+            return self.graphs.prepare(batch)
         layout = self.attention.lay_out(batch)
         tokens, positions, slots, last_rows, *tables = staged(layout.fields(), self.device)
         return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout, positions, tables))
@@ -93,16 +109,42 @@ class Engine:
     @torch.inference_mode()
     def run(self, rows: Rows) -> Tensor:
         """Forward pass and sampler; the tokens, still on the device."""
-        return sample(self.model.forward(rows), self._sampling, self._generator)
+        if isinstance(rows, DecodeRows):
+            assert self.graphs is not None
+            found = self.graphs.run(rows)
+        else:
+            found = self._step(rows)
+        if self._sampling.temperature == 0:
+            return found
+        return sample(found, self._sampling, self._generator)
+
+    def _step(self, rows: Rows) -> Tensor:
+        """The part of an iteration that can be recorded: greedy tokens, or the logits that others are drawn from."""
+        logits = self.model.forward(rows)
+        return logits if self._sampling.temperature else sample(logits)
 
     @torch.inference_mode()
     def logits(self, batch: Sequence[Chunk]) -> Tensor:
         """Logits of every chunk's last token, ``(len(batch), vocab_size)``."""
-        return self.model.forward(self.prepare(batch))
+        return self.model.forward(self.prepare(batch))[: len(batch)]
 
     def consume(self, tokens: Tensor) -> list[int]:
         """The sampled tokens on the host; waits for the device."""
         return tokens.tolist()
+
+
+def _attention(kind: str, architecture: Architecture, cache: PagedCache) -> Attention:
+    if kind == "paged":
+        from profiler.engine.paged import PagedAttention  # needs Triton
+
+        return PagedAttention(architecture, cache)
+    return {"tiled": TiledAttention, "fused": FusedAttention}[kind](architecture, cache)
+
+
+def _fastest(device: torch.device) -> str:
+    if device.type == "cpu":
+        return "tiled"
+    return "paged" if find_spec("triton") else "fused"
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -144,6 +186,7 @@ def open_device(name: str) -> torch.device:
             f"device {name} is not there: this torch sees {torch.cuda.device_count()} CUDA devices",
             remedy="check the driver with `nvidia-smi` and the build with `simslm env`, or use --device cpu",
         )
+    torch.cuda.set_device(number)  # kernels of Triton run on the thread's own device
     return torch.device("cuda", number)
 
 

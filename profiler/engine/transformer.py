@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from profiler.engine.attention import Attention, SpanPlan
+from profiler.engine.attention import Attention
 from profiler.engine.cache import PagedCache
 from profiler.engine.weights import Linear, linear
 from simslm.catalog.architecture import Architecture
@@ -44,14 +45,14 @@ class Rows:
     Attributes:
         tokens, positions, slots: of every token row, ``(rows,)``.
         last_rows: the row of each sequence's last token, ``(seqs,)``.
-        spans: how its attention is grouped.
+        spans: what attention made of the batch.
     """
 
     tokens: Tensor
     positions: Tensor
     slots: Tensor
     last_rows: Tensor
-    spans: list[SpanPlan]
+    spans: Any
 
 
 class Transformer:

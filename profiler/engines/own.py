@@ -43,6 +43,7 @@ class OwnEngine(Engine):
         return {
             "engine": ENGINE,
             "attention": type(self.attention).__name__,
+            "graph_sizes": self.graphs and self.graphs.sizes,
             "block_size": self.cache.block_size,
             "num_gpu_blocks": self.cache.num_blocks,
             "host_time": _HOST_TIME[self.device.type],

@@ -1,9 +1,14 @@
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
 from simslm.catalog.families import architecture_from_mapping
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
+
+NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 SIZES = {
     "num_layers": 2,
@@ -34,6 +39,11 @@ def tiny(name, **changes):
 @pytest.fixture(params=list(TINY))
 def architecture(request):
     return tiny(request.param)
+
+
+@pytest.fixture(params=["tiled", "fused", pytest.param("paged", marks=NO_TRITON)])
+def attention(request):
+    return request.param
 
 
 @pytest.fixture

@@ -40,7 +40,6 @@ def close(found, expected, tolerance=2e-4):
     return bool((found.double() - expected).abs().max() <= tolerance * scale)
 
 
-@pytest.mark.parametrize("attention", ["tiled", "fused"])
 def test_prompt_logits_equal_the_dense_pass(architecture, reference, attention):
     engine = build(architecture, attention=attention)
     blocks = tables(engine, [len(p) for p in PROMPTS])
@@ -51,10 +50,9 @@ def test_prompt_logits_equal_the_dense_pass(architecture, reference, attention):
         assert close(row, reference.reference_logits(architecture, weights, prompt)[-1])
 
 
-@pytest.mark.parametrize("attention", ["tiled", "fused"])
 def test_greedy_tokens_equal_the_dense_pass(architecture, reference, attention):
     engine = build(architecture, attention=attention)
-    count = 6
+    count = 4
     blocks = tables(engine, [len(p) + count for p in PROMPTS])
     sequences = [list(p) for p in PROMPTS]
     cached = [0] * len(sequences)
@@ -69,16 +67,15 @@ def test_greedy_tokens_equal_the_dense_pass(architecture, reference, attention):
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
-def test_half_precision_stays_near_the_dense_pass(architecture, reference, dtype):
+def test_half_precision_stays_near_the_dense_pass(architecture, reference, attention, dtype):
     kind = torch_dtype(dtype)
-    engine = build(architecture, dtype=dtype)
+    engine = build(architecture, dtype=dtype, attention=attention)
     prompt = PROMPTS[0]
     found = engine.logits([Chunk(prompt, 0, np.arange(8))])[0]
     expected = reference.reference_logits(architecture, weights_of(architecture, kind), prompt)[-1]
     assert close(found, expected, tolerance=0.06)
 
 
-@pytest.mark.parametrize("attention", ["tiled", "fused"])
 def test_shuffled_blocks_equal_contiguous_blocks(llama, attention):
     prompt = list(range(40))
     results = []
@@ -92,8 +89,10 @@ def test_shuffled_blocks_equal_contiguous_blocks(llama, attention):
 
 
 @pytest.mark.parametrize("sizes", [(40,), (1,) * 40, (16, 16, 8), (3, 30, 7)])
-def test_chunked_prompt_equals_whole_prompt(architecture, reference, sizes):
-    engine = build(architecture)
+def test_chunked_prompt_equals_whole_prompt(architecture, reference, attention, sizes):
+    if attention == "paged" and len(sizes) == 40:
+        pytest.skip("40 iterations take long in Triton's interpreter")
+    engine = build(architecture, attention=attention)
     prompt = [(7 * i) % 97 for i in range(40)]
     blocks, start = np.random.default_rng(1).permutation(BLOCKS)[:10], 0
     for size in sizes:
@@ -110,13 +109,11 @@ def test_long_prompts_are_tiled_correctly(make_tiny, reference):
     blocks = np.random.default_rng(1).permutation(200)[:150]
     engine.logits([Chunk(prompt[:70], 0, blocks)])
     found = engine.logits([Chunk(prompt[70:], 70, blocks)])[0]
-    fused = build(long, num_blocks=200, attention="fused")
-    expected = fused.logits([Chunk(prompt, 0, blocks)])[0]
+    expected = reference.reference_logits(long, weights_of(long), prompt)[-1]
     assert close(found, expected)
     assert len(engine.prepare([Chunk(prompt, 0, blocks)]).spans[0].tiles) > 1
 
 
-@pytest.mark.parametrize("attention", ["tiled", "fused"])
 def test_company_does_not_change_a_sequence(architecture, attention):
     """A mixed batch of chunks and decodes gives each sequence what it gets alone."""
     lengths = [(12, 0), (5, 9), (1, 30), (1, 3), (1, 17), (1, 18), (20, 0)]

@@ -1,0 +1,133 @@
+"""Decode iterations replayed over one buffer: the same tokens, at any lengths, and padding that leaves no trace."""
+
+import numpy as np
+import pytest
+import torch
+
+from profiler.engine.batch import Chunk
+from profiler.engine.engine import Engine
+from profiler.engine.graphs import SIZES, rerun
+from profiler.engine.sampler import Sampling
+from profiler.engine.weights import random_weights
+from profiler.measure.meters import NoMeter
+from profiler.provenance import setting
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+BLOCKS = 60
+PROMPTS = ([5, 17, 3, 88, 41, 9, 60], [2] * 19, [96])
+
+
+class CountingRecorder:
+    """Records by rerunning, and counts."""
+
+    def __init__(self):
+        self.recorded = 0
+
+    def __call__(self, iteration):
+        self.recorded += 1
+        return rerun(iteration)
+
+
+def build(architecture, **options):
+    options = {"dtype": "fp32", "num_blocks": BLOCKS, "block_size": 4, "attention": "paged"} | options
+    return Engine(architecture, **options)
+
+
+def tables(lengths, order):
+    pages = [-(-length // 4) for length in lengths]
+    return np.split(order, np.cumsum(pages))[:-1]
+
+
+def decode(engine, prompts, count):
+    """The ``count`` tokens that the engine appends to each prompt; prompts are run eagerly, together."""
+    order = np.random.default_rng(1).permutation(BLOCKS)
+    blocks = tables([len(prompt) + count for prompt in prompts], order)
+    sequences, cached = [list(prompt) for prompt in prompts], [0] * len(prompts)
+    for _ in range(count):
+        batch = [Chunk(s[c:], c, b) for s, c, b in zip(sequences, cached, blocks, strict=True)]
+        cached = [len(sequence) for sequence in sequences]
+        for sequence, token in zip(sequences, engine.iterate(batch), strict=True):
+            sequence.append(token)
+    return [sequence[len(prompt) :] for sequence, prompt in zip(sequences, prompts, strict=True)]
+
+
+def test_replayed_tokens_equal_the_dense_pass(architecture, reference):
+    """Three sequences, padded to four: one recording serves all their lengths."""
+    recorder = CountingRecorder()
+    engine = build(architecture, recorder=recorder)
+    found = decode(engine, PROMPTS, 4)
+    weights = random_weights(architecture, torch.float32, seed=0)
+    assert found == [reference.reference_greedy(architecture, weights, prompt, 4) for prompt in PROMPTS]
+    assert recorder.recorded == 1
+    assert engine.graphs.sizes == [4]
+
+
+def test_replayed_tokens_equal_those_of_eager_iterations(make_tiny):
+    recorder, thin = CountingRecorder(), make_tiny("llama-grouped-tied", num_layers=1)
+    graphed, eager = build(thin, recorder=recorder), build(thin)
+    for seqs, size in ((5, 8), (1, 1), (2, 2), (5, 8), (3, 4)):
+        prompts = [[(7 * i + seqs) % 97 for i in range(1 + 3 * j)] for j in range(seqs)]
+        assert decode(graphed, prompts, 2) == decode(eager, prompts, 2)
+        assert size in graphed.graphs.sizes
+    assert graphed.graphs.sizes == [1, 2, 4, 8]
+    assert recorder.recorded == 4
+
+
+def test_the_same_tokens_are_drawn(llama):
+    sampling = Sampling(temperature=1.0, top_p=0.9)
+    engines = (build(llama, sampling=sampling, recorder=rerun), build(llama, sampling=sampling))
+    graphed, eager = (decode(engine, PROMPTS, 3) for engine in engines)
+    assert graphed == eager
+
+
+def test_padding_writes_to_the_spare_block_alone(llama):
+    engine = build(llama, recorder=rerun)
+    before = [keys.clone() for keys in engine.cache.keys]
+    engine.iterate([Chunk([3], cached, np.array([block])) for cached, block in ((0, 7), (2, 11), (3, 5))])
+    changed = {
+        tuple(place)
+        for old, new in zip(before, engine.cache.keys, strict=True)
+        for place in (old != new).flatten(2).any(-1).nonzero().tolist()
+    }
+    assert changed == {(7, 0), (11, 2), (5, 3), (BLOCKS, 0)}
+
+
+def test_prompts_and_large_batches_run_eagerly(llama):
+    engine = build(llama, recorder=rerun)
+    token, table = Chunk([3], 0, np.array([1])), np.array([2])
+    engine.iterate([token, Chunk([1, 2], 0, table)])
+    assert engine.graphs.sizes == []
+    assert engine.graphs.take([token] * SIZES[-1])
+    assert not engine.graphs.take([token] * (SIZES[-1] + 1))
+
+
+def test_sizes_are_the_usual_ones():
+    assert len(SIZES) == 3 + 32 + 16
+    assert SIZES[:5] == (1, 2, 4, 8, 16)
+    assert SIZES[-17:-14] == (256, 272, 288)
+    assert SIZES[-1] == 512
+
+
+def test_the_provenance_tells_what_was_recorded(llama):
+    engine = build(llama, recorder=rerun)
+    decode(engine, PROMPTS, 2)
+    assert setting(engine, NoMeter("none"), 0)["graph_sizes"] == [4]
+    eager = build(llama, recorder=rerun, enforce_eager=True)
+    assert setting(eager, NoMeter("none"), 0)["graph_sizes"] is None
+
+
+def test_a_recording_is_of_the_buffer_not_of_the_batch(llama):
+    """The recording, run again after the buffer changed, gives what the buffer says now."""
+    kept = []
+
+    def recorder(iteration):
+        kept.append(iteration)
+        return iteration
+
+    engine = build(llama, recorder=recorder)
+    first, second = (engine.prepare([Chunk([token], 0, np.array([3]))]) for token in (5, 60))
+    found = [int(engine.run(rows)) for rows in (first, second, first)]
+    with torch.inference_mode():
+        assert int(kept[0]()) == found[2] == found[0]
+    assert len(kept) == 1
