@@ -31,7 +31,7 @@ from profiler.journal import Journal, Key
 from profiler.measure.caches import CacheEviction
 from profiler.measure.ceilings import ceiling_operators
 from profiler.measure.company import Company
-from profiler.measure.confidence import LEVEL, WITHIN, outliers, settled
+from profiler.measure.confidence import LEVEL, WITHIN, settled
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.operators import (
     Operator,
@@ -45,10 +45,10 @@ from profiler.measure.power import measure_power
 from profiler.measure.timing import warm_up
 from profiler.provenance import catalogue_device, describe, memory_bytes
 from profiler.refinement import refined
+from profiler.writing import TraceWriter
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
 from simslm.errors import InfeasibleError
-from simslm.traces.files import holds_trace, read_trace, write_trace
 
 Progress = Callable[[int, int, str, float], None]
 """Called with visits done, visits in all, what was measured, and seconds left."""
@@ -162,6 +162,23 @@ class Campaign:
     def settled(self) -> int:
         """Shapes of the grid whose median is known within :data:`profiler.measure.confidence.WITHIN`."""
         return sum(self._settled("iteration", shape, self.repeats) for shape in self.shapes)
+
+    def method(self) -> dict[str, Any]:
+        """How it measures, and how far it has come, for the provenance."""
+        return {
+            "repeats": self.passes,
+            "warmup": 1,
+            "settled": f"{self.settled()} of {len(self.shapes)} shapes",
+            "method": (
+                f"up to {self.repeats} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the "
+                f"first, for {_PASS_S} s of each shape; a shape is settled, and visited no more, once half the "
+                f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one "
+                f"warm-up call (none for calls over {_LONG_CALL_S} s after the first pass), then calls for as long as "
+                f"the energy counter needs, of which up to {_MOST_ROWS}, evenly spaced, are rows; outliers are flagged "
+                "and kept"
+            ),
+            "heldout": [shape._asdict() for shape in self.heldout],
+        }
 
     def _visits(self, number: int) -> list[Visit]:
         """Key and measurement of every visit of one pass, in its own random order; operators come last.
@@ -368,8 +385,8 @@ def profile(
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     subject = kind.open(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
     meter = meter or open_meter(subject.device)
-    provenance = describe(subject, meter, grid=grid, command=command, seed=seed)
-    provenance["reach"] = reach._asdict() if reach else None
+    extent = {"grid": grid, "reach": reach._asdict() if reach else None}
+    writer = TraceWriter(target, lambda: describe(subject, meter, command=command, seed=seed) | extent)
     campaign = Campaign(
         subject,
         meter,
@@ -380,27 +397,26 @@ def profile(
         seed,
         progress or (lambda *_: None),
         start + budget_s if budget_s else float("inf"),
-        partial(_save_unfinished, target, provenance),
+        writer.save,
     )
     company = Company()
     try:
         complete = campaign.run()
     except BaseException:
-        _save_unfinished(target, provenance, campaign)
+        writer.save(campaign)
         raise
     if not complete and not campaign.passes:
-        _save_unfinished(target, provenance, campaign)
+        writer.save(campaign)
         raise InfeasibleError(
             "the time allowed ended within the first pass over the grid",
             where=str(journal.path),
             remedy="run the same command again: it goes on from there",
         )
-    provenance["other_load"] = company.share()
-    _write(campaign, target, provenance | ({} if complete else {"unfinished": True}))
+    writer.write(campaign, {"other_load": company.share()} | ({} if complete else {"unfinished": True}))
     if complete:
         journal.remove()
         if together:
-            del subject, campaign
+            del subject, writer, campaign
             release_freed_memory(device)
             common.measure(target, header)
     return target
@@ -421,64 +437,6 @@ def _shapes(
         )
     heldout = heldout_shapes(architecture, affordable, size, reach)
     return list(dict.fromkeys(map(kind.possible, shapes))), list(dict.fromkeys(map(kind.possible, heldout)))
-
-
-def _save_unfinished(target: Path, provenance: dict[str, Any], campaign: Campaign) -> None:
-    """What there is so far, as a trace that says so, unless a finished one is there already."""
-    kept = read_trace(target) if holds_trace(target) else None
-    replaceable = kept is None or kept.provenance.get("unfinished")
-    if replaceable and campaign.journal.rows("iteration"):
-        _write(campaign, target, provenance | {"unfinished": True})
-
-
-def _write(campaign: Campaign, target: Path, provenance: dict[str, Any]) -> None:
-    """The journal's rows as a trace."""
-    journal, shapes = campaign.journal, campaign.shapes
-    method = {
-        "repeats": campaign.passes,
-        "warmup": 1,
-        "settled": f"{campaign.settled()} of {len(shapes)} shapes",
-        "method": (
-            f"up to {campaign.repeats} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the "
-            f"first, for {_PASS_S} s of each shape; a shape is settled, and visited no more, once half the "
-            f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one warm-up "
-            f"call (none for calls over {_LONG_CALL_S} s after the first pass), then calls for as long as the energy "
-            f"counter needs, of which up to {_MOST_ROWS}, evenly spaced, are rows; outliers are flagged and kept"
-        ),
-        "heldout": [s._asdict() for s in campaign.heldout],
-    }
-    write_trace(
-        target,
-        provenance=provenance | method,
-        iterations=_columns(_flagged(journal.rows("iteration"))),
-        heldout=_columns(_flagged(journal.rows("heldout"))),
-        kernels=_columns(journal.rows("kernel"), ("op", "tokens", "seqs", "ctx_tokens")),
-        power=_columns(journal.rows("power"), ("state",)),
-    )
-
-
-def _flagged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with ``outlier``, judged among those of the same shape."""
-    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in Shape().columns()), []).append(row)
-    for group in groups.values():
-        for row, far in zip(group, outliers([row["latency_s"] for row in group]), strict=True):
-            row["outlier"] = int(far)
-    return rows
-
-
-def _columns(rows: list[dict[str, Any]], key: Sequence[str] = ()) -> dict[str, list[Any]] | None:
-    """Rows as columns, or None without rows; with ``key``, ``repeat`` is counted anew within equal keys."""
-    if not rows:
-        return None
-    if key:
-        counts: dict[tuple[Any, ...], int] = {}
-        for row in rows:
-            which = tuple(row[name] for name in key)
-            row["repeat"] = counts.setdefault(which, 0)
-            counts[which] += 1
-    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def affordable_blocks(

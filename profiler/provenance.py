@@ -19,10 +19,9 @@ from simslm.catalog.devices import device_names, load_device
 _MEMORY_SLACK = 0.1
 
 
-def describe(engine: Subject, meter: Meter, *, grid: str, command: str, seed: int) -> dict[str, Any]:
-    """Provenance of a campaign, but for what only its end knows (warm-up and repeats)."""
-    method = {"source": "measured", "grid": grid, "command": command}
-    return method | setting(engine, meter, seed)
+def describe(engine: Subject, meter: Meter, *, command: str, seed: int) -> dict[str, Any]:
+    """Provenance of a campaign, but for what the campaign itself knows."""
+    return {"source": "measured", "command": command} | setting(engine, meter, seed)
 
 
 def setting(engine: Subject, meter: Meter, seed: int) -> dict[str, Any]:

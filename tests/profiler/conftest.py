@@ -3,7 +3,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from profiler import campaign
+from profiler.measure import ceilings
 from simslm.catalog.families import architecture_from_mapping
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
@@ -65,3 +68,20 @@ def reference():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def quick_campaign(monkeypatch, llama):
+    """Campaigns of a model of two tiny layers: no warm-up, waiting or long visits; grid and passes as stated."""
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(campaign, "load_model", lambda name: llama)
+    monkeypatch.setattr(campaign, "warm_up", lambda call: call())
+    for name in ("_VISIT_S", "_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
+        monkeypatch.setattr(campaign, name, 0.0)
+    monkeypatch.setattr(campaign, "CacheEviction", lambda device: lambda: None)
+    monkeypatch.setattr(ceilings, "_SIDE", {"cpu": 32})
+    monkeypatch.setattr(ceilings, "_STREAM_BYTES", {"cpu": 2**12})
+    monkeypatch.setattr(campaign, "refined", lambda *_: [])
+    monkeypatch.setattr(campaign, "settled", lambda values: False)
+    yield
+    torch.set_num_threads(threads)

@@ -9,13 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from profiler import campaign as campaign_module
 from profiler.campaign import profile
 from profiler.grid import Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal
-from profiler.measure import ceilings
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, warm_up
 from profiler.provenance import cpu_model, match_device, shown_command
@@ -33,23 +31,7 @@ TINY_LLAMA = {
 SHAPE = ["decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens"]
 
 
-@pytest.fixture(autouse=True)
-def quick_clock(monkeypatch, llama):
-    """A model of two tiny layers, and neither warm-up nor long visits."""
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(campaign_module, "load_model", lambda name: llama)
-    monkeypatch.setattr(campaign_module, "warm_up", lambda call: call())
-    monkeypatch.setattr(campaign_module, "_VISIT_S", 0.0)
-    monkeypatch.setattr(campaign_module, "_IDLE_SETTLE_S", 0.0)
-    monkeypatch.setattr(campaign_module, "_SETTLE_S", 0.0)
-    monkeypatch.setattr(campaign_module, "_POWER_S", 0.0)
-    monkeypatch.setattr(campaign_module, "CacheEviction", lambda device: lambda: None)
-    monkeypatch.setattr(ceilings, "_SIDE", {"cpu": 32})
-    monkeypatch.setattr(ceilings, "_STREAM_BYTES", {"cpu": 2**12})
-    monkeypatch.setattr(campaign_module, "refined", lambda *_: [])
-    monkeypatch.setattr(campaign_module, "settled", lambda values: False)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("quick_campaign")
 
 
 def measure(tmp_path, **options):

@@ -7,10 +7,8 @@ import stat
 
 import numpy as np
 import pytest
-import torch
 from support.synthetic import LinearCost
 
-from profiler import campaign as campaign_module
 from profiler import colocation
 from profiler.campaign import profile
 from profiler.colocation import Together, check
@@ -30,14 +28,8 @@ QUIET = NoMeter("no meter in this test")
 
 
 @pytest.fixture(autouse=True)
-def short_windows(monkeypatch, llama):
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(campaign_module, "load_model", lambda name: llama)
-    monkeypatch.setattr(campaign_module, "warm_up", lambda call: call())
-    monkeypatch.setattr(campaign_module, "_VISIT_S", 0.0)
+def short_windows(monkeypatch, quick_campaign):
     monkeypatch.setattr(replicas_module, "WINDOW_S", 0.05)
-    yield
-    torch.set_num_threads(threads)
 
 
 def measure(tmp_path, **options):

@@ -9,6 +9,7 @@ from profiler.engine.engine import Engine
 from profiler.engine.graphs import SIZES, rerun
 from profiler.engine.sampler import Sampling
 from profiler.engine.weights import random_weights
+from profiler.engines.own import OwnEngine
 from profiler.measure.meters import NoMeter
 from profiler.provenance import setting
 
@@ -29,9 +30,9 @@ class CountingRecorder:
         return rerun(iteration)
 
 
-def build(architecture, **options):
+def build(architecture, kind=Engine, **options):
     options = {"dtype": "fp32", "num_blocks": BLOCKS, "block_size": 4, "attention": "paged"} | options
-    return Engine(architecture, **options)
+    return kind(architecture, **options)
 
 
 def tables(lengths, order):
@@ -110,10 +111,10 @@ def test_sizes_are_the_usual_ones():
 
 
 def test_the_provenance_tells_what_was_recorded(llama):
-    engine = build(llama, recorder=rerun)
+    engine = build(llama, kind=OwnEngine, recorder=rerun)
     decode(engine, PROMPTS, 2)
     assert setting(engine, NoMeter("none"), 0)["graph_sizes"] == [4]
-    eager = build(llama, recorder=rerun, enforce_eager=True)
+    eager = build(llama, kind=OwnEngine, recorder=rerun, enforce_eager=True)
     assert setting(eager, NoMeter("none"), 0)["graph_sizes"] is None
 
 

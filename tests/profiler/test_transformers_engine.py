@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from profiler import campaign as campaign_module
 from profiler.campaign import profile
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
@@ -170,15 +169,7 @@ def measure(path, **options):
     return profile("tiny", "cpu", "fp32", "quick", path, engine="transformers", **options)
 
 
-@pytest.fixture
-def quick_clock(monkeypatch, llama):
-    monkeypatch.setattr(campaign_module, "load_model", lambda name: llama)
-    monkeypatch.setattr(campaign_module, "warm_up", lambda call: call())
-    monkeypatch.setattr(campaign_module, "_VISIT_S", 0.0)
-    monkeypatch.setattr(campaign_module, "_IDLE_S", 0.0)
-
-
-def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_clock, llama):
+def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_campaign, llama):
     trace = read_trace(measure(tmp_path / "trace"))
     version = loaded()[0].__version__
     assert trace.provenance["engine"] == f"transformers {version} continuous batching"
@@ -205,14 +196,14 @@ def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_clock, llama):
     assert (costs.host_s > 0).all()
 
 
-def test_power_is_read_under_its_load(tmp_path, quick_clock):
+def test_power_is_read_under_its_load(tmp_path, quick_campaign):
     readings = (2.0 * i for i in range(10**6))
     trace = read_trace(measure(tmp_path / "trace", repeats=1, meter=ReplayMeter(readings, window_s=1e-3)))
     assert set(trace.power.to_pandas().state) == {"idle", "decode", "prefill"}
     assert (trace.iterations.to_pandas().power_w > 0).all()
 
 
-def test_replicas_are_refused(tmp_path, quick_clock):
+def test_replicas_are_refused(tmp_path, quick_campaign):
     with pytest.raises(UsageError, match="engine simslm only, not with transformers"):
         measure(tmp_path / "trace", replicas=[1, 2])
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from profiler import campaign as campaign_module
 from profiler.campaign import profile
 from profiler.engines.vllm_engine import BLOCK, VllmEngine
 from profiler.grid import Shape, heldout_shapes, measured_shapes
@@ -74,16 +73,13 @@ def test_contexts_before_a_chunk_are_whole_blocks():
     assert all(VllmEngine.possible(s)._replace(prefill_ctx=0) == s._replace(prefill_ctx=0) for s in shapes)
 
 
-def measure(tmp_path, monkeypatch, llama, **options):
-    monkeypatch.setattr(campaign_module, "load_model", lambda name: llama)
-    monkeypatch.setattr(campaign_module, "warm_up", lambda call: call())
-    monkeypatch.setattr(campaign_module, "_VISIT_S", 0.0)
+def measure(tmp_path, **options):
     options = {"repeats": 3, "threads": torch.get_num_threads(), "meter": NoMeter("none here")} | options
     return profile("tiny", "cpu", "fp32", "quick", tmp_path / "trace", engine="vllm", **options)
 
 
-def test_a_campaign_writes_a_trace_like_any_other(vllm, tmp_path, monkeypatch, llama):
-    trace = read_trace(measure(tmp_path, monkeypatch, llama))
+def test_a_campaign_writes_a_trace_like_any_other(vllm, tmp_path, quick_campaign, llama):
+    trace = read_trace(measure(tmp_path))
     assert trace.provenance["engine"] == "vllm 0.0.stand-in"
     assert trace.provenance["num_gpu_blocks"] == 10_000
     assert trace.kernels is None
