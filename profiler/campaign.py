@@ -31,7 +31,7 @@ from profiler.journal import Journal, Key
 from profiler.measure.caches import CacheEviction
 from profiler.measure.ceilings import ceiling_operators
 from profiler.measure.company import Company
-from profiler.measure.confidence import LEVEL, WITHIN, settled
+from profiler.measure.confidence import WITHIN, settled
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.operators import (
     Operator,
@@ -49,6 +49,7 @@ from profiler.writing import TraceWriter
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
 from simslm.errors import InfeasibleError
+from simslm.traces.medians import LEVEL
 
 Progress = Callable[[int, int, str, float], None]
 """Called with visits done, visits in all, what was measured, and seconds left."""

@@ -6,11 +6,9 @@ Both ask for no distribution: latencies have long tails on one side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import comb
 from statistics import median
 
-LEVEL = 0.95
-"""Confidence of an interval."""
+from simslm.traces.medians import median_interval
 
 WITHIN = 0.01
 """Half an interval over its median at which a median is known well enough."""
@@ -18,22 +16,6 @@ WITHIN = 0.01
 _FAR = 3.5
 _NORMAL = 0.6745
 _NOTABLE = 0.05
-
-
-def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
-    """The interval between two order statistics that holds the median with at least this confidence.
-
-    Of ``n`` values, the ``k``-th smallest and the ``k``-th largest hold it with ``1 - 2 P(Binomial(n, 1/2) < k)``
-    (Conover 1999, "Practical Nonparametric Statistics", section 3.2). None where even all values do not: below 6 of
-    them, at 95 %.
-    """
-    count, outside, trimmed = len(values), 0.0, 0
-    while 2 * (outside := outside + comb(count, trimmed) / 2**count) <= 1 - level:
-        trimmed += 1
-    if not trimmed:
-        return None
-    ordered = sorted(values)
-    return ordered[trimmed - 1], ordered[-trimmed]
 
 
 def settled(values: Sequence[float], within: float = WITHIN) -> bool:

@@ -1,8 +1,7 @@
 """Two traces of one model on the same shapes: how long an iteration takes in each, and their ratio.
 
-The interval of a ratio is made of the intervals of both medians, each from its order statistics (the ranks between
-which the median lies by the binomial distribution; Conover, Practical Nonparametric Statistics, 3.2), at 97.5 % each,
-so that the ratio lies in its interval with at least 95 %. Seven repeats are the fewest that give one.
+The interval of a ratio is made of the intervals of both medians at 97.5 % each, so that the ratio lies in it with at
+least 95 %. Seven repeats are the fewest that give one.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 from simslm.errors import UsageError
 from simslm.traces.files import Trace
+from simslm.traces.medians import median_interval
 from simslm.traces.shapes import SHAPE_COLUMNS, Shapes, alone, shapes
 
 AREAS = ("decode", "prefill", "mixed")
@@ -24,7 +23,8 @@ SETTINGS = (
 )  # fmt: skip
 """Keys of the provenance that a reader of the ratios has to know where they differ."""
 
-_TAIL = 0.0125
+_LEVEL = 0.975
+"""Confidence of each of two intervals that hold with 95 % together (Bonferroni)."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ def _pair(one: Shapes, i: int, other: Shapes, j: int) -> Pair:
     columns: dict[str, int] = dict(zip(SHAPE_COLUMNS, _key(one, i), strict=True))
     area = "decode" if one.decode_only[i] else "prefill" if one.prefill_only[i] else "mixed"
     samples = [each.table.column("latency_s").to_numpy()[each.rows[k]] for each, k in ((one, i), (other, j))]
-    (low, high), (other_low, other_high) = map(median_interval, samples)
+    known = [interval for values in samples if (interval := median_interval(values.tolist(), _LEVEL))]
     return Pair(
         _label(columns),
         area,
         columns,
         columns["decode_seqs"] + columns["prefill_tokens"],
         (float(np.median(samples[0])), float(np.median(samples[1]))),
-        None if np.isnan(low + other_low) else (other_low / high, other_high / low),
+        (known[1][0] / known[0][1], known[1][1] / known[0][0]) if len(known) == 2 else None,
     )
 
 
@@ -126,11 +126,3 @@ def _label(columns: dict[str, int]) -> str:
         parts.append(f"prefill {prompts}×{new / prompts:g}{after}")
     return " + ".join(parts)
 
-
-def median_interval(values: np.ndarray, tail: float = _TAIL) -> tuple[float, float]:
-    """Values between which the median lies, but for ``tail`` on either side; NaN where there are too few."""
-    rank = int(binom.ppf(tail, len(values), 0.5))
-    if rank < 1:
-        return float("nan"), float("nan")
-    ordered = np.sort(values)
-    return float(ordered[rank - 1]), float(ordered[-rank])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from profiler.measure.confidence import median_interval, outliers, settled
+from profiler.measure.confidence import outliers, settled
+from simslm.traces.medians import median_interval
 
 
 @pytest.mark.parametrize(("count", "trimmed"), [(6, 1), (8, 1), (9, 2), (12, 3), (20, 6), (100, 40)])

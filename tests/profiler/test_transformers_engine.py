@@ -183,7 +183,7 @@ def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_campaign, llam
     shapes = measured_shapes(llama, "cpu", "quick", 10**6, 256)
     names = ["decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens"]
     measured = gathered(trace.iterations)
-    assert {tuple(row) for row in rows[names].to_numpy()} == {tuple(s.columns().values()) for s in shapes}
+    assert {tuple(row) for row in rows[names].to_numpy()} >= {tuple(s.columns().values()) for s in shapes}
     assert any(s.prefill_ctx for s in shapes)
     assert trace.heldout is not None
     assert (rows.host_s > 0).all()

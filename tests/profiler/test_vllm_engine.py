@@ -89,7 +89,9 @@ def test_a_campaign_writes_a_trace_like_any_other(vllm, tmp_path, quick_campaign
     names = ["decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens"]
     grid = measured_shapes(llama, "cpu", "quick", 10**6, BLOCK)
     possible = {tuple(VllmEngine.possible(s).columns().values()) for s in grid}
-    assert {tuple(row) for row in rows[names].to_numpy()} == possible
+    found = {tuple(row) for row in rows[names].to_numpy()}
+    assert found >= possible
+    assert not any(row[-1] % BLOCK for row in found if row[2] == 1)
     assert (
         len(heldout_shapes(llama, 10**6, BLOCK))
         >= trace.heldout.to_pandas()[names].drop_duplicates().shape[0]
