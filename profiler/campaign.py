@@ -22,6 +22,7 @@ from profiler.colocation import Together, check
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
+from profiler.engine.quantized import check_quantization
 from profiler.engine.weights import check_supported
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
@@ -39,7 +40,7 @@ from profiler.provenance import catalogue_device, describe, memory_bytes
 from profiler.serving.stage import Stage
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
-from simslm.errors import InfeasibleError
+from simslm.errors import InfeasibleError, UsageError
 from simslm.traces.files import write_trace
 
 Progress = Callable[[int, int, str, float], None]
@@ -237,6 +238,7 @@ def profile(
     grid: str = "quick",
     output: Path | str | None = None,
     *,
+    quantization: str | None = None,
     repeats: int | None = None,
     threads: int | None = None,
     budget_s: float | None = None,
@@ -258,7 +260,8 @@ def profile(
         device: ``cpu`` or ``cuda:N``.
         dtype: ``fp32``, ``bf16`` or ``fp16``.
         grid: ``quick`` or ``full``.
-        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>``.
+        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>[-<quantization>]``.
+        quantization: ``int8`` or ``fp8`` weights, of one replica alone.
         repeats: passes over the grid; by default :data:`REPEATS`.
         threads: CPU threads of torch; by default as many as torch chooses.
         budget_s: stop measuring after this long. Whole passes so far become the trace, and the next call
@@ -284,23 +287,29 @@ def profile(
     start = time.perf_counter()
     together = sorted({count for count in replicas if count != 1})
     check(device, replicas, sharing)
+    check_quantization(quantization, open_device(device))
+    if quantization and together:
+        raise UsageError("replicas are measured without quantization", remedy="use --replicas 1")
     architecture = load_model(model) if isinstance(model, str) else model
     check_supported(architecture)
     torch_dtype(dtype)
     pin_threads(threads)
     name = catalogue_device(open_device(device))
     shapes, heldout = _shapes(architecture, device, dtype, grid, reach)
-    target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{dtype}"
+    kind = f"{dtype}-{quantization}" if quantization else dtype
+    target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{kind}"
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": ENGINE, "torch": torch.__version__, "threads": torch.get_num_threads()}
-    header |= {"reach": list(reach) if reach else None}
+    header |= {"reach": list(reach) if reach else None, "quantization": quantization}
     common = Together(architecture, device, dtype, together, tuple(sharing), threads, meter, progress)
     if 1 not in replicas:
         common.measure(target, header)
         return target
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     blocks = max(shape.blocks(BLOCK_SIZE) for shape in (*shapes, *heldout))
-    engine = Engine(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
+    engine = Engine(
+        architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed, quantization=quantization
+    )
     campaign = Campaign(
         engine,
         meter or open_meter(engine.device),

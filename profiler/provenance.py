@@ -33,6 +33,7 @@ def setting(engine: Engine, meter: Meter, seed: int) -> dict[str, Any]:
     return {
         "model": engine.architecture.name,
         "dtype": engine.dtype,
+        "quantization": engine.quantization,
         "device": catalogue_device(engine.device),
         "engine": ENGINE,
         "attention": type(engine.attention).__name__,

@@ -16,6 +16,7 @@ from simslm.cli.groups import traces, validate
 from simslm.cli.options import (
     Attended,
     Dtype,
+    Eightbit,
     Grid,
     Json,
     Listed,
@@ -343,6 +344,7 @@ def profile(
             "-o", "--output", metavar="DIR", parser=place, help="default: traces/DEVICE/MODEL-DTYPE"
         ),
     ] = None,
+    quantization: Eightbit = None,
     repeats: Annotated[
         int | None, typer.Option(min=1, help="measurements of each point; default: by grid")
     ] = None,
@@ -364,9 +366,8 @@ def profile(
     """
     from simslm.cli import profiling
 
-    profiling.profile(
-        model, device, dtype.value, grid.value, output, repeats, threads, replicas, sharing, as_json=json
-    )
+    where = (model, device, dtype.value, grid.value, output)
+    profiling.profile(*where, repeats, threads, replicas, sharing, quantization=quantization, as_json=json)
 
 
 @app.command()

@@ -23,6 +23,7 @@ def profile(
     replicas: str,
     sharing: str,
     *,
+    quantization: str | None,
     as_json: bool,
 ) -> None:
     """Measures, and prints where the trace is."""
@@ -39,6 +40,7 @@ def profile(
             f"{error.name} is not installed", remedy="profiling needs torch: pip install 'simslm[profile]'"
         ) from None
     command = ["simslm", "profile", "--model", model, "--device", device, "--dtype", dtype, "--grid", grid]
+    command += ["--quantization", quantization] if quantization else []
     command += ["--repeats", str(repeats)] if repeats else []
     command += ["--threads", str(threads)] if threads else []
     command += ["--replicas", replicas, "--sharing", sharing] if counts != [1] else []
@@ -49,6 +51,7 @@ def profile(
             dtype,
             grid,
             output,
+            quantization=quantization,
             repeats=repeats,
             threads=threads,
             command=shlex.join(command),
