@@ -1,5 +1,6 @@
 """Weights of eight bits: the engine computes what it would with the dequantised ones."""
 
+import json
 from importlib.util import find_spec
 from weakref import ref
 
@@ -8,13 +9,16 @@ import pytest
 import torch
 from torch.nn import functional
 
+from profiler import campaign
+from profiler.campaign import profile
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
 from profiler.engine.quantized import QUANTIZATIONS, multiply_in_place, quantize, quantized_linear
 from profiler.engine.weights import random_weights
 from profiler.measure.meters import NoMeter
 from profiler.provenance import setting
-from simslm.errors import DeviceError, UsageError
+from simslm.errors import DeviceError, InfeasibleError, UsageError
+from simslm.traces.files import read_trace
 
 KINDS = list(QUANTIZATIONS)
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")
@@ -119,3 +123,18 @@ def test_what_is_not_there_is_refused(llama):
         Engine(llama, num_blocks=4, quantization="int9")
     with pytest.raises(DeviceError, match=r"compute capability 8\.9"):
         Engine(llama, num_blocks=4, quantization="fp8")
+
+
+def test_a_campaign_says_so_in_its_place_its_trace_and_its_journal(tmp_path, monkeypatch, llama):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(campaign, "warm_up", lambda call: call())
+    options = {"quantization": "int8", "threads": 1, "repeats": 1, "meter": NoMeter("none")}
+    with pytest.raises(InfeasibleError):
+        profile(llama, "cpu", "fp32", budget_s=1e-9, **options)
+    journal = tmp_path / "traces" / "cpu" / f"{llama.name}-fp32-int8.journal.partial"
+    assert json.loads(journal.read_text().splitlines()[0])["quantization"] == "int8"
+    path = profile(llama, "cpu", "fp32", **options)
+    assert path.name == f"{llama.name}-fp32-int8"
+    assert read_trace(path).provenance["quantization"] == "int8"
+    with pytest.raises(UsageError, match="without quantization"):
+        profile(llama, "cpu", "fp32", replicas=(1, 2), **options)
