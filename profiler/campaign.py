@@ -23,8 +23,10 @@ from profiler.colocation import Together, check
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
+from profiler.engine.quantized import check_quantization
 from profiler.engine.weights import check_supported
-from profiler.engines.choice import OWN, choose_engine, refuse_replicas
+from profiler.engines.choice import OWN, choose_engine, refuse_others
+from profiler.engines.own import OwnEngine
 from profiler.engines.subject import Subject
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
@@ -48,7 +50,7 @@ from profiler.refinement import refined
 from profiler.writing import TraceWriter
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
-from simslm.errors import InfeasibleError
+from simslm.errors import InfeasibleError, UsageError
 from simslm.traces.medians import LEVEL
 
 Progress = Callable[[int, int, str, float], None]
@@ -314,6 +316,7 @@ def profile(
     grid: str = "quick",
     output: Path | str | None = None,
     *,
+    quantization: str | None = None,
     repeats: int | None = None,
     threads: int | None = None,
     budget_s: float | None = None,
@@ -336,8 +339,9 @@ def profile(
         device: ``cpu`` or ``cuda:N``.
         dtype: ``fp32``, ``bf16`` or ``fp16``.
         grid: ``quick`` or ``full``.
-        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>``, ending in ``-<engine>`` for
-            another engine than the own one.
+        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>``, ending in ``-<quantization>``
+            where there is one, and in ``-<engine>`` for another engine than the own one.
+        quantization: ``int8`` or ``fp8`` weights, of one replica of the own engine.
         repeats: passes over the grid; by default :data:`REPEATS`.
         threads: CPU threads of torch; by default as many as torch chooses.
         budget_s: stop measuring after this long. What there is becomes a trace that says it is unfinished, and the
@@ -366,25 +370,28 @@ def profile(
     together = sorted({count for count in replicas if count != 1})
     kind = choose_engine(engine)
     check(device, replicas, sharing)
-    if together:
-        refuse_replicas(engine)
+    check_quantization(quantization, open_device(device))
+    refuse_others(engine, replicas=bool(together), quantization=quantization is not None)
+    if quantization and together:
+        raise UsageError("replicas are measured without quantization", remedy="use --replicas 1")
     architecture = load_model(model) if isinstance(model, str) else model
     check_supported(architecture)
     torch_dtype(dtype)
     pin_threads(threads)
     name = catalogue_device(open_device(device))
     shapes, heldout = _shapes(kind, architecture, device, dtype, grid, reach)
-    ending = "" if engine == OWN else f"-{engine}"
-    target = Path(output) if output else Path("traces") / name / f"{architecture.name}-{dtype}{ending}"
+    ending = [dtype, *([quantization] if quantization else []), *([engine] if engine != OWN else [])]
+    target = Path(output) if output else Path("traces") / name / "-".join([architecture.name, *ending])
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": kind.label(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    header |= {"reach": list(reach) if reach else None}
+    header |= {"reach": list(reach) if reach else None, "quantization": quantization}
     common = Together(architecture, device, dtype, together, tuple(sharing), threads, meter, progress)
     if 1 not in replicas:
         common.measure(target, header)
         return target
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
-    subject = kind.open(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
+    opened = partial(OwnEngine.open, quantization=quantization) if quantization else kind.open
+    subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
     meter = meter or open_meter(subject.device)
     extent = {"grid": grid, "reach": reach._asdict() if reach else None}
     writer = TraceWriter(target, lambda: describe(subject, meter, command=command, seed=seed) | extent)

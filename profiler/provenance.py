@@ -31,6 +31,7 @@ def setting(engine: Subject, meter: Meter, seed: int) -> dict[str, Any]:
     return {
         "model": engine.architecture.name,
         "dtype": engine.dtype,
+        "quantization": engine.quantization,
         "device": catalogue_device(engine.device),
         **engine.facts(),
         "torch": torch.__version__,

@@ -36,6 +36,7 @@ from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.world import Deployment, Group
 from simslm.transforms.lm_infinite import pairs_within
 from simslm.transforms.registry import Footprint, Served, Transform, footprint, kept_tokens
+from simslm.transforms.weights import quantized
 from simslm.units import GIB
 from simslm.workload import supply_of
 from simslm.workload.requests import RequestArrays
@@ -95,6 +96,11 @@ class PreparedGroup:
     memory: MemoryPlan
     max_model_len: int
     devices: tuple[int, ...]
+
+    @property
+    def changes(self) -> tuple[Transform, ...]:
+        """What differs from the work of its data type: weights its trace was measured with, then the transforms."""
+        return (*quantized(self.cost.provenance), *self.transforms)
 
     def held_tokens(self, tokens: float) -> float:
         """What a sequence of so many tokens keeps of them in the KV cache."""
@@ -226,7 +232,7 @@ class Prepared:
         """What a replica's iterations ask of a shared device, as its cost model knows it, else by the roofline."""
         known = getattr(group.cost, "demand", None)
         return known or DemandModel(
-            group.architecture, self.device, self.scenario.dtype, transforms=group.transforms
+            group.architecture, self.device, self.scenario.dtype, transforms=group.changes
         )
 
     def _group(self, group: PreparedGroup) -> Group:
@@ -449,7 +455,15 @@ def _prepare_group(
             where=scenario.where("max_model_len"),
         )
     split, engine, pooled = spec.tensor_parallel_size, spec.engine, pool_of(spec) is not None
-    held = footprint(Served(architecture, scenario.dtype), cost.changes)
+    with _placed(scenario, "cost"):
+        named = (_key(model), _key(scenario.device), scenario.dtype, scenario.base_dir, split)
+        model_cost = found.get(
+            "cost",
+            (cost.model_dump_json(), *named),
+            lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir, split),
+        )
+    measured = quantized(model_cost.provenance)
+    held = footprint(Served(architecture, scenario.dtype), (*measured, *cost.changes))
     asked, draft = engine.speculative_config, None
     if asked is not None and asked.model is not None:
         with _placed(scenario, "deployment"):
@@ -470,20 +484,8 @@ def _prepare_group(
             held=held,
             partners=partners(scenario, spec),
         )
-    with _placed(scenario, "cost"):
-        model_cost = found.get(
-            "cost",
-            (
-                cost.model_dump_json(),
-                _key(model),
-                _key(scenario.device),
-                scenario.dtype,
-                scenario.base_dir,
-                split,
-            ),
-            lambda: load_cost(cost, architecture, device, scenario.dtype, scenario.base_dir, split),
-        )
-        if asked is not None and draft is not None:
+    if asked is not None and draft is not None:
+        with _placed(scenario, "cost"):
             model_cost = drafted(model_cost, asked, draft, device, scenario)
     numbers = (numbers or tuple(range(scenario.deployment.num_devices)))[::split]
     return PreparedGroup(

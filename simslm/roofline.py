@@ -102,7 +102,7 @@ def device_roofline(
     spec = getattr(group.spec, "cost", None) or scenario.cost
     efficiency = spec.roofline.efficiency if spec.roofline else Efficiency()
     table = OperatorTable(
-        group.architecture, prepared.device, scenario.dtype, efficiency, group.transforms, attention
+        group.architecture, prepared.device, scenario.dtype, efficiency, group.changes, attention
     )
     tokens = prompt or max(round(prompts), 1)
     phases = [Phase("prefill", 1, tokens, table.prefill(1, tokens, group.prompt_pairs(tokens)))]

@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -21,10 +22,11 @@ from profiler.engine.attention import Attention, FusedAttention, TiledAttention
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
 from profiler.engine.graphs import CudaRecorder, DecodeGraphs, DecodeRows, Recorder
+from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
 from profiler.engine.staging import staged
 from profiler.engine.transformer import Rows, Transformer
-from profiler.engine.weights import DTYPES, check_supported, random_weights
+from profiler.engine.weights import DTYPES, check_supported, linear, random_weights
 from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError, UsageError, nearest
 
@@ -45,6 +47,7 @@ class Engine:
         block_size: tokens per block.
         attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device.
         weights: by name, instead of random ones.
+        quantization: ``int8`` or ``fp8`` weights of the layers, as vLLM calls it; None keeps them in ``dtype``.
         sampling: how tokens are chosen.
         enforce_eager: no CUDA graphs, as vLLM calls it.
         recorder: records decode iterations where paged attention can be had; by default a CUDA graph's on CUDA.
@@ -54,8 +57,8 @@ class Engine:
         graphs: the recorded decode iterations; None where all run eagerly.
 
     Raises:
-        UsageError: for a family or a data type the engine does not have.
-        DeviceError: for a device that is not there.
+        UsageError: for a family, a data type or a quantization the engine does not have.
+        DeviceError: for a device that is not there, or cannot read such weights.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Engine:
         block_size: int = BLOCK_SIZE,
         attention: str | None = None,
         weights: dict[str, Tensor] | None = None,
+        quantization: str | None = None,
         sampling: Sampling = GREEDY,
         enforce_eager: bool = False,
         recorder: Recorder | None = None,
@@ -75,6 +79,8 @@ class Engine:
     ) -> None:
         check_supported(architecture)
         self.architecture, self.dtype, self.device = architecture, dtype, open_device(device)
+        check_quantization(quantization, self.device)
+        self.quantization = quantization
         number = torch_dtype(dtype)
         self.pool = BlockPool(num_blocks)
         self.cache = PagedCache(
@@ -82,9 +88,9 @@ class Engine:
         )
         kind = attention or _fastest(self.device)
         self.attention = _attention(kind, architecture, self.cache)
-        if weights is None:
-            weights = random_weights(architecture, number, self.device, seed)
-        self.model = Transformer(architecture, dict(weights), self.cache, self.attention)
+        held = dict(weights) if weights else random_weights(architecture, number, self.device, seed)
+        layer = partial(quantized_linear, kind=quantization) if quantization else linear
+        self.model = Transformer(architecture, held, self.cache, self.attention, layer)
         if recorder is None and self.device.type == "cuda":
             recorder = CudaRecorder(self.device)
         self.graphs: DecodeGraphs | None = None

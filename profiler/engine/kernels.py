@@ -1,4 +1,4 @@
-"""Attention over a paged cache in Triton: online softmax over tiles of keys, and the sum over split contexts.
+"""Kernels in Triton: attention over a paged cache, with contexts split and put together, and weights of eight bits.
 
 Sources: FlashAttention-2 (arXiv:2307.08691, §3.1) for the tiles, Flash-Decoding (Dao et al., 2023) for the splits,
 PagedAttention (arXiv:2309.06180, §4.1) for keys that are read where their block tables say. A tile's rows are the
@@ -160,3 +160,49 @@ def combine_splits(
         column = (head * GROUP + index % GROUP) * HEAD_DIM
         place = (row + query) * (KV_HEADS * GROUP * HEAD_DIM) + column + dims
         tl.store(out + place, mixed.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def multiply_quantized(
+    x,
+    matrix,
+    scale,
+    bias,
+    out,
+    rows,
+    outputs,
+    depth,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    FP8: tl.constexpr,
+):
+    """``BLOCK_N`` outputs of all rows: weights of eight bits become ``PRODUCT`` between memory and matrix unit.
+
+    Args:
+        x: ``(rows, depth)``, dense; at most ``BLOCK_M`` rows.
+        matrix: ``(outputs, depth)``, int8, or the bits of e4m3 with ``FP8``.
+        scale: ``(outputs,)``.
+        bias: ``(outputs,)`` or None.
+        out: ``(rows, outputs)``.
+    """
+    row = tl.arange(0, BLOCK_M)
+    output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    here, inside = row < rows, output < outputs
+    acc = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
+    for start in range(0, depth, BLOCK_K):
+        k = start + tl.arange(0, BLOCK_K)
+        some = k < depth
+        left = tl.load(x + row[:, None] * depth + k[None, :], mask=here[:, None] & some[None, :], other=0.0)
+        right = tl.load(
+            matrix + output[None, :] * depth + k[:, None], mask=some[:, None] & inside[None, :], other=0
+        )
+        if FP8:
+            right = right.to(tl.float8e4nv, bitcast=True)
+        acc = tl.dot(left.to(PRODUCT), right.to(PRODUCT), acc, input_precision="ieee")
+    acc *= tl.load(scale + output, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if bias is not None:
+        acc += tl.load(bias + output, mask=inside, other=0.0).to(tl.float32)[None, :]
+    place = out + row[:, None] * outputs + output[None, :]
+    tl.store(place, acc.to(out.dtype.element_ty), mask=here[:, None] & inside[None, :])

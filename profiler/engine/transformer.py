@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from profiler.engine.attention import Attention
 from profiler.engine.cache import PagedCache
-from profiler.engine.weights import Linear, linear
+from profiler.engine.weights import Linear, MakeLinear, linear
 from simslm.catalog.architecture import Architecture
 
 Norm = Callable[[Tensor], Tensor]
@@ -64,17 +64,23 @@ class Transformer:
             both fused and unfused.
         cache: where keys and values go.
         attention: how they are read.
+        layer: makes the linear layers of the blocks, of a matrix ``(out, in)`` and perhaps a bias.
     """
 
     def __init__(
-        self, architecture: Architecture, weights: dict[str, Tensor], cache: PagedCache, attention: Attention
+        self,
+        architecture: Architecture,
+        weights: dict[str, Tensor],
+        cache: PagedCache,
+        attention: Attention,
+        layer: MakeLinear = linear,
     ) -> None:
         self.architecture, self.cache, self.attention = architecture, cache, attention
         self._embedding = weights.pop("embedding")
         self._positions = weights.pop("positions", None)
         self._project_in = _projection(weights.pop("project_in", None))
         self._project_out = _projection(weights.pop("project_out", None))
-        self.blocks = [_block(architecture, weights, i) for i in range(architecture.num_layers)]
+        self.blocks = [_block(architecture, weights, i, layer) for i in range(architecture.num_layers)]
         self._final_norm = _norm(architecture, weights, "final_norm") if architecture.final_norm else None
         head = weights.pop("head.weight", self._embedding)
         self._head = linear(head, weights.pop("head.bias", None))
@@ -149,27 +155,27 @@ class Transformer:
         return block.out(self.attention.attend(index, queries.flatten(1), rows.spans))
 
 
-def _block(architecture: Architecture, weights: dict[str, Tensor], index: int) -> Block:
+def _block(architecture: Architecture, weights: dict[str, Tensor], index: int, layer: MakeLinear) -> Block:
     a, prefix = architecture, f"layers.{index}."
     up = ("gate", "up") if a.gated_mlp else ("up",)
     return Block(
         norm1=_norm(a, weights, prefix + "norm1"),
         norm2=None if a.parallel_block else _norm(a, weights, prefix + "norm2"),
-        qkv=_fused(weights, prefix, ("q", "k", "v")),
+        qkv=_fused(weights, prefix, ("q", "k", "v"), layer),
         q_norm=_rms_norm(weights.pop(prefix + "q_norm.weight"), a.norm_eps) if a.qk_norm else None,
         k_norm=_rms_norm(weights.pop(prefix + "k_norm.weight"), a.norm_eps) if a.qk_norm else None,
-        out=_fused(weights, prefix, ("out",)),
-        up=_fused(weights, prefix, up),
-        down=_fused(weights, prefix, ("down",)),
+        out=_fused(weights, prefix, ("out",), layer),
+        up=_fused(weights, prefix, up, layer),
+        down=_fused(weights, prefix, ("down",), layer),
     )
 
 
-def _fused(weights: dict[str, Tensor], prefix: str, names: Sequence[str]) -> Linear:
+def _fused(weights: dict[str, Tensor], prefix: str, names: Sequence[str], layer: MakeLinear) -> Linear:
     """One linear layer whose outputs are those of several, side by side."""
     matrices = [weights.pop(f"{prefix}{name}.weight") for name in names]
     biases = [weights.pop(f"{prefix}{name}.bias", None) for name in names]
     bias = torch.cat([b for b in biases if b is not None]) if biases[0] is not None else None
-    return linear(torch.cat(matrices), bias)
+    return layer(torch.cat(matrices), bias)
 
 
 def _projection(weight: Tensor | None) -> Linear | None:

@@ -134,6 +134,9 @@ def _spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
 Linear = Callable[[Tensor], Tensor]
 """Activations ``(tokens, in)`` to ``(tokens, out)``."""
 
+MakeLinear = Callable[[Tensor, Tensor | None], Linear]
+"""A matrix ``(out, in)`` and perhaps a bias to a linear layer."""
+
 
 def linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """The fastest linear layer torch has here for a weight ``(out, in)`` that never changes.

@@ -33,14 +33,19 @@ def choose_engine(name: str) -> type[Subject]:
     return getattr(importlib.import_module(module), kind)
 
 
-def refuse_replicas(name: str) -> None:
-    """Replicas that share the device are measured with the own engine only.
+def refuse_others(name: str, *, replicas: bool, quantization: bool) -> None:
+    """Replicas that share the device, and weights of eight bits, are measured with the own engine only.
 
     Raises:
         UsageError: for another one.
     """
-    if name != OWN:
-        raise UsageError(
-            f"replicas that share a device are measured with the engine {OWN} only, not with {name}",
-            remedy=f"leave --replicas away, or say --engine {OWN}",
-        )
+    asked = {
+        "replicas that share a device": (replicas, "--replicas"),
+        "weights of eight bits": (quantization, "--quantization"),
+    }
+    for what, (is_asked, option) in asked.items():
+        if is_asked and name != OWN:
+            raise UsageError(
+                f"{what} are measured with the engine {OWN} only, not with {name}",
+                remedy=f"leave {option} away, or say --engine {OWN}",
+            )

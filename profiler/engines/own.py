@@ -31,10 +31,19 @@ class OwnEngine(Engine):
 
     @classmethod
     def open(
-        cls, architecture: Architecture, *, dtype: str, device: str, shapes: Sequence[Shape], seed: int
+        cls,
+        architecture: Architecture,
+        *,
+        dtype: str,
+        device: str,
+        shapes: Sequence[Shape],
+        seed: int,
+        quantization: str | None = None,
     ) -> Self:
         blocks = max(shape.blocks(BLOCK_SIZE) for shape in shapes)
-        return cls(architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed)
+        return cls(
+            architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed, quantization=quantization
+        )
 
     def stage(self, shape: Shape, rng: np.random.Generator) -> Stage:
         return Stage(self, shape, rng)
@@ -42,6 +51,7 @@ class OwnEngine(Engine):
     def facts(self) -> dict[str, Any]:
         return {
             "engine": ENGINE,
+            "quantization": self.quantization,
             "attention": type(self.attention).__name__,
             "graph_sizes": self.graphs and self.graphs.sizes,
             "block_size": self.cache.block_size,

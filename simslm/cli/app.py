@@ -16,6 +16,7 @@ from simslm.cli.groups import traces, validate
 from simslm.cli.options import (
     Attended,
     Dtype,
+    Eightbit,
     Grid,
     GridReach,
     Json,
@@ -347,8 +348,15 @@ def profile(
             "-o", "--output", metavar="DIR", parser=place, help="default: traces/DEVICE/MODEL-DTYPE"
         ),
     ] = None,
+    quantization: Eightbit = None,
     repeats: Annotated[
         int | None, typer.Option(min=1, help="measurements of each point; default: by grid")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0, metavar="SECONDS", help="stop then; what there is becomes a trace, and can go on"
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores")] = None,
     replicas: Annotated[
@@ -368,18 +376,17 @@ def profile(
     """
     from simslm.cli import profiling
 
+    where = (model, device, dtype.value, grid.value, output)
     profiling.profile(
-        model,
-        device,
-        dtype.value,
-        grid.value,
-        output,
-        repeats,
-        threads,
-        replicas,
-        sharing,
-        engine.value,
-        reach,
+        *where,
+        repeats=repeats,
+        budget_s=budget,
+        threads=threads,
+        replicas=replicas,
+        sharing=sharing,
+        engine=engine.value,
+        quantization=quantization,
+        reach=reach,
         as_json=json,
     )
 

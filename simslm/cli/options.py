@@ -52,6 +52,17 @@ class Dtype(StrEnum):
     fp16 = "fp16"
 
 
+class Quantization(StrEnum):
+    int8 = "int8"
+    fp8 = "fp8"
+
+
+Eightbit = Annotated[
+    Quantization | None,
+    typer.Option(help="weights of the layers in 8 bits; the default output ends in it too; fp8: GPUs only"),
+]
+
+
 class Grid(StrEnum):
     quick = "quick"
     full = "full"

@@ -18,13 +18,15 @@ def profile(
     dtype: str,
     grid: str,
     output: Path | None,
+    *,
     repeats: int | None,
+    budget_s: float | None,
     threads: int | None,
     replicas: str,
     sharing: str,
     engine: str,
+    quantization: str | None,
     reach: str | None,
-    *,
     as_json: bool,
 ) -> None:
     """Measures, and prints where the trace is."""
@@ -43,6 +45,7 @@ def profile(
             f"{error.name} is not installed", remedy="profiling needs torch: pip install 'simslm[profile]'"
         ) from None
     command = ["simslm", "profile", "--model", model, "--device", device, "--dtype", dtype, "--grid", grid]
+    command += ["--quantization", quantization] if quantization else []
     command += ["--repeats", str(repeats)] if repeats else []
     command += ["--threads", str(threads)] if threads else []
     command += ["--replicas", replicas, "--sharing", sharing] if counts != [1] else []
@@ -55,7 +58,9 @@ def profile(
             dtype,
             grid,
             output,
+            quantization=quantization,
             repeats=repeats,
+            budget_s=budget_s,
             threads=threads,
             command=shlex.join(command),
             replicas=counts,

@@ -29,6 +29,7 @@ from simslm.cost.surface import Points, RooflineShapes, Surface, by_node, fit_su
 from simslm.errors import TraceError
 from simslm.traces.files import Trace
 from simslm.traces.shapes import Shapes, alone, shapes, together
+from simslm.transforms.weights import quantized
 
 _LEAST_DEVICE_SHARE = 1e-6
 
@@ -52,7 +53,8 @@ class MeasuredCost:
         work = measured.work
         points = Points.of(work, measured.median("latency_s"))
         _check_kinds(trace, points)
-        roofline = RooflineShapes(Roofline(architecture, device, dtype))
+        held = quantized(trace.provenance)
+        roofline = RooflineShapes(Roofline(architecture, device, dtype, transforms=held))
         self.source: str = trace.source
         self.engine: str = trace.provenance["engine"]
         self.provenance: dict[str, Any] = {

@@ -21,6 +21,7 @@ from simslm.errors import UsageError
 from simslm.scenario.cost import Cost
 from simslm.traces.files import read_trace
 from simslm.transforms.registry import Served, ShapeTransform, TimeTransform, WorkTransform, of_device
+from simslm.transforms.weights import Weights, quantized
 
 
 def load_cost(
@@ -71,6 +72,12 @@ def _source(
     if spec.trace is None:
         return Roofline(architecture, device, dtype, spec.roofline, transforms)
     trace = replace(read_trace(base_dir / spec.trace), path=Path(spec.trace))
+    if quantized(trace.provenance) and any(isinstance(each, Weights) for each in transforms):
+        raise UsageError(
+            f"the trace was measured with {trace.provenance['quantization']} weights",
+            where=str(spec.trace),
+            remedy="leave out the transform `weights`, or choose a trace without quantization",
+        )
     if trace.iterations is not None:
         cost: HostCost = MeasuredCost(trace, architecture, device, dtype)
     else:
@@ -94,8 +101,10 @@ def changed(
         if isinstance(each, ShapeTransform):
             cost = Reshaped(cost, each)
         else:
+            held = quantized(cost.provenance)
             before, after = (
-                Roofline(architecture, device, dtype, transforms=transforms[:end]) for end in (i, i + 1)
+                Roofline(architecture, device, dtype, transforms=(*held, *transforms[:end]))
+                for end in (i, i + 1)
             )
             cost = Reworked(cost, before, after, each)
     return cost

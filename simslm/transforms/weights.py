@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from pydantic import Field
 
@@ -66,6 +68,11 @@ class Weights(WorkTransform):
 
     def _ratio(self, served: Served) -> float:
         return self.stored_bits / served.element_bits
+
+
+def quantized(provenance: Mapping[str, Any]) -> tuple[Weights, ...]:
+    """The weights that a trace was measured with where they had eight bits, with one scale for each output."""
+    return (Weights(bits=8, group_size=None),) if provenance.get("quantization") else ()
 
 
 def _matrix_share(architecture: Architecture) -> float:

@@ -1,0 +1,94 @@
+"""The engine on a device against the engine on a CPU with plain attention: the first thing to run on a GPU.
+
+``python tests/profiler/on_device.py cuda:0`` compiles every kernel, records graphs, and says how far each tiny family's
+logits are from those on the CPU. On ``cpu`` the kernels are interpreted, which rehearses this script.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cuda:0"
+os.environ["TRITON_INTERPRET"] = "1" if DEVICE == "cpu" else "0"  # read when a kernel is defined
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import TINY, tiny  # noqa: E402
+
+from profiler.engine.batch import Chunk  # noqa: E402
+from profiler.engine.engine import Engine, torch_dtype  # noqa: E402
+from profiler.engine.graphs import rerun  # noqa: E402
+from profiler.engine.quantized import quantize  # noqa: E402
+from profiler.engine.weights import random_weights  # noqa: E402
+
+TOLERANCES = {"fp32": 2e-4, "bf16": 0.06, "fp16": 0.02}
+MATRICES = ("q", "k", "v", "out", "gate", "up", "down")
+ORDER = np.random.default_rng(1).permutation(60)
+BATCH = [
+    Chunk([5, 17, 3, 88, 41, 9, 60], 3, ORDER[:3]),
+    Chunk([7], 40, ORDER[3:14]),
+    Chunk([(7 * i) % 97 for i in range(60)], 5, ORDER[14:31]),
+    Chunk([1], 0, ORDER[31:32]),
+]
+DECODES = [
+    Chunk([token], cached, ORDER[18 * i : 18 * i + 18])
+    for i, (token, cached) in enumerate([(3, 9), (4, 60), (5, 0)])
+]
+
+
+def rounded(weights, kind):
+    """Those of the layers' matrices as quantisation leaves them."""
+    layers = [name for name in weights if name.startswith("layers.") and name.split(".")[-2] in MATRICES]
+    matrices = {
+        name: quantize(weights[name], kind).dequantized() for name in layers if name.endswith(".weight")
+    }
+    return weights | matrices
+
+
+def error(architecture, dtype, quantization=None):
+    """Largest difference of the logits, as a share of the largest logit."""
+    weights = random_weights(architecture, torch_dtype(dtype))
+    there = {name: weight.to(DEVICE) for name, weight in weights.items()}
+    expected = rounded(weights, quantization) if quantization else weights
+    common = {"dtype": dtype, "num_blocks": 60, "block_size": 4}
+    plain = Engine(architecture, weights=expected, **common)
+    engine = Engine(
+        architecture, device=DEVICE, attention="paged", weights=there, quantization=quantization, **common
+    )
+    for mine, other in zip(
+        (engine.cache.keys, engine.cache.values), (plain.cache.keys, plain.cache.values), strict=True
+    ):
+        for layer, source in zip(mine, other, strict=True):
+            layer.copy_(source)
+    found, logits = engine.logits(BATCH).cpu().double(), plain.logits(BATCH).double()
+    return float((found - logits).abs().max() / logits.abs().max())
+
+
+def graphs_agree(architecture):
+    """Whether replayed decodes choose the tokens of eager ones, at two sets of lengths."""
+    options = {"dtype": "fp32", "device": DEVICE, "num_blocks": 60, "block_size": 4, "attention": "paged"}
+    graphed = Engine(architecture, recorder=rerun if DEVICE == "cpu" else None, **options)
+    eager = Engine(architecture, enforce_eager=True, **options)
+    batches = (DECODES, DECODES[::-1], DECODES[:2], DECODES)
+    same = all(graphed.iterate(batch) == eager.iterate(batch) for batch in batches)
+    return same and graphed.graphs.sizes == [2, 4]
+
+
+def main():
+    failed = False
+    for name in TINY:
+        architecture = tiny(name)
+        cases = [("fp32", None), ("bf16", None), ("fp16", None), ("fp32", "int8")]
+        for dtype, quantization in cases + [("bf16", "fp8")] * (DEVICE != "cpu"):
+            found = error(architecture, dtype, quantization)
+            failed |= not found <= TOLERANCES[dtype]
+            sys.stdout.write(f"{name:20} {dtype} {quantization or '':5} {found:.1e}\n")
+        agree = graphs_agree(architecture)
+        failed |= not agree
+        sys.stdout.write(f"{name:20} graphs {'as eager' if agree else 'DIFFER'}\n")
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
