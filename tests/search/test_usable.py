@@ -120,6 +120,10 @@ def test_a_replica_over_two_devices(small):
         ({"batching": "static"}, "# vLLM has no static batching"),
         ({"scheduling_policy": "shortest-prompt"}, "# vLLM has no shortest-prompt queue"),
         ({"preemption": "swap"}, "# swapping needs the V0 engine"),
+        (
+            {"preemption": "swap", "swapping": {"turns": True}},
+            "# vLLM keeps finished turns on the host through",
+        ),
     ],
 )
 def test_what_vllm_does_not_have_is_said(small, engine, words):
