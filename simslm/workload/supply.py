@@ -92,7 +92,8 @@ def supply(workload: Workload, seed: int, max_model_len: int, base_dir: Path) ->
         ScenarioError: as :func:`~simslm.workload.generate.generate` does.
     """
     if workload.replay is not None:
-        if rows_at_most(base_dir / workload.replay.path) <= MOST_HELD or not in_order(workload, base_dir):
+        few = rows_at_most(base_dir / workload.replay.path) <= MOST_HELD
+        if few or not in_order(workload, base_dir, MOST_HELD):
             return None
     elif workload.duration_s is None and (workload.num_requests or 0) <= MOST_HELD:
         return None
