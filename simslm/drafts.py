@@ -51,8 +51,8 @@ def acceptance(asked: Speculative, requests: RequestArrays | RequestStream, seed
     rate = asked.acceptance_rate
     if not isinstance(rate, dict):
         return Acceptance(np.broadcast_to(np.float64(rate), len(requests)), seed)
-    if isinstance(requests, RequestStream) or requests.class_of is None or set(rate) != set(requests.classes):
-        found = "none" if isinstance(requests, RequestStream) else ", ".join(requests.classes) or "none"
+    if requests.class_of is None or set(rate) != set(requests.classes):
+        found = ", ".join(requests.classes) or "none"
         raise ScenarioError(
             f"acceptance_rate is stated for the classes {', '.join(rate)}, but the workload has {found}",
             remedy="state one number, or a rate for each class of workload.classes",

@@ -150,7 +150,7 @@ class Prepared:
     def classes(self) -> Classes | None:
         """The class of each request, with its SLO, or the scenario's where it has none."""
         requests, stated = self.workload, self.scenario.workload.classes
-        if isinstance(requests, RequestStream) or requests.class_of is None or stated is None:
+        if requests.class_of is None or stated is None:
             return None
         slos = (stated[name].slo or self.scenario.slo for name in requests.classes)
         bounds = tuple({} if slo is None else slo.bounds() for slo in slos)

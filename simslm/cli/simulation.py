@@ -144,6 +144,8 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
         print()
     why = bound(facts(run))
     screen.show_text("why: ", " ".join(why.sentences))
+    if run.excerpt is not None:
+        screen.show_text("     ", f"{run.excerpt.words} The reason is theirs.")
     if why.knobs:
         screen.show_text("try: ", why.knobs[0])
     cost, inside = summary["cost"], summary["coverage"]["in_domain_time"]

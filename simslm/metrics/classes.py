@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.summary import rate, reuse, slo_figures, throughput
 from simslm.metrics.tally import Tally
 
@@ -30,68 +29,55 @@ class Classes:
     bounds: tuple[Bounds, ...]
 
 
-def split_slo(columns: Mapping[str, np.ndarray], classes: Classes, seconds: float) -> dict[str, Any]:
-    """Attainment and goodput of all requests that have a bound, each held to those of its class.
+class ClassTallies:
+    """What the figures by class follow from, counted a part of the requests at a time."""
 
-    Args:
-        columns: of the arrived requests, ``request_id`` among them.
-        classes: of all requests.
-        seconds: the makespan.
-    """
-    mine = classes.of[columns["request_id"]]
-    limits = {name: _limits(classes, name) for name in dict.fromkeys(_bounded(classes.bounds))}
-    if not limits:
-        return slo_figures(Tally(), seconds)
-    some = np.array(
-        [any(np.isfinite(limit[i]) for limit in limits.values()) for i in range(len(classes.names))]
-    )
-    bounded = some[mine]
-    held = {name: column[bounded] for name, column in columns.items()}
-    return slo_figures(
-        Tally.of(held, {name: limit[mine[bounded]] for name, limit in limits.items()}), seconds
-    )
+    def __init__(self, classes: Classes) -> None:
+        self.classes = classes
+        self.each = [Tally(bounds) for bounds in classes.bounds]
+        names = dict.fromkeys(
+            name for each in classes.bounds for name, bound in each.items() if bound is not None
+        )
+        self._limits = {name: _limits(classes, name) for name in names}
+        self._bounded = Tally()
 
+    def take(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Counts some more requests, ``request_id`` among their columns."""
+        mine = self.classes.of[columns["request_id"]]
+        for number, tally in enumerate(self.each):
+            tally.take({name: column[mine == number] for name, column in columns.items()})
+        if self._limits:
+            some = np.any([np.isfinite(limit) for limit in self._limits.values()], axis=0)[mine]
+            self._bounded.bounds = {name: limit[mine[some]] for name, limit in self._limits.items()}
+            self._bounded.take({name: column[some] for name, column in columns.items()})
 
-def _bounded(bounds: Iterable[Bounds]) -> Iterable[str]:
-    return (name for each in bounds for name, bound in each.items() if bound is not None)
+    def names(self, requests: np.ndarray) -> np.ndarray:
+        """The classes of some requests, by their numbers."""
+        return np.array(self.classes.names, dtype=object)[self.classes.of[requests]]
+
+    def slo(self, seconds: float) -> dict[str, Any]:
+        """Attainment and goodput of all requests that have a bound, each held to those of its class."""
+        return slo_figures(self._bounded, seconds)
+
+    def figures(self, seconds: float) -> dict[str, dict[str, Any]]:
+        """The figures of each class, under the names that those of all requests have; ``seconds`` is the makespan."""
+        return {
+            name: {
+                "requests": tally.counts(),
+                "throughput": throughput(tally, seconds),
+                **tally.spreads(),
+                "slo": slo_figures(tally, seconds),
+                "kv": reuse(tally),
+                "service_tokens_per_s": rate(tally.output_tokens, tally.in_system_s),
+            }
+            for name, tally in zip(self.classes.names, self.each, strict=True)
+        }
 
 
 def _limits(classes: Classes, name: str) -> np.ndarray:
     """The bound of each class on a metric, inf where it has none."""
     values = (each.get(name) for each in classes.bounds)
     return np.array([np.inf if value is None else value for value in values])
-
-
-def class_figures(
-    columns: Mapping[str, np.ndarray],
-    classes: Classes,
-    programs: ProgramColumns | None,
-    seconds: float,
-) -> dict[str, dict[str, Any]]:
-    """The figures of each class, under the names that those of all requests have.
-
-    Args:
-        columns: of the arrived requests.
-        classes: of all requests.
-        programs: of all requests, None where there are none.
-        seconds: the makespan.
-    """
-    mine = classes.of[columns["request_id"]]
-    found = {}
-    for number, name in enumerate(classes.names):
-        of_class = {key: column[mine == number] for key, column in columns.items()}
-        tally = Tally.of(of_class, classes.bounds[number])
-        found[name] = {
-            "requests": tally.counts(),
-            "throughput": throughput(tally, seconds),
-            **tally.spreads(),
-            "slo": slo_figures(tally, seconds),
-            "kv": reuse(tally),
-            "service_tokens_per_s": rate(tally.output_tokens, tally.in_system_s),
-        }
-        if programs is not None:
-            found[name]["programs"] = program_figures(of_class, programs.only(classes.of == number))
-    return found
 
 
 def fairness_figures(classes: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:

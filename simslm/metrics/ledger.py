@@ -113,7 +113,11 @@ class Ledger:
 
     @property
     def energy_known(self) -> bool:
-        return all(account.energy_j is not None for account in self.accounts)
+        """Whether every replica's energy is, also of those that have not run yet."""
+        return all(
+            account.energy_j is not None and priced.cost.idle_w is not None
+            for priced, account in zip(self.replicas, self.accounts, strict=True)
+        )
 
     def token_gaps(self) -> Distribution:
         """The gaps between tokens, all requests and replicas pooled, in seconds."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from simslm.cost.model import CostModel
 from simslm.metrics import summary as figures
-from simslm.metrics.classes import Classes, class_figures, fairness_figures, split_slo
+from simslm.metrics.classes import Classes, ClassTallies, fairness_figures
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Ledger, Priced
@@ -103,6 +103,7 @@ class _Books:
         replicas: how each is priced.
         requests: how many there are; None for a stream.
         bounds: on latencies, for the tally.
+        classes: of all requests, None where there are none.
         sink: see :class:`Sink`; None keeps everything.
     """
 
@@ -111,11 +112,13 @@ class _Books:
         replicas: list[Priced],
         requests: int | None,
         bounds: Mapping[str, float | None],
+        classes: Classes | None,
         sink: Sink | None,
     ) -> None:
         self.windows: list[tuple[int, Window, IterationTable]] = []
         self.parts: list[dict[str, np.ndarray]] = []
         self.tally = Tally(bounds)
+        self.tallies = None if classes is None else ClassTallies(classes)
         self.ledger = Ledger(replicas, requests, self._keep if sink is None else sink.take)
         self._take_requests = self.parts.append if sink is None else sink.take_requests
 
@@ -131,6 +134,9 @@ class _Books:
         """Books requests; all windows up to their end have been."""
         columns = _request_columns(settled, self.ledger)
         self.tally.take(columns)
+        if self.tallies is not None:
+            self.tallies.take(columns)
+            columns["class"] = self.tallies.names(columns["request_id"])
         return columns
 
 
@@ -162,7 +168,7 @@ def observe(
         unused_devices: devices that idle all the time.
     """
     streamed = isinstance(requests, Stream)
-    books = _Books(replicas, None if streamed else len(requests.prompt_tokens), slo, sink)
+    books = _Books(replicas, None if streamed else len(requests.prompt_tokens), slo, classes, sink)
     log = run(
         requests,
         deployment,
@@ -178,7 +184,7 @@ def observe(
     books.windows.sort(key=lambda window: window[0])
     gaps = books.ledger.token_gaps()
     summary = _summary(name, books, gaps, unused_devices)
-    _divide(columns, summary, classes, None if streamed else _programs(requests))
+    _divide(columns, summary, books.tallies, None if streamed else _programs(requests))
     return Result(columns, summary, log, gaps, books.windows)
 
 
@@ -200,20 +206,24 @@ def _programs(requests: Requests) -> ProgramColumns | None:
 def _divide(
     columns: dict[str, np.ndarray],
     summary: dict[str, Any],
-    classes: Classes | None,
+    tallies: ClassTallies | None,
     programs: ProgramColumns | None,
 ) -> None:
     """Adds what there is to say by class and by program."""
-    arrived = columns["request_id"]
     if programs is not None:
         summary["programs"] = program_figures(columns, programs)
-        columns |= programs.columns(arrived)
-    if classes is not None:
+        columns |= programs.columns(columns["request_id"])
+    if tallies is not None:
         seconds = summary["makespan_s"]
-        summary["slo"] = split_slo(columns, classes, seconds)
-        summary["classes"] = class_figures(columns, classes, programs, seconds)
+        summary["slo"] = tallies.slo(seconds)
+        summary["classes"] = tallies.figures(seconds)
         summary["fairness"] = fairness_figures(summary["classes"])
-        columns["class"] = np.array(classes.names, dtype=object)[classes.of[arrived]]
+        if programs is not None:
+            mine = tallies.classes.of[columns["request_id"]]
+            for number, name in enumerate(tallies.classes.names):
+                of_class = {key: column[mine == number] for key, column in columns.items()}
+                whole = programs.only(tallies.classes.of == number)
+                summary["classes"][name]["programs"] = program_figures(of_class, whole)
 
 
 def _summary(name: str, books: _Books, gaps: Distribution, unused_devices: int) -> dict[str, Any]:

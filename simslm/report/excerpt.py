@@ -43,6 +43,14 @@ class Excerpt:
     def span_s(self) -> float:
         return self.end_s - self.begin_s
 
+    @property
+    def words(self) -> str:
+        """Which part of the run it is."""
+        return (
+            f"Of {self.of:,} requests {self.last - self.first + 1:,} are drawn: those in a row of the longest mean "
+            f"TTFT, which arrived from {self.begin_s:,.1f} to {self.end_s:,.1f} s."
+        )
+
 
 def excerpt(directory: Path) -> Excerpt | None:
     """The stretch of a run that is drawn; None where all of it is, or where its files do not tell."""

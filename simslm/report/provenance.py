@@ -72,11 +72,10 @@ def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
             + " carry the shape on."
         )
     found += _foreign(run)
-    if (part := run.excerpt) is not None:
+    if run.excerpt is not None:
         found.append(
-            f"Of {part.of:,} requests {part.last - part.first + 1:,} are drawn: those in a row of the longest mean "
-            f"TTFT, which arrived from {part.begin_s:,.1f} to {part.end_s:,.1f} s. The bounds one by one, the reasons, "
-            "distributions but for ITL, timeline and slowest requests are theirs, all other figures of all requests."
+            f"{run.excerpt.words} The bounds one by one, the reasons, distributions but for ITL, timeline and slowest "
+            "requests are theirs, all other figures of all requests, percentiles of latencies right to 0.013 %."
         )
     if dig(run.manifest, "interrupted"):
         found.append("The simulation was interrupted: the page shows what had happened by then.")

@@ -235,14 +235,17 @@ class RequestRows:
         return row
 
     def _put(self, name: str, rows: slice, values: Any) -> None:
-        """Fills in a column that not every workload has."""
+        """Fills in a column that not every workload has; that of a whole workload is taken as it is."""
         if values is None:
             return
-        column = getattr(self, name)
+        column, values = getattr(self, name), values.tolist() if isinstance(values, np.ndarray) else values
+        if rows == slice(0, self._most):
+            setattr(self, name, values)
+            return
         if column is None:
             setattr(self, name, column := [])
         column.extend([None] * (rows.stop - len(column)))
-        column[rows] = values.tolist() if isinstance(values, np.ndarray) else values
+        column[rows] = values
 
 
 def _view(column: array[Any]) -> np.ndarray:

@@ -15,18 +15,18 @@ from simslm.scenario.classes import Traffic, TrafficClass
 from simslm.workload.origin import Origin
 from simslm.workload.requests import ClosedLoop, ProgramArrays, ProgramClients, RequestArrays
 from simslm.workload.streams import stream
-from simslm.workload.supply import RequestStream, supply
+from simslm.workload.supply import RequestStream, in_parts, supply
 
 
 def supply_of(
     traffic: Traffic, seed: int, max_model_len: int, base_dir: Path
 ) -> RequestArrays | RequestStream:
-    """The same as :func:`requests_of`, in pieces where they are too many to hold and nothing needs all of them."""
+    """The same as :func:`requests_of`, in pieces where they are too many to hold."""
     if traffic.classes is None and traffic.programs is None:
         stream = supply(traffic, seed, max_model_len, base_dir)
         if stream is not None:
             return stream
-    return requests_of(traffic, seed, max_model_len, base_dir)
+    return in_parts(requests_of(traffic, seed, max_model_len, base_dir))
 
 
 def requests_of(traffic: Traffic, seed: int, max_model_len: int, base_dir: Path) -> RequestArrays:

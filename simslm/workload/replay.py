@@ -92,16 +92,16 @@ def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, 
     return columns
 
 
-def in_order(workload: Workload, base_dir: Path) -> bool:
-    """Whether a replay can be played a piece at a time: its file is in order of time, and what is asked for needs no
-    more of it than has been read."""
+def in_order(workload: Workload, base_dir: Path, least: int) -> bool:
+    """Whether a replay of more than ``least`` requests can be played a piece at a time: its file is in order of time,
+    and what is asked for needs no more of it than has been read."""
     replay = workload.replay
     assert replay is not None
     by_session = replay.thin is not None and replay.thin.by == "session"
     again = replay.rate_scale is not None or replay.copies > 1 or replay.repeat > 1
     if by_session or again or workload.arrivals is not None:
         return False
-    last, known = None, set()
+    last, known, count = None, set(), 0
     for piece in read_pieces(base_dir / replay.path, replay.format):
         if not len(piece):
             continue
@@ -112,8 +112,8 @@ def in_order(workload: Workload, base_dir: Path) -> bool:
         ):
             return False
         known.add((piece.units is None, piece.session_id is None))
-        last = piece.ticks[-1]
-    return len(known) == 1
+        last, count = piece.ticks[-1], count + len(piece)
+    return len(known) == 1 and count > least
 
 
 def replayed_pieces(workload: Workload, streams: Streams, base_dir: Path) -> Iterator[dict[str, Any]]:

@@ -144,7 +144,7 @@ class RequestArrays:
 
     def part(self, rows: slice) -> RequestArrays:
         """Some of the requests, none of which waits for others."""
-        return replace(self, **{name: column[rows] for name, column in self.columns.items()})
+        return replace(self, **{name: _part(column, rows) for name, column in self.columns.items()})
 
     @property
     def mean_tokens(self) -> tuple[float, float]:
@@ -159,3 +159,10 @@ class RequestArrays:
             return None
         span_s = float(self.arrival_s[-1] - self.arrival_s[0]) if len(self) > 1 else 0.0
         return (len(self) - 1) / span_s if span_s > 0 else None
+
+
+def _part(column: Sequence[Any], rows: slice) -> Sequence[Any]:
+    """A part of a column, which may be made on demand."""
+    if isinstance(column, np.ndarray | list):
+        return column[rows]
+    return [column[row] for row in range(*rows.indices(len(column)))]

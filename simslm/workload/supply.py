@@ -32,7 +32,8 @@ class RequestStream:
         count: how many there are.
         mean_tokens: of their prompts and outputs.
         most: requests of a piece.
-        source, dropped, notes, closed_loop: see :class:`~simslm.workload.requests.RequestArrays`.
+        source, dropped, notes, closed_loop, class_of, classes: see
+            :class:`~simslm.workload.requests.RequestArrays`.
     """
 
     make: Callable[[], Iterator[RequestArrays]]
@@ -43,6 +44,8 @@ class RequestStream:
     notes: tuple[str, ...]
     closed_loop: ClosedLoop | None
     most: int
+    class_of: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -58,6 +61,24 @@ class RequestStream:
         return _together(self.make(), self.dropped, self.notes)
 
 
+def in_parts(whole: RequestArrays) -> RequestArrays | RequestStream:
+    """Requests that had to be made all at once; where they are many, and none waits for others, as a stream."""
+    if len(whole) <= MOST_HELD or whole.programs is not None:
+        return whole
+    return RequestStream(
+        lambda: iter((whole,)),
+        len(whole),
+        whole.mean_tokens,
+        whole.source,
+        whole.dropped,
+        whole.notes,
+        whole.closed_loop,
+        PIECE,
+        whole.class_of,
+        whole.classes,
+    )
+
+
 def supply(workload: Workload, seed: int, max_model_len: int, base_dir: Path) -> RequestStream | None:
     """A workload in pieces, where it is longer than :data:`MOST_HELD` and can be made so.
 
@@ -71,7 +92,8 @@ def supply(workload: Workload, seed: int, max_model_len: int, base_dir: Path) ->
         ScenarioError: as :func:`~simslm.workload.generate.generate` does.
     """
     if workload.replay is not None:
-        if rows_at_most(base_dir / workload.replay.path) <= MOST_HELD or not in_order(workload, base_dir):
+        few = rows_at_most(base_dir / workload.replay.path) <= MOST_HELD
+        if few or not in_order(workload, base_dir, MOST_HELD):
             return None
     elif workload.duration_s is None and (workload.num_requests or 0) <= MOST_HELD:
         return None
@@ -98,6 +120,8 @@ def _together(
 ) -> RequestArrays:
     """The requests of all pieces; there is at least one."""
     found = list(pieces)
+    if len(found) == 1:
+        return found[0]
     columns = {name: [piece.columns[name] for piece in found] for name in found[0].columns}
     joined = {
         name: np.concatenate(parts) if isinstance(parts[0], np.ndarray) else list(chain(*parts))

@@ -11,7 +11,7 @@ import pytest
 
 from simslm.api import load_scenario, prepare, simulate
 from simslm.errors import ScenarioError
-from simslm.metrics.classes import Classes, class_figures, fairness_figures, jain, split_slo
+from simslm.metrics.classes import Classes, ClassTallies, fairness_figures, jain
 from simslm.metrics.definitions import BY_CLASS, figures_of, metric_of, title
 from simslm.metrics.files import RunWriter
 from simslm.search.evaluation import shortened
@@ -42,14 +42,22 @@ def split(of: list[int], *bounds: dict) -> Classes:
     return Classes(names, np.array(of), bounds)
 
 
+def tallied(classes: Classes) -> ClassTallies:
+    """The requests counted in two parts."""
+    tallies = ClassTallies(classes)
+    for part in (slice(0, 2), slice(2, None)):
+        tallies.take({name: column[part] for name, column in columns().items()})
+    return tallies
+
+
 def test_each_request_is_held_to_the_bounds_of_its_class():
     """a: TTFT within 0.3 s; b: E2E within 0.5 s, met by request 3 alone; c has no bound, so nobody asks."""
     classes = split([0, 0, 1, 1, 2, 0], {"ttft_s": 0.3, "tpot_s": None}, {"e2e_s": 0.5}, {})
-    whole = split_slo(columns(), classes, 10.0)
+    whole = tallied(classes).slo(10.0)
     assert whole["attainment"] == 3 / 5
     assert whole["goodput_rps"] == 0.3
     assert whole["goodput_output_tokens_per_s"] == 3.1
-    parts = class_figures(columns(), classes, None, 10.0)
+    parts = tallied(classes).figures(10.0)
     assert parts["a"]["slo"]["attainment"] == 2 / 3
     assert parts["b"]["slo"]["attainment"] == 1 / 2
     assert parts["c"]["slo"]["attainment"] is None
@@ -59,13 +67,13 @@ def test_each_request_is_held_to_the_bounds_of_its_class():
 
 def test_without_any_bound_nothing_is_attained():
     classes = split([0] * 6, {"ttft_s": None})
-    assert split_slo(columns(), classes, 10.0)["attainment"] is None
-    assert fairness_figures(class_figures(columns(), classes, None, 10.0))["min_attainment"] is None
+    assert tallied(classes).slo(10.0)["attainment"] is None
+    assert fairness_figures(tallied(classes).figures(10.0))["min_attainment"] is None
 
 
 def test_figures_by_class_are_those_of_its_rows():
     classes = split([0, 1, 0, 1, 1, 1], {}, {})
-    parts = class_figures(columns(), classes, None, 10.0)
+    parts = tallied(classes).figures(10.0)
     assert parts["a"]["requests"] == {
         "arrived": 2,
         "finished": 2,
@@ -96,7 +104,7 @@ def test_jains_index():
 
 
 def test_a_class_without_requests_is_no_witness_and_one_without_any_finished_is():
-    parts = class_figures(columns(), split([0, 0, 0, 0, 1, 1], {}, {}, {}), None, 10.0)
+    parts = tallied(split([0, 0, 0, 0, 1, 1], {}, {}, {})).figures(10.0)
     assert parts["c"]["requests"]["arrived"] == 0
     assert parts["c"]["ttft_s"]["p99"] is None
     assert fairness_figures(parts)["jain"] == 0.5

@@ -33,10 +33,10 @@ def test_jumping_is_stepping(scenario):
 
 
 def test_the_random_programs_reach_what_they_are_for():
-    """Of 300, some wait, lose a request and what depends on it, find outputs cached, or are started by clients."""
+    """Of 600, some wait, lose a request and what depends on it, find outputs cached, or are started by clients."""
     reached: Counter[str] = Counter()
 
-    @settings(max_examples=300, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=600, derandomize=True, deadline=None, database=None)
     @given(program_scenarios())
     def look(scenario):
         requests, engine = scenario

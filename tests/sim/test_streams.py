@@ -158,3 +158,26 @@ def test_merged_latencies_are_right_to_an_eighth_of_a_thousandth(monkeypatch):
         assert near[latency]["max"] == exact[latency]["max"]
     assert near["slo"] == exact["slo"]
     assert near["requests"] == exact["requests"]
+
+
+def test_a_stream_that_is_stopped_keeps_what_had_happened():
+    """What was handed out and what is still held are all that arrived, each once."""
+    requests, served = busy(2_000)
+    stop: list[Any] = []
+
+    class Stopping(Kept):
+        def take_requests(self, columns: dict[str, np.ndarray]) -> None:
+            super().take_requests(columns)
+            if len(self.parts) == 5:
+                stop[0]()
+
+    kept = Stopping()
+    result = observe(
+        "test", Pieces(requests, 50), served, priced(served), slo={}, sink=kept, on_start=stop.append
+    )
+    columns = kept.all(result)
+    assert result.log.interrupted
+    assert columns["request_id"].tolist() == list(range(len(columns["request_id"])))
+    assert 250 <= len(columns["request_id"]) < 500
+    assert result.summary["requests"]["arrived"] == len(columns["request_id"])
+    assert (columns["status"] == UNFINISHED).sum() == result.summary["requests"]["unfinished"]

@@ -150,25 +150,34 @@ def test_as_long_as_they_arrive(tmp_path):
         {"replay": {"repeat": 2}},
         {"replay": {"rate_scale": {"factor": 2}}},
         {"replay": {"thin": {"share": 0.9, "by": "session"}}},
-        {"replay": {"limit": 50}},
         {"arrivals": {"process": "poisson", "rate_rps": 4}},
-        {"programs": {"kind": "sessions", "think_time_s": 1}},
+        {"arrivals": {"process": "closed-loop", "concurrency": 4}},
     ],
     ids=str,
 )
-def test_what_needs_all_of_a_trace_is_held(tmp_path, keys):
+def test_what_needs_all_of_a_trace_is_handed_over_in_pieces(tmp_path, keys):
     path = written(tmp_path, "parquet", table())
-    replay = {"path": path.name, **keys.pop("replay", {})}
-    assert isinstance(made(tmp_path, replay=replay, **keys), RequestArrays)
+    given = {**keys, "replay": {"path": path.name, **keys.get("replay", {})}}
+    same(made(tmp_path, **given), generate(Workload.model_validate(given), 3, 4096, tmp_path))
 
 
-def test_a_file_that_is_not_in_order_of_time_is_held(tmp_path):
+@pytest.mark.parametrize(
+    "keys", [{"replay": {"limit": 50}}, {"programs": {"kind": "sessions", "think_time_s": 1}}], ids=str
+)
+def test_few_requests_and_programs_are_held(tmp_path, keys):
+    path = written(tmp_path, "parquet", table())
+    given = {**keys, "replay": {"path": path.name, **keys.get("replay", {})}}
+    assert isinstance(made(tmp_path, **given), RequestArrays)
+
+
+def test_a_file_that_is_not_in_order_of_time_is_put_in_order(tmp_path):
     rows = table().to_pandas()
     rows.loc[170, "arrival_s"] = 1.0
     path = written(tmp_path, "parquet", pa.Table.from_pandas(rows, preserve_index=False))
-    found = made(tmp_path, replay={"path": path.name})
-    assert isinstance(found, RequestArrays)
-    assert (np.diff(found.arrival_s) >= 0).all()
+    given = {"replay": {"path": path.name}}
+    found = made(tmp_path, **given)
+    same(found, generate(Workload.model_validate(given), 3, 4096, tmp_path))
+    assert (np.diff(found.whole().arrival_s) >= 0).all()
 
 
 def test_a_file_that_is_wrong_somewhere_is_refused_before_anything_is_simulated(tmp_path):
@@ -193,23 +202,48 @@ def test_public_traces_in_pieces(workloads, name, monkeypatch):
     same(made(workloads, **given), generate(Workload.model_validate(given), 3, 4096, workloads))
 
 
+def ran(mapping, folder, monkeypatch):
+    """A scenario run as a whole and in pieces: the rows of each but for energies, and the results."""
+    rows, results = [], []
+    for held in (1 << 20, 50):
+        monkeypatch.setattr("simslm.workload.supply.MOST_HELD", held)
+        with RunWriter(folder / str(held)) as writer:
+            results.append(simulate(load_scenario(mapping), sink=writer, with_intervals=False))
+            writer.finish(results[-1])
+        rows.append(pq.read_table(folder / str(held) / "requests.parquet").drop(["energy_j"]))
+    assert len(results[1].request_columns["status"]) < 100 < len(rows[0])
+    assert rows[1].equals(rows[0])
+    return rows[0], [result.summary for result in results]
+
+
 def test_a_run_of_a_replay_in_pieces(tmp_path, small, monkeypatch):
     """Its files are those of the run that holds all of it; the page shows a part, and says so."""
     path = written(tmp_path, "parquet", table())
     mapping = small | {"workload": {"replay": {"path": str(path), "time_scale": 0.05}}}
-    rows, summaries = {}, {}
-    for name, held in (("whole", 1 << 20), ("pieces", 50)):
-        monkeypatch.setattr("simslm.workload.supply.MOST_HELD", held)
-        with RunWriter(tmp_path / name) as writer:
-            result = simulate(load_scenario(mapping), sink=writer, with_intervals=False)
-            writer.finish(result)
-        rows[name] = pq.read_table(tmp_path / name / "requests.parquet").drop(["energy_j"])
-        summaries[name] = result.summary
-    assert len(result.request_columns["status"]) < 100 < len(rows["whole"])
-    assert rows["pieces"].equals(rows["whole"])
+    _, (whole, pieces) = ran(mapping, tmp_path, monkeypatch)
     for name in ("requests", "ttft_s", "e2e_s", "slo"):
-        assert summaries["pieces"][name] == summaries["whole"][name]
+        assert pieces[name] == whole[name]
     monkeypatch.setattr(excerpt, "MOST_REQUESTS", 50)
     monkeypatch.setattr(excerpt, "DRAWN", 10)
-    page = write_report([tmp_path / "pieces"]).read_text(encoding="utf-8")
+    page = write_report([tmp_path / "50"]).read_text(encoding="utf-8")
     assert "Of 200 requests 7 are drawn" in page
+
+
+def test_a_run_of_classes_in_pieces(tmp_path, small, monkeypatch):
+    """Figures by class, SLO and fairness are those of the run that holds all of it."""
+    lengths = {name: small["workload"].pop(name) for name in ("prompt_tokens", "output_tokens")}
+    arrivals = {"process": "poisson", "rate_rps": 30}
+    classes = {
+        "chat": {**lengths, "arrivals": arrivals, "num_requests": 90, "slo": {"ttft_s": 0.006}},
+        "batch": {**lengths, "arrivals": arrivals, "num_requests": 110, "priority": 2},
+    }
+    mapping = {name: value for name, value in small.items() if name != "slo"}
+    rows, (whole, pieces) = ran(mapping | {"workload": {"classes": classes}}, tmp_path, monkeypatch)
+    assert set(rows["class"].to_pylist()) == {"chat", "batch"}
+    assert 0 < whole["slo"]["attainment"] < 1
+    assert pieces["slo"] == whole["slo"]
+    assert pieces["fairness"] == pytest.approx(whole["fairness"])
+    for name, figures in whole["classes"].items():
+        assert pieces["classes"][name] == figures | {
+            "service_tokens_per_s": pytest.approx(figures["service_tokens_per_s"])
+        }

@@ -27,8 +27,8 @@ from simslm.workload.readers.table import check_file, first_line, opened_text
 
 Read = Callable[[Path], Iterator[Recording]]
 _MOST_HEAD_BYTES = 1 << 24
-_LEAST_ROW_BYTES = 4
-"""Two numbers of one digit, a comma and the end of the line."""
+_LEAST_CSV_BYTES = len("0,1,1\n")
+_LEAST_JSON_BYTES = len('{"arrival_s":0,"prompt_tokens":1,"output_tokens":1}\n')
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,10 @@ def rows_at_most(path: Path) -> float:
     check_file(path, f"formats: {', '.join(FORMATS)}")
     if _is_parquet(path):
         return parquet.rows(path)
-    return math.inf if path.suffix == ".gz" else path.stat().st_size / _LEAST_ROW_BYTES
+    if path.suffix == ".gz":
+        return math.inf
+    least = _LEAST_JSON_BYTES if _first_bytes(path, 1) == b"{" else _LEAST_CSV_BYTES
+    return path.stat().st_size / least
 
 
 def detect(path: Path) -> str:
@@ -148,8 +151,12 @@ def detect(path: Path) -> str:
 def _is_parquet(path: Path) -> bool:
     if path.suffix == ".parquet":
         return True
+    return _first_bytes(path, 4) == b"PAR1"
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
     with path.open("rb") as file:
-        return file.read(4) == b"PAR1"
+        return file.read(count)
 
 
 def _json_row(path: Path, line: str) -> dict[str, Any]:
