@@ -26,12 +26,10 @@ def describe(engine: Subject, meter: Meter, *, command: str, seed: int) -> dict[
 
 def setting(engine: Subject, meter: Meter, seed: int) -> dict[str, Any]:
     """What is run, on what, and how it is read."""
-    kind = engine.device.type
-    machine = _cuda(engine.device) if kind == "cuda" else _cpu()
+    machine = _cuda(engine.device) if engine.device.type == "cuda" else _cpu()
     return {
         "model": engine.architecture.name,
         "dtype": engine.dtype,
-        "quantization": engine.quantization,
         "device": catalogue_device(engine.device),
         **engine.facts(),
         "torch": torch.__version__,
