@@ -176,7 +176,7 @@ class Campaign:
                 f"up to {self.repeats} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the "
                 f"first, for {_PASS_S} s of each shape; a shape is settled, and visited no more, once half the "
                 f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one "
-                f"warm-up call (none for calls over {_LONG_CALL_S} s after the first pass), then calls for as long as "
+                f"warm-up call (at first two; later none for calls over {_LONG_CALL_S} s), then calls for as long as "
                 f"the energy counter needs, of which up to {_MOST_ROWS}, evenly spaced, are rows; outliers are flagged "
                 "and kept"
             ),
@@ -250,8 +250,12 @@ class Campaign:
     def _visit(self, shape: Shape) -> list[dict[str, Any]]:
         """One warm-up call, then the timed ones, as rows of ``iterations.parquet``; of many, some evenly spaced."""
         stage = self.engine.stage(shape, self._rng)
-        expected = self._seconds.get(shape.label(), 0.0)
-        first = stage.time() if expected < 2 * _LONG_CALL_S else None
+        expected = self._seconds.get(shape.label())
+        first = stage.time() if (expected or 0.0) < 2 * _LONG_CALL_S else None
+        if expected is None and first is not None and first.latency_s < _LONG_CALL_S:
+            first = (
+                stage.time()
+            )  # the one before may have set the shape up: a recording, a library's own tables
         target = max(_VISIT_S, self.meter.window_s)
         most = _MOST_CALLS if self.meter.note else 10_000
         calls = 1 if first is None else int(np.clip(-(-target // first.latency_s), 1, most))

@@ -108,6 +108,10 @@ class Engine:
         """Lay the batch out and move it to the device, in one copy that nothing here waits for."""
         if self.graphs is not None and self.graphs.take(batch):
             return self.graphs.prepare(batch)
+        return self.lay_out(batch)
+
+    def lay_out(self, batch: Sequence[Chunk]) -> Rows:
+        """The same without padding to a recorded size."""
         layout = self.attention.lay_out(batch)
         tokens, positions, slots, last_rows, *tables = staged(layout.fields(), self.device)
         return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout, positions, tables))

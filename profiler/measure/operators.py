@@ -62,12 +62,14 @@ def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
     qkv = a.hidden_size * (a.query_size + 2 * a.kv_size)
     up = (2 if a.gated_mlp else 1) * a.hidden_size * a.intermediate_size
     size = DTYPE_BYTES[engine.dtype]
+    layer = DTYPE_BYTES[engine.quantization or engine.dtype]
     wide = a.intermediate_size * (2 if a.gated_mlp else 1)
 
-    def matrix(op: str, weights: int, traffic: int, run: Callable[[], object], calls: int) -> Operator:
-        return Operator(
-            op, tokens, tokens, 0, 2.0 * tokens * weights, size * (weights + tokens * traffic), calls, run
-        )
+    def matrix(
+        op: str, weights: int, traffic: int, run: Callable[[], object], calls: int, weight: int = layer
+    ) -> Operator:
+        moved = weight * weights + size * tokens * traffic
+        return Operator(op, tokens, tokens, 0, 2.0 * tokens * weights, moved, calls, run)
 
     def layers(call: Callable[[Block], object]) -> Callable[[], object]:
         return lambda: _each_layer(model, call)
@@ -83,7 +85,7 @@ def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
     norm_flops = 4.0 * tokens * a.hidden_size
     yield Operator("norm", tokens, tokens, 0, norm_flops, norm_bytes, n, layers(lambda b: b.norm1(hidden)))
     head = a.vocab_size * a.embedding_size
-    yield matrix("head", head, a.hidden_size + a.vocab_size, lambda: model.head(hidden), 1)
+    yield matrix("head", head, a.hidden_size + a.vocab_size, lambda: model.head(hidden), 1, size)
     vocabulary = tokens * a.vocab_size
     yield Operator("sampler", tokens, tokens, 0, vocabulary, size * vocabulary, 1, lambda: sample(logits))
 
@@ -91,7 +93,7 @@ def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
 def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:
     """Attention of a batch of equal chunks over the paged cache."""
     a = engine.architecture
-    rows = engine.prepare(batch)
+    rows = engine.lay_out(batch)
     queries = torch.randn(
         len(rows.tokens), a.query_size, dtype=torch_dtype(engine.dtype), device=engine.device
     )
@@ -114,7 +116,7 @@ def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:
 def write_operator(engine: Engine, batch: list[Chunk]) -> Operator:
     """Writing a batch's new keys and values into the paged cache."""
     a = engine.architecture
-    rows = engine.prepare(batch)
+    rows = engine.lay_out(batch)
     shape = (len(rows.tokens), a.num_kv_heads, a.head_dim)
     new = torch.randn(shape, dtype=torch_dtype(engine.dtype), device=engine.device)
     traffic = 4 * new.numel() * DTYPE_BYTES[engine.dtype]

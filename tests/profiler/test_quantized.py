@@ -15,6 +15,7 @@ from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
 from profiler.engine.quantized import QUANTIZATIONS, multiply_in_place, quantize, quantized_linear
 from profiler.engine.weights import random_weights
+from profiler.engines.own import OwnEngine
 from profiler.measure.meters import NoMeter
 from profiler.provenance import setting
 from simslm.errors import DeviceError, InfeasibleError, UsageError
@@ -111,7 +112,7 @@ def test_no_full_matrix_is_kept(llama):
     weights = random_weights(llama, torch.float32)
     matrices = [ref(weight) for name, weight in weights.items() if weight.ndim == 2 and "layers" in name]
     embedding = ref(weights["embedding"])
-    engine = Engine(llama, dtype="fp32", num_blocks=4, quantization="int8", weights=weights)
+    engine = OwnEngine(llama, dtype="fp32", num_blocks=4, quantization="int8", weights=weights)
     del weights
     assert all(matrix() is None for matrix in matrices)
     assert embedding() is not None
