@@ -15,6 +15,7 @@ from simslm.cli.failure import InterruptError
 from simslm.cli.groups import traces, validate
 from simslm.cli.options import (
     Attended,
+    Budget,
     Dtype,
     Eightbit,
     Grid,
@@ -23,6 +24,8 @@ from simslm.cli.options import (
     Listed,
     Measured,
     MeasuredEngine,
+    Passes,
+    Replicas,
     ScenarioPath,
     Seed,
     Sets,
@@ -349,22 +352,10 @@ def profile(
         ),
     ] = None,
     quantization: Eightbit = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=1, help="measurements of each point; default: by grid")
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(
-            min=1.0, metavar="SECONDS", help="stop then; what there is becomes a trace, and can go on"
-        ),
-    ] = None,
+    repeats: Passes = None,
+    budget: Budget = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: all cores")] = None,
-    replicas: Annotated[
-        str,
-        typer.Option(
-            metavar="N,...", help="how many share the device; without 1, they join a trace that is there"
-        ),
-    ] = "1",
+    replicas: Replicas = "1",
     sharing: Sharing = "time-slice",
     engine: MeasuredEngine = Measured.simslm,
     reach: GridReach = None,

@@ -90,6 +90,20 @@ GridReach = Annotated[
     ),
 ]
 
+Passes = Annotated[
+    int | None, typer.Option(min=1, help="most passes over the grid; default: 8 of quick, 12 of full")
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(min=1.0, metavar="SECONDS", help="stop then; what there is becomes a trace, and can go on"),
+]
+Replicas = Annotated[
+    str,
+    typer.Option(
+        metavar="N,...", help="how many share the device; without 1, they join a trace that is there"
+    ),
+]
+
 
 class Workers(StrEnum):
     local = "local"

@@ -35,7 +35,8 @@ FIXED = (
     "log-normal with the medians and 90th percentiles of openchat_sharegpt4 in Agrawal et al. (OSDI 2024, Table 2): "
     "1,730 and 5,696 tokens, 415 and 834; none above 7,168 and 1,024. Parameters of a system are those of its paper "
     "or its authors' code, none was fitted to its ratio. Ratios were looked up in the abstracts, but for those of "
-    "Orca, vLLM, Sarathi-Serve and Quant-LLM; sections and conditions are cited as known, and what could not be read and matters is called *not verified*."
+    "Orca, vLLM, Sarathi-Serve and Quant-LLM; sections and conditions are cited as known, and what could not be read "
+    "and matters is called *not verified*."
 )
 
 
