@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,37 +22,36 @@ import torch
 
 from profiler.colocation import Together, check
 from profiler.engine.batch import Chunk
-from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
 from profiler.engine.quantized import check_quantization
 from profiler.engine.weights import check_supported
 from profiler.engines.choice import OWN, choose_engine, refuse_others
 from profiler.engines.own import OwnEngine
-from profiler.engines.subject import Subject
+from profiler.engines.subject import Staged, Subject, WallTiming
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
-from profiler.measure.caches import CacheEviction
 from profiler.measure.ceilings import ceiling_operators
 from profiler.measure.company import Company
 from profiler.measure.confidence import WITHIN, settled
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.operators import (
     Operator,
+    OperatorClock,
     attention_operator,
     dense_operators,
     operator_tokens,
-    time_operator,
     write_operator,
 )
 from profiler.measure.power import measure_power
-from profiler.measure.timing import warm_up
-from profiler.provenance import catalogue_device, describe, memory_bytes
+from profiler.measure.timing import Timing, warm_up
+from profiler.memory import affordable_blocks
+from profiler.provenance import catalogue_device, describe
 from profiler.refinement import refined
 from profiler.writing import TraceWriter
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
 from simslm.errors import InfeasibleError, UsageError
-from simslm.traces.medians import LEVEL
+from simslm.traces.medians import LEAST, LEVEL
 
 Progress = Callable[[int, int, str, float], None]
 """Called with visits done, visits in all, what was measured, and seconds left."""
@@ -70,12 +70,12 @@ _MOST_ROWS = 32
 _LONG_CALL_S = 0.4
 _REFINED_AFTER = (1, 2)
 _REFINED_SHARE = 0.25
-_SAVED_EVERY_S = 60.0
+_SAVED_EVERY_S = 30.0
+_TICK_S = 0.2
 _IDLE_SETTLE_S = 3.0
 _SETTLE_S = 1.0
 _POWER_S = 1.0
 _POWER_PASSES = 3
-_MEMORY_SHARE = 0.8
 _OPERATOR_PASSES = 3
 _LONGEST_OPERATOR = 2048
 
@@ -94,7 +94,7 @@ class Campaign:
         seed: of the order and of the block tables.
         progress: see :data:`Progress`.
         deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
-        save: called with the campaign when a pass is over, and once a minute before.
+        save: called with the campaign when a pass is over, and every half minute.
         passes: passes that are over.
     """
 
@@ -111,6 +111,7 @@ class Campaign:
     passes: int = field(init=False, default=0)
     _rng: np.random.Generator = field(init=False)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
+    _calls: dict[str, float] = field(init=False, default_factory=dict)
     _refinable: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -240,7 +241,7 @@ class Campaign:
 
     def _refine(self, number: int) -> None:
         """After some passes, adds shapes where the grid bends; the journal alone decides which."""
-        if number not in _REFINED_AFTER:
+        if number not in _REFINED_AFTER or self.repeats - number - 1 < LEAST:
             return
         latency_s = {shape: median(self._earlier("iteration", shape, number + 1)) for shape in self.shapes}
         most = self._refinable // len(_REFINED_AFTER)
@@ -250,38 +251,49 @@ class Campaign:
     def _visit(self, shape: Shape) -> list[dict[str, Any]]:
         """One warm-up call, then the timed ones, as rows of ``iterations.parquet``; of many, some evenly spaced."""
         stage = self.engine.stage(shape, self._rng)
-        expected = self._seconds.get(shape.label())
-        first = stage.time() if (expected or 0.0) < 2 * _LONG_CALL_S else None
-        if expected is None and first is not None and first.latency_s < _LONG_CALL_S:
-            first = (
-                stage.time()
-            )  # the one before may have set the shape up: a recording, a library's own tables
+        label = shape.label()
+        if label not in self._calls:
+            stage.time()  # it may set the shape up: compile, record, fill a library's own tables
+        first = stage.time() if self._calls.get(label, 0.0) < _LONG_CALL_S else None
         target = max(_VISIT_S, self.meter.window_s)
         most = _MOST_CALLS if self.meter.note else 10_000
         calls = 1 if first is None else int(np.clip(-(-target // first.latency_s), 1, most))
-        start, before = time.perf_counter(), self.meter.energy_j()
-        timings = [stage.time() for _ in range(calls)]
-        energy_j, power_w = self._energy(start, before, calls)
-        common = {"sharing": "none", "replicas": 1, "energy_j": energy_j, "power_w": power_w}
-        common |= shape.columns()
-        common |= {"sm_clock_mhz": self.meter.clock_mhz(), "throttle": self.meter.throttle()}
-        kept = np.unique(np.linspace(0, calls - 1, min(calls, _MOST_ROWS)).round().astype(int))
+        _, start, before = self._tick(stage)
+        timings = [stage.time() for _ in range((calls + 1) // 2)]
+        state = {"sm_clock_mhz": self.meter.clock_mhz(), "throttle": self.meter.throttle()}
+        timings += [stage.time() for _ in range(calls // 2)]
+        more, end, after = self._tick(stage)
+        timings += more
+        self._calls[label] = median(timing.latency_s for timing in timings)
+        common = {"sharing": "none", "replicas": 1, "energy_j": None, "power_w": None}
+        if before is not None and after is not None:
+            common |= {
+                "energy_j": (after - before) / len(timings),
+                "power_w": (after - before) / (end - start),
+            }
+        common |= shape.columns() | state
+        kept = np.unique(np.linspace(0, len(timings) - 1, min(len(timings), _MOST_ROWS)).round().astype(int))
         return [common | timings[i]._asdict() for i in kept]
 
-    def _energy(self, start: float, before: float | None, calls: int) -> tuple[float | None, float | None]:
-        """Joules per call and mean watts since ``start``; None without a counter."""
-        after = self.meter.energy_j()
-        if before is None or after is None:
-            return None, None
-        return (after - before) / calls, (after - before) / (time.perf_counter() - start)
+    def _tick(self, stage: Staged) -> tuple[list[Timing | WallTiming], float, float | None]:
+        """Runs until the energy counter moves, which it does in steps of up to a tenth of a second.
+
+        A window between two such moments has all of its energy and none of another's.
+
+        Returns:
+            The calls made, when the counter moved, and what it said then; None without a counter.
+        """
+        made, begin, before = [], time.perf_counter(), self.meter.energy_j()
+        while (now := self.meter.energy_j()) == before and before is not None:
+            if time.perf_counter() - begin > _TICK_S:
+                break
+            made.append(stage.time())
+        return made, time.perf_counter(), now
 
     def _visit_operators(self, engine: Engine) -> list[dict[str, Any]]:
-        rows, evict = [], CacheEviction(engine.device)
+        clock = OperatorClock(engine.device)
         with torch.inference_mode():
-            for operator in (*ceiling_operators(engine), *self._operators(engine)):
-                operator.run()
-                rows.append(time_operator(operator, engine.device, evict))
-        return rows
+            return [clock.row(each) for each in chain(ceiling_operators(engine), self._operators(engine))]
 
     def _operators(self, engine: Engine) -> Iterator[Operator]:
         for tokens in operator_tokens(engine.architecture):
@@ -393,12 +405,19 @@ def profile(
     if 1 not in replicas:
         common.measure(target, header)
         return target
-    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     opened = partial(OwnEngine.open, quantization=quantization) if quantization else kind.open
     subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
+    header["attention"] = subject.facts()["attention"]
+    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     meter = meter or open_meter(subject.device)
     extent = {"grid": grid, "reach": reach._asdict() if reach else None}
-    writer = TraceWriter(target, lambda: describe(subject, meter, command=command, seed=seed) | extent)
+    company = Company()
+
+    def described() -> dict[str, Any]:
+        found = describe(subject, meter, command=command, seed=seed)
+        return found | extent | {"other_load": company.share()}
+
+    writer = TraceWriter(target, described)
     campaign = Campaign(
         subject,
         meter,
@@ -411,7 +430,6 @@ def profile(
         start + budget_s if budget_s else float("inf"),
         writer.save,
     )
-    company = Company()
     try:
         complete = campaign.run()
     except BaseException:
@@ -424,11 +442,13 @@ def profile(
             where=str(journal.path),
             remedy="run the same command again: it goes on from there",
         )
-    writer.write(campaign, {"other_load": company.share()} | ({} if complete else {"unfinished": True}))
-    if complete:
+    if not complete:
+        writer.save(campaign)
+    else:
+        writer.write(campaign)
         journal.remove()
         if together:
-            del subject, writer, campaign
+            del subject, writer, campaign, described
             release_freed_memory(device)
             common.measure(target, header)
     return target
@@ -449,16 +469,3 @@ def _shapes(
         )
     heldout = heldout_shapes(architecture, affordable, size, reach)
     return list(dict.fromkeys(map(kind.possible, shapes))), list(dict.fromkeys(map(kind.possible, heldout)))
-
-
-def affordable_blocks(
-    architecture: Architecture, device: str, dtype: str, block_size: int = BLOCK_SIZE
-) -> int:
-    """KV blocks that fit beside the weights in what is free now; weights count twice while being packed."""
-    release_freed_memory(device)
-    if device == "cpu":
-        free = memory_bytes("MemAvailable")
-    else:
-        free = torch.cuda.mem_get_info(torch.device(device))[0]
-    room = _MEMORY_SHARE * free - 2 * architecture.weight_bytes(dtype)
-    return max(0, int(room // (architecture.kv_bytes_per_token(dtype) * block_size)))

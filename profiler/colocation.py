@@ -38,8 +38,10 @@ from profiler.measure.replicas import (
     send,
     serve,
 )
+from profiler.memory import affordable_blocks
+from profiler.writing import flagged
 from simslm.catalog.architecture import Architecture
-from simslm.errors import UsageError, nearest
+from simslm.errors import InfeasibleError, UsageError, nearest
 from simslm.traces.files import read_trace, write_trace
 
 WAYS = ("time-slice", "mps", "streams", "sm-partition")
@@ -102,26 +104,37 @@ class Together:
         read_trace(target)
         stated = {"replicas": list(self.replicas), "ways": list(self.ways), "repeats": self.repeats}
         journal = Journal(target.parent / f"{target.name}.colocated.partial", {**header, **stated})
-        add_to_trace(target, self.rows(journal))
+        add_to_trace(target, self.rows(journal, lambda rows: add_to_trace(target, rows)))
         journal.remove()
 
-    def rows(self, journal: Journal) -> list[dict[str, Any]]:
-        """Rows of ``iterations.parquet`` for every way, number and shape, but for what the journal has already."""
+    def rows(
+        self, journal: Journal, keep: Callable[[list[dict[str, Any]]], object] = lambda rows: None
+    ) -> list[dict[str, Any]]:
+        """Rows of ``iterations.parquet`` for every way, number and shape, but for what the journal has already.
+
+        Args:
+            journal: what is finished.
+            keep: called with all rows there are when a way and number is finished.
+
+        Raises:
+            InfeasibleError: so many replicas do not fit, not even at the smallest shape.
+        """
         meter = self.meter or open_meter(open_device(self.device))
         wanted = {shape.label(): shape for shape in shapes(self.architecture, self.device)}
         groups = [(way, count) for way in self.ways for count in self.replicas]
         done, total = 0, len(groups) * len(wanted) * self.repeats
         for way, count in groups:
+            fitting = self._fitting(wanted, count)
             keys = [
                 (name, ("colocated", f"{way} ×{count}, {name}", i))
-                for name in wanted
+                for name in fitting
                 for i in range(self.repeats)
             ]
             left = [(name, key) for name, key in keys if key not in journal.entries]
             done += len(keys) - len(left)
             if not left:
                 continue
-            blocks = max(shape.blocks(BLOCK_SIZE) for shape in wanted.values())
+            blocks = max(shape.blocks(BLOCK_SIZE) for shape in fitting.values())
             with self._running(way, count, blocks) as connections:
                 for name, key in left:
                     self._say(done, total, key[1])
@@ -129,8 +142,21 @@ class Together:
                         key, _rows(run_window(connections, wanted[name], meter), wanted[name], way, count)
                     )
                     done += 1
+            keep(journal.rows("colocated"))
         self._say(total, total, "done")
         return journal.rows("colocated")
+
+    def _fitting(self, wanted: Mapping[str, Shape], count: int) -> dict[str, Shape]:
+        """The shapes that each of so many replicas has memory for."""
+        room = affordable_blocks(self.architecture, self.device, self.dtype, replicas=count)
+        fitting = {name: shape for name, shape in wanted.items() if shape.blocks(BLOCK_SIZE) <= room}
+        if not fitting:
+            raise InfeasibleError(
+                f"{count} replicas of {self.architecture.name} do not fit beside each other",
+                where=f"device {self.device}",
+                remedy="measure fewer --replicas, or free memory",
+            )
+        return fitting
 
     @contextmanager
     def _running(self, way: str, count: int, blocks: int) -> Iterator[list[Connection]]:
@@ -206,6 +232,7 @@ def _rows(window: Window, shape: Shape, way: str, count: int) -> list[dict[str, 
         "energy_j": window.energy_j,
         "power_w": window.power_w,
         "sm_clock_mhz": window.clock_mhz,
+        "throttle": window.throttle,
     }
     calls = np.concatenate(window.calls).tolist()
     return [
@@ -221,13 +248,13 @@ def add_to_trace(target: Path, rows: list[dict[str, Any]]) -> None:
     """
     trace = read_trace(target)
     assert trace.iterations is not None
-    new = pa.Table.from_pylist(rows, schema=trace.iterations.schema.remove_metadata())
+    new = pa.Table.from_pylist(flagged(rows), schema=trace.iterations.schema.remove_metadata())
     replaced = {(row["sharing"], row["replicas"]) for row in rows}
     old = zip(trace.iterations["sharing"].to_pylist(), trace.iterations["replicas"].to_pylist(), strict=True)
     kept = trace.iterations.filter(pa.array([each not in replaced for each in old]))
     method = (
-        f"each shape in all replicas at once for at least {WINDOW_S} s; iterations while all ran, up to {ROWS} of "
-        "each replica and window, evenly spaced"
+        f"each shape that fits, in all replicas at once for at least {WINDOW_S} s; iterations while all ran, up to "
+        f"{ROWS} of each replica and window, evenly spaced"
     )
     write_trace(
         target,

@@ -48,12 +48,12 @@ class Journal:
             os.fsync(sink.fileno())
 
     def rows(self, kind: str) -> list[dict[str, Any]]:
-        """All rows of one kind, numbered by ``repeat`` within each label in the order of their visits."""
+        """All rows of one kind, with their ``visit``, numbered by ``repeat`` within each label in that order."""
         counts: dict[str, int] = {}
         numbered = []
-        for (_, label, _), rows in sorted(e for e in self.entries.items() if e[0][0] == kind):
+        for (_, label, visit), rows in sorted(e for e in self.entries.items() if e[0][0] == kind):
             for row in rows:
-                numbered.append(row | {"repeat": counts.setdefault(label, 0)})
+                numbered.append(row | {"repeat": counts.setdefault(label, 0), "visit": visit})
                 counts[label] += 1
         return numbered
 
@@ -79,8 +79,8 @@ def _whole_lines(path: Path) -> list[str]:
     """The file's complete lines; a half line at its end is cut off the file too."""
     if not path.exists():
         return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
     if whole != text:
-        path.write_text(whole)
-    return whole.splitlines()
+        os.truncate(path, len(whole))
+    return whole.decode().splitlines()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.grid import Shape
 from profiler.measure.confidence import outliers
+from simslm.errors import TraceError
 from simslm.traces.files import holds_trace, read_trace, write_trace
 
 if TYPE_CHECKING:
@@ -28,29 +29,37 @@ class TraceWriter:
 
     def save(self, campaign: Campaign) -> None:
         """What there is so far, as a trace that says so, unless a finished one is there already."""
-        kept = read_trace(self._target) if holds_trace(self._target) else None
-        replaceable = kept is None or kept.provenance.get("unfinished")
-        if replaceable and campaign.journal.rows("iteration"):
+        if self._replaceable() and campaign.journal.rows("iteration"):
             self.write(campaign, {"unfinished": True})
 
-    def write(self, campaign: Campaign, more: dict[str, Any]) -> None:
+    def _replaceable(self) -> bool:
+        if not holds_trace(self._target):
+            return True
+        try:
+            return bool(read_trace(self._target).provenance.get("unfinished"))
+        except TraceError:
+            return False
+
+    def write(self, campaign: Campaign, more: dict[str, Any] | None = None) -> None:
         """All that was measured; ``more`` joins its provenance."""
         journal = campaign.journal
         write_trace(
             self._target,
-            provenance=self._describe() | campaign.method() | more,
-            iterations=_columns(_flagged(journal.rows("iteration"))),
-            heldout=_columns(_flagged(journal.rows("heldout"))),
+            provenance=self._describe() | campaign.method() | (more or {}),
+            iterations=_columns(flagged(journal.rows("iteration"))),
+            heldout=_columns(flagged(journal.rows("heldout"))),
             kernels=_columns(journal.rows("kernel"), ("op", "tokens", "seqs", "ctx_tokens")),
             power=_columns(journal.rows("power"), ("state",)),
         )
 
 
-def _flagged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with ``outlier``, judged among those of the same shape."""
-    groups: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+def flagged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with ``outlier``, judged among those of the same shape, sharing and replicas."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in Shape().columns()), []).append(row)
+        groups.setdefault(
+            tuple(row[name] for name in (*Shape().columns(), "sharing", "replicas")), []
+        ).append(row)
     for group in groups.values():
         for row, far in zip(group, outliers([row["latency_s"] for row in group]), strict=True):
             row["outlier"] = int(far)
@@ -64,6 +73,7 @@ def _columns(rows: list[dict[str, Any]], key: Sequence[str] = ()) -> dict[str, l
     if key:
         counts: dict[tuple[Any, ...], int] = {}
         for row in rows:
+            del row["visit"]
             which = tuple(row[name] for name in key)
             row["repeat"] = counts.setdefault(which, 0)
             counts[which] += 1

@@ -141,7 +141,14 @@ class DecodeGraphs:
         sizes = [field.size for field in layout.fields()[:-1]]
         views = self._buffer.split([*sizes, len(self._buffer) - sum(sizes)])
         rows = Rows(*self._views(layout, views))
-        return self._recorder(lambda: self._step(rows))
+        recorded = self._recorder(lambda: self._step(rows))
+
+        def replay(held: Rows = rows) -> Tensor:
+            """The recording writes to buffers of the plan: they live as long as it."""
+            del held
+            return recorded()
+
+        return replay
 
     def _views(
         self, layout: Layout, views: Sequence[Tensor]

@@ -20,7 +20,7 @@ def product_type(like: torch.Tensor) -> tl.dtype:
     return tl.float32 if like.device.type == "cpu" else _TYPES[like.dtype]
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tiles", "pages"])
 def attend_tile(
     queries,
     keys,
@@ -131,7 +131,7 @@ def _step(
     return acc, top, weight * kept + tl.sum(weights, 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tiles"])
 def combine_splits(
     out,
     partial,
@@ -162,7 +162,7 @@ def combine_splits(
         tl.store(out + place, mixed.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def multiply_quantized(
     x,
     matrix,

@@ -15,6 +15,7 @@ from profiler.measure.operators import Operator
 
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _STREAM_BYTES = {"cpu": 256 * 2**20, "cuda": 2 * 2**30}
+_STREAM_SHARE = 8
 
 
 def ceiling_operators(engine: Engine) -> Iterator[Operator]:
@@ -25,7 +26,10 @@ def ceiling_operators(engine: Engine) -> Iterator[Operator]:
     product = linear(torch.randn(side, side, dtype=kind, device=device), None)
     size = 3 * side * side * kind.itemsize
     yield Operator("ceiling_matmul", side, 0, 0, 2.0 * side**3, size, 1, lambda: product(rows))
-    stream = torch.randn(_STREAM_BYTES[device.type] // 4, device=device)
+    room = _STREAM_BYTES[device.type]
+    if device.type == "cuda":
+        room = min(room, torch.cuda.mem_get_info(device)[0] // _STREAM_SHARE)
+    stream = torch.randn(room // 4, device=device)
     target = torch.empty_like(stream)
     moved = stream.numel() * stream.itemsize
     yield Operator("ceiling_copy", 0, 0, 0, 0.0, 2.0 * moved, 1, lambda: target.copy_(stream))

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine, torch_dtype
+from profiler.engine.graphs import CudaRecorder, Recorder
 from profiler.engine.sampler import sample
 from profiler.engine.transformer import Block, Rows, Transformer
+from profiler.measure.caches import CacheEviction
 from profiler.measure.timing import time_call
 from simslm.catalog.architecture import Architecture
 from simslm.units import DTYPE_BYTES
@@ -40,16 +42,41 @@ class Operator(NamedTuple):
     flops: float
     bytes: float
     calls: int
-    run: Callable[[], object]
+    run: Callable[[], Any]
 
 
-def time_operator(operator: Operator, device: torch.device, evict: Callable[[], object]) -> dict[str, Any]:
-    """One row of ``kernels.parquet``, but for ``repeat``; ``evict`` empties the caches before."""
-    evict()
-    latency_s = time_call(operator.run, device) / operator.calls
-    row = operator._asdict()
-    del row["calls"], row["run"]
-    return row | {"latency_s": latency_s}
+class OperatorClock:
+    """Times operators on cold caches: on CUDA a recording of one between events, so that no launch by the host counts.
+
+    Args:
+        device: they run on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._evict = device, CacheEviction(device)
+        self._recorder = CudaRecorder(device) if device.type == "cuda" else None
+
+    def row(self, operator: Operator) -> dict[str, Any]:
+        """One row of ``kernels.parquet``, but for ``repeat``."""
+        operator.run()
+        taken = self._wall(operator) if self._recorder is None else self._events(operator, self._recorder)
+        row = operator._asdict()
+        del row["calls"], row["run"]
+        return row | {"latency_s": taken / operator.calls}
+
+    def _wall(self, operator: Operator) -> float:
+        self._evict()
+        return time_call(operator.run, self._device)
+
+    def _events(self, operator: Operator, recorder: Recorder) -> float:
+        replay = recorder(operator.run)
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._evict()
+        first.record()
+        replay()
+        last.record()
+        last.synchronize()
+        return first.elapsed_time(last) / 1e3
 
 
 def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:

@@ -75,6 +75,8 @@ def serve(orders: Connection, settings: Worker) -> None:
         )
         own = settings.stream and device.type == "cuda"
         with torch.cuda.stream(torch.cuda.Stream(device)) if own else nullcontext():
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # weights and cache are made on another stream
             orders.send("ready")
             while (order := orders.recv()) != CEASE:
                 orders.send(_obey(engine, orders, *order))
@@ -103,13 +105,15 @@ class Window:
         calls: of each replica: start, latency and host time of its iterations that lie inside, seconds, ``(n, 3)``.
         energy_j: of the device, for each iteration of any of them; None without a counter.
         power_w: of the device; None without a counter.
-        clock_mhz: the SM clock at its end; None where there is none to read.
+        clock_mhz: the SM clock in its middle; None where there is none to read.
+        throttle: what held it down then; None where it cannot be read.
     """
 
     calls: list[np.ndarray]
     energy_j: float | None
     power_w: float | None
     clock_mhz: float | None
+    throttle: str | None
 
 
 def run_window(connections: list[Connection], shape: Shape, meter: Meter) -> Window:
@@ -127,14 +131,16 @@ def run_window(connections: list[Connection], shape: Shape, meter: Meter) -> Win
         connection.send((begin, begin + length_s + 2 * _MARGIN_S))
     time.sleep(max(0.0, begin + _MARGIN_S - time.perf_counter()))
     opened, before = time.perf_counter(), meter.energy_j()
-    time.sleep(length_s)
-    after, closed, clock_mhz = meter.energy_j(), time.perf_counter(), meter.clock_mhz()
+    time.sleep(length_s / 2)
+    state = meter.clock_mhz(), meter.throttle()
+    time.sleep(max(0.0, opened + length_s - time.perf_counter()))
+    after, closed = meter.energy_j(), time.perf_counter()
     done = [answer(connection, length_s + LIMIT_S) for connection in connections]
     inside = [_within(table, opened, closed) for table in done]
     if before is None or after is None:
-        return Window(inside, None, None, clock_mhz)
+        return Window(inside, None, None, *state)
     iterations = sum(_overlap(table, opened, closed) for table in done)
-    return Window(inside, (after - before) / iterations, (after - before) / (closed - opened), clock_mhz)
+    return Window(inside, (after - before) / iterations, (after - before) / (closed - opened), *state)
 
 
 def _within(table: np.ndarray, start_s: float, end_s: float) -> np.ndarray:

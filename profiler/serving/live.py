@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from profiler import ENGINE
-from profiler.campaign import affordable_blocks
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool
+from profiler.engine.graphs import SIZES
 from profiler.engines.own import OwnEngine
 from profiler.grid import Shape
 from profiler.measure.company import Company
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.timing import time_iteration, warm_up
+from profiler.memory import affordable_blocks
 from profiler.provenance import setting
 from profiler.serving.clock import WallClock
 from profiler.serving.log import Served
@@ -54,6 +55,11 @@ def sequences(columns: Columns, vocabulary: int, rng: np.random.Generator) -> li
         Sequence(i, arrival_s, prompt, output, most, priority, rng.integers(0, vocabulary, prompt + output))
         for i, (arrival_s, prompt, output, most, priority) in enumerate(rows)
     ]
+
+
+def _powers(most: int) -> list[int]:
+    """Powers of two up to a number, and the number."""
+    return [*(2**i for i in range((most - 1).bit_length())), most]
 
 
 class LiveEngine:
@@ -102,22 +108,23 @@ class LiveEngine:
     def warm(self, limits: Limits, longest: int) -> None:
         """Meets the shapes that serving will, then repeats one until its duration is stationary.
 
-        A processor's library sets a matrix product up when it first meets its shape, which takes longer than many a
-        product; after hours of service it has met them all. Here it meets, in random order for at most a minute,
-        every number of tokens and every number of decoding sequences with every number of pages.
+        A processor's library sets a matrix product up when it first meets its shape, and a GPU has kernels compiled
+        and graphs recorded, which takes longer than many an iteration; after hours of service they have met them all.
+        Here they meet, in random order for at most a minute, on a CPU every number of tokens and every number of
+        decoding sequences with every number of pages, on a GPU every recorded size, and powers of two of prompt tokens
+        alone and beside decodes.
 
         Args:
             limits: of the replica.
             longest: longest prompt and output together, tokens.
         """
-        if self._engine.device.type == "cpu":
-            deadline = time.perf_counter() + _PREPARE_S
-            batches = self._rehearsals(limits, longest)
-            for i in np.random.default_rng(self._seed).permutation(len(batches)):
-                if time.perf_counter() > deadline:
-                    break
-                self._engine.iterate(batches[i])
-                self._warmed += 1
+        deadline = time.perf_counter() + _PREPARE_S
+        batches = self._rehearsals(limits, longest)
+        for i in np.random.default_rng(self._seed).permutation(len(batches)):
+            if time.perf_counter() > deadline:
+                break
+            self._engine.iterate(batches[i])
+            self._warmed += 1
         cache = self._engine.cache
         shape = Shape(min(_WARM_SEQS, cache.num_blocks), cache.block_size - 1)
         stage = Stage(self._engine, shape, np.random.default_rng(self._seed))
@@ -129,16 +136,24 @@ class LiveEngine:
         blocks = np.arange(min(-(-longest // size), self._engine.cache.num_blocks))
         room = min(longest, len(blocks) * size)
         ids = np.zeros(limits.max_num_batched_tokens, dtype=np.int64)
-        prompts = [
-            [Chunk(ids[: min(room, tokens - start)], 0, blocks) for start in range(0, tokens, room)]
-            for tokens in range(1, limits.max_num_batched_tokens + 1)
-        ]
-        decodes = [
-            [Chunk(ids[:1], pages * size - 1, blocks)] * seqs
-            for seqs in range(1, limits.max_num_seqs + 1)
-            for pages in range(1, room // size + 1)
-        ]
-        return prompts + decodes
+        coarse = self._engine.device.type != "cpu"
+
+        def prompt(tokens: int) -> list[Chunk]:
+            return [Chunk(ids[: min(room, tokens - start)], 0, blocks) for start in range(0, tokens, room)]
+
+        def decodes(seqs: int, pages: int) -> list[Chunk]:
+            return [Chunk(ids[:1], pages * size - 1, blocks)] * seqs
+
+        most, seqs = limits.max_num_batched_tokens, limits.max_num_seqs
+        if coarse:
+            tokens, batches = _powers(most), sorted({*(n for n in SIZES if n <= seqs), seqs})
+            mixed = [
+                decodes(n, 1) + prompt(each) for n in _powers(seqs) for each in tokens if n + each <= most
+            ]
+            return [prompt(n) for n in tokens] + [decodes(n, room // size) for n in batches] + mixed
+        pages = range(1, room // size + 1)
+        alone = [prompt(n) for n in range(1, most + 1)]
+        return alone + [decodes(n, each) for n in range(1, seqs + 1) for each in pages]
 
     def serve(
         self,

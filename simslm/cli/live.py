@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 SHOWN = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "itl_p50_s", "e2e_p50_s", "e2e_p99_s")
 """Metrics on the screen; ``fidelity.json`` has all."""
 
-BUSY = 0.03
-"""Part of the processors' time that others had, above which it is said."""
-
 
 def live(
     path: Path,
@@ -270,6 +267,7 @@ def _words(
 
 def _show(values: dict[str, Any], page: Path) -> None:
     from simslm.report.fidelity import name_of, notes
+    from simslm.traces.check import BUSY
 
     print(f"{len(values['rows'])} runs served in real time and simulated; error = simulated / measured - 1")
     for load in values["repeats"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from pathlib import Path
 
 from simslm.cli import screen
@@ -51,6 +52,7 @@ def profile(
     command += ["--replicas", replicas, "--sharing", sharing] if counts != [1] else []
     command += ["--engine", engine] if engine != "simslm" else []
     command += ["--reach", reach] if reach else []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with screen.progress("measuring") as update:
         written = measure(
             model,

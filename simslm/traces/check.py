@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simslm.catalog.architecture import element_bytes
 from simslm.catalog.devices import load_device
 from simslm.catalog.models import load_model
 from simslm.errors import SimslmError
@@ -114,7 +115,11 @@ def _weights_read_s(trace: Trace) -> float:
     try:
         model = load_model(trace.provenance["model"])
         device = load_device(trace.provenance["device"])
-        return model.weight_bytes(trace.provenance["dtype"]) / device.memory_bandwidth_bytes_per_s
+        size = model.weight_bytes(trace.provenance["dtype"])
+        if trace.provenance.get("quantization"):
+            each = element_bytes(trace.provenance["dtype"])
+            size -= (each - 1) * model.num_layers * model.layer_matrix_parameters()
+        return size / device.memory_bandwidth_bytes_per_s
     except SimslmError:
         return 0.0
 

@@ -8,6 +8,9 @@ from math import comb
 LEVEL = 0.95
 """Confidence of an interval."""
 
+LEAST = 6
+"""Values that tell an interval of that confidence."""
+
 
 def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
     """The interval between two order statistics that holds the median with at least this confidence.

@@ -67,6 +67,7 @@ ITERATIONS = pa.schema(
         _field("energy_j", _FLOAT, "J", "device energy of the window divided by its calls", nullable=True),
         _field("power_w", _FLOAT, "W", "mean device power during the window", nullable=True),
         _field("sm_clock_mhz", _FLOAT, "MHz", "SM clock during the window", nullable=True),
+        _field("visit", _INT, "1", "calls made in a row share it; visits lie apart", nullable=True),
         _field(
             "throttle", _TEXT, "", "what held the clock down, joined by +; empty = nothing", nullable=True
         ),

@@ -58,8 +58,19 @@ class Shapes:
         return self.columns["decode_seqs"] == 0
 
     def median(self, column: str) -> np.ndarray:
-        """Median over repeats of a float column, shape ``(n,)``; NaN where every repeat is null."""
-        return self._over_repeats(column, np.median)
+        """Median of a float column's samples, shape ``(n,)``; NaN where every repeat is null."""
+        found = self.samples(column)
+        return np.array([np.median(values) if len(values) else np.nan for values in found])
+
+    def samples(self, column: str) -> list[np.ndarray]:
+        """What each shape's median is taken over: medians of its visits, each of whose calls were made in a row.
+
+        Where visits are not known every repeat is its own. Nulls are left out.
+        """
+        values, visits = (
+            pc.cast(self.table.column(name), pa.float64()).to_numpy() for name in (column, "visit")
+        )
+        return [_by_visit(values[rows], visits[rows]) for rows in self.rows]
 
     def spread(self, column: str) -> np.ndarray:
         """Interquartile range over the median, shape ``(n,)``; NaN where every repeat is null."""
@@ -100,6 +111,14 @@ class Shapes:
             if len(known):
                 result[i] = statistic(known)
         return result
+
+
+def _by_visit(values: np.ndarray, visits: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values)
+    if np.isnan(visits).any():
+        return values[known]
+    numbers = np.unique(visits[known])
+    return np.array([np.median(values[known & (visits == number)]) for number in numbers])
 
 
 def alone(table: pa.Table) -> pa.Table:

@@ -19,7 +19,7 @@ AREAS = ("decode", "prefill", "mixed")
 """What iterations are made of; ratios are summed up for each."""
 
 SETTINGS = (
-    "engine", "engine_settings", "device", "dtype", "attention", "block_size", "threads", "torch", "grid", "reach",
+    "engine", "engine_settings", "device", "dtype", "quantization", "attention", "graph_sizes", "block_size", "threads", "torch", "grid", "reach",
 )  # fmt: skip
 """Keys of the provenance that a reader of the ratios has to know where they differ."""
 
@@ -70,7 +70,12 @@ def side_by_side(first: Trace, second: Trace) -> list[Pair]:
         )
     one, other = _measured(first), _measured(second)
     places = {_key(other, i): i for i in range(len(other))}
-    pairs = [_pair(one, i, other, places[key]) for i in range(len(one)) if (key := _key(one, i)) in places]
+    samples = one.samples("latency_s"), other.samples("latency_s")
+    pairs = [
+        _pair(one, i, (samples[0][i], samples[1][places[key]]))
+        for i in range(len(one))
+        if (key := _key(one, i)) in places
+    ]
     if not pairs:
         raise UsageError(
             f"no shape was measured in both {first.path} and {second.path}",
@@ -102,10 +107,9 @@ def _key(measured: Shapes, index: int) -> tuple[int, ...]:
     return tuple(int(measured.columns[name][index]) for name in SHAPE_COLUMNS)
 
 
-def _pair(one: Shapes, i: int, other: Shapes, j: int) -> Pair:
+def _pair(one: Shapes, i: int, samples: tuple[np.ndarray, np.ndarray]) -> Pair:
     columns: dict[str, int] = dict(zip(SHAPE_COLUMNS, _key(one, i), strict=True))
     area = "decode" if one.decode_only[i] else "prefill" if one.prefill_only[i] else "mixed"
-    samples = [each.table.column("latency_s").to_numpy()[each.rows[k]] for each, k in ((one, i), (other, j))]
     known = [interval for values in samples if (interval := median_interval(values.tolist(), _LEVEL))]
     return Pair(
         _label(columns),

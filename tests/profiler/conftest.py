@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from profiler import campaign
-from profiler.measure import ceilings
+from profiler.measure import ceilings, operators
 from simslm.catalog.families import architecture_from_mapping
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
@@ -78,7 +78,7 @@ def quick_campaign(monkeypatch, llama):
     monkeypatch.setattr(campaign, "warm_up", lambda call: call())
     for name in ("_VISIT_S", "_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
         monkeypatch.setattr(campaign, name, 0.0)
-    monkeypatch.setattr(campaign, "CacheEviction", lambda device: lambda: None)
+    monkeypatch.setattr(operators, "CacheEviction", lambda device: lambda: None)
     monkeypatch.setattr(ceilings, "_SIDE", {"cpu": 32})
     monkeypatch.setattr(ceilings, "_STREAM_BYTES", {"cpu": 2**12})
     monkeypatch.setattr(campaign, "refined", lambda *_: [])

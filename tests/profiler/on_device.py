@@ -1,7 +1,8 @@
 """The engine on a device against the engine on a CPU with plain attention: the first thing to run on a GPU.
 
-``python tests/profiler/on_device.py cuda:0`` compiles every kernel, records graphs, and says how far each tiny family's
-logits are from those on the CPU. On ``cpu`` the kernels are interpreted, which rehearses this script.
+``python tests/profiler/on_device.py cuda:0`` compiles the kernels for tiny families and for heads as wide as real ones,
+for few and for many rows, records graphs, and says how far the logits are from those on the CPU. On ``cpu`` the kernels
+are interpreted, which rehearses this script.
 """
 
 import os
@@ -22,6 +23,10 @@ from profiler.engine.graphs import rerun  # noqa: E402
 from profiler.engine.quantized import quantize  # noqa: E402
 from profiler.engine.weights import random_weights  # noqa: E402
 
+ARCHITECTURES = {name: tiny(name) for name in TINY} | {
+    f"llama, heads of {width}": tiny("llama-grouped-tied", head_dim=width, max_position_embeddings=2048)
+    for width in (64, 80, 128)
+}
 TOLERANCES = {"fp32": 2e-4, "bf16": 0.06, "fp16": 0.02}
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")
 ORDER = np.random.default_rng(1).permutation(60)
@@ -61,32 +66,37 @@ def error(architecture, dtype, quantization=None):
     ):
         for layer, source in zip(mine, other, strict=True):
             layer.copy_(source)
-    found, logits = engine.logits(BATCH).cpu().double(), plain.logits(BATCH).double()
-    return float((found - logits).abs().max() / logits.abs().max())
+    return max(distance(engine.logits(batch), plain.logits(batch)) for batch in (BATCH, BATCH[1::2]))
 
 
-def graphs_agree(architecture):
-    """Whether replayed decodes choose the tokens of eager ones, at two sets of lengths."""
+def distance(found, expected):
+    found, expected = found.cpu().double(), expected.double()
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def graphs_agree(architecture, quantization=None):
+    """Whether replayed decodes choose the tokens of eager ones, at two sets of lengths, one size after another."""
     options = {"dtype": "fp32", "device": DEVICE, "num_blocks": 60, "block_size": 4, "attention": "paged"}
+    options["quantization"] = quantization
     graphed = Engine(architecture, recorder=rerun if DEVICE == "cpu" else None, **options)
     eager = Engine(architecture, enforce_eager=True, **options)
-    batches = (DECODES, DECODES[::-1], DECODES[:2], DECODES)
+    batches = (DECODES[:1], DECODES, DECODES[::-1], DECODES[:2], DECODES * 9, DECODES, DECODES[:1])
     same = all(graphed.iterate(batch) == eager.iterate(batch) for batch in batches)
-    return same and graphed.graphs.sizes == [2, 4]
+    return same and graphed.graphs.sizes == [1, 2, 4, 32]
 
 
 def main():
     failed = False
-    for name in TINY:
-        architecture = tiny(name)
+    for name, architecture in ARCHITECTURES.items():
         cases = [("fp32", None), ("bf16", None), ("fp16", None), ("fp32", "int8")]
         for dtype, quantization in cases + [("bf16", "fp8")] * (DEVICE != "cpu"):
             found = error(architecture, dtype, quantization)
             failed |= not found <= TOLERANCES[dtype]
             sys.stdout.write(f"{name:20} {dtype} {quantization or '':5} {found:.1e}\n")
-        agree = graphs_agree(architecture)
-        failed |= not agree
-        sys.stdout.write(f"{name:20} graphs {'as eager' if agree else 'DIFFER'}\n")
+        for quantization in (None, "int8"):
+            agree = graphs_agree(architecture, quantization)
+            failed |= not agree
+            sys.stdout.write(f"{name:20} graphs {quantization or ''} {'as eager' if agree else 'DIFFER'}\n")
     sys.exit(failed)
 
 

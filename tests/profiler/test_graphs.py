@@ -1,5 +1,8 @@
 """Decode iterations replayed over one buffer: the same tokens, at any lengths, and padding that leaves no trace."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -130,5 +133,29 @@ def test_a_recording_is_of_the_buffer_not_of_the_batch(llama):
     first, second = (engine.prepare([Chunk([token], 0, np.array([3]))]) for token in (5, 60))
     found = [int(engine.run(rows)) for rows in (first, second, first)]
     with torch.inference_mode():
-        assert int(kept[0]()) == found[2] == found[0]
+        assert int(kept[0]()) == found[2] == found[0] != found[1]
     assert len(kept) == 1
+
+
+def test_buffers_that_a_recording_writes_to_live_as_long_as_it(make_tiny):
+    """A CUDA graph knows addresses only: nothing else keeps the parts of split contexts."""
+    made = []
+
+    class Forgetful:
+        def __call__(self, iteration):
+            result = iteration()
+            return lambda: result
+
+    engine = build(make_tiny("llama-grouped-tied", max_position_embeddings=512), recorder=Forgetful())
+    planned = engine.attention.plan
+
+    def plan(*args):
+        found = planned(*args)
+        made.append([weakref.ref(launch.partial) for launch in found.launches if launch.partial is not None])
+        return found
+
+    engine.attention.plan = plan
+    engine.run(engine.prepare([Chunk([5], 0, np.array([3]))]))
+    gc.collect()
+    assert made[-1]
+    assert all(partial() is not None for partial in made[-1])

@@ -18,7 +18,6 @@ from support.invariants import simulate
 from support.scenarios import examples
 from support.synthetic import LinearCost, Lists, deployment
 
-from profiler.campaign import affordable_blocks
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BlockPool
 from profiler.engine.engine import Engine
@@ -26,6 +25,7 @@ from profiler.engine.weights import random_weights
 from profiler.grid import Shape
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, time_iteration
+from profiler.memory import affordable_blocks
 from profiler.serving.clock import WallClock
 from profiler.serving.live import LiveEngine, sequences
 from profiler.serving.log import Served
