@@ -13,6 +13,7 @@ import pytest
 from profiler import campaign as campaign_module
 from profiler import memory
 from profiler.campaign import profile
+from profiler.engines.own import OwnEngine
 from profiler.grid import Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal
 from profiler.measure.meters import NoMeter, ReplayMeter
@@ -159,6 +160,36 @@ def test_a_finished_trace_stays_until_the_next_one_is(tmp_path):
     assert read_trace(path).content_hash == before
 
 
+def test_a_budget_does_not_replace_a_finished_trace_either(tmp_path, monkeypatch):
+    path = measure(tmp_path, repeats=1)
+    before = read_trace(path).content_hash
+    ticks = itertools.count(0.0, 1.0)
+    monkeypatch.setattr(campaign_module.time, "perf_counter", lambda: next(ticks))
+    measure(tmp_path, repeats=200, seed=1, budget_s=6000.0)
+    assert read_trace(path).content_hash == before
+    assert journal_of(tmp_path).exists()
+
+
+def test_rows_of_a_visit_share_its_number_and_its_energy(tmp_path, monkeypatch, llama):
+    """Windows begin and end where the counter moves; of many calls some, evenly spaced, are rows."""
+
+    class Fake:
+        def time(self):
+            clock.append(0.01)
+            return Timing(0.01, 0.001)
+
+    clock = [0.0]
+    monkeypatch.setattr(campaign_module.time, "perf_counter", lambda: sum(clock))
+    monkeypatch.setattr(OwnEngine, "stage", lambda self, shape, rng: Fake())
+    monkeypatch.setattr(campaign_module.Campaign, "_last_visits", lambda self: [])
+    meter = ReplayMeter(iter(lambda: 50.0 * (sum(clock) // 0.1) * 0.1, None), window_s=0.5)
+    rows = read_trace(measure(tmp_path, repeats=2, meter=meter)).iterations.to_pandas()
+    assert (rows.power_w - 50.0).abs().max() < 1e-6
+    assert (rows.energy_j - 0.5).abs().max() < 1e-6
+    assert (rows.groupby([*SHAPE, "visit"]).size() == 32).all()
+    assert rows.visit.nunique() > 1
+
+
 def test_time_allowed_ends_between_visits_and_whole_passes_count(tmp_path, monkeypatch):
     ticks = itertools.count(0.0, 1.0)
     with pytest.raises(InfeasibleError, match="first pass"):
@@ -183,6 +214,10 @@ def test_settled_shapes_are_left_alone(tmp_path, monkeypatch, llama):
 
 def test_the_grid_becomes_finer_where_it_bends_and_the_same_when_resumed(tmp_path, monkeypatch, llama):
     monkeypatch.setattr(campaign_module, "refined", refined)
+
+    def measured(path, repeats):
+        return read_trace(measure(path, repeats=repeats)).iterations.to_pylist()
+
     stepped = {4: 5.0, 16: 1.0}
 
     def visit(self, shape):
@@ -195,13 +230,21 @@ def test_the_grid_becomes_finer_where_it_bends_and_the_same_when_resumed(tmp_pat
 
     monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
     visits, stop = itertools.count(), -1
-    whole = read_trace(measure(tmp_path)).iterations
+    assert {shape.decode_seqs for shape in map(tuple_shape, measured(tmp_path / "short", 3))} == {
+        0,
+        1,
+        4,
+        16,
+        32,
+    }
+    visits = itertools.count()
+    whole = measured(tmp_path / "whole", 8)
     visits, stop = itertools.count(), next(visits) - 5
     with pytest.raises(Cut):
-        measure(tmp_path / "cut")
+        measured(tmp_path / "cut", 8)
     visits, stop = itertools.count(), -1
-    assert read_trace(measure(tmp_path / "cut")).iterations.equals(whole)
-    added = {shape.decode_seqs for shape in map(tuple_shape, whole.to_pylist())} - {0, 1, 4, 16, 32}
+    assert measured(tmp_path / "cut", 8) == whole
+    added = {shape.decode_seqs for shape in map(tuple_shape, whole)} - {0, 1, 4, 16, 32}
     assert 2 in added
 
 
@@ -319,8 +362,8 @@ def test_a_journal_numbers_repeats_in_the_order_of_visits(tmp_path):
     journal.add(("iteration", "a", 0), [{"latency_s": 1.0}, {"latency_s": 2.0}])
     journal.add(("iteration", "b", 0), [{"latency_s": 9.0}])
     again = Journal(tmp_path / "journal", {"model": "tiny"})
-    found = [(row["latency_s"], row["repeat"]) for row in again.rows("iteration")]
-    assert found == [(1.0, 0), (2.0, 1), (3.0, 2), (9.0, 0)]
+    found = [(row["latency_s"], row["repeat"], row["visit"]) for row in again.rows("iteration")]
+    assert found == [(1.0, 0, 0), (2.0, 1, 0), (3.0, 2, 1), (9.0, 0, 0)]
 
 
 def test_warm_up_lasts_until_durations_are_stationary():
