@@ -104,7 +104,7 @@ class Engine:
         """One iteration: the next token of every chunk, in the order given."""
         return self.consume(self.run(self.prepare(batch)))
 
-    def prepare(self, batch: Sequence[Chunk]) -> Rows:
+    def prepare(self, batch: Sequence[Chunk]) -> Rows | DecodeRows:
         """Lay the batch out and move it to the device, in one copy that nothing here waits for."""
         if self.graphs is not None and self.graphs.take(batch):
             return self.graphs.prepare(batch)
@@ -117,7 +117,7 @@ class Engine:
         return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout, positions, tables))
 
     @torch.inference_mode()
-    def run(self, rows: Rows) -> Tensor:
+    def run(self, rows: Rows | DecodeRows) -> Tensor:
         """Forward pass and sampler; the tokens, still on the device."""
         if isinstance(rows, DecodeRows):
             assert self.graphs is not None
@@ -136,7 +136,7 @@ class Engine:
     @torch.inference_mode()
     def logits(self, batch: Sequence[Chunk]) -> Tensor:
         """Logits of every chunk's last token, ``(len(batch), vocab_size)``."""
-        return self.model.forward(self.prepare(batch))[: len(batch)]
+        return self.model.forward(self.lay_out(batch))
 
     def consume(self, tokens: Tensor) -> list[int]:
         """The sampled tokens on the host; waits for the device."""

@@ -68,12 +68,12 @@ class CudaRecorder:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeRows(Rows):
+class DecodeRows:
     """A padded batch of decoding sequences, to be replayed.
 
     Attributes:
         layout: of the padded batch.
-        integers: all of the layout's fields end to end; the rows above are views of it.
+        integers: all of the layout's fields end to end, on the device.
         seqs: how many of the rows are sequences; the rest is padding.
     """
 
@@ -123,15 +123,12 @@ class DecodeGraphs:
         """Pad a batch, lay it out and move it to the device."""
         size = SIZES[bisect_left(SIZES, len(batch))]
         layout = self._attention.lay_out([*batch, *[self._padding] * (size - len(batch))])
-        fields = layout.fields()
-        integers = packed(fields, self._device)
-        views = integers.split([field.size for field in fields])
-        return DecodeRows(*self._views(layout, views), layout, integers, len(batch))
+        return DecodeRows(layout, packed(layout.fields(), self._device), len(batch))
 
     def run(self, rows: DecodeRows) -> Tensor:
         """What the iteration gives for each sequence; valid until the next one."""
         self._buffer[: len(rows.integers)].copy_(rows.integers)
-        size = len(rows.tokens)
+        size = len(rows.layout.tokens)
         if size not in self._recorded:
             self._recorded[size] = self._record(rows.layout)
         return self._recorded[size]()[: rows.seqs]
@@ -140,7 +137,8 @@ class DecodeGraphs:
         """A recording over the buffer; the block tables, which come last, have all that is left of it."""
         sizes = [field.size for field in layout.fields()[:-1]]
         views = self._buffer.split([*sizes, len(self._buffer) - sum(sizes)])
-        rows = Rows(*self._views(layout, views))
+        tokens, positions, slots, last_rows, *tables = views
+        rows = Rows(tokens, positions, slots, last_rows, self._attention.plan(layout, positions, tables))
         recorded = self._recorder(lambda: self._step(rows))
 
         def replay(held: Rows = rows) -> Tensor:
@@ -149,9 +147,3 @@ class DecodeGraphs:
             return recorded()
 
         return replay
-
-    def _views(
-        self, layout: Layout, views: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, object]:
-        tokens, positions, slots, last_rows, *tables = views
-        return tokens, positions, slots, last_rows, self._attention.plan(layout, positions, tables)

@@ -111,7 +111,7 @@ def test_long_prompts_are_tiled_correctly(make_tiny, reference):
     found = engine.logits([Chunk(prompt[70:], 70, blocks)])[0]
     expected = reference.reference_logits(long, weights_of(long), prompt)[-1]
     assert close(found, expected)
-    assert len(engine.prepare([Chunk(prompt, 0, blocks)]).spans[0].tiles) > 1
+    assert len(engine.lay_out([Chunk(prompt, 0, blocks)]).spans[0].tiles) > 1
 
 
 def test_company_does_not_change_a_sequence(architecture, attention):
