@@ -78,7 +78,7 @@ def dim(text: str) -> str:
 
 def show_facts(facts: Sequence[tuple[str, Any]]) -> None:
     """Names and values, one pair a line."""
-    width = max(len(name) for name, _ in facts)
+    width = max((len(name) for name, _ in facts), default=0)
     for name, value in facts:
         print(f"  {name.ljust(width)}  {value}")
 

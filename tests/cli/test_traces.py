@@ -89,6 +89,13 @@ def test_two_engines_side_by_side(simslm, trace, here):
         assert ours / theirs == pytest.approx(shape["ratio"])
 
 
+def test_a_trace_beside_itself_differs_in_nothing(simslm, trace):
+    ended = simslm("traces", "compare", trace, trace)
+    assert ended.code == 0
+    assert "decode: B takes 1 times as long as A (geometric mean over 12 shapes)" in ended.out
+    assert " in A, " not in ended.out
+
+
 def test_side_by_side_needs_one_model(simslm, trace, here):
     options = ("--model", "opt-350m", "--device", "cpu", "--engine", "e", "-o", "other")
     assert simslm("traces", "import", "steps.csv", *options).code == 0
