@@ -10,6 +10,8 @@ from support.browser import browser, opened
 
 __all__ = ["browser", "opened"]
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: kernels run on a CPU
+
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SIMSLM_SHARED", ROOT.parent / "shared"))
 

@@ -29,6 +29,7 @@ class Excerpt:
         first, last: its first and its last request, by number.
         of: requests of the run.
         begin_s, end_s: arrivals of the two.
+        served_from_s, served_to_s: from when until when they were served; what is drawn of iterations.
         arrivals_s: from the first to the last arrival of the run.
     """
 
@@ -37,11 +38,13 @@ class Excerpt:
     of: int
     begin_s: float
     end_s: float
+    served_from_s: float
+    served_to_s: float
     arrivals_s: float
 
     @property
     def span_s(self) -> float:
-        return self.end_s - self.begin_s
+        return self.served_to_s - self.served_from_s
 
     @property
     def words(self) -> str:
@@ -72,15 +75,20 @@ def excerpt(directory: Path) -> Excerpt | None:
 def _slowest(requests: Any, most: int) -> Excerpt:
     """The ``most`` consecutive rows of a row group, or fewer, with the longest mean TTFT."""
     found, worst, ends = None, -1.0, []
+    names = ("request_id", "arrival_s", "ttft_s", "first_scheduled_s", "finish_s")
     for group in range(requests.num_row_groups):
-        rows = requests.read_row_group(group, columns=["request_id", "arrival_s", "ttft_s"])
-        number, arrival = (rows.column(name).to_numpy() for name in ("request_id", "arrival_s"))
-        ttft = np.nan_to_num(rows.column("ttft_s").to_numpy())
-        ends += [float(arrival[0]), float(arrival[-1])]
+        rows = requests.read_row_group(group, columns=list(names))
+        columns = {name: rows.column(name).to_numpy() for name in names}
+        ttft = np.nan_to_num(columns["ttft_s"])
+        ends += [float(columns["arrival_s"].min()), float(columns["arrival_s"].max())]
         for begin in range(0, len(ttft), most):
             part = slice(begin, begin + most)
             if len(ttft[part]) >= min(most, len(ttft)) and (mean := float(ttft[part].mean())) > worst:
-                worst, found = mean, (number[part][[0, -1]].tolist(), arrival[part][[0, -1]].tolist())
+                worst, found = mean, {name: column[part] for name, column in columns.items()}
     assert found is not None
-    (first, last), (begin_s, end_s) = found
-    return Excerpt(first, last, requests.metadata.num_rows, begin_s, end_s, ends[-1] - ends[0])
+    arrival, number = found["arrival_s"], found["request_id"]
+    begun, ended = (np.where(np.isnan(found[name]), arrival, found[name]) for name in names[3:])
+    served = float(begun.min()), max(float(ended.max()), float(arrival.max()))
+    count, arrivals_s = requests.metadata.num_rows, max(ends) - min(ends)
+    bounds = float(arrival.min()), float(arrival.max())
+    return Excerpt(int(number[0]), int(number[-1]), count, *bounds, *served, arrivals_s)

@@ -136,7 +136,7 @@ def read_run(directory: Path, part: Excerpt | None = None) -> RunTables:
     numbers = times = None
     if part is not None:
         numbers = Range("request_id", part.first, part.last)
-        times = Range("start_s", part.begin_s, part.end_s)
+        times = Range("start_s", part.served_from_s, part.served_to_s)
     requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS, within=numbers)
     iterations = _read_columns(
         directory / "iterations.parquet", ITERATION_COLUMNS, SPECULATION_COLUMNS, within=times

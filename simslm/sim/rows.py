@@ -239,7 +239,7 @@ class RequestRows:
         if values is None:
             return
         column, values = getattr(self, name), values.tolist() if isinstance(values, np.ndarray) else values
-        if rows == slice(0, self._most):
+        if column is None and rows == slice(0, self._most):
             setattr(self, name, values)
             return
         if column is None:

@@ -299,7 +299,7 @@ class SwitchingReplica(RousedReplica):
         """As of any replica; a finished turn goes to the host."""
         free = self.pool.free
         super()._give_back(sequence, steps)
-        finished = sequence.generated + steps >= self.output_tokens[sequence.request_id]
+        finished = sequence.generated + steps >= self.output_tokens[sequence.row]
         if self.turns is not None and finished:
             self._keep(self.turns, sequence, sequence.prefill_tokens + steps, self.pool.free - free)
 
@@ -398,9 +398,9 @@ class SwitchingReplica(RousedReplica):
         sequence.blocks, sequence.phase = 0, -1
         self.landed[sequence] = None
         self.queue.add(sequence)
-        requests, request = self.requests, sequence.request_id
-        if isnan(requests.first_scheduled_s[request]):
-            requests.cached_prompt_tokens[request] = sequence.prefill_tokens - sequence.remaining
+        requests, row = self.requests, sequence.row
+        if isnan(requests.first_scheduled_s[row]):
+            requests.cached_prompt_tokens[row] = sequence.prefill_tokens - sequence.remaining
 
     def _admit(self, plan: Plan, now: float) -> None:
         super()._admit(plan, now)

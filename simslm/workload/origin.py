@@ -82,10 +82,10 @@ class Origin:
             return lambda _gaps_s, elapsed_s: times_at(times, draws.random(len(elapsed_s)))
         replay = workload.replay
         assert replay is not None
-        if workload.arrivals is not None or replay.rate_scale is not None:
+        if workload.arrivals is not None or replay.rate_scale is not None or replay.copies > 1:
             raise ScenarioError(
                 "workload.programs: pauses as recorded belong to the recorded times",
-                remedy="leave out arrivals and rate_scale, or state think_time_s",
+                remedy="leave out arrivals, rate_scale and copies, or state think_time_s",
             )
         return partial(thought_s, replay.time_scale)
 

@@ -82,7 +82,7 @@ def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, 
     order = np.argsort(recording.ticks, kind="stable")
     played = Played(recording.arrival_s()[order], order, np.zeros(len(order), dtype=np.int64))
     played = _scaled(played, recording, replay, streams, path)
-    columns = _columns(played, recording, Seen())
+    columns = _columns(played, recording, Seen(), whole=True)
     columns["source"] = f"replayed: {name} {path.name}"
     if workload.arrivals is not None:
         columns["arrival_s"] = arrival_times(workload.arrivals, len(played), None, streams["arrivals"])
@@ -92,17 +92,20 @@ def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, 
     return columns
 
 
-def in_order(workload: Workload, base_dir: Path, least: int) -> bool:
-    """Whether a replay of more than ``least`` requests can be played a piece at a time: its file is in order of time,
-    and what is asked for needs no more of it than has been read."""
+def in_order(workload: Workload, base_dir: Path, least: int) -> dict[str, int] | None:
+    """What a file of more than ``least`` requests drops, where it can be played a piece at a time; else None.
+
+    It can if it is in order of time, and what is asked for needs no more of it than has been read.
+    """
     replay = workload.replay
     assert replay is not None
     by_session = replay.thin is not None and replay.thin.by == "session"
     again = replay.rate_scale is not None or replay.copies > 1 or replay.repeat > 1
     if by_session or again or workload.arrivals is not None:
-        return False
-    last, known, count = None, set(), 0
+        return None
+    last, known, count, dropped = None, set(), 0, Counter[str]()
     for piece in read_pieces(base_dir / replay.path, replay.format):
+        dropped.update(piece.dropped)
         if not len(piece):
             continue
         if (
@@ -110,14 +113,14 @@ def in_order(workload: Workload, base_dir: Path, least: int) -> bool:
             or (last is not None and piece.ticks[0] < last)
             or np.any(np.diff(piece.ticks) < 0)
         ):
-            return False
+            return None
         known.add((piece.units is None, piece.session_id is None))
         last, count = piece.ticks[-1], count + len(piece)
-    return len(known) == 1 and count > least
+    return dict(dropped) if len(known) == 1 and count > least else None
 
 
 def replayed_pieces(workload: Workload, streams: Streams, base_dir: Path) -> Iterator[dict[str, Any]]:
-    """The columns of a replay that is :func:`in_order`, in pieces; what was dropped is counted from the first on.
+    """The columns of a replay that is :func:`in_order`, in pieces; :func:`in_order` has counted what is dropped.
 
     Raises:
         ScenarioError: the file cannot be used, or nothing of it is left.
@@ -138,6 +141,10 @@ def replayed_pieces(workload: Workload, streams: Streams, base_dir: Path) -> Ite
         columns = _columns(played, recording, seen)
         if len(played):
             yield columns | {"source": source}
+        if replay.limit is None and left <= 0:
+            raise ScenarioError(
+                f"holds more than {MOST_REQUESTS:,} requests", where=str(path), remedy="state a limit"
+            )
         if not left:
             return
 
@@ -307,8 +314,11 @@ class Seen:
     dropped: Counter[str] = field(default_factory=Counter)
 
 
-def _columns(played: Played, recording: Recording, seen: Seen) -> dict[str, Any]:
-    """What the played requests are like; copies of a request are others' requests."""
+def _columns(played: Played, recording: Recording, seen: Seen, *, whole: bool = False) -> dict[str, Any]:
+    """What the played requests are like; copies of a request are others' requests.
+
+    A whole recording in which nobody has a session has no column of them; of a piece nobody knows what is to come.
+    """
     rows = played.rows
     sessions, units = recording.session_id, recording.units
     if sessions is not None:
@@ -326,7 +336,7 @@ def _columns(played: Played, recording: Recording, seen: Seen) -> dict[str, Any]
         "dropped": dict(seen.dropped),
         "notes": (IMAGES.format(images=seen.images, prompts=seen.prompts),) if seen.images else (),
         "priority": None if recording.priority is None else recording.priority[rows],
-        "session_id": sessions if seen.sessions else None,
+        "session_id": None if whole and not seen.sessions else sessions,
         "patience_s": None if recording.patience_s is None else recording.patience_s[rows],
         "elapsed_s": None if recording.elapsed_s is None else recording.elapsed_s[rows],
         "units": None if units is None else _units(units, played),

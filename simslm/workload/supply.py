@@ -79,8 +79,10 @@ def in_parts(whole: RequestArrays) -> RequestArrays | RequestStream:
     )
 
 
-def supply(workload: Workload, seed: int, max_model_len: int, base_dir: Path) -> RequestStream | None:
-    """A workload in pieces, where it is longer than :data:`MOST_HELD` and can be made so.
+def supply(
+    workload: Workload, seed: int, max_model_len: int, base_dir: Path
+) -> RequestArrays | RequestStream | None:
+    """A workload in pieces, where it can be made so; held whole where no more than :data:`MOST_HELD` come of it.
 
     All of it is made once, so that it is known how much there is, and that all of it can be read.
 
@@ -91,28 +93,40 @@ def supply(workload: Workload, seed: int, max_model_len: int, base_dir: Path) ->
     Raises:
         ScenarioError: as :func:`~simslm.workload.generate.generate` does.
     """
+    dropped: Mapping[str, int] | None = None
     if workload.replay is not None:
         few = rows_at_most(base_dir / workload.replay.path) <= MOST_HELD
-        if few or not in_order(workload, base_dir, MOST_HELD):
+        if few or (dropped := in_order(workload, base_dir, MOST_HELD)) is None:
             return None
     elif workload.duration_s is None and (workload.num_requests or 0) <= MOST_HELD:
         return None
-    return _surveyed(partial(request_pieces, workload, seed, max_model_len, base_dir))
+    return _surveyed(partial(request_pieces, workload, seed, max_model_len, base_dir), dropped)
 
 
-def _surveyed(make: Callable[[], Iterator[RequestArrays]]) -> RequestStream | None:
-    """What there is to know of the requests that ``make`` gives; None where there are few."""
+def _surveyed(
+    make: Callable[[], Iterator[RequestArrays]], dropped: Mapping[str, int] | None
+) -> RequestArrays | RequestStream | None:
+    """What there is to know of the requests that ``make`` gives; where they are few, they; None where there are none.
+
+    Args:
+        make: gives them in pieces.
+        dropped: of their file; None = as the last piece says.
+    """
     count = prompts = outputs = 0
-    first, last = None, None
+    first, last, few = None, None, list[RequestArrays]()
     for last in make():
         first = last if first is None else first
+        few = [*few, last] if count + len(last) <= MOST_HELD else []
         count += len(last)
         prompts += int(last.prompt_tokens.sum())
         outputs += int(last.output_tokens.sum())
-    if first is None or last is None or count <= MOST_HELD:
+    if first is None or last is None:
         return None
+    dropped = last.dropped if dropped is None else dropped
+    if count <= MOST_HELD:
+        return _together(few, dropped, last.notes)
     means = prompts / count, outputs / count
-    return RequestStream(make, count, means, first.source, last.dropped, last.notes, first.closed_loop, PIECE)
+    return RequestStream(make, count, means, first.source, dropped, last.notes, first.closed_loop, PIECE)
 
 
 def _together(
@@ -121,7 +135,7 @@ def _together(
     """The requests of all pieces; there is at least one."""
     found = list(pieces)
     if len(found) == 1:
-        return found[0]
+        return replace(found[0], dropped=dropped, notes=notes)
     columns = {name: [piece.columns[name] for piece in found] for name in found[0].columns}
     joined = {
         name: np.concatenate(parts) if isinstance(parts[0], np.ndarray) else list(chain(*parts))

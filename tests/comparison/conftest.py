@@ -12,6 +12,7 @@ import pytest
 from simslm.metrics.definitions import LATENCIES
 from simslm.metrics.quantiles import spread
 from simslm.metrics.summary import throughput
+from simslm.metrics.tally import Tally
 from simslm.sim.log import FINISHED
 
 
@@ -22,6 +23,12 @@ class FakeRun:
     requests: dict[str, np.ndarray]
     summary: dict[str, Any]
     manifest: dict[str, Any] = field(default_factory=dict)
+
+
+def _fates(finished: np.ndarray) -> dict[str, np.ndarray]:
+    nothing = np.zeros(len(finished), dtype=int)
+    status = np.where(finished, FINISHED, FINISHED + 1)
+    return {"status": status, "preemptions": nothing, "cached_prompt_tokens": nothing}
 
 
 MakeRun = Callable[..., FakeRun]
@@ -51,9 +58,7 @@ def make_run() -> MakeRun:
         good = columns["finished"] & ~(ttft > (slo or np.inf))
         summary = {
             "makespan_s": makespan,
-            "throughput": throughput(
-                columns | {"status": np.where(columns["finished"], FINISHED, FINISHED + 1)}, makespan
-            ),
+            "throughput": throughput(Tally.of(columns | _fates(columns["finished"])), makespan),
             "slo": {
                 "attainment": float(good.mean()) if slo else None,
                 "goodput_rps": float(good.sum()) / makespan if slo else None,

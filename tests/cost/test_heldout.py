@@ -14,6 +14,7 @@ from simslm.catalog.work import equal_prompts
 from simslm.cost.heldout import HeldoutPoint, compare, heldout_findings
 from simslm.cost.interpolation import MeasuredCost
 from simslm.traces.files import Trace, read_trace
+from simslm.traces.tables import conform
 
 SHIPPED = sorted((Path(__file__).parents[2] / "traces").glob("*/*/heldout.parquet"))
 
@@ -22,7 +23,7 @@ def test_errors_are_signed_fractions(exact, synthetic):
     builder = synthetic()
     columns = builder.columns([(8, 8 * 64, 0, 0, 0), (1, 16, 0, 0, 0)])
     columns["latency_s"] = np.where(columns["decode_seqs"] == 8, 2.0, 1.0) * columns["latency_s"]
-    near, off = compare(exact, pa.table(columns))
+    near, off = compare(exact, conform("heldout", columns))
     assert near.error == pytest.approx(0, abs=1e-3)
     assert off.error == pytest.approx(-0.5, abs=1e-3)
     assert off.label == "decode_seqs=8 decode_ctx_tokens=512"

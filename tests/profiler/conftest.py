@@ -1,5 +1,4 @@
 import importlib.util
-import os
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,6 @@ import torch
 from profiler import campaign
 from profiler.measure import ceilings, operators
 from simslm.catalog.families import architecture_from_mapping
-
-os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined
 
 NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 

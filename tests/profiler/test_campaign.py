@@ -182,7 +182,7 @@ def test_rows_of_a_visit_share_its_number_and_its_energy(tmp_path, monkeypatch, 
     monkeypatch.setattr(campaign_module.time, "perf_counter", lambda: sum(clock))
     monkeypatch.setattr(OwnEngine, "stage", lambda self, shape, rng: Fake())
     monkeypatch.setattr(campaign_module.Campaign, "_last_visits", lambda self: [])
-    meter = ReplayMeter(iter(lambda: 50.0 * (sum(clock) // 0.1) * 0.1, None), window_s=0.5)
+    meter = ReplayMeter(iter(lambda: 5.0 * (round(100 * sum(clock)) // 10), None), window_s=0.5)
     rows = read_trace(measure(tmp_path, repeats=2, meter=meter)).iterations.to_pandas()
     assert (rows.power_w - 50.0).abs().max() < 1e-6
     assert (rows.energy_j - 0.5).abs().max() < 1e-6

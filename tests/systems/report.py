@@ -34,9 +34,9 @@ FIXED = (
     "0.5 ms + 30 µs a sequence): nothing here was measured by us. Chat: Poisson arrivals, prompts and outputs "
     "log-normal with the medians and 90th percentiles of openchat_sharegpt4 in Agrawal et al. (OSDI 2024, Table 2): "
     "1,730 and 5,696 tokens, 415 and 834; none above 7,168 and 1,024. Parameters of a system are those of its paper "
-    "or its authors' code, none was fitted to its ratio. Ratios were looked up in the abstracts, but for those of "
-    "Orca, vLLM, Sarathi-Serve and Quant-LLM; sections and conditions are cited as known, and what could not be read "
-    "and matters is called *not verified*."
+    "or its authors' code where those could be read; a line says which are assumed or *not verified* (FastSwitch's, "
+    "XGrammar's, LUT Tensor Core's); none was fitted to its ratio. Ratios were looked up in the abstracts, but for "
+    "those of Orca, vLLM and Sarathi-Serve; sections and conditions are cited as known."
 )
 
 
