@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from simslm.errors import ScenarioError
+from simslm.lookups import Found
 from simslm.manifest import manifest
 from simslm.metrics.economics import economics_figures
 from simslm.metrics.intervals import intervals, unknown
 from simslm.metrics.result import Forget, Result, Sink, observe
-from simslm.prepared import Found, Prepared, PreparedGroup, prepare
+from simslm.prepared import Prepared, PreparedGroup, prepare
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import Scenario
 from simslm.sim.world import OnStart, Progress

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from simslm.cost.model import CostModel
 from simslm.cost.sharing import DemandModel, Sharing, sharing
 from simslm.drafts import acceptance, beside, drafted, speculation
 from simslm.errors import ScenarioError, SimslmError
+from simslm.lookups import Found
 from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
@@ -42,33 +43,6 @@ from simslm.workload import supply_of
 from simslm.workload.requests import RequestArrays
 from simslm.workload.streams import stream
 from simslm.workload.supply import RequestStream
-
-T = TypeVar("T")
-
-
-class Found:
-    """What was looked up for one scenario and is the same for the next: models, devices, costs, requests.
-
-    All of it is read only, so that scenarios that share it give the same results as each by itself. Files that
-    change meanwhile are not read again.
-
-    Args:
-        most: things of a kind that are kept, those used last; of the requests, which may be many, four.
-    """
-
-    def __init__(self, most: int = 32) -> None:
-        self._most = most
-        self._kept: dict[str, OrderedDict[tuple[Any, ...], Any]] = {}
-
-    def get(self, kind: str, key: tuple[Any, ...], look_up: Callable[[], T]) -> T:
-        """What ``look_up`` gives, or gave before for the same kind and key."""
-        kept = self._kept.setdefault(kind, OrderedDict())
-        if key not in kept:
-            kept[key] = look_up()
-            if len(kept) > (4 if kind == "requests" else self._most):
-                kept.popitem(last=False)
-        kept.move_to_end(key)
-        return kept[key]
 
 
 @dataclass(frozen=True)
