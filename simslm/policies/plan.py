@@ -10,7 +10,7 @@ class Prompt(Protocol):
     """A request that is waiting, or whose prompt is only partly in the cache.
 
     Attributes:
-        request_id: its row in the workload.
+        request_id: its number in the workload.
         arrival_s: when it arrived.
         prompt_tokens: length of its prompt.
         max_tokens: the declared limit of its output; the true length is not known to a policy.

@@ -15,7 +15,8 @@ from support.synthetic import LinearCost, Lists, Loop, deployment
 
 from simslm.metrics import tally
 from simslm.metrics.result import Forget, Result, observe
-from simslm.sim.log import UNFINISHED
+from simslm.sim.log import FINISHED, UNFINISHED
+from simslm.sim.rows import RequestRows
 from simslm.sim.world import Deployment, run
 
 
@@ -87,6 +88,20 @@ def busy(count: int, loop: Loop | None = None) -> tuple[Lists, Deployment]:
     prompts, outputs = rng.integers(1, 60, (2, count))
     requests = Lists.of(np.cumsum(rng.exponential(1 / 60, count)), prompts, outputs, loop)
     return requests, deployment(replicas=2, cost=LinearCost(), max_num_seqs=8)
+
+
+def test_a_piece_that_takes_freed_rows_leaves_the_others_as_they_are():
+    """The rows of the first piece come free first, while those behind it are still under way."""
+    rows, four = RequestRows(4), np.ones(4, dtype=int)
+    requests = Lists.of(np.arange(4.0), four, four)
+    for group in (0, 1):
+        rows.load(requests, four.astype(bool), np.full(4, group))
+    for row in range(4):
+        rows.log.status[row] = FINISHED
+    assert rows.over() == 1
+    rows.let_go()
+    rows.load(requests, four.astype(bool), np.full(4, 2))
+    assert rows.group_of == [2, 2, 2, 2, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("loop", [None, Loop(20)])

@@ -104,6 +104,44 @@ def test_a_replay_in_pieces_is_the_replay(tmp_path, ending, options):
     same(made(tmp_path, **given), whole)
 
 
+def burst(folder):
+    """Recorded rows of which every seventh failed, API calls without a session before the first conversation."""
+    head = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type"
+    rows = [head]
+    for i in range(700):
+        tokens = (0, 0, 0) if i % 7 == 0 else (10, 5, 15)
+        session, kind = (f"s{i % 20}", "Conversation log") if i > 500 else ("", "API log")
+        rows.append(f"{100 + i}.0,{session},2,ChatGPT,{tokens[0]},{tokens[1]},{tokens[2]},{kind}")
+    (folder / "burst.csv").write_text("\n".join(rows) + "\n")
+    return {"path": "burst.csv", "format": "burstgpt"}
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"to_s": 300}, {"limit": 300}, {"from_s": 20, "thin": {"share": 0.6}}], ids=str
+)
+def test_drops_and_sessions_are_those_of_the_whole_file(tmp_path, options):
+    given = {"replay": burst(tmp_path) | options}
+    whole = generate(Workload.model_validate(given), 3, 4096, tmp_path)
+    assert sum(whole.dropped.values()) == 100
+    stream = made(tmp_path, **given)
+    assert isinstance(stream, RequestStream)
+    assert dict(stream.dropped) == dict(whole.dropped)
+    sessions = [piece.session_id for piece in stream.pieces()]
+    assert all(each is not None for each in sessions)
+    if whole.session_id is not None:
+        assert np.concatenate(sessions).tolist() == list(whole.session_id)
+
+
+def test_few_requests_of_a_long_file_are_held_without_the_rest(tmp_path, monkeypatch):
+    given = {"replay": burst(tmp_path) | {"limit": 40}}
+    whole = generate(Workload.model_validate(given), 3, 4096, tmp_path)
+    monkeypatch.setattr("simslm.workload.classes.requests_of", None)
+    found = made(tmp_path, **given)
+    assert isinstance(found, RequestArrays)
+    assert list(found.arrival_s) == list(whole.arrival_s)
+    assert dict(found.dropped) == dict(whole.dropped)
+
+
 @pytest.mark.parametrize(
     "arrivals",
     [
