@@ -22,13 +22,14 @@ import torch
 
 from profiler.colocation import Together, check
 from profiler.engine.batch import Chunk
+from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
 from profiler.engine.quantized import check_quantization
 from profiler.engine.weights import check_supported
 from profiler.engines.choice import OWN, choose_engine, refuse_others
 from profiler.engines.own import OwnEngine
 from profiler.engines.subject import Staged, Subject, WallTiming
-from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
+from profiler.grid import SPREAD, Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
 from profiler.measure.ceilings import ceiling_operators
 from profiler.measure.company import Company
@@ -44,7 +45,7 @@ from profiler.measure.operators import (
 )
 from profiler.measure.power import measure_power
 from profiler.measure.timing import Timing, warm_up
-from profiler.memory import affordable_blocks
+from profiler.memory import affordable_blocks, check_affordable
 from profiler.provenance import catalogue_device, describe
 from profiler.refinement import refined
 from profiler.writing import TraceWriter
@@ -58,6 +59,21 @@ Progress = Callable[[int, int, str, float], None]
 
 Visit = tuple[Key, Callable[[], list[dict[str, Any]]]]
 """Where a visit stands in the journal, and what measures it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What else the own engine does while a campaign goes on, so that both meet the machine in the same states.
+
+    Attributes:
+        take: called with the engine, the passes that are over and the most there are, once the trace so far is written.
+        num_blocks, block_size: of the KV cache that it needs.
+    """
+
+    take: Callable[[OwnEngine, int, int], object]
+    num_blocks: int = 0
+    block_size: int = BLOCK_SIZE
+
 
 REPEATS = {"quick": 8, "full": 12}
 """Most passes over the grid, by grid."""
@@ -95,6 +111,7 @@ class Campaign:
         progress: see :data:`Progress`.
         deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
         save: called with the campaign when a pass is over, and every half minute.
+        turn: called with the campaign when a pass is over and saved.
         passes: passes that are over.
     """
 
@@ -108,6 +125,7 @@ class Campaign:
     progress: Progress = lambda done, total, label, eta_s: None
     deadline: float = float("inf")
     save: Callable[[Campaign], object] = lambda campaign: None
+    turn: Callable[[Campaign], object] = lambda campaign: None
     passes: int = field(init=False, default=0)
     _rng: np.random.Generator = field(init=False)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
@@ -142,13 +160,14 @@ class Campaign:
                 self.passes = number + 1
                 self._refine(number)
                 self.save(self)
+                self.turn(self)
         self.progress(done, done, "done", 0.0)
         return True
 
     def batch(self, engine: Engine, shape: Shape) -> list[Chunk]:
         """Random tokens for a shape, in blocks from anywhere in the cache."""
         free = self._rng.permutation(engine.cache.num_blocks)
-        decodes = [(1, shape.decode_ctx)] * shape.decode_seqs
+        decodes = [(1, cached) for cached in shape.contexts(engine.architecture.max_position_embeddings)]
         prompts = [(shape.prefill_new, shape.prefill_ctx)] * shape.prefill_seqs
         batch = []
         for new, cached in decodes + prompts:
@@ -172,6 +191,10 @@ class Campaign:
         return {
             "repeats": self.passes,
             "warmup": 1,
+            "lengths": (
+                f"contexts of decoding sequences evenly spread from {1 - SPREAD:g} to {1 + SPREAD:g} of their mean, "
+                "as far as the longest context allows; prompts of one length"
+            ),
             "settled": f"{self.settled()} of {len(self.shapes)} shapes",
             "method": (
                 f"up to {self.repeats} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the "
@@ -344,6 +367,7 @@ def profile(
     replicas: Sequence[int] = (1,),
     sharing: Sequence[str] = ("time-slice",),
     engine: str = OWN,
+    turns: Turns | None = None,
 ) -> Path:
     """Measure a model on a device and write its trace; resumes a campaign that was cut off.
 
@@ -371,6 +395,7 @@ def profile(
         sharing: in which ways, of :data:`profiler.colocation.WAYS`.
         engine: what is measured, see :mod:`profiler.engines.choice`; of another than the own one, no operators and no
             replicas that share the device.
+        turns: what the own engine does between the passes.
 
     Returns:
         The trace's directory.
@@ -395,7 +420,8 @@ def profile(
     torch_dtype(dtype)
     pin_threads(threads)
     name = catalogue_device(open_device(device))
-    shapes, heldout = _shapes(kind, architecture, device, dtype, grid, reach)
+    cache = {"num_blocks": turns.num_blocks, "block_size": turns.block_size} if turns else {}
+    shapes, heldout = _shapes(kind, architecture, device, dtype, grid, reach, **cache)
     ending = [dtype, *([quantization] if quantization else []), *([engine] if engine != OWN else [])]
     target = Path(output) if output else Path("traces") / name / "-".join([architecture.name, *ending])
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
@@ -405,7 +431,7 @@ def profile(
     if 1 not in replicas:
         common.measure(target, header)
         return target
-    opened = partial(OwnEngine.open, quantization=quantization) if quantization else kind.open
+    opened = partial(OwnEngine.open, quantization=quantization, **cache) if kind is OwnEngine else kind.open
     subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
     header["attention"] = subject.facts()["attention"]
     journal = Journal(target.parent / f"{target.name}.journal.partial", header)
@@ -430,6 +456,8 @@ def profile(
         start + budget_s if budget_s else float("inf"),
         writer.save,
     )
+    if turns and isinstance(subject, OwnEngine):
+        campaign.turn = lambda campaign: turns.take(subject, campaign.passes, campaign.repeats)
     try:
         complete = campaign.run()
     except BaseException:
@@ -455,11 +483,23 @@ def profile(
 
 
 def _shapes(
-    kind: type[Subject], architecture: Architecture, device: str, dtype: str, grid: str, reach: Reach | None
+    kind: type[Subject],
+    architecture: Architecture,
+    device: str,
+    dtype: str,
+    grid: str,
+    reach: Reach | None,
+    num_blocks: int = 0,
+    block_size: int | None = None,
 ) -> tuple[list[Shape], list[Shape]]:
-    """The grid's shapes and the held-out ones, as far as the device's memory allows and the engine can be made to."""
-    size = kind.block_size
+    """The grid's shapes and the held-out ones, as far as the device's memory allows and the engine can be made to.
+
+    Raises:
+        InfeasibleError: no shape fits, or not ``num_blocks`` KV blocks.
+    """
+    size = block_size or kind.block_size
     affordable = int(kind.memory_share * affordable_blocks(architecture, device, dtype, size))
+    check_affordable(num_blocks, affordable, device)
     shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, size, reach)
     if not shapes:
         raise InfeasibleError(

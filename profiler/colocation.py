@@ -134,7 +134,8 @@ class Together:
             done += len(keys) - len(left)
             if not left:
                 continue
-            blocks = max(shape.blocks(BLOCK_SIZE) for shape in fitting.values())
+            longest = self.architecture.max_position_embeddings
+            blocks = max(shape.blocks(BLOCK_SIZE, longest) for shape in fitting.values())
             with self._running(way, count, blocks) as connections:
                 for name, key in left:
                     self._say(done, total, key[1])
@@ -149,7 +150,8 @@ class Together:
     def _fitting(self, wanted: Mapping[str, Shape], count: int) -> dict[str, Shape]:
         """The shapes that each of so many replicas has memory for."""
         room = affordable_blocks(self.architecture, self.device, self.dtype, replicas=count)
-        fitting = {name: shape for name, shape in wanted.items() if shape.blocks(BLOCK_SIZE) <= room}
+        longest = self.architecture.max_position_embeddings
+        fitting = {name: shape for name, shape in wanted.items() if shape.blocks(BLOCK_SIZE, longest) <= room}
         if not fitting:
             raise InfeasibleError(
                 f"{count} replicas of {self.architecture.name} do not fit beside each other",

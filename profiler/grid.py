@@ -26,12 +26,19 @@ _SMALL_CONTEXT = 8
 _SHORTEST_PROMPT = 16
 
 
+SPREAD = 0.75
+"""Contexts of an iteration's decoding sequences lie evenly within this part of their mean, below and above it."""
+
+
 class Shape(NamedTuple):
-    """One iteration to measure; its sequences are equally long.
+    """One iteration to measure.
+
+    Sequences that are served together are never equally long, and an engine may pay for that: it groups or pads them,
+    or some of its programs end late. So the contexts of decoding sequences are spread. Prompts are of one length.
 
     Attributes:
         decode_seqs: decoding sequences.
-        decode_ctx: cached tokens of each.
+        decode_ctx: their cached tokens, in the mean.
         prefill_seqs: prompts.
         prefill_new: new tokens of each prompt.
         prefill_ctx: cached tokens of each prompt.
@@ -53,11 +60,21 @@ class Shape(NamedTuple):
             "prefill_ctx_tokens": self.prefill_seqs * self.prefill_ctx,
         }
 
-    def blocks(self, block_size: int) -> int:
-        """KV blocks its sequences hold."""
-        decode = -(-(self.decode_ctx + 1) // block_size)
+    def contexts(self, longest: int) -> list[int]:
+        """Cached tokens of each decoding sequence: evenly spread, and ``decode_seqs * decode_ctx`` in all.
+
+        Args:
+            longest: context that the model has, tokens; the spread is narrower where that leaves no room for one more.
+        """
+        widest = min(SPREAD * self.decode_ctx, longest - 1 - self.decode_ctx)
+        steps = (2 * i + 1 - self.decode_seqs for i in range(self.decode_seqs))
+        return [self.decode_ctx + int(widest * step / self.decode_seqs) for step in steps]
+
+    def blocks(self, block_size: int, longest: int) -> int:
+        """KV blocks its sequences hold; ``longest`` as of :meth:`contexts`."""
+        decode = sum(-(-(cached + 1) // block_size) for cached in self.contexts(longest))
         prefill = -(-(self.prefill_ctx + self.prefill_new) // block_size)
-        return self.decode_seqs * decode + self.prefill_seqs * prefill
+        return decode + self.prefill_seqs * prefill
 
     def label(self) -> str:
         """A few words for a progress bar."""
@@ -179,7 +196,8 @@ def measured_shapes(
         batches, chunks = _clipped(axes.batches, reach.seqs), _clipped(axes.chunks, reach.chunk)
         axes = axes._replace(batches=tuple(batches), chunks=tuple(chunks))
     shapes = dict.fromkeys((*_decodes(axes, limit), *_prefills(axes, limit), *_mixed(axes, limit)))
-    return [shape for shape in shapes if shape.blocks(block) <= max_blocks]
+    longest = architecture.max_position_embeddings
+    return [shape for shape in shapes if shape.blocks(block, longest) <= max_blocks]
 
 
 def _limit(architecture: Architecture, reach: Reach | None) -> int:
@@ -201,7 +219,7 @@ def heldout_shapes(
         shape
         for shape in (*decode, *prefill, *mixed)
         if shape.prefill_new + shape.prefill_ctx <= limit
-        and shape.blocks(block) <= max_blocks
+        and shape.blocks(block, architecture.max_position_embeddings) <= max_blocks
         and shape.decode_seqs <= seqs
         and shape.prefill_seqs * shape.prefill_new <= chunk
     ]

@@ -39,10 +39,19 @@ class OwnEngine(Engine):
         shapes: Sequence[Shape],
         seed: int,
         quantization: str | None = None,
+        num_blocks: int = 0,
+        block_size: int = BLOCK_SIZE,
     ) -> Self:
-        blocks = max(shape.blocks(BLOCK_SIZE) for shape in shapes)
+        """The engine with room for the shapes, and at least ``num_blocks`` KV blocks of ``block_size`` tokens."""
+        longest = architecture.max_position_embeddings
         return cls(
-            architecture, dtype=dtype, device=device, num_blocks=blocks, seed=seed, quantization=quantization
+            architecture,
+            dtype=dtype,
+            device=device,
+            num_blocks=max(num_blocks, *(shape.blocks(block_size, longest) for shape in shapes)),
+            block_size=block_size,
+            seed=seed,
+            quantization=quantization,
         )
 
     def stage(self, shape: Shape, rng: np.random.Generator) -> Stage:

@@ -132,7 +132,7 @@ class TransformersEngine:
             random_weights(architecture, torch_dtype(dtype), open_device(device), seed),
             dtype=dtype,
             device=device,
-            pages=max(shape.blocks(PAGE) for shape in shapes),
+            pages=max(shape.blocks(PAGE, architecture.max_position_embeddings) for shape in shapes),
             rows=max(each["decode_seqs"] + each["prefill_tokens"] for each in columns),
             seqs=max(each["decode_seqs"] + each["prefill_seqs"] for each in columns),
         )
@@ -208,7 +208,8 @@ class TransformersStage:
                 raise DeviceError(f"the cache of transformers has no room for {shape.label()}")
             return state
 
-        self._decoders = [request(f"decode-{i}", 1, shape.decode_ctx) for i in range(shape.decode_seqs)]
+        self._contexts = shape.contexts(engine.architecture.max_position_embeddings)
+        self._decoders = [request(f"decode-{i}", 1, cached) for i, cached in enumerate(self._contexts)]
         self._prompts = [
             request(f"prompt-{i}", shape.prefill_new, shape.prefill_ctx) for i in range(shape.prefill_seqs)
         ]
@@ -238,8 +239,8 @@ class TransformersStage:
 
     def _put_back(self) -> None:
         scheduler, shape = self._processor.scheduler, self._shape
-        for state in self._decoders:
-            self._rewind(state, self._status.DECODING, shape.decode_ctx)
+        for state, cached in zip(self._decoders, self._contexts, strict=True):
+            self._rewind(state, self._status.DECODING, cached)
             state.tokens_to_process = state.generated_tokens = list(state.initial_tokens)
             state.remaining_prefill_tokens = []
             scheduler.active_requests[state.request_id] = state

@@ -135,7 +135,7 @@ class VllmEngine:
             architecture,
             dtype=dtype,
             device=device,
-            blocks=max(shape.blocks(BLOCK) for shape in shapes),
+            blocks=max(shape.blocks(BLOCK, architecture.max_position_embeddings) for shape in shapes),
             rows=max(each["decode_seqs"] + each["prefill_tokens"] for each in columns),
             seqs=max(each["decode_seqs"] + each["prefill_seqs"] for each in columns),
             seed=seed,
@@ -177,7 +177,8 @@ class VllmStage:
 
     def __init__(self, engine: VllmEngine, shape: Shape, rng: np.random.Generator) -> None:
         self._engine, self._shape, self._rng = engine, shape, rng
-        self._contexts = [self._tokens(shape.decode_ctx) for _ in range(shape.decode_seqs)]
+        longest = engine.architecture.max_position_embeddings
+        self._contexts = [self._tokens(cached) for cached in shape.contexts(longest)]
         self._prefixes = [self._tokens(shape.prefill_ctx) for _ in range(shape.prefill_seqs)]
         engine.add(self._contexts + [prefix for prefix in self._prefixes if prefix], 1)
         while engine.engine.has_unfinished_requests():

@@ -118,21 +118,21 @@ def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
 
 
 def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:
-    """Attention of a batch of equal chunks over the paged cache."""
+    """Attention of a batch over the paged cache."""
     a = engine.architecture
     rows = engine.lay_out(batch)
     queries = torch.randn(
         len(rows.tokens), a.query_size, dtype=torch_dtype(engine.dtype), device=engine.device
     )
-    new, cached = len(batch[0].tokens), batch[0].cached
-    pairs = len(batch) * new * (cached + (new + 1) / 2)
-    keys = len(batch) * (cached + new)
+    lengths = [(len(chunk.tokens), chunk.cached) for chunk in batch]
+    pairs = sum(new * (cached + (new + 1) / 2) for new, cached in lengths)
+    keys = sum(map(sum, lengths))
     traffic = 2 * (keys * a.kv_size + len(queries) * a.query_size) * DTYPE_BYTES[engine.dtype]
     return Operator(
         op,
         len(queries),
         len(batch),
-        len(batch) * cached,
+        sum(cached for _, cached in lengths),
         4.0 * pairs * a.query_size,
         traffic,
         a.num_layers,

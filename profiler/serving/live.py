@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from profiler.grid import Shape
 from profiler.measure.company import Company
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.timing import time_iteration, warm_up
-from profiler.memory import affordable_blocks
+from profiler.memory import affordable_blocks, check_affordable
 from profiler.provenance import setting
 from profiler.serving.clock import WallClock
 from profiler.serving.log import Served
@@ -28,7 +28,6 @@ from profiler.serving.replica import Limits, Policies, Replica
 from profiler.serving.sequence import Sequence
 from profiler.serving.stage import Stage
 from simslm.catalog.architecture import Architecture
-from simslm.errors import InfeasibleError
 
 _WARM_SEQS = 4
 _PREPARE_S = 60.0
@@ -66,23 +65,28 @@ class LiveEngine:
     """An engine kept warm, that serves one workload after another.
 
     Args:
-        architecture: of a supported family.
-        dtype, device: what it computes in, and on.
-        num_blocks, block_size: its KV cache.
-        seed: of weights and prompts.
+        engine: what serves; it may be measured between two workloads.
+        num_blocks: of its KV cache, what serving has; by default all.
+        seed: of prompts.
         meter: energy counter instead of the device's own.
 
     Attributes:
         name: name and version of the engine.
-
-    Raises:
-        InfeasibleError: the blocks do not fit beside the weights in what memory is free.
     """
 
     name = ENGINE
 
     def __init__(
-        self,
+        self, engine: OwnEngine, num_blocks: int | None = None, seed: int = 0, meter: Meter | None = None
+    ) -> None:
+        self._engine, self._num_blocks = engine, num_blocks or engine.cache.num_blocks
+        self._meter = meter or open_meter(engine.device)
+        self._seed = seed
+        self._warmed = 0
+
+    @classmethod
+    def open(
+        cls,
         architecture: Architecture,
         dtype: str,
         device: str,
@@ -90,20 +94,24 @@ class LiveEngine:
         block_size: int = BLOCK_SIZE,
         seed: int = 0,
         meter: Meter | None = None,
-    ) -> None:
-        affordable = affordable_blocks(architecture, device, dtype, block_size)
-        if num_blocks > affordable:
-            raise InfeasibleError(
-                f"{num_blocks:,} KV blocks are to be allocated, but {affordable:,} fit into the memory free now",
-                where=f"device {device}",
-                remedy="state fewer deployment.engine.num_gpu_blocks",
-            )
-        self._engine = OwnEngine(
+    ) -> Self:
+        """An engine of its own.
+
+        Args:
+            architecture: of a supported family.
+            dtype, device: what it computes in, and on.
+            num_blocks, block_size: its KV cache.
+            seed: of weights and prompts.
+            meter: energy counter instead of the device's own.
+
+        Raises:
+            InfeasibleError: the blocks do not fit beside the weights in what memory is free.
+        """
+        check_affordable(num_blocks, affordable_blocks(architecture, device, dtype, block_size), device)
+        engine = OwnEngine(
             architecture, dtype=dtype, device=device, num_blocks=num_blocks, block_size=block_size, seed=seed
         )
-        self._meter = meter or open_meter(self._engine.device)
-        self._seed = seed
-        self._warmed = 0
+        return cls(engine, num_blocks, seed, meter)
 
     def warm(self, limits: Limits, longest: int) -> None:
         """Meets the shapes that serving will, then repeats one until its duration is stationary.
@@ -126,14 +134,14 @@ class LiveEngine:
             self._engine.iterate(batches[i])
             self._warmed += 1
         cache = self._engine.cache
-        shape = Shape(min(_WARM_SEQS, cache.num_blocks), cache.block_size - 1)
+        shape = Shape(min(_WARM_SEQS, cache.num_blocks), cache.block_size // 2)
         stage = Stage(self._engine, shape, np.random.default_rng(self._seed))
         self._warmed += warm_up(lambda: stage.time().latency_s)
 
     def _rehearsals(self, limits: Limits, longest: int) -> list[list[Chunk]]:
         """Batches of every size; their sequences lie on the same blocks, for nobody reads their tokens."""
         size = self._engine.cache.block_size
-        blocks = np.arange(min(-(-longest // size), self._engine.cache.num_blocks))
+        blocks = np.arange(min(-(-longest // size), self._num_blocks))
         room = min(longest, len(blocks) * size)
         ids = np.zeros(limits.max_num_batched_tokens, dtype=np.int64)
         coarse = self._engine.device.type != "cpu"
@@ -171,7 +179,7 @@ class LiveEngine:
         """
         engine, meter = self._engine, self._meter
         workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
-        replica = Replica(BlockPool(engine.cache.num_blocks), engine.cache.block_size, limits, policies)
+        replica = Replica(BlockPool(self._num_blocks), engine.cache.block_size, limits, policies)
         before, company = meter.energy_j(), Company()
         served = Loop(replica, partial(time_iteration, engine), WallClock(), workload).serve(stopping)
         after, others = meter.energy_j(), company.share()

@@ -55,11 +55,12 @@ class Stage:
             ids = rng.integers(0, vocabulary, tokens + _NEVER_DONE)
             return Sequence(number, 0.0, tokens, _NEVER_DONE, _NEVER_DONE, 0, ids)
 
-        self._decoders = [sequence(i, shape.decode_ctx) for i in range(shape.decode_seqs)]
+        self._contexts = shape.contexts(engine.architecture.max_position_embeddings)
+        self._decoders = [sequence(i, cached) for i, cached in enumerate(self._contexts)]
         length = shape.prefill_ctx + shape.prefill_new
         self._prompts = [sequence(shape.decode_seqs + i, length) for i in range(shape.prefill_seqs)]
-        for each in self._decoders:
-            each.table = pool.allocate(-(-(shape.decode_ctx + 1) // size))
+        for each, cached in zip(self._decoders, self._contexts, strict=True):
+            each.table = pool.allocate(-(-(cached + 1) // size))
             replica.running[each] = replica.decoders[each] = None
         for each in self._prompts:
             if shape.prefill_ctx:
@@ -85,8 +86,8 @@ class Stage:
 
     def _put_back(self) -> None:
         replica, shape = self._replica, self._shape
-        for each in self._decoders:
-            each.cached, each.generated = shape.decode_ctx, 1
+        for each, cached in zip(self._decoders, self._contexts, strict=True):
+            each.cached, each.generated = cached, 1
         for prompt in self._prompts:
             prompt.generated = 0
             if shape.prefill_ctx:

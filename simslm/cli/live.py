@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,12 @@ from simslm.errors import DeviceError, UsageError
 from simslm.units import number, seconds
 
 if TYPE_CHECKING:
+    from profiler.engines.own import OwnEngine
     from profiler.serving.live import LiveEngine
     from profiler.serving.log import Served
     from profiler.serving.replica import Limits
     from simslm.api import Prepared
-    from simslm.fidelity.live import Load
+    from simslm.fidelity.live import Load, Service
     from simslm.scenario.schema import Scenario
 
 SHOWN = ("output_tokens_per_s", "ttft_p50_s", "tpot_p50_s", "itl_p50_s", "e2e_p50_s", "e2e_p99_s")
@@ -71,23 +71,35 @@ def live(
     both.check_servable(prepared, scaled=bool(shares))
     name = device or ("cpu" if prepared.device.name == "cpu" else "cuda:0")
     _check_device(name, prepared)
-    if trace is None:
-        trace = _measured(prepared, name, grid, directory / "trace", words)
-    cost = f"{{trace: {_quoted(trace.resolve())}}}"
-    simulated = both.loads(lambda more: _read(path, [*given, *more], cost)[0], shares, _tell_load)
-    engine = _open_engine(prepared, name)
+    place = trace or directory / "trace"
+    cost = f"{{trace: {_quoted(place.resolve())}}}"
+    if trace is not None:
+        _read(path, given, cost)
+    service = both.Service(
+        lambda more: _read(path, [*given, *more], cost)[0],
+        shares,
+        repeats,
+        lambda load, run: _tell_run(repeats, load, run),
+        _tell_loads,
+    )
     with held_back() as interruption:
-        serve = partial(_serve, engine, interruption)
-        runs, interrupted = both.serve_all(
-            simulated, serve, repeats, engine.name, partial(_tell_run, repeats)
-        )
+        waiter = _Waiter(prepared, service, interruption)
+        try:
+            if trace is None:
+                _measure(prepared, name, grid, place, words, waiter)
+            else:
+                waiter.serve_all(name)
+            interrupted = False
+        except KeyboardInterrupt:
+            interrupted = True
         interruption.writing = True
-        if not runs:
-            raise InterruptError("interrupted; nothing is kept")
+        if waiter.engine is None or not service.runs:
+            raise InterruptError("interrupted before a load was served to its end")
+        runs = service.compared(waiter.engine.name)
         for load, group in groupby(runs, key=lambda run: run.load.name):
             write_load(directory / directory_name(load), list(group))
-        fidelity = Fidelity(read_sources([trace]), tuple(run.comparison for run in runs), (), interrupted)
-        more = {"repeats": noise(runs), "serving": engine.describe()}
+        fidelity = Fidelity(read_sources([place]), tuple(run.comparison for run in runs), (), interrupted)
+        more = {"repeats": noise(runs), "serving": waiter.engine.describe()}
         values = write_fidelity(directory, fidelity, words, more)
         page = write_page(directory)
     if as_json:
@@ -149,9 +161,9 @@ def _check_device(name: str, prepared: Prepared) -> None:
         )
 
 
-def _measured(prepared: Prepared, device: str, grid: str, place: Path, command: str) -> Path:
-    """The trace of the scenario's model, measured now, as far as the scenario's batches and contexts go."""
-    from profiler.campaign import profile
+def _measure(prepared: Prepared, device: str, grid: str, place: Path, command: str, waiter: _Waiter) -> None:
+    """Measures the trace of the scenario's model, as far as its batches and contexts go, and serves meanwhile."""
+    from profiler.campaign import Turns, profile
     from profiler.grid import Reach
     from profiler.provenance import shown_command
 
@@ -164,51 +176,72 @@ def _measured(prepared: Prepared, device: str, grid: str, place: Path, command: 
     )
     screen.note(f"measuring {group.architecture.name} on {device}")
     with screen.progress("measuring") as update:
-        return profile(
+
+        def progress(done: int, total: int, label: str, _eta_s: float) -> None:
+            waiter.interruption.obey()
+            if update is not None:
+                update(done, total, label)
+
+        profile(
             group.architecture,
             device,
             prepared.scenario.dtype,
             grid,
             place,
             command=shown_command(shlex.split(command)),
-            progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
+            progress=progress,
             reach=reach,
+            turns=Turns(waiter.take_turn, group.memory.num_gpu_blocks, limits.block_size),
         )
 
 
-def _open_engine(prepared: Prepared, device: str) -> LiveEngine:
-    from profiler.serving.live import LiveEngine
+class _Waiter:
+    """Serves what is due of a service, on an engine that is measured meanwhile or on one of its own.
 
-    group = prepared.groups[0]
-    engine = LiveEngine(
-        group.architecture,
-        prepared.scenario.dtype,
-        device,
-        group.memory.num_gpu_blocks,
-        group.spec.engine.block_size,
-        prepared.scenario.seed,
-    )
-    screen.note("warming up")
-    engine.warm(_limits(prepared), _longest(prepared))
-    return engine
+    Attributes:
+        engine: what serves; None before the first load.
+        interruption: ends a run that is being served.
+    """
 
+    def __init__(self, prepared: Prepared, service: Service, interruption: Interruption) -> None:
+        self._prepared, self._service, self.interruption = prepared, service, interruption
+        self.engine: LiveEngine | None = None
 
-def _serve(engine: LiveEngine, interruption: Interruption, prepared: Prepared) -> Served:
-    """The requests that fit, by the policies and limits that the simulation has."""
-    from profiler.serving.replica import Policies
-    from simslm.fidelity.live import fitting
+    def take_turn(self, engine: OwnEngine, passes: int, most: int) -> None:
+        """After a pass of the campaign."""
+        from profiler.serving.live import LiveEngine
 
-    kept, requests = fitting(prepared), prepared.requests
-    (group,) = prepared.deployment().groups
-    names = ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority")
-    columns = {name: None if (all_ := getattr(requests, name)) is None else all_[kept] for name in names}
-    made = group.policies()
-    return engine.serve(
-        columns,
-        _limits(prepared),
-        Policies(made.batching, made.order, made.admission),
-        lambda: interruption.asked,
-    )
+        scenario, group = self._prepared.scenario, self._prepared.groups[0]
+        if self.engine is None:
+            self._warm(LiveEngine(engine, group.memory.num_gpu_blocks, scenario.seed))
+        self._service.catch_up(self._serve, passes, most)
+
+    def serve_all(self, device: str) -> None:
+        """On an engine of its own, from a trace that is there."""
+        from profiler.serving.live import LiveEngine
+
+        scenario, group = self._prepared.scenario, self._prepared.groups[0]
+        blocks, size = group.memory.num_gpu_blocks, group.spec.engine.block_size
+        self._warm(LiveEngine.open(group.architecture, scenario.dtype, device, blocks, size, scenario.seed))
+        self._service.catch_up(self._serve)
+
+    def _warm(self, engine: LiveEngine) -> None:
+        screen.note("warming up")
+        engine.warm(_limits(self._prepared), _longest(self._prepared))
+        self.engine = engine
+
+    def _serve(self, prepared: Prepared) -> Served:
+        """The requests that fit, by the policies and limits that the simulation has."""
+        from profiler.serving.replica import Policies
+        from simslm.fidelity.live import fitting
+
+        assert self.engine is not None
+        kept, requests = fitting(prepared), prepared.requests
+        names = ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority")
+        columns = {name: None if (all_ := getattr(requests, name)) is None else all_[kept] for name in names}
+        made = prepared.deployment().groups[0].policies()
+        policies = Policies(made.batching, made.order, made.admission)
+        return self.engine.serve(columns, _limits(prepared), policies, lambda: self.interruption.asked)
 
 
 def _limits(prepared: Prepared) -> Limits:
@@ -232,9 +265,11 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path))
 
 
-def _tell_load(load: Load) -> None:
-    rate = f" at {number(load.rate_rps)} requests/s" if load.rate_rps is not None else ""
-    screen.note(f"{load.name}:{rate} about {seconds(load.result.summary['makespan_s'])}, as simulated")
+def _tell_loads(loads: Sequence[Load]) -> None:
+    for load in loads:
+        rate = f" at {number(load.rate_rps)} requests/s" if load.rate_rps is not None else ""
+        lasts = seconds(float(load.prepared.requests.arrival_s[-1]))
+        screen.note(f"{load.name}:{rate}, arriving within {lasts}")
 
 
 def _tell_run(repeats: int, load: Load, run: int) -> None:

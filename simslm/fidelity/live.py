@@ -6,7 +6,7 @@ Figures of both are computed by the same functions, so that a difference is one 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,21 +62,25 @@ Raises:
 """
 
 
+Read = Callable[[Sequence[str]], Scenario]
+"""The scenario with some more overrides, and the trace as it is by then."""
+
+
 @dataclass(frozen=True)
 class Load:
-    """A scenario at one arrival rate, simulated.
+    """A scenario at one arrival rate.
 
     Attributes:
         name: for reports.
         share: its rate as a share of capacity; None where the scenario's own is kept.
+        sets: overrides that make it of the scenario.
         prepared: what is served.
-        result: of the simulation.
     """
 
     name: str
     share: float | None
+    sets: tuple[str, ...]
     prepared: Prepared
-    result: Result
 
     @property
     def rate_rps(self) -> float | None:
@@ -89,6 +93,8 @@ class LiveRun:
     """A load served once.
 
     Attributes:
+        load: with the cost it is simulated at.
+        result: of the simulation.
         number: which of the repeats it is, from 1.
         requests: the columns of ``requests.parquet``, as served.
         iterations: the iterations as they ran.
@@ -97,6 +103,7 @@ class LiveRun:
     """
 
     load: Load
+    result: Result
     number: int
     requests: dict[str, np.ndarray]
     iterations: IterationTable
@@ -104,29 +111,91 @@ class LiveRun:
     other_load: float | None
 
 
-def loads(
-    read: Callable[[Sequence[str]], Scenario], shares: Sequence[float], on_load: Callable[[Load], None]
-) -> list[Load]:
-    """The loads to serve, simulated; :func:`check_servable` has been asked.
+class Service:
+    """The loads of a scenario, served several times, and simulated when that is over.
+
+    All loads are served once, then all again, so that drift spreads over them. Measuring may go on between: rates are
+    shares of what the trace says when the first load is served, and the simulations are of the trace at the end.
 
     Args:
-        read: the scenario with some more overrides.
+        read: the scenario; :func:`check_servable` has been asked.
         shares: of the capacity, which is what the scenario serves per second when all its requests are there at
             once; none for the scenario's own rate.
-        on_load: called with each.
+        repeats: how often each load is served, at least once.
+        on_run: called before each run, with its number.
+        on_loads: called with the loads, once they are known.
     """
-    stated = read(())
-    found = []
-    capacity = capacity_rps(read, stated) if shares else 0.0
-    for share in shares or (None,):
-        scenario = stated if share is None else read((f"workload.arrivals.rate_rps={share * capacity!r}",))
-        name = AS_STATED if share is None else f"load {share:g}"
-        found.append(Load(name, share, prepare(scenario), simulate(scenario)))
-        on_load(found[-1])
-    return found
+
+    def __init__(
+        self,
+        read: Read,
+        shares: Sequence[float],
+        repeats: int,
+        on_run: Callable[[Load, int], None] = lambda load, number: None,
+        on_loads: Callable[[Sequence[Load]], None] = lambda loads: None,
+    ) -> None:
+        self._read, self._shares, self._repeats = read, shares, repeats
+        self._on_run, self._on_loads = on_run, on_loads
+        self._loads: list[Load] = []
+        self._served: list[tuple[Load, int, Served]] = []
+
+    @property
+    def runs(self) -> int:
+        """How often a load was served to its end."""
+        return len(self._served)
+
+    def catch_up(self, serve: Serve, passes: int = 1, most: int = 1) -> None:
+        """Serves what is due once so many passes of measuring are over: nothing at first, in the end all repeats.
+
+        Args:
+            serve: the engine.
+            passes, most: passes that are over, and how many there are at most.
+
+        Raises:
+            KeyboardInterrupt: it was told to stop; the runs before stay.
+        """
+        due = self._repeats if passes >= most else round(self._repeats * (passes - 1) / (most - 1))
+        if due and not self._loads:
+            self._loads = self._planned()
+            self._on_loads(self._loads)
+        while self._loads and self.runs < due * len(self._loads):
+            before, which = divmod(self.runs, len(self._loads))
+            load = self._loads[which]
+            self._on_run(load, before + 1)
+            self._served.append((load, before + 1, serve(load.prepared)))
+
+    def compared(self, engine: str) -> list[LiveRun]:
+        """Simulates what was served.
+
+        Args:
+            engine: name and version of what served.
+
+        Returns:
+            The runs, load by load.
+        """
+        found = []
+        for load in self._loads:
+            runs = [(number, served) for each, number, served in self._served if each is load]
+            if not runs:
+                continue
+            scenario = self._read(load.sets)
+            priced, result = replace(load, prepared=prepare(scenario)), simulate(scenario)
+            found += [_run(priced, result, number, served, engine) for number, served in runs]
+        return found
+
+    def _planned(self) -> list[Load]:
+        stated = self._read(())
+        if not self._shares:
+            return [Load(AS_STATED, None, (), prepare(stated))]
+        capacity = capacity_rps(self._read, stated)
+        found = []
+        for share in self._shares:
+            sets = (f"workload.arrivals.rate_rps={share * capacity!r}",)
+            found.append(Load(f"load {share:g}", share, sets, prepare(self._read(sets))))
+        return found
 
 
-def capacity_rps(read: Callable[[Sequence[str]], Scenario], scenario: Scenario) -> float:
+def capacity_rps(read: Read, scenario: Scenario) -> float:
     """Requests per second that a scenario serves when all are there at once."""
     count = len(prepare(scenario).requests)
     at_once = ("workload.arrivals={process: all-at-once}", "workload.duration_s=null")
@@ -175,33 +244,6 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
         )
 
 
-def serve_all(
-    loads: Sequence[Load], serve: Serve, repeats: int, engine: str, on_run: Callable[[Load, int], None]
-) -> tuple[list[LiveRun], bool]:
-    """Serves every load ``repeats`` times: all loads once, then all again, so that drift spreads over them.
-
-    Args:
-        loads: from :func:`loads`.
-        serve: the engine.
-        repeats: at least 1.
-        engine: name and version of what serves.
-        on_run: called before each run, with its number.
-
-    Returns:
-        The runs, load by load, and whether they were ended early by a KeyboardInterrupt.
-    """
-    runs: list[LiveRun] = []
-    interrupted = False
-    try:
-        for number in range(1, repeats + 1):
-            for load in loads:
-                on_run(load, number)
-                runs.append(_run(load, number, serve(load.prepared), engine))
-    except KeyboardInterrupt:
-        interrupted = True
-    return sorted(runs, key=lambda run: loads.index(run.load)), interrupted
-
-
 def fitting(prepared: Prepared) -> np.ndarray:
     """Which requests can be served at all, a mask of shape ``(requests,)``."""
     return servable(prepared.requests, prepared.deployment().groups[0])
@@ -212,13 +254,13 @@ def mean_running(columns: Mapping[str, np.ndarray]) -> float:
     return float(np.average(columns["running"], weights=columns["duration_s"]))
 
 
-def _run(load: Load, number: int, served: Served, engine: str) -> LiveRun:
+def _run(load: Load, result: Result, number: int, served: Served, engine: str) -> LiveRun:
     requests = _request_columns(load.prepared, served)
     iterations = _iteration_table(served)
     measured = _measured(load.prepared, requests, iterations, served)
     run = _as_run(load, number, engine, measured)
-    comparison = Comparison(run, simulated(load.result, run))
-    return LiveRun(load, number, requests, iterations, comparison, served.other_load)
+    comparison = Comparison(run, simulated(result, run))
+    return LiveRun(load, result, number, requests, iterations, comparison, served.other_load)
 
 
 def _request_columns(prepared: Prepared, served: Served) -> dict[str, np.ndarray]:

@@ -40,7 +40,7 @@ def write_load(directory: Path, runs: Sequence[LiveRun]) -> None:
         directory: made if it is not there.
         runs: of one load.
     """
-    result = runs[0].load.result
+    result = runs[0].result
     with RunWriter(directory) as writer:
         for index, window, table in result.windows:
             writer.take(index, window, table)
@@ -62,14 +62,14 @@ def _numbered(run: LiveRun, table: pa.Table) -> pa.Table:
 
 def _load(runs: list[LiveRun]) -> dict[str, Any]:
     load = runs[0].load
-    simulated = load.result.windows[0][2]
+    simulated = runs[0].result.windows[0][2]
     return {
         "name": load.name,
         "load": load.share,
         "rate_rps": load.rate_rps,
         "runs": [run.comparison.run.run for run in runs],
         "requests": len(load.prepared.requests),
-        "in_domain_time": load.result.summary["coverage"]["in_domain_time"],
+        "in_domain_time": runs[0].result.summary["coverage"]["in_domain_time"],
         "iterations": _iterations(runs),
         "other_load": [run.other_load for run in runs],
         "mean_running_seqs": {

@@ -19,7 +19,7 @@ AREAS = ("decode", "prefill", "mixed")
 """What iterations are made of; ratios are summed up for each."""
 
 SETTINGS = (
-    "engine", "engine_settings", "device", "dtype", "quantization", "attention", "graph_sizes", "block_size", "threads", "torch", "grid", "reach",
+    "engine", "engine_settings", "lengths", "device", "dtype", "quantization", "attention", "graph_sizes", "block_size", "threads", "torch", "grid", "reach",
 )  # fmt: skip
 """Keys of the provenance that a reader of the ratios has to know where they differ."""
 

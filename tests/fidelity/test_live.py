@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from fidelity.conftest import TRACE
 
-from simslm.api import Prepared, load_scenario, prepare
+from simslm.api import Prepared, load_scenario, prepare, simulate
 from simslm.errors import UsageError
-from simslm.fidelity.live import capacity_rps, check_servable, fitting, loads, mean_running, serve_all
+from simslm.fidelity.live import Service, capacity_rps, check_servable, fitting, mean_running
 from simslm.fidelity.repeats import repeats, write_load
 from simslm.report.repeats import figure, repeat_tables
 
@@ -41,23 +41,22 @@ def read(more=()):
 class Twin:
     """An engine that serves exactly as the simulation says, with all times stretched by a factor at each run."""
 
-    load: Any
     factors: list[float]
     energy_j: float | None = None
     other_load: float | None = 0.25
 
     def __call__(self, prepared: Prepared) -> Twin:
-        assert prepared is self.load.prepared
         factor, *self.factors = self.factors
-        result, kept = self.load.result, fitting(prepared)
-        self.requests = {name: column[kept] for name, column in result.request_columns.items()}
+        result, kept = simulate(prepared.scenario), fitting(prepared)
+        twin = replace(self)
+        twin.requests = {name: column[kept] for name, column in result.request_columns.items()}
         for name in ("first_scheduled_s", "first_token_s", "finish_s"):
-            waited = self.requests[name] - self.requests["arrival_s"]
-            self.requests[name] = self.requests["arrival_s"] + factor * waited
-        self.requests["rejected"] = self.requests["status"] == 1
-        self.iterations = dict(result.tables[0].columns)
-        self.gaps_s = factor * _gaps(result)
-        return self
+            waited = twin.requests[name] - twin.requests["arrival_s"]
+            twin.requests[name] = twin.requests["arrival_s"] + factor * waited
+        twin.requests["rejected"] = twin.requests["status"] == 1
+        twin.iterations = dict(result.tables[0].columns)
+        twin.gaps_s = factor * _gaps(result)
+        return twin
 
 
 def _gaps(result):
@@ -71,14 +70,14 @@ def _gaps(result):
     return np.concatenate([np.repeat(between, again), window.gaps])
 
 
-def served(factors, *sets):
-    (load,) = loads(lambda more: read([*sets, *more]), (), lambda load: None)
-    return serve_all([load], Twin(load, list(factors)), len(factors), "twin 1", lambda load, number: None)
+def served(factors, *sets, **twin):
+    service = Service(lambda more: read([*sets, *more]), (), len(factors))
+    service.catch_up(Twin(list(factors), **twin))
+    return service.compared("twin 1")
 
 
 def test_a_twin_of_the_simulation_has_no_error_in_anything():
-    (run,), interrupted = served([1.0])
-    assert not interrupted
+    (run,) = served([1.0])
     errors = run.comparison.error
     assert {"output_tokens_per_s", "ttft_p99_s", "tpot_p50_s", "itl_p50_s", "e2e_mean_s", "queue_max_s", "kv_peak",
             "preemptions", "duration_s"} <= set(errors)  # fmt: skip
@@ -86,8 +85,8 @@ def test_a_twin_of_the_simulation_has_no_error_in_anything():
 
 
 def test_requests_that_never_fit_are_rejected_on_both_sides():
-    (run,), _ = served([1.0], "workload.prompt_tokens={dist: uniform, low: 10, high: 1900}")
-    simulated = run.load.result.request_columns
+    (run,) = served([1.0], "workload.prompt_tokens={dist: uniform, low: 10, high: 1900}")
+    simulated = run.result.request_columns
     assert 0 < (run.requests["status"] == 1).sum() < 60
     for name in ("status", "replica", "first_token_s", "ttft_s", "queue_s"):
         np.testing.assert_array_equal(run.requests[name], simulated[name], err_msg=name)
@@ -96,7 +95,7 @@ def test_requests_that_never_fit_are_rejected_on_both_sides():
 
 
 def test_the_error_is_that_of_the_mean_and_the_noise_that_of_the_repeats():
-    runs, _ = served([1.0, 1.5, 2.0])
+    runs = served([1.0, 1.5, 2.0])
     (load,) = repeats(runs)
     ttft = load["metrics"]["ttft_mean_s"]
     assert ttft["measured"] == pytest.approx(1.5 * ttft["simulated"])
@@ -105,14 +104,14 @@ def test_the_error_is_that_of_the_mean_and_the_noise_that_of_the_repeats():
     assert load["runs"] == ["as stated, repeat 1", "as stated, repeat 2", "as stated, repeat 3"]
     assert load["other_load"] == [0.25] * 3
     assert load["mean_running_seqs"]["measured"] == pytest.approx(load["mean_running_seqs"]["simulated"])
-    table = runs[0].load.result.tables[0].columns
+    table = runs[0].result.tables[0].columns
     assert mean_running(table) == pytest.approx(
         (table["running"] * table["duration_s"]).sum() / table["duration_s"].sum()
     )
 
 
 def test_what_the_trace_is_off_by_is_told_apart_from_the_schedule():
-    runs, _ = served([1.0, 1.0])
+    runs = served([1.0, 1.0])
     (load,) = repeats(runs)
     assert load["iterations"] == pytest.approx({"total_error": 0.0, "median_error": 0.0}, abs=2e-3)
     for run in runs:
@@ -122,19 +121,30 @@ def test_what_the_trace_is_off_by_is_told_apart_from_the_schedule():
 
 
 def test_one_run_tells_nothing_of_noise():
-    runs, _ = served([2.0])
+    runs = served([2.0])
     (load,) = repeats(runs)
     assert load["metrics"]["ttft_mean_s"]["noise"] is None
 
 
-def test_loads_are_shares_of_what_is_served_when_all_are_there_at_once():
+def planned(read, shares):
+    """The loads of a service, as it plans them before the first run."""
     told = []
-    found = loads(read, [0.25, 0.5], told.append)
-    assert told == found
+    service = Service(read, shares, 1, on_loads=told.extend)
+    with pytest.raises(KeyboardInterrupt):
+        service.catch_up(stop)
+    assert service.runs == 0
+    assert service.compared("nobody") == []
+    return told
+
+
+def stop(prepared):
+    raise KeyboardInterrupt
+
+
+def test_loads_are_shares_of_what_is_served_when_all_are_there_at_once():
+    found = planned(read, [0.25, 0.5])
     assert [load.name for load in found] == ["load 0.25", "load 0.5"]
     result = load_scenario(SCENARIO, ["workload.arrivals={process: all-at-once}"])
-    from simslm.api import simulate
-
     capacity = simulate(result).summary["throughput"]["requests_per_s"]
     assert [load.rate_rps for load in found] == pytest.approx([0.25 * capacity, 0.5 * capacity])
     lengths = [load.prepared.requests.output_tokens for load in found]
@@ -153,26 +163,64 @@ def test_the_capacity_of_a_duration_is_that_of_its_requests():
 
 
 def test_drift_spreads_over_the_loads_and_runs_come_load_by_load():
-    found = loads(read, [0.25, 0.5], lambda load: None)
-    twins = {load.name: Twin(load, [1.0, 1.0]) for load in found}
     order = []
-    runs, _ = serve_all(
-        found,
-        lambda prepared: next(twin for twin in twins.values() if twin.load.prepared is prepared)(prepared),
-        2,
-        "twin 1",
-        lambda load, number: order.append((load.name, number)),
-    )
+    service = Service(read, [0.25, 0.5], 2, lambda load, number: order.append((load.name, number)))
+    service.catch_up(Twin([1.0] * 4))
     assert order == [("load 0.25", 1), ("load 0.5", 1), ("load 0.25", 2), ("load 0.5", 2)]
+    runs = service.compared("twin 1")
     assert [(run.load.name, run.number) for run in runs] == sorted(order)
     assert [run.comparison.run.arrivals for run in runs[::2]] == [
-        f"poisson:{load.rate_rps:.6g}" for load in found
+        f"poisson:{run.load.rate_rps:.6g}" for run in runs[::2]
     ]
 
 
+@pytest.mark.parametrize(
+    ("repeats", "most", "due"),
+    [
+        (3, 8, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (2, 2, [0, 2]),
+        (2, 1, [2]),
+        (5, 3, [0, 2, 5]),
+    ],
+)
+def test_repeats_spread_over_the_passes_of_a_campaign(repeats, most, due):
+    """After the first pass there is no trace to tell loads by, unless it is the last."""
+    service, twin = Service(read, (), repeats), Twin([1.0] * repeats)
+    found = []
+    for passes in range(1, most + 1):
+        service.catch_up(twin, passes, most)
+        found.append(service.runs)
+    assert found == due
+
+
+def test_the_simulation_is_that_of_the_trace_at_the_end():
+    """Rates stay those of the first run; the cost is what the trace says when all is over."""
+    cost = {"efficiency": 0.1}
+
+    def traced(more=()):
+        return load_scenario(SCENARIO | {"cost": {"roofline": dict(cost)}}, [*more])
+
+    service = Service(traced, [0.5], 1)
+    service.catch_up(Twin([1.0]))
+    (before,) = service.compared("twin 1")
+    assert before.comparison.error["ttft_p50_s"] == pytest.approx(0)
+    cost["efficiency"] = 0.2
+    (after,) = service.compared("twin 1")
+    assert after.load.rate_rps == before.load.rate_rps
+    assert after.comparison.error["tpot_p50_s"] < -0.3
+
+
+def test_runs_before_an_interruption_are_compared():
+    service = Service(read, (), 3)
+    service.catch_up(Twin([1.0]), 2, 4)
+    assert service.runs == 1
+    with pytest.raises(KeyboardInterrupt):
+        service.catch_up(stop, 4, 4)
+    assert len(service.compared("twin 1")) == 1
+
+
 def test_energy_is_compared_where_it_is_measured():
-    (load,) = loads(read, (), lambda load: None)
-    (run,), _ = serve_all([load], Twin(load, [1.0], energy_j=600.0), 1, "twin 1", lambda load, number: None)
+    (run,) = served([1.0], energy_j=600.0)
     measured = run.comparison.run.measured
     assert measured["energy_j"] == 600.0
     assert measured["power_mean_w"] == pytest.approx(600.0 / measured["duration_s"])
@@ -180,7 +228,7 @@ def test_energy_is_compared_where_it_is_measured():
 
 
 def test_the_files_of_a_load_hold_both_sides(tmp_path: Path):
-    runs, _ = served([1.0, 2.0])
+    runs = served([1.0, 2.0])
     write_load(tmp_path / "load", runs)
     simulated, live = (
         pd.read_parquet(tmp_path / "load" / f"{name}.parquet") for name in ("requests", "requests_live")
@@ -195,12 +243,12 @@ def test_the_files_of_a_load_hold_both_sides(tmp_path: Path):
 
 
 def test_what_the_page_shows_is_marked_beyond_the_noise():
-    runs, _ = served([1.0, 1.01, 1.02])
+    runs = served([1.0, 1.01, 1.02])
     (table,) = repeat_tables({"repeats": repeats(runs)})
     rows = {row.column: row for row in table.rows}
     assert not rows["ttft_mean_s"].beyond
     assert rows["ttft_mean_s"].error == "-0.99 %"
-    runs, _ = served([2.0, 2.01, 2.02])
+    runs = served([2.0, 2.01, 2.02])
     (table,) = repeat_tables({"repeats": repeats(runs)})
     assert {row.column: row for row in table.rows}["ttft_mean_s"].beyond
     assert "served 3 times" in table.facts
@@ -230,14 +278,13 @@ def test_what_the_loop_does_not_do_is_said_all_at_once():
 
 @pytest.mark.parametrize("name", ["opt-125m", "smollm2-135m"])
 def test_the_live_scenarios_keep_several_sequences_running_at_every_load(name):
-    told = loads(
-        lambda more: load_scenario(LIVE / f"{name}.yaml", [*more]), [0.5, 0.8, 0.95], lambda load: None
-    )
-    running = [mean_running(load.result.tables[0].columns) for load in told]
+    loads = planned(lambda more: load_scenario(LIVE / f"{name}.yaml", [*more]), [0.5, 0.8, 0.95])
+    results = [simulate(load.prepared.scenario) for load in loads]
+    running = [mean_running(result.tables[0].columns) for result in results]
     assert min(running) >= 4
     assert running == sorted(running)
-    assert min(len(load.prepared.requests) for load in told) >= 100
-    assert min(load.result.summary["coverage"]["in_domain_time"] for load in told) > 0.99
+    assert min(len(load.prepared.requests) for load in loads) >= 100
+    assert min(result.summary["coverage"]["in_domain_time"] for result in results) > 0.99
 
 
 @pytest.mark.parametrize("path", sorted(LIVE.glob("*.yaml")), ids=lambda path: path.stem)

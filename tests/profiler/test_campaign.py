@@ -338,7 +338,7 @@ def test_grids_cover_every_area_up_to_the_models_limit(make_tiny, kind, grid):
     assert not set(shapes) & set(heldout_shapes(model, 10**9, 16))
     small = measured_shapes(model, kind, grid, 100, 16)
     assert small
-    assert all(s.blocks(16) <= 100 for s in small)
+    assert all(s.blocks(16, 2048) <= 100 for s in small)
 
 
 def test_enough_heldout_shapes_in_every_area(make_tiny):
@@ -353,7 +353,22 @@ def test_enough_heldout_shapes_in_every_area(make_tiny):
 def test_a_shape_sums_tokens_over_its_sequences():
     shape = Shape(3, 100, 2, 50, 7)
     assert tuple(shape.columns().values()) == (3, 300, 2, 100, 14)
-    assert shape.blocks(16) == 3 * 7 + 2 * 4
+    assert shape.contexts(2048) == [50, 100, 150]
+    assert shape.blocks(16, 2048) == 4 + 7 + 10 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    "shape", [Shape(1, 520), Shape(2, 3), Shape(4, 8), Shape(32, 1032), Shape(1024, 8), Shape(7, 1500)]
+)
+def test_contexts_are_spread_around_their_mean_as_far_as_the_model_goes(shape):
+    contexts = shape.contexts(2048)
+    assert len(contexts) == shape.decode_seqs
+    assert sum(contexts) == shape.columns()["decode_ctx_tokens"]
+    assert min(contexts) >= shape.decode_ctx / 4
+    assert max(contexts) <= min(2047, 1.75 * shape.decode_ctx)
+    steps = {b - a for a, b in itertools.pairwise(contexts)}
+    assert max(steps, default=0) - min(steps, default=0) <= 1
+    assert Shape(shape.decode_seqs, 2047).contexts(2048) == [2047] * shape.decode_seqs
 
 
 def test_a_journal_numbers_repeats_in_the_order_of_visits(tmp_path):

@@ -212,7 +212,7 @@ def asked(count: int, rate: float, seed: int = 1) -> Lists:
 def test_served_tokens_equal_the_dense_pass_though_many_are_preempted(llama, reference, budget):
     """Chunks, whole prompts and recomputed ones: what a client gets is what the model says."""
     requests = asked(10, rate=1e9)
-    engine = LiveEngine(llama, "fp32", "cpu", 14, block_size=4, seed=5, meter=NoMeter("none"))
+    engine = LiveEngine.open(llama, "fp32", "cpu", 14, block_size=4, seed=5, meter=NoMeter("none"))
     served = engine.serve(vars(requests), Limits(8, budget), served_alike())
     assert served.requests["preemptions"].sum() > 3
     assert served.energy_j is None
@@ -226,7 +226,7 @@ def test_served_tokens_equal_the_dense_pass_though_many_are_preempted(llama, ref
 
 def test_requests_are_served_in_real_time(llama):
     requests = asked(6, rate=40)
-    engine = LiveEngine(llama, "fp32", "cpu", 100, block_size=4, meter=ReplayMeter([10.0, 12.5]))
+    engine = LiveEngine.open(llama, "fp32", "cpu", 100, block_size=4, meter=ReplayMeter([10.0, 12.5]))
     began = time.perf_counter()
     served = engine.serve(vars(requests), Limits(4, 64), served_alike())
     took = time.perf_counter() - began
@@ -255,7 +255,7 @@ def test_the_wall_clock_wakes_up_in_time():
 )
 def test_a_stage_runs_its_shape_every_time(llama, shape):
     """The loop's own step, on sequences that are put back: the same work, and the same tokens, each time."""
-    engine = engine_of(llama, shape.blocks(4))
+    engine = engine_of(llama, shape.blocks(4, llama.max_position_embeddings))
     stage = Stage(engine, shape, np.random.default_rng(0))
     batches = []
 
@@ -278,7 +278,7 @@ def test_warming_up_needs_no_more_blocks_than_there_are(llama, monkeypatch):
     monkeypatch.setattr(
         "profiler.serving.live.warm_up", lambda call: [call() > 0 for _ in range(3)].count(True)
     )
-    engine = LiveEngine(llama, "fp32", "cpu", 2, block_size=4, meter=NoMeter("none"))
+    engine = LiveEngine.open(llama, "fp32", "cpu", 2, block_size=4, meter=NoMeter("none"))
     engine.warm(Limits(1, 1), 8)
     assert engine.describe()["warmup"] == 1 + 2 + 3
 
@@ -287,7 +287,7 @@ def test_warming_up_needs_no_more_blocks_than_there_are(llama, monkeypatch):
 def test_warming_up_meets_every_number_of_tokens_and_of_decodes_by_pages(llama, monkeypatch, blocks):
     """Prompts longer than the longest context are several; nothing reaches beyond the blocks there are."""
     monkeypatch.setattr("profiler.serving.live.warm_up", lambda call: 0)
-    engine = LiveEngine(llama, "fp32", "cpu", blocks, block_size=4, meter=NoMeter("none"))
+    engine = LiveEngine.open(llama, "fp32", "cpu", blocks, block_size=4, meter=NoMeter("none"))
     met = []
     iterate = engine._engine.iterate
     monkeypatch.setattr(engine._engine, "iterate", lambda batch: (met.append(batch), iterate(batch))[1])
@@ -304,7 +304,7 @@ def test_warming_up_meets_every_number_of_tokens_and_of_decodes_by_pages(llama, 
 def test_warming_up_ends_in_time(llama, monkeypatch):
     monkeypatch.setattr("profiler.serving.live._PREPARE_S", -1.0)
     monkeypatch.setattr("profiler.serving.live.warm_up", lambda call: 0)
-    engine = LiveEngine(llama, "fp32", "cpu", 30, block_size=4, meter=NoMeter("none"))
+    engine = LiveEngine.open(llama, "fp32", "cpu", 30, block_size=4, meter=NoMeter("none"))
     engine.warm(Limits(3, 40), 12)
     assert engine.describe()["warmup"] == 0
 
@@ -333,4 +333,4 @@ def test_the_engine_keeps_its_matrix_products(llama, monkeypatch):
 
 def test_more_blocks_than_memory_are_refused(llama):
     with pytest.raises(InfeasibleError, match="fit into the memory free now"):
-        LiveEngine(llama, "fp32", "cpu", 10**12)
+        LiveEngine.open(llama, "fp32", "cpu", 10**12)

@@ -104,7 +104,7 @@ def test_a_stage_runs_its_shape_again_and_again(llama, shape):
     for _ in range(3):
         timing = stage.time()
         assert 0 < timing.host_s < timing.latency_s
-        starts = [shape.decode_ctx] * shape.decode_seqs
+        starts = shape.contexts(llama.max_position_embeddings)
         for _ in range(shape.prefill_seqs):
             starts += range(shape.prefill_ctx, shape.prefill_ctx + shape.prefill_new)
         assert ios.position_ids[: len(starts)].tolist() == starts

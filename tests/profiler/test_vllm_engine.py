@@ -47,7 +47,7 @@ SHAPES = (
 def test_every_timed_step_has_the_shape(vllm, llama, shape):
     engine = VllmEngine.open(llama, dtype="bf16", device="cpu", shapes=SHAPES, seed=0)
     stage = engine.stage(shape, np.random.default_rng(1))
-    expected = [(shape.decode_ctx, 1)] * shape.decode_seqs
+    expected = [(cached, 1) for cached in shape.contexts(llama.max_position_embeddings)]
     expected += [(shape.prefill_ctx, shape.prefill_new)] * shape.prefill_seqs
     served_before = list(engine.engine.ended)
     for _ in range(3):
