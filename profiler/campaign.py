@@ -9,6 +9,7 @@ What is finished is on disk at once, and a campaign that was cut off goes on whe
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -78,6 +79,12 @@ class Turns:
 REPEATS = {"quick": 8, "full": 12}
 """Most passes over the grid, by grid."""
 
+ENOUGH_S = {("cuda", "quick"): 130.0, ("cuda", "full"): 800.0}
+"""Seconds after which shapes that are not settled are visited no more, by kind of device and grid; operators and power
+take some 30 s after that. A CPU has no such limit."""
+
+_LEAST_PASSES = 3
+_ENERGY_VISITS = 3
 _VISIT_S = 0.02
 _PASS_S = 0.25
 _MOST_VISITS = 5
@@ -110,9 +117,10 @@ class Campaign:
         seed: of the order and of the block tables.
         progress: see :data:`Progress`.
         deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
+        enough: when three passes, by the same clock, have to do, whatever is not settled by then.
         save: called with the campaign when a pass is over, and every half minute.
-        turn: called with the campaign when a pass is over and saved.
-        passes: passes that are over.
+        turn: called when a pass is over and saved, with the number of passes gone through.
+        passes: passes that are over, all of their visits made.
     """
 
     engine: Subject
@@ -124,44 +132,62 @@ class Campaign:
     seed: int = 0
     progress: Progress = lambda done, total, label, eta_s: None
     deadline: float = float("inf")
+    enough: float = float("inf")
     save: Callable[[Campaign], object] = lambda campaign: None
-    turn: Callable[[Campaign], object] = lambda campaign: None
+    turn: Callable[[int], object] = lambda passes: None
     passes: int = field(init=False, default=0)
     _rng: np.random.Generator = field(init=False)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
     _calls: dict[str, float] = field(init=False, default_factory=dict)
+    _windows: Counter[str] = field(init=False, default_factory=Counter)
     _refinable: int = field(init=False)
+    _done: int = field(init=False, default=0)
+    _saved: float = field(init=False, default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
         self._refinable = int(len(self.shapes) * _REFINED_SHARE)
+        for (_, label, _), rows in self.journal.entries.items():
+            self._windows[label] += rows[0].get("energy_j") is not None
 
     def run(self) -> bool:
         """Measure what the journal lacks; whether all of it is there at the end."""
         warm_up(lambda: self.engine.stage(self.shapes[0], self._rng).time().latency_s)
-        done, saved = 0, time.perf_counter()
         for number in range(self.repeats + 1):
-            visits, later = self._visits(number), self._later(number)
-            for visited, (key, measure) in enumerate(visits):
-                if key in self.journal.entries:
-                    continue
-                now = time.perf_counter()
-                if now >= self.deadline:
-                    return False
-                left = [key[1] for key, _ in visits[visited:]] + later
-                self.progress(done + visited, done + visited + len(left), key[1], self._seconds_for(left))
-                self.journal.add(key, measure())
-                self._seconds[key[1]] = time.perf_counter() - now
-                if now - saved > _SAVED_EVERY_S:
-                    self.save(self)
-                    saved = now
-            done += len(visits)
+            if not self._pass(number):
+                return False
             if number < self.repeats:
-                self.passes = number + 1
                 self._refine(number)
                 self.save(self)
-                self.turn(self)
-        self.progress(done, done, "done", 0.0)
+                paused = time.perf_counter()
+                self.turn(number + 1)
+                self.enough += time.perf_counter() - paused
+        self.progress(self._done, self._done, "done", 0.0)
+        return True
+
+    def _pass(self, number: int) -> bool:
+        """One pass, or after all of them the last visits; False where the time allowed is over."""
+        visits, later = self._visits(number), self._later(number)
+        for visited, (key, measure) in enumerate(visits):
+            if key in self.journal.entries:
+                continue
+            now = time.perf_counter()
+            if now >= self.deadline:
+                return False
+            if now >= self.enough and _LEAST_PASSES <= number < self.repeats:
+                visits = visits[:visited]
+                break
+            left = [key[1] for key, _ in visits[visited:]] + later
+            done = self._done + visited
+            self.progress(done, done + len(left), key[1], self._seconds_for(left))
+            self.journal.add(key, measure())
+            self._seconds[key[1]] = time.perf_counter() - now
+            if now - self._saved > _SAVED_EVERY_S:
+                self.save(self)
+                self._saved = now
+        else:
+            self.passes += number < self.repeats
+        self._done += len(visits)
         return True
 
     def batch(self, engine: Engine, shape: Shape) -> list[Chunk]:
@@ -200,9 +226,9 @@ class Campaign:
                 f"up to {self.repeats} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the "
                 f"first, for {_PASS_S} s of each shape; a shape is settled, and visited no more, once half the "
                 f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one "
-                f"warm-up call (at first two; later none for calls over {_LONG_CALL_S} s), then calls for as long as "
-                f"the energy counter needs, of which up to {_MOST_ROWS}, evenly spaced, are rows; outliers are flagged "
-                "and kept"
+                f"warm-up call (at first two; later none for calls over {_LONG_CALL_S} s), then calls, in the "
+                f"first {_ENERGY_VISITS} visits as long as the energy counter needs, of which up to {_MOST_ROWS}, evenly "
+                "spaced, are rows; outliers are flagged and kept"
             ),
             "heldout": [shape._asdict() for shape in self.heldout],
         }
@@ -278,18 +304,23 @@ class Campaign:
         if label not in self._calls:
             stage.time()  # it may set the shape up: compile, record, fill a library's own tables
         first = stage.time() if self._calls.get(label, 0.0) < _LONG_CALL_S else None
-        target = max(_VISIT_S, self.meter.window_s)
-        most = _MOST_CALLS if self.meter.note else 10_000
+        counted = not self.meter.note and self._windows[label] < _ENERGY_VISITS
+        target, most = (max(_VISIT_S, self.meter.window_s), 10_000) if counted else (_VISIT_S, _MOST_CALLS)
         calls = 1 if first is None else int(np.clip(-(-target // first.latency_s), 1, most))
-        _, start, before = self._tick(stage)
+        start = end = 0.0
+        before = after = None
+        if counted:
+            _, start, before = self._tick(stage)
         timings = [stage.time() for _ in range((calls + 1) // 2)]
         state = {"sm_clock_mhz": self.meter.clock_mhz(), "throttle": self.meter.throttle()}
         timings += [stage.time() for _ in range(calls // 2)]
-        more, end, after = self._tick(stage)
-        timings += more
+        if counted:
+            more, end, after = self._tick(stage)
+            timings += more
         self._calls[label] = median(timing.latency_s for timing in timings)
         common = {"sharing": "none", "replicas": 1, "energy_j": None, "power_w": None}
         if before is not None and after is not None:
+            self._windows[label] += 1
             common |= {
                 "energy_j": (after - before) / len(timings),
                 "power_w": (after - before) / (end - start),
@@ -454,10 +485,11 @@ def profile(
         seed,
         progress or (lambda *_: None),
         start + budget_s if budget_s else float("inf"),
+        start + ENOUGH_S.get((subject.device.type, grid), float("inf")),
         writer.save,
     )
     if turns and isinstance(subject, OwnEngine):
-        campaign.turn = lambda campaign: turns.take(subject, campaign.passes, campaign.repeats)
+        campaign.turn = lambda passes: turns.take(subject, passes, campaign.repeats)
     try:
         complete = campaign.run()
     except BaseException:

@@ -12,7 +12,7 @@ import pytest
 
 from profiler import campaign as campaign_module
 from profiler import memory
-from profiler.campaign import profile
+from profiler.campaign import Turns, profile
 from profiler.engines.own import OwnEngine
 from profiler.grid import Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal
@@ -106,6 +106,48 @@ def test_a_readable_meter_gives_energy_and_power(tmp_path):
     assert trace.provenance["power_note"] == ""
 
 
+def test_energy_is_measured_in_the_first_visits_of_a_shape_only(tmp_path):
+    """The other visits are as short as without a meter; medians of energy leave nulls out."""
+    meter = ReplayMeter(itertools.count(0.0, 2.0), clock=1500.0, power=90.0, reasons="none")
+    trace = read_trace(measure(tmp_path, repeats=4, meter=meter))
+    rows = trace.iterations.to_pandas()
+    with_energy = rows[rows.energy_j.notna()].groupby(SHAPE).visit.nunique()
+    assert set(with_energy) == {3}
+    assert len(with_energy) == len(rows.groupby(SHAPE))
+    assert rows.groupby(SHAPE).visit.nunique().max() > 3
+    assert rows.sm_clock_mhz.notna().all()
+    assert not [
+        finding
+        for finding in check_trace(trace)
+        if finding.what.startswith(("no energy", "energy and power"))
+    ]
+
+
+def test_three_passes_do_when_the_time_for_more_is_over(tmp_path, monkeypatch):
+    """The trace is finished, with operators, and says how many shapes came to be settled."""
+    monkeypatch.setitem(campaign_module.ENOUGH_S, ("cpu", "quick"), 0.0)
+    trace = read_trace(measure(tmp_path, repeats=8))
+    assert trace.provenance["repeats"] == 3
+    assert "unfinished" not in trace.provenance
+    assert trace.provenance["settled"].startswith("0 of ")
+    assert trace.kernels is not None
+    assert not journal_of(tmp_path).exists()
+
+
+def test_turns_are_taken_after_every_pass_and_do_not_count_as_measuring(tmp_path, monkeypatch):
+    monkeypatch.setitem(campaign_module.ENOUGH_S, ("cpu", "quick"), 60.0)
+    taken, real = [], time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + 100 * len(taken))
+
+    def take(engine, passes, most):
+        taken.append((engine.cache.num_blocks, passes, most, holds_trace(tmp_path / "trace")))
+
+    trace = read_trace(measure(tmp_path, repeats=5, turns=Turns(take, num_blocks=5000, block_size=8)))
+    assert taken == [(5000, passes, 5, True) for passes in range(1, 6)]
+    assert trace.provenance["repeats"] == 5
+    assert trace.provenance["block_size"] == 8
+
+
 class Cut(BaseException):
     """A process killed at some moment."""
 
@@ -186,7 +228,7 @@ def test_rows_of_a_visit_share_its_number_and_its_energy(tmp_path, monkeypatch, 
     rows = read_trace(measure(tmp_path, repeats=2, meter=meter)).iterations.to_pandas()
     assert (rows.power_w - 50.0).abs().max() < 1e-6
     assert (rows.energy_j - 0.5).abs().max() < 1e-6
-    assert (rows.groupby([*SHAPE, "visit"]).size() == 32).all()
+    assert (rows[rows.energy_j.notna()].groupby([*SHAPE, "visit"]).size() == 32).all()
     assert rows.visit.nunique() > 1
 
 
