@@ -7,8 +7,10 @@ iteration, not from a cache that the previous call warmed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,8 +31,8 @@ class Operator(NamedTuple):
     Attributes:
         op: its name in ``kernels.parquet``.
         tokens, seqs, ctx_tokens: its shape.
-        flops, bytes: the work of one call, from the architecture; of an attention the masked half is not
-            counted, as the device need not do it.
+        flops, bytes: the work of one call, from the architecture; of an attention neither the masked half nor what
+            lies before a window is counted, as the device need not do it.
         calls: how many calls ``run`` makes.
         run: makes them.
     """
@@ -124,20 +126,28 @@ def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:
     queries = torch.randn(
         len(rows.tokens), a.query_size, dtype=torch_dtype(engine.dtype), device=engine.device
     )
-    new, cached = len(batch[0].tokens), batch[0].cached
-    pairs = len(batch) * new * (cached + (new + 1) / 2)
-    keys = len(batch) * (cached + new)
-    traffic = 2 * (keys * a.kv_size + len(queries) * a.query_size) * DTYPE_BYTES[engine.dtype]
+    cached = batch[0].cached
+    pairs, keys = _seen(a, len(batch[0].tokens), cached)
+    read = 2 * (len(batch) * keys * a.kv_size + len(queries) * a.query_size)
     return Operator(
         op,
         len(queries),
         len(batch),
         len(batch) * cached,
-        4.0 * pairs * a.query_size,
-        traffic,
+        4.0 * len(batch) * pairs * a.query_size,
+        read * DTYPE_BYTES[engine.dtype],
         a.num_layers,
         lambda: _attend_all(engine, queries, rows),
     )
+
+
+def _seen(a: Architecture, new: int, cached: int) -> tuple[float, float]:
+    """(query, key) pairs and keys of one chunk, in the mean over the layers: those with a window see no more than it."""
+    windows = [window or cached + new for window in a.windows()]
+    by_query = cached + 1 + np.arange(new)
+    pairs = [int(np.minimum(by_query, window).sum()) for window in windows]
+    keys = [min(cached, window - 1) + new for window in windows]
+    return fmean(pairs), fmean(keys)
 
 
 def write_operator(engine: Engine, batch: list[Chunk]) -> Operator:
