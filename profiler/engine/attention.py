@@ -115,7 +115,9 @@ class TiledAttention:
         )
 
     def lay_out(self, batch: Sequence[Chunk]) -> Layout:
-        return lay_out(batch, self._cache.block_size, self._span_pages, max(filter(None, self._windows), default=None))
+        return lay_out(
+            batch, self._cache.block_size, self._span_pages, max(filter(None, self._windows), default=None)
+        )
 
     def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> Plans:
         return _plans(self._windows, layout, tables, self._tiles)
@@ -180,8 +182,9 @@ class FusedAttention:
     """Gathered pages given to ``scaled_dot_product_attention``, in the forms its fused kernels take.
 
     A decode's grouped queries become rows of one head, under a mask that hides what lies beyond each context.
-    Chunks are causal from the lower right corner, without a mask in memory; where a window hides keys they have one, and
-    their queries are cut into tiles to keep it small. Capped scores are computed without a fused kernel, as it has no cap.
+    Chunks are causal from the lower right corner, without a mask in memory; where a window hides keys they have one,
+    and their queries are cut into tiles to keep it small. Capped scores, which fused kernels do not know, have two
+    matrix products.
     """
 
     def __init__(self, architecture: Architecture, cache: PagedCache) -> None:
@@ -194,7 +197,9 @@ class FusedAttention:
         self._span_pages = max(1, _GPU_SPAN_BYTES // (like[0].numel() * like.element_size()))
 
     def lay_out(self, batch: Sequence[Chunk]) -> Layout:
-        return lay_out(batch, self._cache.block_size, self._span_pages, max(filter(None, self._windows), default=None))
+        return lay_out(
+            batch, self._cache.block_size, self._span_pages, max(filter(None, self._windows), default=None)
+        )
 
     def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> Plans:
         return _plans(
@@ -220,7 +225,9 @@ class FusedAttention:
         for tile in tiles:
             some = (tile.seqs, slice(None), tile.keys)
             rows = queries[tile.seqs, tile.queries].transpose(1, 2)
-            out[tile.seqs, tile.queries] = self._mix(rows, keys[some], values[some], tile.bias).transpose(1, 2)
+            out[tile.seqs, tile.queries] = self._mix(rows, keys[some], values[some], tile.bias).transpose(
+                1, 2
+            )
 
     def _mix(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
         """Attention of ``(seqs, heads, rows, head_dim)`` over ``(seqs, kv_heads, keys, head_dim)``."""

@@ -80,9 +80,7 @@ class Layout:
         return [self.tokens, self.positions, self.slots, self.last_rows, *self.tables]
 
 
-def lay_out(
-    batch: Sequence[Chunk], block_size: int, span_pages: int, window: int | None = None
-) -> Layout:
+def lay_out(batch: Sequence[Chunk], block_size: int, span_pages: int, window: int | None = None) -> Layout:
     """Order the chunks, group them into spans, and compute every token's place.
 
     The tables are the spans' block tables, then those of the windowed spans where they are others.

@@ -1,9 +1,9 @@
 """Kernels in Triton: attention over a paged cache, with contexts split and put together, and weights of eight bits.
 
 Sources: FlashAttention-2 (arXiv:2307.08691, §3.1) for the tiles, Flash-Decoding (Dao et al., 2023) for the splits,
-PagedAttention (arXiv:2309.06180, §4.1) for keys that are read where their block tables say, Gemma 2 (arXiv:2408.00118,
-§2) for capped scores. A tile's rows are the queries of one sequence times the heads that share a key head. Softmax is in
-base two, as the device has it.
+PagedAttention (arXiv:2309.06180, §4.1) for keys that are read where their block tables say, Gemma 2
+(arXiv:2408.00118, §2) for capped scores. A tile's rows are the queries of one sequence times the heads that share a
+key head. Softmax is in base two, as the device has it.
 
 A tile is four integers: the first token row, how many queries it has, how many keys its first query sees (each
 further query sees one more), and where in ``pages`` its sequence's block table begins.
@@ -130,7 +130,7 @@ def _step(
     PRODUCT: tl.constexpr,
     MASKED: tl.constexpr,
 ):  # fmt: skip
-    """``BLOCK_N`` more keys from position ``start``; masked where a row sees only those from ``oldest`` up to ``last``."""
+    """``BLOCK_N`` more keys from position ``start``; masked where a row sees those in [``oldest``, ``last``) only."""
     position = start + tl.arange(0, BLOCK_N)
     dims = tl.arange(0, PADDED_DIM)
     inside = dims < HEAD_DIM

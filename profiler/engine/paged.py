@@ -102,7 +102,8 @@ class PagedAttention:
         self._cache, like = cache, cache.keys[0]
         self._heads, width = architecture.num_kv_heads, architecture.head_dim
         self._group = architecture.num_heads // architecture.num_kv_heads
-        self._windows, cap = [window or 0 for window in architecture.windows()], architecture.attention_softcap
+        self._windows: list[dict[str, Any]] = [{"WINDOW": window or 0} for window in architecture.windows()]
+        cap = architecture.attention_softcap
         scale = architecture.query_pre_attn_scalar**-0.5
         self._scale = (2 * scale / cap if cap else scale) * math.log2(math.e)
         self._padded = max(_LEAST_DIM, _power_of_two(width))
@@ -155,7 +156,7 @@ class PagedAttention:
             pages,
             queries.stride(0),
             self._scale,
-            WINDOW=self._windows[layer],
+            **self._windows[layer],
             **self._shape,
             **self._step,
             **launch.tiling(),

@@ -102,9 +102,7 @@ class TransformersEngine:
         hints = utils.WorkloadHints(architecture.max_position_embeddings, 1, seqs)
         try:
             attention = _attention(package, architecture, self.device)
-            self.model = model_of(
-                package, architecture, weights, torch_dtype(dtype), self.device, attention
-            )
+            self.model = model_of(package, architecture, weights, torch_dtype(dtype), self.device, attention)
             self.processor = _processor(package, self.model, hints, pages, rows, seqs)
         except (AttributeError, TypeError) as error:
             raise DeviceError(

@@ -142,7 +142,7 @@ def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:
 
 
 def _seen(a: Architecture, new: int, cached: int) -> tuple[float, float]:
-    """(query, key) pairs and keys of one chunk, in the mean over the layers: those with a window see no more than it."""
+    """(query, key) pairs and keys of one chunk, in the mean over the layers, windowed ones with what they see."""
     windows = [window or cached + new for window in a.windows()]
     by_query = cached + 1 + np.arange(new)
     pairs = [int(np.minimum(by_query, window).sum()) for window in windows]

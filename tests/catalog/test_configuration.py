@@ -29,7 +29,14 @@ def test_a_model_of_the_catalogue_comes_back_as_it_was(name):
     model = load_model(name)
     config = to_config(model)
     assert from_config(config, name) == model
-    classes = {"opt": "OPT", "llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi": "Phi", "gemma2": "Gemma2"}
+    classes = {
+        "opt": "OPT",
+        "llama": "Llama",
+        "qwen2": "Qwen2",
+        "qwen3": "Qwen3",
+        "phi": "Phi",
+        "gemma2": "Gemma2",
+    }
     mistral = model.family == "llama" and model.sliding_window
     assert config["architectures"] == [("Mistral" if mistral else classes[model.family]) + "ForCausalLM"]
 

@@ -130,7 +130,9 @@ def test_embeddings_are_scaled_by_a_rounded_root(make_tiny):
     gemma = make_tiny("gemma2")
     engine = build(gemma, dtype="bf16")
     found = engine.model.embed(engine.lay_out([Chunk([5, 96], 0, np.arange(1))]))
-    assert torch.equal(found, weights_of(gemma, torch.bfloat16)["embedding"][[5, 96]] * torch.tensor(5.65625).bfloat16())
+    assert torch.equal(
+        found, weights_of(gemma, torch.bfloat16)["embedding"][[5, 96]] * torch.tensor(5.65625).bfloat16()
+    )
 
 
 @pytest.mark.parametrize("name", ["llama-grouped-tied", "gemma2"])
@@ -145,7 +147,9 @@ def test_long_prompts_are_tiled_correctly(make_tiny, reference, name, attention)
     expected = reference.reference_logits(long, weights_of(long), prompt)[-1]
     assert close(found, expected)
     plans = engine.lay_out([Chunk(prompt, 0, blocks)]).spans.values()
-    assert (attention, name) == ("fused", "llama-grouped-tied") or all(len(spans[0].tiles) > 1 for spans in plans)
+    assert (attention, name) == ("fused", "llama-grouped-tied") or all(
+        len(spans[0].tiles) > 1 for spans in plans
+    )
 
 
 def test_company_does_not_change_a_sequence(architecture, attention):
