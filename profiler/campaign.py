@@ -227,8 +227,8 @@ class Campaign:
                 f"first, for {_PASS_S} s of each shape; a shape is settled, and visited no more, once half the "
                 f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one "
                 f"warm-up call (at first two; later none for calls over {_LONG_CALL_S} s), then calls, in the "
-                f"first {_ENERGY_VISITS} visits as long as the energy counter needs, of which up to {_MOST_ROWS}, evenly "
-                "spaced, are rows; outliers are flagged and kept"
+                f"first {_ENERGY_VISITS} visits as long as the energy counter needs, of which up to {_MOST_ROWS}, "
+                "evenly spaced, are rows; outliers are flagged and kept"
             ),
             "heldout": [shape._asdict() for shape in self.heldout],
         }

@@ -37,7 +37,7 @@ class Span:
     Attributes:
         start: first token row.
         new: new tokens of each chunk.
-        cached: cached tokens of each chunk, ``(seqs,)``.
+        cached: cached tokens of each chunk from its first page on, ``(seqs,)``.
         blocks: block tables, ``(seqs, pages)``; a shorter one is padded with its own last block.
     """
 
@@ -64,6 +64,7 @@ class Layout:
         last_rows: the row of each chunk's last token, in the order the chunks were given.
         tables: what attention reads on the device, integers.
         spans: what attends together; they cover all rows.
+        windowed: the same for layers with a window, over the pages that it reaches; ``spans`` where it reaches all.
     """
 
     tokens: np.ndarray
@@ -72,38 +73,62 @@ class Layout:
     last_rows: np.ndarray
     tables: list[np.ndarray]
     spans: list[Span]
+    windowed: list[Span]
 
     def fields(self) -> list[np.ndarray]:
         """All that goes to the device, the tables last."""
         return [self.tokens, self.positions, self.slots, self.last_rows, *self.tables]
 
 
-def lay_out(batch: Sequence[Chunk], block_size: int, span_pages: int) -> Layout:
+def lay_out(batch: Sequence[Chunk], block_size: int, span_pages: int, window: int | None = None) -> Layout:
     """Order the chunks, group them into spans, and compute every token's place.
 
-    The tables are the spans' block tables.
+    The tables are the spans' block tables, then those of the windowed spans where they are others.
 
     Args:
         batch: at least one chunk.
         block_size: tokens per KV block.
         span_pages: most pages one span reads, unless a single chunk needs more.
+        window: tokens that layers with a window look back; None without such layers.
     """
     new = np.array([len(chunk.tokens) for chunk in batch])
     cached = np.array([chunk.cached for chunk in batch])
     pages = -(-(cached + new) // block_size)
     order = np.lexsort((cached, pages, new))
-    spans, start = [], 0
-    for members in _groups(order, new, pages, span_pages):
-        width = int(pages[members[-1]])
-        blocks = np.stack([_padded(batch[i].blocks, int(pages[i]), width) for i in members])
-        spans.append(Span(start, int(new[members[0]]), cached[members], blocks))
-        start = spans[-1].rows.stop
+    tables = [chunk.blocks for chunk in batch]
+    spans = _spans(order, new, cached, tables, block_size, span_pages)
+    windowed = spans
+    if window is not None and (cached + new).max() > window:
+        first = np.maximum(cached + 1 - window, 0) // block_size
+        tables = [table[start:] for table, start in zip(tables, first.tolist(), strict=True)]
+        windowed = _spans(order, new, cached - first * block_size, tables, block_size, span_pages)
     last_rows = np.empty(len(batch), dtype=np.int64)
     last_rows[order] = np.cumsum(new[order]) - 1
     positions = np.concatenate([_positions(span) for span in spans])
     slots = np.concatenate([_slots(span, block_size) for span in spans])
     tokens = np.concatenate([batch[i].tokens for i in order])
-    return Layout(tokens, positions, slots, last_rows, [span.blocks for span in spans], spans)
+    others = [] if windowed is spans else windowed
+    blocks = [span.blocks for span in (*spans, *others)]
+    return Layout(tokens, positions, slots, last_rows, blocks, spans, windowed)
+
+
+def _spans(
+    order: np.ndarray,
+    new: np.ndarray,
+    cached: np.ndarray,
+    tables: Sequence[np.ndarray],
+    block_size: int,
+    span_pages: int,
+) -> list[Span]:
+    """Spans of chunks in an order, each with ``new`` tokens behind ``cached`` ones at the start of its table."""
+    pages = -(-(cached + new) // block_size)
+    spans, start = [], 0
+    for members in _groups(order, new, pages, span_pages):
+        width = int(pages[members].max())
+        blocks = np.stack([_padded(tables[i], int(pages[i]), width) for i in members])
+        spans.append(Span(start, int(new[members[0]]), cached[members], blocks))
+        start = spans[-1].rows.stop
+    return spans
 
 
 def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: int) -> list[list[int]]:
@@ -114,11 +139,13 @@ def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: i
     sequences of different lengths would need a span more than those of one length.
     """
     groups: list[list[int]] = []
-    used = capacity = 0
+    used = capacity = widest = 0
     for i in order.tolist():
         group = groups[-1] if groups else []
-        needed = (len(group) + 1) * int(pages[i])
-        used += int(pages[i])
+        own = int(pages[i])
+        widest = max(widest, own)
+        needed = (len(group) + 1) * widest
+        used += own
         same = bool(group) and new[group[0]] == new[i]
         fits = used <= capacity and needed <= span_pages
         if same and fits and needed - used <= span_pages // _PADDING_SHARE:
@@ -127,7 +154,7 @@ def _groups(order: np.ndarray, new: np.ndarray, pages: np.ndarray, span_pages: i
         if not same:
             capacity = _even_share(int(pages[new == new[i]].sum()), span_pages)
         groups.append([i])
-        used = int(pages[i])
+        used = widest = own
     return groups
 
 
@@ -176,7 +203,7 @@ def lay_out_ragged(batch: Sequence[Chunk], block_size: int, small: int, large: i
     tables = [whole[fits], _cut(whole[~fits], large), pages]
     tokens = np.concatenate([chunk.tokens for chunk in batch])
     slots = blocks * block_size + positions % block_size
-    return Layout(tokens, positions, slots, rows + new - 1, tables, [])
+    return Layout(tokens, positions, slots, rows + new - 1, tables, [], [])
 
 
 def _cut(tiles: np.ndarray, most: int) -> np.ndarray:

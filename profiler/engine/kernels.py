@@ -1,8 +1,9 @@
 """Kernels in Triton: attention over a paged cache, with contexts split and put together, and weights of eight bits.
 
 Sources: FlashAttention-2 (arXiv:2307.08691, §3.1) for the tiles, Flash-Decoding (Dao et al., 2023) for the splits,
-PagedAttention (arXiv:2309.06180, §4.1) for keys that are read where their block tables say. A tile's rows are the
-queries of one sequence times the heads that share a key head. Softmax is in base two, as the device has it.
+PagedAttention (arXiv:2309.06180, §4.1) for keys that are read where their block tables say, Gemma 2
+(arXiv:2408.00118, §2) for capped scores. A tile's rows are the queries of one sequence times the heads that share a
+key head. Softmax is in base two, as the device has it.
 
 A tile is four integers: the first token row, how many queries it has, how many keys its first query sees (each
 further query sees one more), and where in ``pages`` its sequence's block table begins.
@@ -37,6 +38,8 @@ def attend_tile(
     HEAD_DIM: tl.constexpr,
     PADDED_DIM: tl.constexpr,
     PAGE: tl.constexpr,
+    WINDOW: tl.constexpr,
+    CAP: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     SPLITS: tl.constexpr,
@@ -52,7 +55,9 @@ def attend_tile(
         partial_lse: base-two logarithm of each row's sum of weights, ``(tiles, KV_HEADS, SPLITS, BLOCK_M)``.
         tiles: ``(tiles, 4)``.
         pages: block tables end to end.
-        scale: of the scores, times log2(e).
+        scale: of the scores, times log2(e); of capped ones twice that, by the cap.
+        WINDOW: how many keys a query sees at most; 0 for all. Blocks before the window are not read.
+        CAP: of the scores, times log2(e); 0 for none.
         PRODUCT: the type that matrix products take.
     """
     tile, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -68,25 +73,37 @@ def attend_tile(
     block = tl.load(queries + ((row + query) * row_stride + columns)[:, None] + dims, mask=live, other=0.0)
     block = block.to(PRODUCT)
     total = seen + count - 1
-    share = tl.cdiv(tl.cdiv(total, BLOCK_N), SPLITS) * BLOCK_N
-    first = tl.minimum(split * share, total)
+    least = tl.maximum(seen - WINDOW, 0) // BLOCK_N * BLOCK_N if WINDOW else 0
+    share = tl.cdiv(tl.cdiv(total - least, BLOCK_N), SPLITS) * BLOCK_N
+    first = tl.minimum(least + split * share, total)
     stop = tl.minimum(first + share, total)
     seen_by_all = first + tl.maximum(tl.minimum(seen, stop) - first, 0) // BLOCK_N * BLOCK_N
+    oldest = seen + query - WINDOW
     last = tl.minimum(seen + query, stop)
     acc = tl.zeros([BLOCK_M, PADDED_DIM], dtype=tl.float32)
     peak = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
     weight = tl.zeros([BLOCK_M], dtype=tl.float32)
     keys += head * HEAD_DIM
     values += head * HEAD_DIM
+    if WINDOW:
+        hidden = tl.maximum(total - WINDOW - first, 0)
+        first_whole = tl.minimum(first + tl.cdiv(hidden, BLOCK_N) * BLOCK_N, stop)
+        for start in range(first, first_whole, BLOCK_N):
+            acc, peak, weight = _step(
+                block, keys, values, pages, start, oldest, last, scale, acc, peak, weight,
+                KV_HEADS, HEAD_DIM, PADDED_DIM, PAGE, WINDOW, CAP, BLOCK_N, PRODUCT, True,
+            )  # fmt: skip
+        first = first_whole
+        seen_by_all = tl.maximum(seen_by_all, first)
     for start in range(first, seen_by_all, BLOCK_N):
         acc, peak, weight = _step(
-            block, keys, values, pages, start, last, scale, acc, peak, weight,
-            KV_HEADS, HEAD_DIM, PADDED_DIM, PAGE, BLOCK_N, PRODUCT, False,
+            block, keys, values, pages, start, oldest, last, scale, acc, peak, weight,
+            KV_HEADS, HEAD_DIM, PADDED_DIM, PAGE, WINDOW, CAP, BLOCK_N, PRODUCT, False,
         )  # fmt: skip
     for start in range(seen_by_all, stop, BLOCK_N):
         acc, peak, weight = _step(
-            block, keys, values, pages, start, last, scale, acc, peak, weight,
-            KV_HEADS, HEAD_DIM, PADDED_DIM, PAGE, BLOCK_N, PRODUCT, True,
+            block, keys, values, pages, start, oldest, last, scale, acc, peak, weight,
+            KV_HEADS, HEAD_DIM, PADDED_DIM, PAGE, WINDOW, CAP, BLOCK_N, PRODUCT, True,
         )  # fmt: skip
     some = tl.where(weight == 0, 1.0, weight)
     acc = acc / some[:, None]
@@ -102,16 +119,18 @@ def attend_tile(
 
 @triton.jit
 def _step(
-    block, keys, values, pages, start, last, scale, acc, peak, weight,
+    block, keys, values, pages, start, oldest, last, scale, acc, peak, weight,
     KV_HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     PADDED_DIM: tl.constexpr,
     PAGE: tl.constexpr,
+    WINDOW: tl.constexpr,
+    CAP: tl.constexpr,
     BLOCK_N: tl.constexpr,
     PRODUCT: tl.constexpr,
     MASKED: tl.constexpr,
 ):  # fmt: skip
-    """``BLOCK_N`` more keys from position ``start``; masked where a row sees none from position ``last`` on."""
+    """``BLOCK_N`` more keys from position ``start``; masked where a row sees those in [``oldest``, ``last``) only."""
     position = start + tl.arange(0, BLOCK_N)
     dims = tl.arange(0, PADDED_DIM)
     inside = dims < HEAD_DIM
@@ -120,8 +139,13 @@ def _step(
     place = (page * PAGE + position % PAGE) * (KV_HEADS * HEAD_DIM)
     key = tl.load(keys + place[None, :] + dims[:, None], mask=inside[:, None] & here[None, :], other=0.0)
     scores = tl.dot(block, key.to(PRODUCT), input_precision="ieee") * scale
+    if CAP:
+        scores = CAP - 2 * CAP / (tl.exp2(scores) + 1)  # tanh(x) = 1 - 2 / (exp(2 x) + 1)
     if MASKED:
-        scores = tl.where(position[None, :] < last[:, None], scores, float("-inf"))
+        visible = position[None, :] < last[:, None]
+        if WINDOW:
+            visible &= position[None, :] >= oldest[:, None]
+        scores = tl.where(visible, scores, float("-inf"))
     top = tl.maximum(peak, tl.max(scores, 1))
     base = tl.where(top == float("-inf"), 0.0, top)
     weights = tl.exp2(scores - base[:, None])

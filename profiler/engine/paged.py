@@ -102,7 +102,10 @@ class PagedAttention:
         self._cache, like = cache, cache.keys[0]
         self._heads, width = architecture.num_kv_heads, architecture.head_dim
         self._group = architecture.num_heads // architecture.num_kv_heads
-        self._scale = width**-0.5 * math.log2(math.e)
+        self._windows: list[dict[str, Any]] = [{"WINDOW": window or 0} for window in architecture.windows()]
+        cap = architecture.attention_softcap
+        scale = architecture.query_pre_attn_scalar**-0.5
+        self._scale = (2 * scale / cap if cap else scale) * math.log2(math.e)
         self._padded = max(_LEAST_DIM, _power_of_two(width))
         self._shape: dict[str, Any] = {
             "KV_HEADS": self._heads,
@@ -110,7 +113,11 @@ class PagedAttention:
             "HEAD_DIM": width,
             "PADDED_DIM": self._padded,
         }
-        self._step: dict[str, Any] = {"PAGE": cache.block_size, "PRODUCT": product_type(like)}
+        self._step: dict[str, Any] = {
+            "PAGE": cache.block_size,
+            "CAP": (cap or 0.0) * math.log2(math.e),
+            "PRODUCT": product_type(like),
+        }
         self._processors = processors or _processors(like.device)
         self._most_splits = min(_MOST_SPLITS, -(-architecture.max_position_embeddings // _SPLIT_KEYS))
         self._small, self._large = _sizes(self._group, self._padded, like.element_size())
@@ -149,6 +156,7 @@ class PagedAttention:
             pages,
             queries.stride(0),
             self._scale,
+            **self._windows[layer],
             **self._shape,
             **self._step,
             **launch.tiling(),

@@ -2,7 +2,8 @@
 
 Sources: OPT (arXiv:2205.01068; blocks as in ``transformers`` ``modeling_opt.py``, the 350M model normalises
 after each sublayer), Llama (arXiv:2302.13971), Qwen2 (arXiv:2407.10671), Qwen3 (arXiv:2505.09388, normalised
-queries and keys), Phi-2 (parallel attention and MLP).
+queries and keys), Phi-2 (parallel attention and MLP), Gemma 2 (arXiv:2408.00118, section 2; ``modeling_gemma2.py``:
+norms around attention and MLP, scaled embeddings, capped logits).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Block:
 
     norm1: Norm
     norm2: Norm | None
+    post_norm1: Norm | None
+    post_norm2: Norm | None
     qkv: Linear
     q_norm: Norm | None
     k_norm: Norm | None
@@ -77,6 +80,7 @@ class Transformer:
     ) -> None:
         self.architecture, self.cache, self.attention = architecture, cache, attention
         self._embedding = weights.pop("embedding")
+        self._embedding_scale = _embedding_scale(architecture, self._embedding.dtype)
         self._positions = weights.pop("positions", None)
         self._project_in = _projection(weights.pop("project_in", None))
         self._project_out = _projection(weights.pop("project_out", None))
@@ -98,6 +102,8 @@ class Transformer:
     def embed(self, rows: Rows) -> Tensor:
         """Token and position embeddings, ``(rows, hidden_size)``."""
         hidden = functional.embedding(rows.tokens, self._embedding)
+        if self._embedding_scale is not None:
+            hidden = hidden * self._embedding_scale
         if self._project_in is not None:
             hidden = self._project_in(hidden)
         if self._positions is not None:
@@ -117,7 +123,10 @@ class Transformer:
             hidden = self._final_norm(hidden)
         if self._project_out is not None:
             hidden = self._project_out(hidden)
-        return self._head(hidden)
+        logits = self._head(hidden)
+        if cap := self.architecture.logit_softcap:
+            logits.div_(cap).tanh_().mul_(cap)
+        return logits
 
     def mlp(self, block: Block, hidden: Tensor) -> Tensor:
         """Up, activate, down; a gate multiplies where the family has one."""
@@ -135,6 +144,9 @@ class Transformer:
             inner = block.norm1(hidden)
             return hidden + attend(inner) + self.mlp(block, inner)
         assert block.norm2 is not None
+        if block.post_norm1 is not None and block.post_norm2 is not None:
+            hidden = hidden + block.post_norm1(attend(block.norm1(hidden)))
+            return hidden + block.post_norm2(self.mlp(block, block.norm2(hidden)))
         if self.architecture.norm_first:
             hidden = hidden + attend(block.norm1(hidden))
             return hidden + self.mlp(block, block.norm2(hidden))
@@ -161,6 +173,8 @@ def _block(architecture: Architecture, weights: dict[str, Tensor], index: int, l
     return Block(
         norm1=_norm(a, weights, prefix + "norm1"),
         norm2=None if a.parallel_block else _norm(a, weights, prefix + "norm2"),
+        post_norm1=_norm(a, weights, prefix + "post_norm1") if a.post_norms else None,
+        post_norm2=_norm(a, weights, prefix + "post_norm2") if a.post_norms else None,
         qkv=_fused(weights, prefix, ("q", "k", "v"), layer),
         q_norm=_rms_norm(weights.pop(prefix + "q_norm.weight"), a.norm_eps) if a.qk_norm else None,
         k_norm=_rms_norm(weights.pop(prefix + "k_norm.weight"), a.norm_eps) if a.qk_norm else None,
@@ -184,6 +198,8 @@ def _projection(weight: Tensor | None) -> Linear | None:
 
 def _norm(architecture: Architecture, weights: dict[str, Tensor], name: str) -> Norm:
     weight, eps = weights.pop(f"{name}.weight"), architecture.norm_eps
+    if architecture.norm_offset:
+        return _offset_rms_norm(weight, eps)
     if architecture.norm == "rmsnorm":
         return _rms_norm(weight, eps)
     bias = weights.pop(f"{name}.bias")
@@ -194,14 +210,27 @@ def _rms_norm(weight: Tensor, eps: float) -> Norm:
     """Root-mean-square normalisation (arXiv:1910.07467, eq. 4); torch has it fused for a GPU only."""
     if weight.device.type != "cpu":
         return lambda x: functional.rms_norm(x, weight.shape, weight, eps)
-    width = len(weight)
+    return lambda x: (x * _reciprocal_rms(x, eps).to(x.dtype)).mul_(weight)
 
-    def normalise(x: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = norm.square_().div_(width).add_(eps).rsqrt_()
-        return (x * scale.to(x.dtype)).mul_(weight)
 
-    return normalise
+def _offset_rms_norm(weight: Tensor, eps: float) -> Norm:
+    """The same by one plus the weight, all in float32 (``Gemma2RMSNorm`` in ``modeling_gemma2.py``)."""
+    factor = 1.0 + weight.float()
+    if weight.device.type != "cpu":
+        return lambda x: functional.rms_norm(x.float(), factor.shape, factor, eps).to(x.dtype)
+    return lambda x: (x * _reciprocal_rms(x, eps)).mul_(factor).to(x.dtype)
+
+
+def _reciprocal_rms(x: Tensor, eps: float) -> Tensor:
+    """Of every row, in float32."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _embedding_scale(architecture: Architecture, dtype: torch.dtype) -> float | None:
+    """Of embeddings, rounded to their type as ``Gemma2TextScaledWordEmbedding`` rounds it; None for one."""
+    scale = torch.tensor(architecture.hidden_size**0.5, dtype=dtype)
+    return scale.item() if architecture.scale_embeddings else None
 
 
 def _rotary_table(architecture: Architecture, like: Tensor) -> Tensor:

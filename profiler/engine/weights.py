@@ -17,7 +17,7 @@ from simslm.errors import UsageError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Data types the engine computes in, by their names in scenarios."""
 
-SUPPORTED_FAMILIES = ("opt", "llama", "qwen2", "qwen3", "phi")
+SUPPORTED_FAMILIES = ("opt", "llama", "qwen2", "qwen3", "phi", "gemma2")
 
 _EMBEDDING_STD = 0.05
 _NORM_STD = 0.1
@@ -47,12 +47,14 @@ def _missing_parts(a: Architecture) -> Iterator[str]:
         yield "experts"
     if a.qk_norm_across_heads:
         yield "norm of all query or key heads together"
-    if a.sliding_window_layers and (a.sliding_window or 0) < a.max_position_embeddings:
-        yield "sliding windows"
-    if a.attention_softcap or a.logit_softcap:
-        yield "capped scores"
+    if a.sliding_window and sum(1 for window in a.windows() if window) not in (0, a.sliding_window_layers):
+        yield f"{a.sliding_window_layers} windowed layers of {a.num_layers}"
     if a.qk_norm and a.norm != "rmsnorm":
         yield "layernorm of queries and keys"
+    if a.norm_offset and (a.norm != "rmsnorm" or a.qk_norm):
+        yield "such norm by one plus a weight"
+    if a.post_norms and (a.parallel_block or not a.norm_first):
+        yield "second norms in such a block"
 
 
 def weight_shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -80,13 +82,13 @@ def random_weights(
 ) -> dict[str, Tensor]:
     """Every weight by name, normal with a spread that keeps activations near one.
 
-    Matrices have a standard deviation of ``fan_in ** -0.5``, norms lie around one, and embeddings are small
-    so that what the layers add decides the next token.
+    Matrices have a standard deviation of ``fan_in ** -0.5``, norms multiply by around one, and embeddings are small,
+    scaled or not, so that what the layers add decides the next token.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
     weights = {}
     for name, shape in weight_shapes(architecture):
-        mean, std = _spread(name, shape)
+        mean, std = _spread(architecture, name, shape)
         values = torch.empty(shape, dtype=dtype, device=device)
         weights[name] = values.normal_(mean, std, generator=generator)
     return weights
@@ -102,6 +104,9 @@ def _layer_shapes(a: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _linear_shapes("out", a.hidden_size, a.query_size, a.attention_out_bias)
     if not a.parallel_block:
         yield from _norm_shapes("norm2", a)
+    if a.post_norms:
+        yield from _norm_shapes("post_norm1", a)
+        yield from _norm_shapes("post_norm2", a)
     if a.gated_mlp:
         yield from _linear_shapes("gate", a.intermediate_size, a.hidden_size, a.mlp_bias)
     yield from _linear_shapes("up", a.intermediate_size, a.hidden_size, a.mlp_bias)
@@ -120,14 +125,14 @@ def _norm_shapes(name: str, a: Architecture) -> Iterator[tuple[str, tuple[int, .
         yield f"{name}.bias", (a.hidden_size,)
 
 
-def _spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+def _spread(a: Architecture, name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Mean and standard deviation of one weight."""
     if name in ("embedding", "positions"):
-        return 0.0, _EMBEDDING_STD
+        return 0.0, _EMBEDDING_STD * (a.hidden_size**-0.5 if a.scale_embeddings else 1.0)
     if name.endswith(".bias"):
         return 0.0, _BIAS_STD
     if len(shape) == 1:
-        return 1.0, _NORM_STD
+        return 0.0 if a.norm_offset else 1.0, _NORM_STD
     return 0.0, shape[1] ** -0.5
 
 

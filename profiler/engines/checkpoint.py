@@ -1,7 +1,7 @@
 """Names of weights in Hugging Face checkpoints, for the names that :mod:`profiler.engine.weights` gives them.
 
 So the same random weights run in two engines. Sources: the modules of ``transformers``
-(``models/{opt,llama,qwen2,qwen3,phi}/modeling_*.py``).
+(``models/{opt,llama,mistral,qwen2,qwen3,phi,gemma2}/modeling_*.py``).
 """
 
 from __future__ import annotations
@@ -48,7 +48,12 @@ _PHI = _LLAMA | {
     "up": "mlp.fc1",
     "down": "mlp.fc2",
 }
-_NAMES = {"opt": _OPT, "llama": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA, "phi": _PHI}
+_GEMMA2 = _LLAMA | {
+    "post_norm1": "post_attention_layernorm",
+    "norm2": "pre_feedforward_layernorm",
+    "post_norm2": "post_feedforward_layernorm",
+}
+_NAMES = {"opt": _OPT, "llama": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA, "phi": _PHI, "gemma2": _GEMMA2}
 
 
 def checkpoint(architecture: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ version that lacks one of them.
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -100,7 +101,8 @@ class TransformersEngine:
         package, _, utils = loaded()
         hints = utils.WorkloadHints(architecture.max_position_embeddings, 1, seqs)
         try:
-            self.model = _model(package, architecture, weights, torch_dtype(dtype), self.device)
+            attention = _attention(package, architecture, self.device)
+            self.model = model_of(package, architecture, weights, torch_dtype(dtype), self.device, attention)
             self.processor = _processor(package, self.model, hints, pages, rows, seqs)
         except (AttributeError, TypeError) as error:
             raise DeviceError(
@@ -132,7 +134,8 @@ class TransformersEngine:
             random_weights(architecture, torch_dtype(dtype), open_device(device), seed),
             dtype=dtype,
             device=device,
-            pages=max(shape.blocks(PAGE, architecture.max_position_embeddings) for shape in shapes),
+            pages=max(shape.blocks(PAGE, architecture.max_position_embeddings) for shape in shapes)
+            + _rounding(architecture),
             rows=max(each["decode_seqs"] + each["prefill_tokens"] for each in columns),
             seqs=max(each["decode_seqs"] + each["prefill_seqs"] for each in columns),
         )
@@ -285,23 +288,22 @@ class _DeviceClock:
         return time.perf_counter()
 
 
-def _model(
+def model_of(
     package: ModuleType,
     architecture: Architecture,
     weights: dict[str, torch.Tensor],
     dtype: torch.dtype,
     device: torch.device,
+    attention: str,
 ) -> Any:
-    """The package's model of an architecture, with these very weights.
+    """The package's model of an architecture, with these very weights and an attention by the package's name.
 
     Raises:
         DeviceError: it has weights of other names.
     """
     config = package.AutoConfig.for_model(**to_config(architecture))
     with device:
-        model = package.AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=_attention(package, device)
-        )
+        model = package.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
     given = checkpoint(architecture, weights)
     missing, unexpected = model.load_state_dict(given, strict=False, assign=True)
     model.tie_weights()
@@ -337,11 +339,33 @@ def _processor(package: ModuleType, model: Any, hints: Any, pages: int, rows: in
     return processor
 
 
-def _attention(package: ModuleType, device: torch.device) -> str:
-    """What it attends with: flash attention where that is installed, as it would choose itself, else fused."""
+def _rounding(architecture: Architecture) -> int:
+    """Pages beyond those of the shapes where two kinds of layers share the cache.
+
+    Each kind takes whole sectors, which hold the least common multiple of both numbers of layers
+    (``cache_allocators/cache_allocator.py`` of its continuous batching).
+    """
+    windowed = architecture.sliding_window_layers if architecture.sliding_window else 0
+    sector = math.lcm(windowed, architecture.num_layers - windowed)
+    return -(-2 * sector // architecture.num_layers)
+
+
+def _attention(package: ModuleType, architecture: Architecture, device: torch.device) -> str:
+    """What it attends with: flash attention where that is installed, as it would choose itself, else fused.
+
+    Raises:
+        DeviceError: the model's class needs flash attention, which is not there. Its continuous batching caps no scores
+            otherwise: ``sdpa_attention.py`` refuses them, ``eager_paged.py`` leaves the cap away.
+    """
     available = package.utils.import_utils
     if device.type == "cuda" and available.is_flash_attn_3_available():
         return "flash_attention_3"
     if device.type == "cuda" and available.is_flash_attn_2_available():
         return "flash_attention_2"
+    if architecture.family == "gemma2":
+        raise DeviceError(
+            "the continuous batching of transformers caps the scores of Gemma 2 with flash attention only, which is "
+            "not there",
+            remedy="install flash-attn for a CUDA device, or say --engine simslm",
+        )
     return "sdpa"

@@ -7,8 +7,10 @@ iteration, not from a cache that the previous call warmed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from statistics import fmean
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,8 +31,8 @@ class Operator(NamedTuple):
     Attributes:
         op: its name in ``kernels.parquet``.
         tokens, seqs, ctx_tokens: its shape.
-        flops, bytes: the work of one call, from the architecture; of an attention the masked half is not
-            counted, as the device need not do it.
+        flops, bytes: the work of one call, from the architecture; of an attention neither the masked half nor what
+            lies before a window is counted, as the device need not do it.
         calls: how many calls ``run`` makes.
         run: makes them.
     """
@@ -125,19 +127,27 @@ def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:
         len(rows.tokens), a.query_size, dtype=torch_dtype(engine.dtype), device=engine.device
     )
     lengths = [(len(chunk.tokens), chunk.cached) for chunk in batch]
-    pairs = sum(new * (cached + (new + 1) / 2) for new, cached in lengths)
-    keys = sum(map(sum, lengths))
-    traffic = 2 * (keys * a.kv_size + len(queries) * a.query_size) * DTYPE_BYTES[engine.dtype]
+    pairs, keys = map(sum, zip(*(_seen(a, new, cached) for new, cached in lengths), strict=True))
+    read = 2 * (keys * a.kv_size + len(queries) * a.query_size)
     return Operator(
         op,
         len(queries),
         len(batch),
         sum(cached for _, cached in lengths),
         4.0 * pairs * a.query_size,
-        traffic,
+        read * DTYPE_BYTES[engine.dtype],
         a.num_layers,
         lambda: _attend_all(engine, queries, rows),
     )
+
+
+def _seen(a: Architecture, new: int, cached: int) -> tuple[float, float]:
+    """(query, key) pairs and keys of one chunk, in the mean over the layers, windowed ones with what they see."""
+    windows = [window or cached + new for window in a.windows()]
+    by_query = cached + 1 + np.arange(new)
+    pairs = [int(np.minimum(by_query, window).sum()) for window in windows]
+    keys = [min(cached, window - 1) + new for window in windows]
+    return fmean(pairs), fmean(keys)
 
 
 def write_operator(engine: Engine, batch: list[Chunk]) -> Operator:

@@ -37,6 +37,7 @@ class Architecture:
         max_position_embeddings: longest context, in tokens.
         norm: kind of every normalisation layer; a layernorm has weight and bias, an rmsnorm weight only.
         norm_eps: the normalisation's epsilon.
+        norm_offset: whether an rmsnorm multiplies by one plus its weight (Gemma 2).
         norm_first: whether blocks normalise their input (True) or their output (OPT-350M).
         positions: learned table or rotary embedding.
         position_offset: rows of the learned table before position 0 (OPT has 2).
@@ -54,8 +55,9 @@ class Architecture:
         final_norm: whether the last block is followed by a normalisation.
         post_norms: whether attention's and the MLP's outputs are normalised too (Gemma 2: 4 norms per block).
         scale_embeddings: whether embeddings are multiplied by ``sqrt(hidden_size)`` (Gemma 2).
-        sliding_window: tokens a windowed layer looks back; None without windows.
-        sliding_window_layers: how many layers are windowed.
+        query_pre_attn_scalar: what scores are divided by the square root of: ``head_dim``, but in Gemma 2 27B.
+        sliding_window: tokens a windowed layer looks back, the query's own included; None without windows.
+        sliding_window_layers: how many layers are windowed; :meth:`windows` says which.
         attention_softcap, logit_softcap: tanh caps on attention scores and logits (Gemma 2); None without.
     """
 
@@ -73,6 +75,7 @@ class Architecture:
     max_position_embeddings: int
     norm: Literal["layernorm", "rmsnorm"]
     norm_eps: float
+    norm_offset: bool
     norm_first: bool
     positions: Literal["learned", "rotary"]
     position_offset: int
@@ -92,6 +95,7 @@ class Architecture:
     final_norm: bool
     post_norms: bool
     scale_embeddings: bool
+    query_pre_attn_scalar: int
     sliding_window: int | None
     sliding_window_layers: int
     attention_softcap: float | None
@@ -122,6 +126,19 @@ class Architecture:
     def kv_size(self) -> int:
         """Width of all key heads together (values are as wide)."""
         return self.num_kv_heads * self.head_dim
+
+    def windows(self) -> tuple[int | None, ...]:
+        """How many tokens each layer looks back; None where it sees all, as long as contexts may be.
+
+        Gemma 2 windows every other layer from the first on, other families the last ones: Mistral all of them, Qwen2
+        and Qwen3 those from ``max_window_layers`` on (``layer_types`` in ``configuration_*.py`` of ``transformers``).
+        """
+        layers = range(self.num_layers)
+        windowed = layers[::2] if self.family == "gemma2" else layers[::-1]
+        windowed = windowed[: self.sliding_window_layers]
+        window = self.sliding_window or LARGEST
+        hides = window < self.max_position_embeddings
+        return tuple(window if hides and layer in windowed else None for layer in layers)
 
     def expert_parameters(self) -> int:
         """Elements of the weight matrices of one expert of one block; of the MLP where there is one."""
@@ -222,6 +239,7 @@ _COUNTS = (
     "vocab_size",
     "max_position_embeddings",
     "embedding_size",
+    "query_pre_attn_scalar",
 )
 FIELD_NAMES: tuple[str, ...] = tuple(field.name for field in fields(Architecture))
 

@@ -27,8 +27,9 @@ def to_config(architecture: Architecture) -> dict[str, Any]:
             where=f"model {a.name}",
             remedy=f"written are those of {', '.join(_FAMILIES)}",
         )
-    kind, own = _FAMILIES[a.family]
-    config = {"model_type": a.family, "architectures": [kind]} | _dimensions(a) | own(a)
+    model_type = "mistral" if a.family == "llama" and a.sliding_window else a.family
+    kind, own = _FAMILIES[model_type]
+    config = {"model_type": model_type, "architectures": [kind]} | _dimensions(a) | own(a)
     written = from_config(config, a.name)
     lost = [name for name in vars(a) if getattr(a, name) != getattr(written, name)]
     if lost:
@@ -75,13 +76,38 @@ def _llama(a: Architecture) -> dict[str, Any]:
     return _rotary(a) | said | {"rms_norm_eps": a.norm_eps}
 
 
+def _mistral(a: Architecture) -> dict[str, Any]:
+    said = {"head_dim": a.head_dim, "sliding_window": a.sliding_window}
+    return _rotary(a) | said | {"rms_norm_eps": a.norm_eps}
+
+
 def _qwen2(a: Architecture) -> dict[str, Any]:
-    return _rotary(a) | {"rms_norm_eps": a.norm_eps}
+    return _rotary(a) | _last_windowed(a) | {"rms_norm_eps": a.norm_eps}
 
 
 def _qwen3(a: Architecture) -> dict[str, Any]:
     said = {"head_dim": a.head_dim, "attention_bias": a.attention_out_bias}
-    return _rotary(a) | said | {"rms_norm_eps": a.norm_eps}
+    return _rotary(a) | said | _last_windowed(a) | {"rms_norm_eps": a.norm_eps}
+
+
+def _last_windowed(a: Architecture) -> dict[str, Any]:
+    if not a.sliding_window:
+        return {}
+    first = a.num_layers - a.sliding_window_layers
+    return {"use_sliding_window": True, "sliding_window": a.sliding_window, "max_window_layers": first}
+
+
+def _gemma2(a: Architecture) -> dict[str, Any]:
+    return _rotary(a) | {
+        "head_dim": a.head_dim,
+        "attention_bias": a.attention_out_bias,
+        "hidden_activation": _GELU_TANH if a.activation == "gelu" else _ACTIVATIONS[a.activation],
+        "rms_norm_eps": a.norm_eps,
+        "query_pre_attn_scalar": a.query_pre_attn_scalar,
+        "sliding_window": a.sliding_window,
+        "attn_logit_softcapping": a.attention_softcap,
+        "final_logit_softcapping": a.logit_softcap,
+    }
 
 
 def _phi(a: Architecture) -> dict[str, Any]:
@@ -89,13 +115,16 @@ def _phi(a: Architecture) -> dict[str, Any]:
     return _rotary(a) | said | {"layer_norm_eps": a.norm_eps}
 
 
+_GELU_TANH = "gelu_pytorch_tanh"
 _ACTIVATIONS = {"relu": "relu", "silu": "silu", "gelu": "gelu_new"}
 
 _FAMILIES: dict[str, tuple[str, Callable[[Architecture], dict[str, Any]]]] = {
     "opt": ("OPTForCausalLM", _opt),
     "llama": ("LlamaForCausalLM", _llama),
+    "mistral": ("MistralForCausalLM", _mistral),
     "qwen2": ("Qwen2ForCausalLM", _qwen2),
     "qwen3": ("Qwen3ForCausalLM", _qwen3),
     "phi": ("PhiForCausalLM", _phi),
+    "gemma2": ("Gemma2ForCausalLM", _gemma2),
 }
-"""By family: the class of its checkpoints, and the keys that are its own."""
+"""By ``model_type``: the class of its checkpoints, and the keys that are its own."""

@@ -16,6 +16,7 @@ from simslm.errors import ScenarioError, nearest
 _PLAIN: dict[str, Any] = {
     "norm": "rmsnorm",
     "norm_eps": 1e-6,
+    "norm_offset": False,
     "norm_first": True,
     "positions": "rotary",
     "position_offset": 0,
@@ -75,6 +76,7 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     | {
         "activation": "gelu",
         "tied_embeddings": True,
+        "norm_offset": True,
         "post_norms": True,
         "scale_embeddings": True,
     },
@@ -112,6 +114,7 @@ _CONFIG_DEFAULTS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
         "num_key_value_heads": 4,
         "head_dim": 256,
+        "query_pre_attn_scalar": 256,
         "sliding_window": 4096,
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
@@ -140,8 +143,9 @@ def from_config(config: Mapping[str, Any], name: str) -> Architecture:
             remedy=f"supported are {', '.join(_CONFIG_DEFAULTS)}; or give an inline architecture",
         )
     known = _CONFIG_DEFAULTS[model_type] | {k: v for k, v in config.items() if v is not None}
-    if "sliding_window" in config and config["sliding_window"] is None:
-        del known["sliding_window"]
+    for key in _NULLABLE:
+        if key in config and config[key] is None:
+            known.pop(key, None)
     _check_kinds(known)
     family = "llama" if model_type == "mistral" else model_type
     given = _dimensions(known) | _experts(known) | _variants(known, family) | _windows(known, model_type)
@@ -171,6 +175,9 @@ def architecture_from_mapping(mapping: Mapping[str, Any], name: str = "inline") 
     given = {key: value for key, value in mapping.items() if key not in ("name", "family")}
     return _build(STRUCTURE[family] | given, str(mapping.get("name", name)), family)
 
+
+_NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
+"""Keys whose null is not their default, but says that the model has none."""
 
 _REAL = ("rope_theta", "rms_norm_eps", "layer_norm_eps", "partial_rotary_factor")
 _KINDS = dict.fromkeys(_REAL, ((int, float), "a number")) | {
@@ -232,8 +239,9 @@ def _variants(config: Mapping[str, Any], family: str) -> dict[str, Any]:
         found["partial_rotary_factor"] = config["partial_rotary_factor"]
         found["qk_norm"] = bool(config.get("qk_layernorm", False))
     if family == "gemma2":
-        found["attention_softcap"] = config["attn_logit_softcapping"]
-        found["logit_softcap"] = config["final_logit_softcapping"]
+        found["query_pre_attn_scalar"] = config["query_pre_attn_scalar"]
+        found["attention_softcap"] = config.get("attn_logit_softcapping")
+        found["logit_softcap"] = config.get("final_logit_softcapping")
     if family != "phi" and "attention_bias" in config:
         found["qkv_bias"] = found["attention_out_bias"] = bool(config["attention_bias"])
     if "mlp_bias" in config:
@@ -283,6 +291,7 @@ def _build(values: dict[str, Any], name: str, family: Any) -> Architecture:
         if not (isinstance(heads, int) and isinstance(hidden, int) and heads > 0 and hidden % heads == 0):
             raise ScenarioError(f"num_heads ({heads!r}) must divide hidden_size ({hidden!r})")
         values["head_dim"] = hidden // heads
+    values.setdefault("query_pre_attn_scalar", values["head_dim"])
     fraction = values.pop("partial_rotary_factor", 1.0) if values["positions"] == "rotary" else 0.0
     if "rotary_dim" not in values:
         values["rotary_dim"] = _rotary_dim(values["head_dim"], fraction)

@@ -7,12 +7,8 @@ from simslm.catalog.families import architecture_from_mapping, from_config
 from simslm.catalog.models import load_model, model_names
 from simslm.errors import ScenarioError
 
-WRITTEN = ("opt", "llama", "qwen2", "qwen3", "phi")
-NAMES = [
-    name
-    for name in model_names()
-    if load_model(name).family in WRITTEN and load_model(name).sliding_window is None
-]
+WRITTEN = ("opt", "llama", "qwen2", "qwen3", "phi", "gemma2")
+NAMES = [name for name in model_names() if load_model(name).family in WRITTEN]
 SIZES = {
     "num_layers": 2,
     "hidden_size": 32,
@@ -33,16 +29,38 @@ def test_a_model_of_the_catalogue_comes_back_as_it_was(name):
     model = load_model(name)
     config = to_config(model)
     assert from_config(config, name) == model
-    assert config["architectures"] == [
-        {"opt": "OPT", "llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi": "Phi"}[model.family]
-        + "ForCausalLM"
-    ]
+    classes = {
+        "opt": "OPT",
+        "llama": "Llama",
+        "qwen2": "Qwen2",
+        "qwen3": "Qwen3",
+        "phi": "Phi",
+        "gemma2": "Gemma2",
+    }
+    mistral = model.family == "llama" and model.sliding_window
+    assert config["architectures"] == [("Mistral" if mistral else classes[model.family]) + "ForCausalLM"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"family": "llama", "sliding_window": 8, "sliding_window_layers": 2},
+        {"family": "qwen2", "sliding_window": 8, "sliding_window_layers": 1},
+        {"family": "qwen3", "sliding_window": 8, "sliding_window_layers": 2},
+        {"family": "gemma2", "sliding_window": 8, "sliding_window_layers": 1, "query_pre_attn_scalar": 5},
+        {"family": "gemma2", "attention_softcap": 20.0, "logit_softcap": 7.0},
+    ],
+)
+def test_windows_caps_and_scales_come_back(changes):
+    model = architecture_from_mapping(SIZES | changes, name="odd")
+    assert from_config(to_config(model), "odd") == model
 
 
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"family": "gemma2"}, "gemma2"),
+        ({"family": "olmoe"}, "olmoe"),
+        ({"family": "llama", "sliding_window": 8, "sliding_window_layers": 1}, "sliding_window_layers"),
         ({"family": "llama", "qkv_bias": True}, "qkv_bias"),
         ({"family": "opt", "head_dim": 16}, "head_dim"),
         ({"family": "qwen2", "norm_first": False}, "norm_first"),

@@ -72,6 +72,19 @@ def test_a_mistral_like_model_is_a_llama_with_a_window(tmp_path):
     assert (unwindowed.sliding_window, unwindowed.sliding_window_layers) == (None, 0)
 
 
+def test_a_null_cap_is_no_cap(tmp_path):
+    config = read_entry("models", "gemma-2-2b")["config"] | {"attn_logit_softcapping": None}
+    model = load_model(write_config(tmp_path, config))
+    assert (model.attention_softcap, model.logit_softcap) == (None, 30.0)
+
+
+def test_gemma_2_27b_scales_its_scores_by_what_it_says(tmp_path):
+    assert load_model("gemma-2-2b").query_pre_attn_scalar == load_model("gemma-2-2b").head_dim == 256
+    config = read_entry("models", "gemma-2-2b")["config"] | {"query_pre_attn_scalar": 144, "head_dim": 128}
+    assert load_model(write_config(tmp_path, config)).query_pre_attn_scalar == 144
+    assert load_model("opt-125m").query_pre_attn_scalar == 64
+
+
 def test_keys_left_out_have_the_defaults_of_transformers(tmp_path):
     config = read_entry("models", "qwen3-0.6b")["config"]
     short = {key: value for key, value in config.items() if key not in ("head_dim", "hidden_act")}
@@ -89,6 +102,23 @@ def test_experts_in_some_blocks_only_are_refused(change, tmp_path):
     config = read_entry("models", "qwen3-30b-a3b")["config"] | change
     with pytest.raises(ScenarioError, match="only some of the model's blocks have experts"):
         load_model(write_config(tmp_path, config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "windows"),
+    [
+        ({"family": "gemma2", "sliding_window": 8, "sliding_window_layers": 3}, (8, None, 8, None, 8)),
+        ({"family": "llama", "sliding_window": 8, "sliding_window_layers": 5}, (8,) * 5),
+        ({"family": "qwen2", "sliding_window": 8, "sliding_window_layers": 2}, (None, None, None, 8, 8)),
+        ({"family": "qwen3", "sliding_window": 64, "sliding_window_layers": 5}, (None,) * 5),
+        ({"family": "llama"}, (None,) * 5),
+    ],
+)
+def test_each_family_windows_its_own_layers(changes, windows):
+    """A window as long as the longest context hides nothing."""
+    sizes = {"num_layers": 5, "hidden_size": 32, "num_heads": 4, "intermediate_size": 48}
+    sizes |= {"vocab_size": 97, "max_position_embeddings": 64}
+    assert architecture_from_mapping(sizes | changes).windows() == windows
 
 
 def test_a_windowed_mixture_windows_every_layer(tmp_path):

@@ -28,6 +28,20 @@ TINY = {
     "qwen2": {"family": "qwen2", "num_kv_heads": 1, "tied_embeddings": True},
     "qwen3": {"family": "qwen3", "num_kv_heads": 2, "head_dim": 16},
     "phi": {"family": "phi", "rotary_dim": 4},
+    "gemma2": {
+        "family": "gemma2",
+        "num_layers": 3,
+        "num_kv_heads": 2,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 12,
+        "sliding_window": 6,
+        "sliding_window_layers": 2,
+        "attention_softcap": 0.8,
+        "logit_softcap": 0.1,
+    },
+    "mistral": {"family": "llama", "num_kv_heads": 2, "sliding_window": 5, "sliding_window_layers": 2},
+    "qwen2-windowed": {"family": "qwen2", "num_kv_heads": 2, "sliding_window": 9, "sliding_window_layers": 1},
+    "qwen3-windowed": {"family": "qwen3", "head_dim": 16, "sliding_window": 3, "sliding_window_layers": 1},
 }
 
 

@@ -15,17 +15,20 @@ def reference_logits(a, weights, tokens):
     x = w["embedding"][torch.tensor(tokens)]
     if "project_in" in w:
         x = x @ w["project_in"].T
+    if a.scale_embeddings:
+        x = x * math.sqrt(a.hidden_size)
     if "positions" in w:
         x = x + torch.stack([w["positions"][i + a.position_offset] for i in range(len(tokens))])
     for layer in range(a.num_layers):
         p = {k.removeprefix(f"layers.{layer}."): v for k, v in w.items() if k.startswith(f"layers.{layer}.")}
-        x = _block(a, p, x)
+        x = _block(a, p, x, a.sliding_window if _is_windowed(a, layer) else None)
     if a.final_norm:
         x = _norm(a, x, w["final_norm.weight"], w.get("final_norm.bias"))
     if "project_out" in w:
         x = x @ w["project_out"].T
     logits = x @ w.get("head.weight", w["embedding"]).T
-    return logits + w["head.bias"] if "head.bias" in w else logits
+    logits = logits + w["head.bias"] if "head.bias" in w else logits
+    return _capped(logits, a.logit_softcap)
 
 
 def reference_greedy(a, weights, prompt, count):
@@ -36,15 +39,24 @@ def reference_greedy(a, weights, prompt, count):
     return tokens[len(prompt) :]
 
 
-def _block(a, p, x):
+def _is_windowed(a, layer):
+    """Gemma 2: layers 0, 2, 4, ...; Mistral: all; Qwen: the last ones."""
+    if a.family == "gemma2":
+        return a.sliding_window_layers > 0 and layer % 2 == 0
+    return layer >= a.num_layers - a.sliding_window_layers
+
+
+def _block(a, p, x, window):
     if a.parallel_block:
         h = _norm(a, x, p["norm1.weight"], p.get("norm1.bias"))
-        return x + _attention(a, p, h) + _mlp(a, p, h)
+        return x + _attention(a, p, h, window) + _mlp(a, p, h)
     if not a.norm_first:
-        x = _norm(a, x + _attention(a, p, x), p["norm1.weight"], p.get("norm1.bias"))
+        x = _norm(a, x + _attention(a, p, x, window), p["norm1.weight"], p.get("norm1.bias"))
         return _norm(a, x + _mlp(a, p, x), p["norm2.weight"], p.get("norm2.bias"))
-    x = x + _attention(a, p, _norm(a, x, p["norm1.weight"], p.get("norm1.bias")))
-    return x + _mlp(a, p, _norm(a, x, p["norm2.weight"], p.get("norm2.bias")))
+    y = _attention(a, p, _norm(a, x, p["norm1.weight"], p.get("norm1.bias")), window)
+    x = x + (_norm(a, y, p["post_norm1.weight"], None) if a.post_norms else y)
+    y = _mlp(a, p, _norm(a, x, p["norm2.weight"], p.get("norm2.bias")))
+    return x + (_norm(a, y, p["post_norm2.weight"], None) if a.post_norms else y)
 
 
 def _linear(p, name, x):
@@ -54,7 +66,7 @@ def _linear(p, name, x):
 
 def _norm(a, x, weight, bias):
     if a.norm == "rmsnorm":
-        return _rms(x, weight, a.norm_eps)
+        return _rms(x, weight + 1 if a.family == "gemma2" else weight, a.norm_eps)
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.pow(2).mean(-1, keepdim=True) + a.norm_eps).sqrt() * weight + bias
 
@@ -69,18 +81,25 @@ def _mlp(a, p, x):
     return _linear(p, "down", _ACTIVATIONS[a.activation](up) if inner is None else inner)
 
 
-def _attention(a, p, x):
+def _capped(x, cap):
+    return x if cap is None else cap * torch.tanh(x / cap)
+
+
+def _attention(a, p, x, window):
     length, d, group = len(x), a.head_dim, a.num_heads // a.num_kv_heads
     q, k, v = (_linear(p, name, x).reshape(length, -1, d) for name in ("q", "k", "v"))
     if a.qk_norm:
         q, k = _rms(q, p["q_norm.weight"], a.norm_eps), _rms(k, p["k_norm.weight"], a.norm_eps)
     if a.positions == "rotary":
         q, k = _rotary(a, q), _rotary(a, k)
-    future = torch.ones(length, length, dtype=torch.bool).triu(1)
+    unseen = torch.ones(length, length, dtype=torch.bool).triu(1)
+    if window is not None:
+        unseen |= torch.ones(length, length, dtype=torch.bool).tril(-window)
     mixed = torch.zeros_like(q)
     for head in range(a.num_heads):
-        scores = q[:, head] @ k[:, head // group].T / math.sqrt(d)
-        mixed[:, head] = torch.softmax(scores.masked_fill(future, -math.inf), -1) @ v[:, head // group]
+        scores = q[:, head] @ k[:, head // group].T / math.sqrt(a.query_pre_attn_scalar)
+        scores = _capped(scores, a.attention_softcap).masked_fill(unseen, -math.inf)
+        mixed[:, head] = torch.softmax(scores, -1) @ v[:, head // group]
     return _linear(p, "out", mixed.reshape(length, -1))
 
 

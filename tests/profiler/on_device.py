@@ -27,6 +27,7 @@ ARCHITECTURES = {name: tiny(name) for name in TINY} | {
     f"llama, heads of {width}": tiny("llama-grouped-tied", head_dim=width, max_position_embeddings=2048)
     for width in (64, 80, 128)
 }
+ARCHITECTURES["gemma2, heads of 256"] = tiny("gemma2", head_dim=256, sliding_window=40)
 TOLERANCES = {"fp32": 2e-4, "bf16": 0.06, "fp16": 0.02}
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")
 ORDER = np.random.default_rng(1).permutation(60)

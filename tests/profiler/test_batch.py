@@ -48,6 +48,27 @@ def test_spans_cover_the_rows_within_their_bounds(lengths, span_pages):
         assert span.seqs == 1 or span.blocks.size - needed.sum() <= span_pages // 8
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(LENGTHS, min_size=1, max_size=30), st.integers(4, 64), st.integers(1, 70))
+def test_windowed_spans_hold_what_windows_reach_and_no_page_more(lengths, span_pages, window):
+    layout = lay_out(batch_of(lengths), BLOCK, span_pages, window)
+    if max(new + cached for new, cached in lengths) <= window:
+        assert layout.windowed is layout.spans
+        return
+    rows = [row for span in layout.windowed for row in range(*span.rows.indices(10**6))]
+    assert rows == list(range(len(layout.tokens)))
+    assert len(layout.tables) == len(layout.spans) + len(layout.windowed)
+    for span in layout.windowed:
+        assert span.seqs == 1 or span.blocks.size <= span_pages
+        for seq, cached in enumerate(span.cached.tolist()):
+            first = span.start + seq * span.new
+            behind = int(layout.positions[first])
+            assert min(behind, window - 1) <= cached < window - 1 + BLOCK
+            for i in range(span.new):
+                page, place = divmod(cached + i, BLOCK)
+                assert span.blocks[seq, page] * BLOCK + place == layout.slots[first + i]
+
+
 @pytest.mark.parametrize(("seqs", "sizes"), [(4, [4]), (8, [4, 4]), (6, [3, 3]), (16, [4, 4, 4, 4])])
 def test_equal_sequences_are_divided_evenly(seqs, sizes):
     layout = lay_out(batch_of([(1, 40)] * seqs), BLOCK, 11 * 5)

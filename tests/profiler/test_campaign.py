@@ -71,6 +71,13 @@ def test_a_campaign_writes_a_whole_trace_and_leaves_no_journal(tmp_path, llama):
     assert set(rows.outlier) <= {0, 1}
 
 
+def test_a_model_with_windows_and_caps_is_measured_like_any_other(tmp_path, monkeypatch, make_tiny):
+    monkeypatch.setattr(campaign_module, "load_model", lambda name: make_tiny("gemma2"))
+    trace = read_trace(measure(tmp_path, repeats=1))
+    assert trace.iterations.to_pandas().decode_ctx_tokens.max() > 6
+    assert not [finding for finding in check_trace(trace) if finding.severity == "error"]
+
+
 def test_heldout_rows_are_apart_from_the_grid(tmp_path):
     trace = read_trace(measure(tmp_path, repeats=1))
     grid, heldout = trace.iterations.to_pandas(), trace.heldout.to_pandas()

@@ -102,16 +102,54 @@ def test_chunked_prompt_equals_whole_prompt(architecture, reference, attention, 
     assert close(logits[0], expected)
 
 
-def test_long_prompts_are_tiled_correctly(make_tiny, reference):
-    long = make_tiny("llama-grouped-tied", max_position_embeddings=700)
-    engine = build(long, num_blocks=200)
+@pytest.mark.parametrize("new", [1, 8])
+def test_what_lies_before_a_window_is_not_read(make_tiny, attention, new):
+    """Where it would be read, not a number would come of it. The kernel reads 32 keys at a time, the others a page."""
+    engine = build(make_tiny("mistral"), attention=attention)
+    prompt, blocks = [(7 * i) % 97 for i in range(48)], np.random.default_rng(1).permutation(BLOCKS)[:12]
+    chunk = Chunk(prompt[40 : 40 + new], 40, blocks)
+    engine.logits([Chunk(prompt[:40], 0, blocks)])
+    before = engine.logits([chunk])
+    for layer in (*engine.cache.keys, *engine.cache.values):
+        layer[torch.from_numpy(blocks[:8])] = float("nan")
+    assert torch.equal(engine.logits([chunk]), before)
+    engine.cache.values[0][int(blocks[9])] += 1.0
+    assert not torch.equal(engine.logits([chunk]), before)
+
+
+@pytest.mark.parametrize("attention", ["tiled", "fused"])
+def test_a_plan_serves_all_layers_while_windows_hide_nothing(make_tiny, attention):
+    engine = build(make_tiny("gemma2"), attention=attention)
+    short, long = (engine.lay_out([Chunk([1], cached, np.arange(3))]).spans for cached in (5, 6))
+    assert short[6] is short[None]
+    assert long[6] is not long[None]
+
+
+def test_embeddings_are_scaled_by_a_rounded_root(make_tiny):
+    """As in the reference, where the square root of 32 is 5.65625 in bf16."""
+    gemma = make_tiny("gemma2")
+    engine = build(gemma, dtype="bf16")
+    found = engine.model.embed(engine.lay_out([Chunk([5, 96], 0, np.arange(1))]))
+    assert torch.equal(
+        found, weights_of(gemma, torch.bfloat16)["embedding"][[5, 96]] * torch.tensor(5.65625).bfloat16()
+    )
+
+
+@pytest.mark.parametrize("name", ["llama-grouped-tied", "gemma2"])
+@pytest.mark.parametrize("attention", ["tiled", "fused"])
+def test_long_prompts_are_tiled_correctly(make_tiny, reference, name, attention):
+    long = make_tiny(name, max_position_embeddings=700)
+    engine = build(long, num_blocks=200, attention=attention)
     prompt = [(11 * i) % 97 for i in range(600)]
     blocks = np.random.default_rng(1).permutation(200)[:150]
     engine.logits([Chunk(prompt[:70], 0, blocks)])
     found = engine.logits([Chunk(prompt[70:], 70, blocks)])[0]
     expected = reference.reference_logits(long, weights_of(long), prompt)[-1]
     assert close(found, expected)
-    assert len(engine.lay_out([Chunk(prompt, 0, blocks)]).spans[0].tiles) > 1
+    plans = engine.lay_out([Chunk(prompt, 0, blocks)]).spans.values()
+    assert (attention, name) == ("fused", "llama-grouped-tied") or all(
+        len(spans[0].tiles) > 1 for spans in plans
+    )
 
 
 def test_company_does_not_change_a_sequence(architecture, attention):
@@ -169,7 +207,11 @@ def test_greedy_takes_the_largest_logit():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"family": "gemma2"}, {"sliding_window": 8, "sliding_window_layers": 1}, {"attention_softcap": 50.0}],
+    [
+        {"norm_offset": True, "qk_norm": True},
+        {"post_norms": True, "parallel_block": True},
+        {"family": "gemma2", "sliding_window": 8, "sliding_window_layers": 2},
+    ],
 )
 def test_a_model_the_engine_lacks_is_refused(make_tiny, changes):
     with pytest.raises(UsageError, match="the measured engine has no"):

@@ -41,7 +41,7 @@ def attended(architecture, cache, batch, processors, strided=False):
 
 
 def expected(architecture, cache, batch, queries):
-    """Softmax attention in float64, one head of one sequence at a time."""
+    """Softmax attention of the first layer in float64, one head of one sequence at a time."""
     a, rows = architecture, []
     group = a.num_heads // a.num_kv_heads
     by_head = queries.double().view(len(queries), a.num_heads, a.head_dim)
@@ -50,11 +50,14 @@ def expected(architecture, cache, batch, queries):
         new, length = len(chunk.tokens), chunk.cached + len(chunk.tokens)
         pages = torch.from_numpy(chunk.blocks)
         keys, values = (x[0][pages].flatten(0, 1)[:length].double() for x in (cache.keys, cache.values))
-        future = torch.arange(length) > (chunk.cached + torch.arange(new))[:, None]
+        back = (chunk.cached + torch.arange(new))[:, None] - torch.arange(length)
+        unseen = (back < 0) | (back >= (a.sliding_window or length))
         heads = []
         for head in range(a.num_heads):
             scores = by_head[start : start + new, head] @ keys[:, head // group].T * a.head_dim**-0.5
-            weights = torch.softmax(scores.masked_fill(future, float("-inf")), -1)
+            if a.attention_softcap:
+                scores = a.attention_softcap * torch.tanh(scores / a.attention_softcap)
+            weights = torch.softmax(scores.masked_fill(unseen, float("-inf")), -1)
             heads.append(weights @ values[:, head // group])
         rows.append(torch.stack(heads, 1).flatten(1))
         start += new
@@ -74,6 +77,21 @@ def test_equals_softmax_in_float64(make_tiny, heads, kv_heads, width, sizes, pro
     assert torch.allclose(found.double(), expected(architecture, cache, batch, queries), atol=2e-6)
     assert (plan.launches[0].splits > 1) == (processors > 1)
     assert len(plan.launches) == 1 + (sizes is MIXED)
+
+
+@pytest.mark.parametrize(
+    ("window", "cap"), [(1, None), (5, None), (32, None), (33, 0.7), (150, None), (None, 0.7), (None, 50.0)]
+)
+@pytest.mark.parametrize(("sizes", "processors"), [(MIXED, 1), (MIXED, 60), (DECODES, 500)])
+def test_windows_and_caps_equal_softmax_in_float64(make_tiny, window, cap, sizes, processors):
+    """32 keys are read at a time, so windows begin and end within, before and after what one program reads."""
+    shape = {"num_heads": 6, "num_kv_heads": 2, "head_dim": 8, "max_position_embeddings": 800}
+    windows = {"sliding_window": window, "sliding_window_layers": 2 if window else 0}
+    architecture = make_tiny("llama", **shape, **windows, attention_softcap=cap)
+    cache = PagedCache(architecture, BLOCKS, block_size=16, dtype=torch.float32, device=CPU)
+    batch = chunks(sizes, 16)
+    queries, found, _ = attended(architecture, cache, batch, processors)
+    assert torch.allclose(found.double(), expected(architecture, cache, batch, queries), atol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2e-2), (torch.float16, 3e-3)])

@@ -66,10 +66,11 @@ def test_an_iteration_reads_nothing_back(architecture, attention, sampling):
     assert watch.waits == ["_local_scalar_dense"]
 
 
-def test_a_batch_goes_to_the_device_in_one_copy(llama, attention):
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_a_batch_goes_to_the_device_in_one_copy(make_tiny, attention, name):
     if attention == "tiled":
         pytest.skip("made for processors, which copy nothing")
-    engine = build(llama, attention=attention)
+    engine = build(make_tiny(name), attention=attention)
     engine.device = torch.device("meta")
     decodes = [Chunk([1], cached, np.arange(5)) for cached in (3, 9, 17)]
     with Watch() as watch:

@@ -9,7 +9,7 @@ from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
 from profiler.engine.weights import random_weights
 from profiler.engines import transformers_engine
-from profiler.engines.transformers_engine import TransformersEngine, loaded
+from profiler.engines.transformers_engine import TransformersEngine, loaded, model_of
 from profiler.grid import Shape, measured_shapes
 from profiler.measure.meters import NoMeter, ReplayMeter
 from simslm.catalog.devices import load_device
@@ -32,6 +32,14 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def paged_by_it(architecture):
+    """The families that its continuous batching runs on a CPU."""
+    if architecture.attention_softcap:
+        pytest.skip("it caps scores with flash attention only")
+    return architecture
 
 
 def build(architecture, **options):
@@ -64,8 +72,25 @@ def ours(architecture):
     return [s[len(p) :] for s, p in zip(sequences, PROMPTS, strict=True)]
 
 
-def test_its_greedy_tokens_are_the_own_engines(architecture):
-    assert theirs(architecture) == ours(architecture)
+def test_its_greedy_tokens_are_the_own_engines(paged_by_it):
+    assert theirs(paged_by_it) == ours(paged_by_it)
+
+
+def test_the_capped_one_equals_its_plain_forward_pass(make_tiny):
+    """Its continuous batching caps scores with flash attention only; its eager attention always does."""
+    capped = make_tiny("gemma2")
+    weights = random_weights(capped, torch.float32, seed=0)
+    model = model_of(loaded()[0], capped, weights, torch.float32, torch.device("cpu"), "eager")
+    found = []
+    for prompt in PROMPTS:
+        tokens = list(prompt)
+        with torch.inference_mode():
+            for _ in range(COUNT):
+                tokens.append(int(model(torch.tensor([tokens])).logits[0, -1].argmax()))
+        found.append(tokens[len(prompt) :])
+    assert found == ours(capped)
+    with pytest.raises(DeviceError, match="with flash attention only"):
+        build(capped)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +99,9 @@ def test_its_greedy_tokens_are_the_own_engines(architecture):
         ("llama", {"rope_theta": 500.0, "norm_eps": 1e-2}),
         ("qwen3", {"rope_theta": 1e6, "head_dim": 24}),
         ("phi", {"rotary_dim": 8, "norm_eps": 1e-2}),
+        ("mistral", {"sliding_window": 12}),
+        ("qwen2-windowed", {"sliding_window_layers": 2}),
+        ("qwen3-windowed", {"sliding_window": 7}),
     ],
 )
 def test_what_a_configuration_says_reaches_it(make_tiny, name, changes):
@@ -113,6 +141,19 @@ def test_a_stage_runs_its_shape_again_and_again(llama, shape):
         assert ios.total_seqlen_k["full_attention"] == keys
 
 
+def test_a_windowed_model_is_staged_with_what_its_windows_hold(make_tiny):
+    """Two kinds of layers share the cache: there is room for both, and windowed ones read no more than their window."""
+    windowed = make_tiny("qwen2-windowed", num_layers=11, sliding_window_layers=5)
+    for shape in (Shape(1, 20), *SHAPES):
+        engine = TransformersEngine.open(windowed, dtype="fp32", device="cpu", shapes=[shape], seed=0)
+        engine.stage(shape, np.random.default_rng(1)).time()
+        read = engine.processor.inputs_and_outputs.total_seqlen_k
+        decodes = sum(min(cached, 8) + 1 for cached in shape.contexts(windowed.max_position_embeddings))
+        assert read["sliding_attention"] == decodes + shape.prefill_seqs * (
+            min(shape.prefill_ctx, 8) + shape.prefill_new
+        )
+
+
 def test_a_new_prompt_gets_its_pages_within_the_iteration(llama):
     engine = TransformersEngine.open(llama, dtype="fp32", device="cpu", shapes=SHAPES, seed=0)
     stage = engine.stage(Shape(0, 0, 2, 10), np.random.default_rng(1))
@@ -131,8 +172,8 @@ def test_a_stage_leaves_nothing_to_the_next(llama):
     assert engine.processor.cache.compute_free_capacity() == free == 1.0
 
 
-def test_weights_and_cache_are_not_zeros(architecture):
-    engine = build(architecture)
+def test_weights_and_cache_are_not_zeros(paged_by_it):
+    engine = build(paged_by_it)
     assert all(bool((weight != 0).any()) for weight in engine.model.parameters())
     cache = engine.processor.cache.cache_tensor.view(torch.float32)
     assert bool(cache.isfinite().all())

@@ -67,6 +67,7 @@ CONFIG = {
     "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-5,
     "sliding_window": 100,
+    "query_pre_attn_scalar": 64,
     "tie_word_embeddings": True,
     "rope_parameters": {"rope_theta": 1e4},
 }
