@@ -21,6 +21,7 @@ from torch import Tensor
 from profiler.engine.attention import Attention, FusedAttention, TiledAttention
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
+from profiler.engine.experts import GroupedExperts, MakeExperts, SeparateExperts
 from profiler.engine.graphs import CudaRecorder, DecodeGraphs, DecodeRows, Recorder
 from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
@@ -45,7 +46,8 @@ class Engine:
         device: ``cpu`` or ``cuda:N``.
         num_blocks: KV blocks.
         block_size: tokens per block.
-        attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device.
+        attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device. With ``paged``,
+            experts are grouped by kernels too; else they run one by one, as the host reads the routing.
         weights: by name, instead of random ones.
         quantization: ``int8`` or ``fp8`` weights of the layers, as vLLM calls it; None keeps them in ``dtype``.
         sampling: how tokens are chosen.
@@ -90,7 +92,10 @@ class Engine:
         self.attention = _attention(kind, architecture, self.cache)
         held = dict(weights) if weights else random_weights(architecture, number, self.device, seed)
         layer = partial(quantized_linear, kind=quantization) if quantization else linear
-        self.model = Transformer(architecture, held, self.cache, self.attention, layer)
+        experts: MakeExperts = partial(SeparateExperts, layer=layer)
+        if kind == "paged":
+            experts = partial(GroupedExperts, quantization=quantization)
+        self.model = Transformer(architecture, held, self.cache, self.attention, layer, experts)
         if recorder is None and self.device.type == "cuda":
             recorder = CudaRecorder(self.device)
         self.graphs: DecodeGraphs | None = None

@@ -1,7 +1,7 @@
 """Names of weights in Hugging Face checkpoints, for the names that :mod:`profiler.engine.weights` gives them.
 
 So the same random weights run in two engines. Sources: the modules of ``transformers``
-(``models/{opt,llama,qwen2,qwen3,phi}/modeling_*.py``).
+(``models/{opt,llama,qwen2,qwen3,phi,qwen3_moe,olmoe}/modeling_*.py``).
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ _LLAMA = {
     "gate": "mlp.gate_proj",
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
+    "router": "mlp.gate",
+    "experts_gate_up": "mlp.experts.gate_up_proj",
+    "experts_down": "mlp.experts.down_proj",
 }
 _OPT = _LLAMA | {
     "embedding": "model.decoder.embed_tokens.weight",
@@ -48,7 +51,8 @@ _PHI = _LLAMA | {
     "up": "mlp.fc1",
     "down": "mlp.fc2",
 }
-_NAMES = {"opt": _OPT, "llama": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA, "phi": _PHI}
+_NAMES = {family: _LLAMA for family in ("llama", "qwen2", "qwen3", "qwen3_moe", "olmoe")}
+_NAMES |= {"opt": _OPT, "phi": _PHI}
 
 
 def checkpoint(architecture: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

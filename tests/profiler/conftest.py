@@ -19,6 +19,7 @@ SIZES = {
     "vocab_size": 97,
     "max_position_embeddings": 96,
 }
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
 TINY = {
     "opt": {"family": "opt"},
     "opt-350m": {"family": "opt", "embedding_size": 16, "norm_first": False, "final_norm": False},
@@ -28,6 +29,8 @@ TINY = {
     "qwen2": {"family": "qwen2", "num_kv_heads": 1, "tied_embeddings": True},
     "qwen3": {"family": "qwen3", "num_kv_heads": 2, "head_dim": 16},
     "phi": {"family": "phi", "rotary_dim": 4},
+    "qwen3-moe": {"family": "qwen3_moe", "num_kv_heads": 2, "head_dim": 16, **EXPERTS},
+    "olmoe": {"family": "olmoe", **EXPERTS},
 }
 
 

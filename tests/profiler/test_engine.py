@@ -1,5 +1,7 @@
 """The engine's logits and greedy tokens against the dense float64 pass, for every family and layout."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,8 @@ def test_greedy_tokens_equal_the_dense_pass(architecture, reference, attention):
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_stays_near_the_dense_pass(architecture, reference, attention, dtype):
+    """Every row passes all experts: rounding decides between two that are nearly as good."""
+    architecture = replace(architecture, num_experts_per_tok=architecture.num_experts)
     kind = torch_dtype(dtype)
     engine = build(architecture, dtype=dtype, attention=attention)
     prompt = PROMPTS[0]
