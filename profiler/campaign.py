@@ -459,7 +459,8 @@ def _shapes(
 ) -> tuple[list[Shape], list[Shape]]:
     """The grid's shapes and the held-out ones, as far as the device's memory allows and the engine can be made to."""
     size = kind.block_size
-    affordable = int(kind.memory_share * affordable_blocks(architecture, device, dtype, size))
+    room = affordable_blocks(architecture, device, dtype, size, loads_twice=kind.loads_twice)
+    affordable = int(kind.memory_share * room)
     shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, size, reach)
     if not shapes:
         raise InfeasibleError(

@@ -19,9 +19,23 @@ from torch.nn import functional
 from profiler.engine.quantized import Quantized, quantize
 from profiler.engine.weights import MakeLinear, linear
 from simslm.catalog.architecture import Architecture
+from simslm.errors import DeviceError
 
 _LEAST_ROWS, _MOST_ROWS = 16, 128
 _GROUPED_AT_ONCE = 1024
+
+
+def check_experts(attention: str, device: torch.device) -> None:
+    """Refuse a GPU that would have to wait for its host in every block.
+
+    Raises:
+        DeviceError: attention is not the one of Triton, with which experts are grouped by kernels.
+    """
+    if device.type == "cuda" and attention != "paged":
+        raise DeviceError(
+            f"mixtures of experts run on {device} with kernels in Triton only, not with {attention} attention",
+            remedy="pip install triton, and leave the attention to the engine",
+        )
 
 
 class Routes(NamedTuple):

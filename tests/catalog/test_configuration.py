@@ -7,11 +7,19 @@ from simslm.catalog.families import architecture_from_mapping, from_config
 from simslm.catalog.models import load_model, model_names
 from simslm.errors import ScenarioError
 
-WRITTEN = ("opt", "llama", "qwen2", "qwen3", "phi")
+CLASSES = {
+    "opt": "OPT",
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3Moe",
+    "olmoe": "Olmoe",
+    "phi": "Phi",
+}
 NAMES = [
     name
     for name in model_names()
-    if load_model(name).family in WRITTEN and load_model(name).sliding_window is None
+    if load_model(name).family in CLASSES and load_model(name).sliding_window is None
 ]
 SIZES = {
     "num_layers": 2,
@@ -24,7 +32,7 @@ SIZES = {
 
 
 def test_every_family_has_models_to_try():
-    assert {load_model(name).family for name in NAMES} == set(WRITTEN)
+    assert {load_model(name).family for name in NAMES} == set(CLASSES)
     assert len(NAMES) >= 20
 
 
@@ -33,10 +41,7 @@ def test_a_model_of_the_catalogue_comes_back_as_it_was(name):
     model = load_model(name)
     config = to_config(model)
     assert from_config(config, name) == model
-    assert config["architectures"] == [
-        {"opt": "OPT", "llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "phi": "Phi"}[model.family]
-        + "ForCausalLM"
-    ]
+    assert config["architectures"] == [CLASSES[model.family] + "ForCausalLM"]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,8 @@ def test_a_model_of_the_catalogue_comes_back_as_it_was(name):
         ({"family": "llama", "qkv_bias": True}, "qkv_bias"),
         ({"family": "opt", "head_dim": 16}, "head_dim"),
         ({"family": "qwen2", "norm_first": False}, "norm_first"),
+        ({"family": "llama", "num_experts": 4}, "num_experts"),
+        ({"family": "olmoe", "head_dim": 16}, "head_dim"),
     ],
 )
 def test_what_a_config_cannot_say_is_refused(changes, word):

@@ -28,7 +28,7 @@ ARCHITECTURES = {name: tiny(name) for name in TINY} | {
     for width in (64, 80, 128)
 }
 TOLERANCES = {"fp32": 2e-4, "bf16": 0.06, "fp16": 0.02}
-MATRICES = ("q", "k", "v", "out", "gate", "up", "down")
+MATRICES = ("q", "k", "v", "out", "gate", "up", "down", "experts_gate_up", "experts_down")
 ORDER = np.random.default_rng(1).permutation(60)
 BATCH = [
     Chunk([5, 17, 3, 88, 41, 9, 60], 3, ORDER[:3]),
@@ -44,11 +44,9 @@ DECODES = [
 
 def rounded(weights, kind):
     """Those of the layers' matrices as quantisation leaves them."""
-    layers = [name for name in weights if name.startswith("layers.") and name.split(".")[-2] in MATRICES]
-    matrices = {
-        name: quantize(weights[name], kind).dequantized() for name in layers if name.endswith(".weight")
-    }
-    return weights | matrices
+    layers = [name for name in weights if name.startswith("layers.") and not name.endswith(".bias")]
+    matrices = [name for name in layers if name.removesuffix(".weight").split(".")[-1] in MATRICES]
+    return weights | {name: quantize(weights[name], kind).dequantized() for name in matrices}
 
 
 def error(architecture, dtype, quantization=None):

@@ -70,7 +70,7 @@ def test_greedy_tokens_equal_the_dense_pass(architecture, reference, attention):
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_stays_near_the_dense_pass(architecture, reference, attention, dtype):
-    """Every row passes all experts: rounding decides between two that are nearly as good."""
+    """All experts are passed: where two are nearly as good, rounding decides, and nothing is near."""
     architecture = replace(architecture, num_experts_per_tok=architecture.num_experts)
     kind = torch_dtype(dtype)
     engine = build(architecture, dtype=dtype, attention=attention)
@@ -173,7 +173,13 @@ def test_greedy_takes_the_largest_logit():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"family": "gemma2"}, {"sliding_window": 8, "sliding_window_layers": 1}, {"attention_softcap": 50.0}],
+    [
+        {"family": "gemma2"},
+        {"sliding_window": 8, "sliding_window_layers": 1},
+        {"attention_softcap": 50.0},
+        {"num_experts": 4, "activation": "gelu"},
+        {"num_experts": 4, "mlp_bias": True},
+    ],
 )
 def test_a_model_the_engine_lacks_is_refused(make_tiny, changes):
     with pytest.raises(UsageError, match="the measured engine has no"):

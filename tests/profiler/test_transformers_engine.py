@@ -74,6 +74,8 @@ def test_its_greedy_tokens_are_the_own_engines(architecture):
         ("llama", {"rope_theta": 500.0, "norm_eps": 1e-2}),
         ("qwen3", {"rope_theta": 1e6, "head_dim": 24}),
         ("phi", {"rotary_dim": 8, "norm_eps": 1e-2}),
+        ("qwen3-moe", {"norm_topk_prob": False, "num_experts_per_tok": 3}),
+        ("olmoe", {"norm_topk_prob": True, "rope_theta": 500.0}),
     ],
 )
 def test_what_a_configuration_says_reaches_it(make_tiny, name, changes):
