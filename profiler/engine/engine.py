@@ -46,8 +46,8 @@ class Engine:
         device: ``cpu`` or ``cuda:N``.
         num_blocks: KV blocks.
         block_size: tokens per block.
-        attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device. With ``paged``,
-            experts are grouped by kernels too; else they run one by one, as the host reads the routing.
+        attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device. With
+            ``paged``, experts are grouped by kernels too; else they run one by one, as the host reads the routing.
         weights: by name, instead of random ones.
         quantization: ``int8`` or ``fp8`` weights of the layers, as vLLM calls it; None keeps them in ``dtype``.
         sampling: how tokens are chosen.

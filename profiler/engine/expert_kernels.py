@@ -1,8 +1,8 @@
 """Kernels in Triton for mixtures of experts: choosing, grouping, and products by the experts that were chosen.
 
 Facts from vLLM's ``fused_moe`` (rows sorted by expert on the device, rows gathered by the product itself, the router's
-share applied in the last one). Here a program has an expert of its own and walks through that expert's rows, so that the
-grid depends on shapes alone: nothing is read back, and a recording holds for any routing.
+share applied in the last one). Here a program has an expert of its own and walks through that expert's rows, so that
+the grid depends on shapes alone: nothing is read back, and a recording holds for any routing.
 
 An *assignment* is one of the experts of one row: number ``row * PER_TOKEN + slot``.
 """
@@ -32,7 +32,9 @@ def choose_experts(
     """
     row = tl.program_id(0).to(tl.int64)
     expert, slot = tl.arange(0, PADDED), tl.arange(0, SLOTS)
-    scores = tl.load(logits + row * EXPERTS + expert, mask=expert < EXPERTS, other=float("-inf")).to(tl.float32)
+    scores = tl.load(logits + row * EXPERTS + expert, mask=expert < EXPERTS, other=float("-inf")).to(
+        tl.float32
+    )
     weights = tl.exp(scores - tl.max(scores, 0))
     weights = weights / tl.sum(weights, 0)
     weights = tl.where(expert < EXPERTS, weights, -1.0)
@@ -121,7 +123,9 @@ def multiply_by_experts(
         gate = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
         for at in range(0, DEPTH, BLOCK_K):
             k = at + tl.arange(0, BLOCK_K)
-            left = tl.load(source + k[None, :], mask=here[:, None] & (k < DEPTH)[None, :], other=0.0).to(PRODUCT)
+            left = tl.load(source + k[None, :], mask=here[:, None] & (k < DEPTH)[None, :], other=0.0).to(
+                PRODUCT
+            )
             right = _weights(matrix, lower + output, inside, k, DEPTH, PRODUCT, FP8)
             acc = tl.dot(left, right, acc, input_precision="ieee")
             if GATED:

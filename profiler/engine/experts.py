@@ -149,7 +149,10 @@ class GroupedExperts(Experts):
         shares = torch.empty(shape, dtype=torch.float32, device=device)
         chosen = torch.empty(shape, dtype=torch.int32, device=device)
         size: dict[str, Any] = {"EXPERTS": self._count, "PER_TOKEN": self._per_token}
-        padded: dict[str, Any] = {"PADDED": _power_of_two(self._count), "SLOTS": _power_of_two(self._per_token)}
+        padded: dict[str, Any] = {
+            "PADDED": _power_of_two(self._count),
+            "SLOTS": _power_of_two(self._per_token),
+        }
         choose_experts[(len(hidden),)](logits, shares, chosen, **size, **padded, NORMALISED=self._normalised)
         return Routes(shares, chosen)
 

@@ -82,7 +82,9 @@ class Transformer:
         self._positions = weights.pop("positions", None)
         self._project_in = _projection(weights.pop("project_in", None))
         self._project_out = _projection(weights.pop("project_out", None))
-        self.blocks = [_block(architecture, weights, i, layer, experts) for i in range(architecture.num_layers)]
+        self.blocks = [
+            _block(architecture, weights, i, layer, experts) for i in range(architecture.num_layers)
+        ]
         self._final_norm = _norm(architecture, weights, "final_norm") if architecture.final_norm else None
         head = weights.pop("head.weight", self._embedding)
         self._head = linear(head, weights.pop("head.bias", None))

@@ -80,12 +80,14 @@ def random_weights(
     """Every weight by name, normal with a spread that keeps activations near one.
 
     Matrices have a standard deviation of ``fan_in ** -0.5``, norms lie around one, and embeddings are small
-    so that what the layers add decides the next token.
+    so that what the layers add decides the next token. Those of mixtures of experts outweigh what all layers add:
+    attention by random weights adds about the same to all tokens of a prompt, and a router would send them all to the
+    experts of one.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
     weights = {}
     for name, shape in weight_shapes(architecture):
-        mean, std = _spread(name, shape)
+        mean, std = _spread(name, shape, architecture)
         values = torch.empty(shape, dtype=dtype, device=device)
         weights[name] = values.normal_(mean, std, generator=generator)
     return weights
@@ -130,8 +132,10 @@ def _norm_shapes(name: str, a: Architecture) -> Iterator[tuple[str, tuple[int, .
         yield f"{name}.bias", (a.hidden_size,)
 
 
-def _spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+def _spread(name: str, shape: tuple[int, ...], a: Architecture) -> tuple[float, float]:
     """Mean and standard deviation of one weight."""
+    if name == "embedding" and a.num_experts > 1:
+        return 0.0, a.num_layers**0.5
     if name in ("embedding", "positions"):
         return 0.0, _EMBEDDING_STD
     if name.endswith(".bias"):

@@ -51,7 +51,7 @@ _PHI = _LLAMA | {
     "up": "mlp.fc1",
     "down": "mlp.fc2",
 }
-_NAMES = {family: _LLAMA for family in ("llama", "qwen2", "qwen3", "qwen3_moe", "olmoe")}
+_NAMES = dict.fromkeys(("llama", "qwen2", "qwen3", "qwen3_moe", "olmoe"), _LLAMA)
 _NAMES |= {"opt": _OPT, "phi": _PHI}
 
 

@@ -126,8 +126,8 @@ _CONFIG_DEFAULTS: dict[str, dict[str, Any]] = {
 def from_config(config: Mapping[str, Any], name: str) -> Architecture:
     """The architecture a Hugging Face ``config.json`` describes.
 
-    Rotary scaling (``rope_scaling``) is left out: it moves frequencies, and costs nothing. So is clipping of queries, keys
-    and values (``clip_qkv``), which moves no more bytes than the norm before it.
+    Rotary scaling (``rope_scaling``) is left out: it moves frequencies, and costs nothing. So is clipping of queries,
+    keys and values (``clip_qkv``), which moves no more bytes than the norm before it.
 
     Args:
         config: the file's content.

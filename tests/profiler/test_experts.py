@@ -2,12 +2,14 @@
 
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from profiler import memory
+from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
 from profiler.engine.experts import GroupedExperts, Routes, SeparateExperts, check_experts
 from profiler.engine.quantized import quantize
@@ -19,7 +21,10 @@ from simslm.catalog.models import load_model
 from simslm.errors import DeviceError
 
 TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
-BOTH = [pytest.param(GroupedExperts, marks=TRITON, id="grouped"), pytest.param(SeparateExperts, id="separate")]
+BOTH = [
+    pytest.param(GroupedExperts, marks=TRITON, id="grouped"),
+    pytest.param(SeparateExperts, id="separate"),
+]
 SIZES = {"hidden_size": 72, "num_heads": 1, "num_kv_heads": 1, "intermediate_size": 88}
 
 
@@ -127,7 +132,10 @@ def test_the_router_takes_the_largest_shares_of_all(make_tiny, kind, normalised,
 def test_assignments_are_grouped_in_their_order(chosen, experts):
     from profiler.engine.expert_kernels import group_by_expert
 
-    order, bounds = torch.full((len(chosen),), -1, dtype=torch.int32), torch.zeros(experts, 2, dtype=torch.int32)
+    order, bounds = (
+        torch.full((len(chosen),), -1, dtype=torch.int32),
+        torch.zeros(experts, 2, dtype=torch.int32),
+    )
     group_by_expert[(experts,)](torch.tensor(chosen, dtype=torch.int32), order, bounds, len(chosen), BLOCK=64)
     assert order.tolist() == sorted(range(len(chosen)), key=lambda index: chosen[index])
     for expert, (first, stop) in enumerate(bounds.tolist()):
@@ -143,7 +151,12 @@ def test_experts_that_no_row_passes_have_no_say(make_tiny, kind):
     idle = [expert for expert in range(8) if expert not in routes.chosen]
     assert idle
     up[idle] = down[idle] = float("nan")
-    assert kind(a, router, up, down, **nothing_packed(kind)).run(drawn(3, a.hidden_size), routes).isfinite().all()
+    assert (
+        kind(a, router, up, down, **nothing_packed(kind))
+        .run(drawn(3, a.hidden_size), routes)
+        .isfinite()
+        .all()
+    )
 
 
 def nothing_packed(kind):
@@ -215,4 +228,31 @@ def test_memory_counts_experts_once(monkeypatch):
     assert affordable_blocks(model, "cpu", "bf16") > 1000
     assert affordable_blocks(model, "cpu", "bf16", loads_twice=True) == 0
     dense = load_model("llama-2-13b")
-    assert affordable_blocks(dense, "cpu", "bf16") == affordable_blocks(dense, "cpu", "bf16", loads_twice=True) > 0
+    assert (
+        affordable_blocks(dense, "cpu", "bf16")
+        == affordable_blocks(dense, "cpu", "bf16", loads_twice=True)
+        > 0
+    )
+
+
+def test_tokens_of_a_prompt_pass_different_experts(make_tiny):
+    """In every layer, however deep; a router that all of them please alike would read a few experts only."""
+    a = make_tiny("olmoe", num_layers=12, num_experts=16, hidden_size=64, max_position_embeddings=320)
+    engine, routes = Engine(a, dtype="fp32", num_blocks=20), []
+    for block in engine.model.blocks:
+        block.mlp.route = noted(block.mlp.route, routes)
+    engine.logits([Chunk([(37 * i) % 97 for i in range(300)], 0, np.arange(19))])
+    assert len(routes) == 12
+    for chosen in routes:
+        shares = torch.bincount(chosen.flatten(), minlength=16) / chosen.numel()
+        assert shares.min() > 0.1 / 16
+        assert shares.max() < 3 / 16
+
+
+def noted(route, routes):
+    def noting(hidden):
+        found = route(hidden)
+        routes.append(found.chosen)
+        return found
+
+    return noting
