@@ -22,7 +22,7 @@ from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError
 
 _LEAST_ROWS, _MOST_ROWS = 16, 128
-_GROUPED_AT_ONCE = 1024
+_GROUPING: dict[str, Any] = {"BLOCK": 1024}
 
 
 def check_experts(attention: str, device: torch.device) -> None:
@@ -138,6 +138,13 @@ class GroupedExperts(Experts):
         quantization: str | None = None,
     ) -> None:
         super().__init__(architecture, router)
+        self._choice: dict[str, Any] = {
+            "EXPERTS": self._count,
+            "PADDED": _power_of_two(self._count),
+            "PER_TOKEN": self._per_token,
+            "SLOTS": _power_of_two(self._per_token),
+            "NORMALISED": self._normalised,
+        }
         self._up = quantize(gate_up, quantization) if quantization else gate_up
         self._down = quantize(down, quantization) if quantization else down
 
@@ -148,12 +155,7 @@ class GroupedExperts(Experts):
         shape, device = (len(hidden), self._per_token), hidden.device
         shares = torch.empty(shape, dtype=torch.float32, device=device)
         chosen = torch.empty(shape, dtype=torch.int32, device=device)
-        size: dict[str, Any] = {"EXPERTS": self._count, "PER_TOKEN": self._per_token}
-        padded: dict[str, Any] = {
-            "PADDED": _power_of_two(self._count),
-            "SLOTS": _power_of_two(self._per_token),
-        }
-        choose_experts[(len(hidden),)](logits, shares, chosen, **size, **padded, NORMALISED=self._normalised)
+        choose_experts[(len(hidden),)](logits, shares, chosen, **self._choice)
         return Routes(shares, chosen)
 
     def run(self, hidden: Tensor, routes: Routes) -> Tensor:
@@ -168,7 +170,7 @@ class GroupedExperts(Experts):
 
         order = torch.empty_like(chosen).flatten()
         bounds = torch.empty(self._count, 2, dtype=torch.int32, device=chosen.device)
-        group_by_expert[(self._count,)](chosen, order, bounds, len(order), BLOCK=_GROUPED_AT_ONCE)
+        group_by_expert[(self._count,)](chosen, order, bounds, len(order), **_GROUPING)
         return order, bounds
 
     def _multiply(

@@ -51,8 +51,15 @@ _PHI = _LLAMA | {
     "up": "mlp.fc1",
     "down": "mlp.fc2",
 }
-_NAMES = dict.fromkeys(("llama", "qwen2", "qwen3", "qwen3_moe", "olmoe"), _LLAMA)
-_NAMES |= {"opt": _OPT, "phi": _PHI}
+_NAMES: dict[str, dict[str, str]] = {
+    "opt": _OPT,
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "qwen3_moe": _LLAMA,
+    "olmoe": _LLAMA,
+    "phi": _PHI,
+}
 
 
 def checkpoint(architecture: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
