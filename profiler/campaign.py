@@ -530,7 +530,8 @@ def _shapes(
         InfeasibleError: no shape fits, or not ``num_blocks`` KV blocks.
     """
     size = block_size or kind.block_size
-    affordable = int(kind.memory_share * affordable_blocks(architecture, device, dtype, size))
+    room = affordable_blocks(architecture, device, dtype, size, loads_twice=kind.loads_twice)
+    affordable = int(kind.memory_share * room)
     check_affordable(num_blocks, affordable, device)
     shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, size, reach)
     if not shapes:

@@ -21,6 +21,7 @@ from torch import Tensor
 from profiler.engine.attention import Attention, FusedAttention, TiledAttention
 from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
+from profiler.engine.experts import GroupedExperts, SeparateExperts, check_experts
 from profiler.engine.graphs import CudaRecorder, DecodeGraphs, DecodeRows, Recorder
 from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
@@ -45,7 +46,8 @@ class Engine:
         device: ``cpu`` or ``cuda:N``.
         num_blocks: KV blocks.
         block_size: tokens per block.
-        attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device.
+        attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device. With
+            ``paged``, experts are grouped by kernels too; else they run one by one, as the host reads the routing.
         weights: by name, instead of random ones.
         quantization: ``int8`` or ``fp8`` weights of the layers, as vLLM calls it; None keeps them in ``dtype``.
         sampling: how tokens are chosen.
@@ -58,7 +60,7 @@ class Engine:
 
     Raises:
         UsageError: for a family, a data type or a quantization the engine does not have.
-        DeviceError: for a device that is not there, or cannot read such weights.
+        DeviceError: for a device that is not there, cannot read such weights, or is a GPU without Triton for experts.
     """
 
     def __init__(
@@ -81,16 +83,19 @@ class Engine:
         self.architecture, self.dtype, self.device = architecture, dtype, open_device(device)
         check_quantization(quantization, self.device)
         self.quantization = quantization
-        number = torch_dtype(dtype)
+        number, kind = torch_dtype(dtype), attention or _fastest(self.device)
+        if architecture.num_experts > 1:
+            check_experts(kind, self.device)
         self.pool = BlockPool(num_blocks)
         self.cache = PagedCache(
             architecture, num_blocks, block_size=block_size, dtype=number, device=self.device
         )
-        kind = attention or _fastest(self.device)
         self.attention = _attention(kind, architecture, self.cache)
         held = dict(weights) if weights else random_weights(architecture, number, self.device, seed)
         layer = partial(quantized_linear, kind=quantization) if quantization else linear
-        self.model = Transformer(architecture, held, self.cache, self.attention, layer)
+        grouped = partial(GroupedExperts, quantization=quantization)
+        experts = grouped if kind == "paged" else partial(SeparateExperts, layer=layer)
+        self.model = Transformer(architecture, held, self.cache, self.attention, layer, experts)
         if recorder is None and self.device.type == "cuda":
             recorder = CudaRecorder(self.device)
         self.graphs: DecodeGraphs | None = None

@@ -50,11 +50,11 @@ def check_quantization(kind: str | None, device: torch.device) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A quantised matrix.
+    """A quantised matrix, or a stack of them.
 
     Attributes:
-        matrix: ``(out, in)``, eight bits each.
-        scale: of each output, in the type of the activations, ``(out,)``.
+        matrix: ``(…, out, in)``, eight bits each.
+        scale: of each output, in the type of the activations, ``(…, out)``.
     """
 
     matrix: Tensor
@@ -62,14 +62,14 @@ class Quantized:
 
     def dequantized(self) -> Tensor:
         """The matrix in the type of the activations."""
-        return self.matrix.to(self.scale.dtype) * self.scale[:, None]
+        return self.matrix.to(self.scale.dtype) * self.scale[..., None]
 
 
 def quantize(weight: Tensor, kind: str) -> Quantized:
-    """A matrix ``(out, in)`` rounded to eight bits."""
+    """A matrix ``(…, out, in)`` rounded to eight bits."""
     largest = _LARGEST[kind]
-    scale = (weight.abs().amax(1).float() / largest).to(weight.dtype)
-    scaled = (weight.float() / scale.float()[:, None]).clamp_(-largest, largest)
+    scale = (weight.abs().amax(-1).float() / largest).to(weight.dtype)
+    scaled = (weight.float() / scale.float()[..., None]).clamp_(-largest, largest)
     if kind == "int8":
         scaled.round_()
     return Quantized(scaled.to(QUANTIZATIONS[kind]), scale)

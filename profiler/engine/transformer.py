@@ -3,7 +3,7 @@
 Sources: OPT (arXiv:2205.01068; blocks as in ``transformers`` ``modeling_opt.py``, the 350M model normalises
 after each sublayer), Llama (arXiv:2302.13971), Qwen2 (arXiv:2407.10671), Qwen3 (arXiv:2505.09388, normalised
 queries and keys), Phi-2 (parallel attention and MLP), Gemma 2 (arXiv:2408.00118, section 2; ``modeling_gemma2.py``:
-norms around attention and MLP, scaled embeddings, capped logits).
+norms around attention and MLP, scaled embeddings, capped logits), OLMoE and Qwen3-MoE (:mod:`profiler.engine.experts`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from profiler.engine.attention import Attention
 from profiler.engine.cache import PagedCache
+from profiler.engine.experts import Experts, MakeExperts, SeparateExperts
 from profiler.engine.weights import Linear, MakeLinear, linear
 from simslm.catalog.architecture import Architecture
 
@@ -37,8 +38,7 @@ class Block:
     q_norm: Norm | None
     k_norm: Norm | None
     out: Linear
-    up: Linear
-    down: Linear
+    mlp: Linear | Experts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,7 @@ class Transformer:
         cache: where keys and values go.
         attention: how they are read.
         layer: makes the linear layers of the blocks, of a matrix ``(out, in)`` and perhaps a bias.
+        experts: makes the experts of blocks that have some.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Transformer:
         cache: PagedCache,
         attention: Attention,
         layer: MakeLinear = linear,
+        experts: MakeExperts = SeparateExperts,
     ) -> None:
         self.architecture, self.cache, self.attention = architecture, cache, attention
         self._embedding = weights.pop("embedding")
@@ -84,12 +86,13 @@ class Transformer:
         self._positions = weights.pop("positions", None)
         self._project_in = _projection(weights.pop("project_in", None))
         self._project_out = _projection(weights.pop("project_out", None))
-        self.blocks = [_block(architecture, weights, i, layer) for i in range(architecture.num_layers)]
+        self.blocks = [
+            _block(architecture, weights, i, layer, experts) for i in range(architecture.num_layers)
+        ]
         self._final_norm = _norm(architecture, weights, "final_norm") if architecture.final_norm else None
         head = weights.pop("head.weight", self._embedding)
         self._head = linear(head, weights.pop("head.bias", None))
         self._rotary = _rotary_table(architecture, head) if architecture.positions == "rotary" else None
-        self._activate = _ACTIVATIONS[architecture.activation]
 
     def forward(self, rows: Rows) -> Tensor:
         """Logits of every sequence's last token, ``(seqs, vocab_size)``."""
@@ -128,30 +131,22 @@ class Transformer:
             logits.div_(cap).tanh_().mul_(cap)
         return logits
 
-    def mlp(self, block: Block, hidden: Tensor) -> Tensor:
-        """Up, activate, down; a gate multiplies where the family has one."""
-        inner = block.up(hidden)
-        if self.architecture.gated_mlp:
-            gate, inner = inner.chunk(2, dim=-1)
-            return block.down(self._activate(gate).mul_(inner))
-        return block.down(self._activate(inner))
-
     def _run_block(
         self, index: int, block: Block, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, rows: Rows
     ) -> Tensor:
         attend = partial(self._attend, index, block, rotation, rows)
         if self.architecture.parallel_block:
             inner = block.norm1(hidden)
-            return hidden + attend(inner) + self.mlp(block, inner)
+            return hidden + attend(inner) + block.mlp(inner)
         assert block.norm2 is not None
         if block.post_norm1 is not None and block.post_norm2 is not None:
             hidden = hidden + block.post_norm1(attend(block.norm1(hidden)))
-            return hidden + block.post_norm2(self.mlp(block, block.norm2(hidden)))
+            return hidden + block.post_norm2(block.mlp(block.norm2(hidden)))
         if self.architecture.norm_first:
             hidden = hidden + attend(block.norm1(hidden))
-            return hidden + self.mlp(block, block.norm2(hidden))
+            return hidden + block.mlp(block.norm2(hidden))
         hidden = block.norm1(hidden + attend(hidden))
-        return block.norm2(hidden + self.mlp(block, hidden))
+        return block.norm2(hidden + block.mlp(hidden))
 
     def _attend(
         self, index: int, block: Block, rotation: tuple[Tensor, Tensor] | None, rows: Rows, hidden: Tensor
@@ -167,21 +162,43 @@ class Transformer:
         return block.out(self.attention.attend(index, queries.flatten(1), rows.spans))
 
 
-def _block(architecture: Architecture, weights: dict[str, Tensor], index: int, layer: MakeLinear) -> Block:
+def _block(
+    architecture: Architecture,
+    weights: dict[str, Tensor],
+    index: int,
+    layer: MakeLinear,
+    experts: MakeExperts,
+) -> Block:
     a, prefix = architecture, f"layers.{index}."
-    up = ("gate", "up") if a.gated_mlp else ("up",)
     return Block(
         norm1=_norm(a, weights, prefix + "norm1"),
         norm2=None if a.parallel_block else _norm(a, weights, prefix + "norm2"),
         post_norm1=_norm(a, weights, prefix + "post_norm1") if a.post_norms else None,
         post_norm2=_norm(a, weights, prefix + "post_norm2") if a.post_norms else None,
         qkv=_fused(weights, prefix, ("q", "k", "v"), layer),
-        q_norm=_rms_norm(weights.pop(prefix + "q_norm.weight"), a.norm_eps) if a.qk_norm else None,
-        k_norm=_rms_norm(weights.pop(prefix + "k_norm.weight"), a.norm_eps) if a.qk_norm else None,
+        q_norm=_head_norm(a, weights.pop(prefix + "q_norm.weight")) if a.qk_norm else None,
+        k_norm=_head_norm(a, weights.pop(prefix + "k_norm.weight")) if a.qk_norm else None,
         out=_fused(weights, prefix, ("out",), layer),
-        up=_fused(weights, prefix, up, layer),
-        down=_fused(weights, prefix, ("down",), layer),
+        mlp=_mlp(a, weights, prefix, layer, experts),
     )
+
+
+def _mlp(
+    a: Architecture, weights: dict[str, Tensor], prefix: str, layer: MakeLinear, experts: MakeExperts
+) -> Linear | Experts:
+    """Up, activate, down, with a gate that multiplies where the family has one; or experts of that sort."""
+    if a.num_experts > 1:
+        names = ("router.weight", "experts_gate_up", "experts_down")
+        return experts(a, *(weights.pop(prefix + name) for name in names))
+    up = _fused(weights, prefix, ("gate", "up") if a.gated_mlp else ("up",), layer)
+    down = _fused(weights, prefix, ("down",), layer)
+    activate = _ACTIVATIONS[a.activation]
+
+    def gated(hidden: Tensor) -> Tensor:
+        gate, inner = up(hidden).chunk(2, dim=-1)
+        return down(activate(gate).mul_(inner))
+
+    return gated if a.gated_mlp else lambda hidden: down(activate(up(hidden)))
 
 
 def _fused(weights: dict[str, Tensor], prefix: str, names: Sequence[str], layer: MakeLinear) -> Linear:
@@ -204,6 +221,14 @@ def _norm(architecture: Architecture, weights: dict[str, Tensor], name: str) -> 
         return _rms_norm(weight, eps)
     bias = weights.pop(f"{name}.bias")
     return lambda x: functional.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def _head_norm(a: Architecture, weight: Tensor) -> Norm:
+    """Of queries or keys ``(rows, heads, head_dim)``: of each head, or of all heads of a row together."""
+    norm = _rms_norm(weight, a.norm_eps)
+    if not a.qk_norm_across_heads:
+        return norm
+    return lambda heads: norm(heads.flatten(1)).view(heads.shape)
 
 
 def _rms_norm(weight: Tensor, eps: float) -> Norm:

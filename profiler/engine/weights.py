@@ -17,7 +17,7 @@ from simslm.errors import UsageError
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Data types the engine computes in, by their names in scenarios."""
 
-SUPPORTED_FAMILIES = ("opt", "llama", "qwen2", "qwen3", "phi", "gemma2")
+SUPPORTED_FAMILIES = ("opt", "llama", "qwen2", "qwen3", "qwen3_moe", "olmoe", "phi", "gemma2")
 
 _EMBEDDING_STD = 0.05
 _NORM_STD = 0.1
@@ -43,10 +43,8 @@ def check_supported(architecture: Architecture) -> None:
 def _missing_parts(a: Architecture) -> Iterator[str]:
     if a.family not in SUPPORTED_FAMILIES:
         yield f"{a.family} block"
-    if a.num_experts > 1:
-        yield "experts"
-    if a.qk_norm_across_heads:
-        yield "norm of all query or key heads together"
+    if a.num_experts > 1 and (a.mlp_bias or not a.gated_mlp or a.activation != "silu"):
+        yield "experts but those gated by SiLU, without bias"
     if a.sliding_window and sum(1 for window in a.windows() if window) not in (0, a.sliding_window_layers):
         yield f"{a.sliding_window_layers} windowed layers of {a.num_layers}"
     if a.qk_norm and a.norm != "rmsnorm":
@@ -58,7 +56,8 @@ def _missing_parts(a: Architecture) -> Iterator[str]:
 
 
 def weight_shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every weight, in a fixed order; matrices are ``(out, in)``."""
+    """Name and shape of every weight, in a fixed order; matrices are ``(out, in)``, stacks of
+    them ``(count, out, in)``."""
     a = architecture
     yield "embedding", (a.vocab_size, a.embedding_size)
     if a.positions == "learned":
@@ -83,7 +82,9 @@ def random_weights(
     """Every weight by name, normal with a spread that keeps activations near one.
 
     Matrices have a standard deviation of ``fan_in ** -0.5``, norms multiply by around one, and embeddings are small,
-    scaled or not, so that what the layers add decides the next token.
+    scaled or not, so that what the layers add decides the next token. Those of mixtures of experts outweigh what all
+    layers add: attention by random weights adds about the same to all tokens of a prompt, and a router would send them
+    all to the experts of one.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
     weights = {}
@@ -99,14 +100,25 @@ def _layer_shapes(a: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
     for name, width in (("q", a.query_size), ("k", a.kv_size), ("v", a.kv_size)):
         yield from _linear_shapes(name, width, a.hidden_size, a.qkv_bias)
     if a.qk_norm:
-        yield "q_norm.weight", (a.head_dim,)
-        yield "k_norm.weight", (a.head_dim,)
+        yield "q_norm.weight", (a.query_size if a.qk_norm_across_heads else a.head_dim,)
+        yield "k_norm.weight", (a.kv_size if a.qk_norm_across_heads else a.head_dim,)
     yield from _linear_shapes("out", a.hidden_size, a.query_size, a.attention_out_bias)
     if not a.parallel_block:
         yield from _norm_shapes("norm2", a)
     if a.post_norms:
         yield from _norm_shapes("post_norm1", a)
         yield from _norm_shapes("post_norm2", a)
+    yield from _expert_shapes(a) if a.num_experts > 1 else _mlp_shapes(a)
+
+
+def _expert_shapes(a: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The router, and the experts' matrices in stacks, as ``transformers`` has them: gates before up-projections."""
+    yield "router.weight", (a.num_experts, a.hidden_size)
+    yield "experts_gate_up", (a.num_experts, 2 * a.intermediate_size, a.hidden_size)
+    yield "experts_down", (a.num_experts, a.hidden_size, a.intermediate_size)
+
+
+def _mlp_shapes(a: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:
     if a.gated_mlp:
         yield from _linear_shapes("gate", a.intermediate_size, a.hidden_size, a.mlp_bias)
     yield from _linear_shapes("up", a.intermediate_size, a.hidden_size, a.mlp_bias)
@@ -127,13 +139,15 @@ def _norm_shapes(name: str, a: Architecture) -> Iterator[tuple[str, tuple[int, .
 
 def _spread(a: Architecture, name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Mean and standard deviation of one weight."""
+    if name == "embedding" and a.num_experts > 1:
+        return 0.0, a.num_layers**0.5
     if name in ("embedding", "positions"):
         return 0.0, _EMBEDDING_STD * (a.hidden_size**-0.5 if a.scale_embeddings else 1.0)
     if name.endswith(".bias"):
         return 0.0, _BIAS_STD
     if len(shape) == 1:
         return 0.0 if a.norm_offset else 1.0, _NORM_STD
-    return 0.0, shape[1] ** -0.5
+    return 0.0, shape[-1] ** -0.5
 
 
 Linear = Callable[[Tensor], Tensor]

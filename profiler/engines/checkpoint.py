@@ -1,7 +1,7 @@
 """Names of weights in Hugging Face checkpoints, for the names that :mod:`profiler.engine.weights` gives them.
 
 So the same random weights run in two engines. Sources: the modules of ``transformers``
-(``models/{opt,llama,mistral,qwen2,qwen3,phi,gemma2}/modeling_*.py``).
+(``models/{opt,llama,mistral,qwen2,qwen3,phi,gemma2,qwen3_moe,olmoe}/modeling_*.py``).
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ _LLAMA = {
     "gate": "mlp.gate_proj",
     "up": "mlp.up_proj",
     "down": "mlp.down_proj",
+    "router": "mlp.gate",
+    "experts_gate_up": "mlp.experts.gate_up_proj",
+    "experts_down": "mlp.experts.down_proj",
 }
 _OPT = _LLAMA | {
     "embedding": "model.decoder.embed_tokens.weight",
@@ -53,7 +56,16 @@ _GEMMA2 = _LLAMA | {
     "norm2": "pre_feedforward_layernorm",
     "post_norm2": "post_feedforward_layernorm",
 }
-_NAMES = {"opt": _OPT, "llama": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA, "phi": _PHI, "gemma2": _GEMMA2}
+_NAMES: dict[str, dict[str, str]] = {
+    "opt": _OPT,
+    "llama": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "qwen3_moe": _LLAMA,
+    "olmoe": _LLAMA,
+    "phi": _PHI,
+    "gemma2": _GEMMA2,
+}
 
 
 def checkpoint(architecture: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ class OwnEngine(Engine):
 
     block_size: ClassVar[int] = BLOCK_SIZE
     memory_share: ClassVar[float] = 1.0
+    loads_twice: ClassVar[bool] = False
 
     @classmethod
     def label(cls) -> str:

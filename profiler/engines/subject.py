@@ -43,11 +43,13 @@ class Subject(Protocol):
     Attributes:
         block_size: tokens per KV block.
         memory_share: of the memory beside the weights, what its KV blocks may take; it uses the rest beside them.
+        loads_twice: whether all weights are there twice while it starts.
         architecture, dtype, device: what runs, and where.
     """
 
     block_size: ClassVar[int]
     memory_share: ClassVar[float]
+    loads_twice: ClassVar[bool]
     architecture: Architecture
     dtype: str
     device: torch.device

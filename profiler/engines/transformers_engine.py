@@ -83,6 +83,7 @@ class TransformersEngine:
 
     block_size: ClassVar[int] = PAGE
     memory_share: ClassVar[float] = 0.5
+    loads_twice: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -70,6 +70,7 @@ class VllmEngine:
 
     block_size: ClassVar[int] = BLOCK
     memory_share: ClassVar[float] = 0.5
+    loads_twice: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine, torch_dtype
+from profiler.engine.experts import Experts, Routes
 from profiler.engine.graphs import CudaRecorder, Recorder
 from profiler.engine.sampler import sample
 from profiler.engine.transformer import Block, Rows, Transformer
 from profiler.measure.caches import CacheEviction
 from profiler.measure.timing import time_call
 from simslm.catalog.architecture import Architecture
+from simslm.catalog.experts import Routing
 from simslm.units import DTYPE_BYTES
 
 
@@ -82,17 +84,18 @@ class OperatorClock:
 
 
 def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
-    """Projections, MLP, norm, head and sampler for ``tokens`` rows (the last two: as many sequences)."""
+    """Projections, MLP, norm, head and sampler for ``tokens`` rows (the last two: as many sequences).
+
+    In place of the MLP a mixture of experts has ``router``, which chooses, and ``mlp``, the experts that were chosen.
+    """
     a, model = engine.architecture, engine.model
     kind = torch_dtype(engine.dtype)
     hidden = torch.randn(tokens, a.hidden_size, dtype=kind, device=engine.device)
     mixed = torch.randn(tokens, a.query_size, dtype=kind, device=engine.device)
     logits = torch.randn(tokens, a.vocab_size, dtype=kind, device=engine.device)
     qkv = a.hidden_size * (a.query_size + 2 * a.kv_size)
-    up = (2 if a.gated_mlp else 1) * a.hidden_size * a.intermediate_size
     size = DTYPE_BYTES[engine.dtype]
     layer = DTYPE_BYTES[engine.quantization or engine.dtype]
-    wide = a.intermediate_size * (2 if a.gated_mlp else 1)
 
     def matrix(
         op: str, weights: int, traffic: int, run: Callable[[], object], calls: int, weight: int = layer
@@ -107,9 +110,11 @@ def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
     narrow = a.hidden_size + a.query_size
     yield matrix("qkv", qkv, narrow + 2 * a.kv_size, layers(lambda b: b.qkv(hidden)), n)
     yield matrix("attention_out", a.hidden_size * a.query_size, narrow, layers(lambda b: b.out(mixed)), n)
-    mlp_traffic = 2 * (a.hidden_size + wide)
-    mlp = up + a.hidden_size * a.intermediate_size
-    yield matrix("mlp", mlp, mlp_traffic, layers(lambda b: model.mlp(b, hidden)), n)
+    if a.num_experts > 1:
+        yield from _expert_operators(engine, hidden)
+    else:
+        mlp = a.expert_parameters()
+        yield matrix("mlp", mlp, _mlp_traffic(a), layers(lambda b: b.mlp(hidden)), n)
     norm_bytes = size * (2 * tokens + 1) * a.hidden_size
     norm_flops = 4.0 * tokens * a.hidden_size
     yield Operator("norm", tokens, tokens, 0, norm_flops, norm_bytes, n, layers(lambda b: b.norm1(hidden)))
@@ -117,6 +122,32 @@ def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
     yield matrix("head", head, a.hidden_size + a.vocab_size, lambda: model.head(hidden), 1, size)
     vocabulary = tokens * a.vocab_size
     yield Operator("sampler", tokens, tokens, 0, vocabulary, size * vocabulary, 1, lambda: sample(logits))
+
+
+def _expert_operators(engine: Engine, hidden: Tensor) -> Iterator[Operator]:
+    """The router and the experts of random rows. Bytes count the experts that so many tokens are expected to pass."""
+    a, tokens, n = engine.architecture, len(hidden), engine.architecture.num_layers
+    mixtures = [block.mlp for block in engine.model.blocks if isinstance(block.mlp, Experts)]
+    size, weight = DTYPE_BYTES[engine.dtype], DTYPE_BYTES[engine.quantization or engine.dtype]
+
+    def route() -> list[Routes]:
+        return [mixture.route(hidden) for mixture in mixtures]
+
+    def run() -> list[Tensor]:
+        return [mixture.run(hidden, chosen) for mixture, chosen in zip(mixtures, routes, strict=True)]
+
+    routes, router = route(), a.hidden_size * a.num_experts
+    moved = size * (router + tokens * (a.hidden_size + a.num_experts))
+    yield Operator("router", tokens, tokens, 0, 2.0 * tokens * router, moved, n, route)
+    expert, assignments = a.expert_parameters(), tokens * a.num_experts_per_tok
+    passed = float(Routing(a.num_experts, a.num_experts_per_tok).share(tokens)) * a.num_experts
+    moved = weight * passed * expert + size * assignments * _mlp_traffic(a)
+    yield Operator("mlp", tokens, tokens, 0, 2.0 * assignments * expert, moved, n, run)
+
+
+def _mlp_traffic(a: Architecture) -> int:
+    """Elements that a row's way through an MLP reads and writes beside the weights."""
+    return 2 * (a.hidden_size + (2 if a.gated_mlp else 1) * a.intermediate_size)
 
 
 def attention_operator(engine: Engine, batch: list[Chunk], op: str) -> Operator:

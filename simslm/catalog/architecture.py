@@ -33,6 +33,7 @@ class Architecture:
         intermediate_size: width of the MLP, or of each expert's.
         num_experts: MLPs of each block, of which a router chooses for every token; 1 = a plain MLP, no router.
         num_experts_per_tok: how many of them a token passes.
+        norm_topk_prob: whether the shares of a token's experts are scaled to sum to one (Qwen3-MoE, not OLMoE).
         vocab_size: rows of the embedding table.
         max_position_embeddings: longest context, in tokens.
         norm: kind of every normalisation layer; a layernorm has weight and bias, an rmsnorm weight only.
@@ -71,6 +72,7 @@ class Architecture:
     intermediate_size: int
     num_experts: int
     num_experts_per_tok: int
+    norm_topk_prob: bool
     vocab_size: int
     max_position_embeddings: int
     norm: Literal["layernorm", "rmsnorm"]

@@ -110,6 +110,23 @@ def _gemma2(a: Architecture) -> dict[str, Any]:
     }
 
 
+def _experts(a: Architecture) -> dict[str, Any]:
+    return {
+        "num_experts": a.num_experts,
+        "num_experts_per_tok": a.num_experts_per_tok,
+        "norm_topk_prob": a.norm_topk_prob,
+    }
+
+
+def _qwen3_moe(a: Architecture) -> dict[str, Any]:
+    return _qwen3(a) | _experts(a) | {"moe_intermediate_size": a.intermediate_size}
+
+
+def _olmoe(a: Architecture) -> dict[str, Any]:
+    said = {"attention_bias": a.attention_out_bias, "rms_norm_eps": a.norm_eps}
+    return _rotary(a) | _experts(a) | said
+
+
 def _phi(a: Architecture) -> dict[str, Any]:
     said = {"partial_rotary_factor": a.rotary_dim / a.head_dim, "qk_layernorm": a.qk_norm}
     return _rotary(a) | said | {"layer_norm_eps": a.norm_eps}
@@ -124,6 +141,8 @@ _FAMILIES: dict[str, tuple[str, Callable[[Architecture], dict[str, Any]]]] = {
     "mistral": ("MistralForCausalLM", _mistral),
     "qwen2": ("Qwen2ForCausalLM", _qwen2),
     "qwen3": ("Qwen3ForCausalLM", _qwen3),
+    "qwen3_moe": ("Qwen3MoeForCausalLM", _qwen3_moe),
+    "olmoe": ("OlmoeForCausalLM", _olmoe),
     "phi": ("PhiForCausalLM", _phi),
     "gemma2": ("Gemma2ForCausalLM", _gemma2),
 }

@@ -30,6 +30,7 @@ _PLAIN: dict[str, Any] = {
     "lm_head_bias": False,
     "num_experts": 1,
     "num_experts_per_tok": 1,
+    "norm_topk_prob": False,
     "qk_norm": False,
     "qk_norm_across_heads": False,
     "parallel_block": False,
@@ -45,7 +46,7 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "llama": _PLAIN,
     "qwen2": _PLAIN | {"qkv_bias": True},
     "qwen3": _PLAIN | {"qk_norm": True},
-    "qwen3_moe": _PLAIN | {"qk_norm": True},
+    "qwen3_moe": _PLAIN | {"qk_norm": True, "norm_topk_prob": True},
     "olmoe": _PLAIN | {"qk_norm": True, "qk_norm_across_heads": True},
     "opt": _PLAIN
     | {
@@ -105,8 +106,10 @@ _CONFIG_DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 768,
         "decoder_sparse_step": 1,
+        "norm_topk_prob": False,
     },
-    "olmoe": _LLAMA_DEFAULTS | {"rms_norm_eps": 1e-5, "num_experts": 64, "num_experts_per_tok": 8},
+    "olmoe": _LLAMA_DEFAULTS
+    | {"rms_norm_eps": 1e-5, "num_experts": 64, "num_experts_per_tok": 8, "norm_topk_prob": False},
     "phi": {"hidden_act": "gelu_new", "tie_word_embeddings": False, "partial_rotary_factor": 0.5},
     "gemma2": {
         "rms_norm_eps": 1e-6,
@@ -126,7 +129,8 @@ _CONFIG_DEFAULTS: dict[str, dict[str, Any]] = {
 def from_config(config: Mapping[str, Any], name: str) -> Architecture:
     """The architecture a Hugging Face ``config.json`` describes.
 
-    Rotary scaling (``rope_scaling``) is left out: it moves frequencies, and costs nothing.
+    Rotary scaling (``rope_scaling``) is left out: it moves frequencies, and costs nothing. So is clipping of queries,
+    keys and values (``clip_qkv``), which moves no more bytes than the norm before it.
 
     Args:
         config: the file's content.
@@ -219,7 +223,7 @@ def _experts(config: Mapping[str, Any]) -> dict[str, Any]:
             "only some of the model's blocks have experts (decoder_sparse_step, mlp_only_layers)",
             remedy="models with experts in every block are supported",
         )
-    keys = ("num_experts", "num_experts_per_tok")
+    keys = ("num_experts", "num_experts_per_tok", "norm_topk_prob")
     found = {key: config[key] for key in keys if key in config}
     width = config.get("moe_intermediate_size")
     return found if width is None else found | {"intermediate_size": width}

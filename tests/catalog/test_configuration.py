@@ -7,8 +7,17 @@ from simslm.catalog.families import architecture_from_mapping, from_config
 from simslm.catalog.models import load_model, model_names
 from simslm.errors import ScenarioError
 
-WRITTEN = ("opt", "llama", "qwen2", "qwen3", "phi", "gemma2")
-NAMES = [name for name in model_names() if load_model(name).family in WRITTEN]
+CLASSES = {
+    "opt": "OPT",
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3Moe",
+    "olmoe": "Olmoe",
+    "phi": "Phi",
+    "gemma2": "Gemma2",
+}
+NAMES = [name for name in model_names() if load_model(name).family in CLASSES]
 SIZES = {
     "num_layers": 2,
     "hidden_size": 32,
@@ -20,7 +29,7 @@ SIZES = {
 
 
 def test_every_family_has_models_to_try():
-    assert {load_model(name).family for name in NAMES} == set(WRITTEN)
+    assert {load_model(name).family for name in NAMES} == set(CLASSES)
     assert len(NAMES) >= 20
 
 
@@ -29,16 +38,8 @@ def test_a_model_of_the_catalogue_comes_back_as_it_was(name):
     model = load_model(name)
     config = to_config(model)
     assert from_config(config, name) == model
-    classes = {
-        "opt": "OPT",
-        "llama": "Llama",
-        "qwen2": "Qwen2",
-        "qwen3": "Qwen3",
-        "phi": "Phi",
-        "gemma2": "Gemma2",
-    }
     mistral = model.family == "llama" and model.sliding_window
-    assert config["architectures"] == [("Mistral" if mistral else classes[model.family]) + "ForCausalLM"]
+    assert config["architectures"] == [("Mistral" if mistral else CLASSES[model.family]) + "ForCausalLM"]
 
 
 @pytest.mark.parametrize(
@@ -59,11 +60,12 @@ def test_windows_caps_and_scales_come_back(changes):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"family": "olmoe"}, "olmoe"),
         ({"family": "llama", "sliding_window": 8, "sliding_window_layers": 1}, "sliding_window_layers"),
         ({"family": "llama", "qkv_bias": True}, "qkv_bias"),
         ({"family": "opt", "head_dim": 16}, "head_dim"),
         ({"family": "qwen2", "norm_first": False}, "norm_first"),
+        ({"family": "llama", "num_experts": 4}, "num_experts"),
+        ({"family": "olmoe", "head_dim": 16}, "head_dim"),
     ],
 )
 def test_what_a_config_cannot_say_is_refused(changes, word):

@@ -121,6 +121,15 @@ def test_each_family_windows_its_own_layers(changes, windows):
     assert architecture_from_mapping(sizes | changes).windows() == windows
 
 
+def test_shares_of_experts_sum_to_one_where_the_configuration_says_so(tmp_path):
+    """The checkpoints of Qwen3-MoE say so; the classes of transformers do not."""
+    assert load_model("qwen3-30b-a3b").norm_topk_prob
+    assert not load_model("olmoe-1b-7b").norm_topk_prob
+    config = read_entry("models", "qwen3-30b-a3b")["config"]
+    del config["norm_topk_prob"]
+    assert not load_model(write_config(tmp_path, config)).norm_topk_prob
+
+
 def test_a_windowed_mixture_windows_every_layer(tmp_path):
     config = read_entry("models", "qwen3-30b-a3b")["config"] | {
         "use_sliding_window": True,

@@ -172,7 +172,7 @@ def test_a_device_that_is_not_there_exits_5(simslm, tiny, here):
 
 
 def test_more_blocks_than_there_is_memory_is_an_answer(simslm, tiny, monkeypatch):
-    monkeypatch.setattr("profiler.campaign.affordable_blocks", lambda *_: 23)
+    monkeypatch.setattr("profiler.campaign.affordable_blocks", lambda *_, **__: 23)
     ended = simslm("validate", "live", tiny, "--grid", "quick", "-o", "out")
     assert ended.code == 4
     assert "24 KV blocks are to be allocated, but 23 fit" in ended.err

@@ -19,6 +19,7 @@ SIZES = {
     "vocab_size": 97,
     "max_position_embeddings": 96,
 }
+EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
 TINY = {
     "opt": {"family": "opt"},
     "opt-350m": {"family": "opt", "embedding_size": 16, "norm_first": False, "final_norm": False},
@@ -42,6 +43,8 @@ TINY = {
     "mistral": {"family": "llama", "num_kv_heads": 2, "sliding_window": 5, "sliding_window_layers": 2},
     "qwen2-windowed": {"family": "qwen2", "num_kv_heads": 2, "sliding_window": 9, "sliding_window_layers": 1},
     "qwen3-windowed": {"family": "qwen3", "head_dim": 16, "sliding_window": 3, "sliding_window_layers": 1},
+    "qwen3-moe": {"family": "qwen3_moe", "num_kv_heads": 2, "head_dim": 16, **EXPERTS},
+    "olmoe": {"family": "olmoe", **EXPERTS},
 }
 
 

@@ -76,6 +76,8 @@ def _rms(x, weight, eps):
 
 
 def _mlp(a, p, x):
+    if "router.weight" in p:
+        return torch.stack([_mixture(a, p, row) for row in x])
     up = _linear(p, "up", x)
     inner = _ACTIVATIONS[a.activation](_linear(p, "gate", x)) * up if a.gated_mlp else None
     return _linear(p, "down", _ACTIVATIONS[a.activation](up) if inner is None else inner)
@@ -85,10 +87,28 @@ def _capped(x, cap):
     return x if cap is None else cap * torch.tanh(x / cap)
 
 
+def _mixture(a, p, x):
+    """One row through its experts, one expert at a time."""
+    scores = p["router.weight"] @ x
+    shares = (scores - scores.max()).exp()
+    shares = (shares / shares.sum()).tolist()
+    best = sorted(range(a.num_experts), key=lambda expert: -shares[expert])[: a.num_experts_per_tok]
+    total = sum(shares[expert] for expert in best) if a.norm_topk_prob else 1.0
+    mixed = torch.zeros_like(x)
+    for expert in best:
+        both = p["experts_gate_up"][expert] @ x
+        gate, up = both[: a.intermediate_size], both[a.intermediate_size :]
+        mixed += shares[expert] / total * (p["experts_down"][expert] @ (_ACTIVATIONS["silu"](gate) * up))
+    return mixed
+
+
 def _attention(a, p, x, window):
     length, d, group = len(x), a.head_dim, a.num_heads // a.num_kv_heads
-    q, k, v = (_linear(p, name, x).reshape(length, -1, d) for name in ("q", "k", "v"))
-    if a.qk_norm:
+    q, k, v = (_linear(p, name, x) for name in ("q", "k", "v"))
+    if a.qk_norm_across_heads:
+        q, k = _rms(q, p["q_norm.weight"], a.norm_eps), _rms(k, p["k_norm.weight"], a.norm_eps)
+    q, k, v = (part.reshape(length, -1, d) for part in (q, k, v))
+    if a.qk_norm and not a.qk_norm_across_heads:
         q, k = _rms(q, p["q_norm.weight"], a.norm_eps), _rms(k, p["k_norm.weight"], a.norm_eps)
     if a.positions == "rotary":
         q, k = _rotary(a, q), _rotary(a, k)

@@ -15,12 +15,14 @@ from profiler import campaign as campaign_module
 from profiler import memory
 from profiler.campaign import Turns, profile
 from profiler.engines.own import OwnEngine
-from profiler.grid import Shape, heldout_shapes, measured_shapes
+from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, warm_up
 from profiler.provenance import cpu_model, match_device, shown_command
 from profiler.refinement import refined
+from simslm.catalog.devices import load_device
+from simslm.cost.interpolation import MeasuredCost
 from simslm.errors import InfeasibleError, UsageError
 from simslm.traces.check import check_trace
 from simslm.traces.files import holds_trace, read_trace
@@ -76,6 +78,22 @@ def test_a_model_with_windows_and_caps_is_measured_like_any_other(tmp_path, monk
     trace = read_trace(measure(tmp_path, repeats=1))
     assert trace.iterations.to_pandas().decode_ctx_tokens.max() > 6
     assert not [finding for finding in check_trace(trace) if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("name", ["olmoe", "qwen3-moe"])
+def test_a_mixture_of_experts_is_measured_like_any_other(tmp_path, make_tiny, name):
+    model = make_tiny(name)
+    options = {
+        "repeats": 1,
+        "threads": 1,
+        "meter": NoMeter("no meter in this test"),
+        "reach": Reach(4, 40, 16),
+    }
+    trace = read_trace(profile(model, "cpu", "bf16", "quick", tmp_path / "trace", **options))
+    assert not [finding for finding in check_trace(trace) if finding.severity == "error"]
+    assert {"router", "mlp"} <= set(trace.kernels.to_pandas().op)
+    cost = MeasuredCost(trace, model, load_device("cpu"), "bf16")
+    assert cost.evaluate(shapes(trace.iterations).work).in_domain.all()
 
 
 def test_heldout_rows_are_apart_from_the_grid(tmp_path):

@@ -22,7 +22,7 @@ from simslm.errors import DeviceError, InfeasibleError, UsageError
 from simslm.traces.files import read_trace
 
 KINDS = list(QUANTIZATIONS)
-MATRICES = ("q", "k", "v", "out", "gate", "up", "down")
+MATRICES = ("q", "k", "v", "out", "gate", "up", "down", "experts_gate_up", "experts_down")
 PROMPT = [5, 17, 3, 88, 41, 9, 60]
 
 
@@ -85,9 +85,9 @@ def test_few_rows_and_many_are_alike(rows, dtype):
     assert torch.allclose(found.double(), expected, rtol=2e-2, atol=1e-3 if dtype == torch.float32 else 0.1)
 
 
-def test_logits_are_those_of_the_dequantised_weights(architecture):
+def test_logits_are_those_of_the_dequantised_weights(architecture, attention):
     options = {"dtype": "fp32", "num_blocks": 10, "block_size": 4}
-    quantized = Engine(architecture, quantization="int8", **options)
+    quantized = Engine(architecture, quantization="int8", attention=attention, **options)
     dequantized = Engine(architecture, weights=rounded(architecture, "int8"), **options)
     plain = Engine(architecture, **options)
     batch = [Chunk(PROMPT, 0, np.arange(2)), Chunk([7], 0, np.array([4]))]
@@ -107,12 +107,18 @@ def test_greedy_tokens_equal_the_dense_pass_over_dequantised_weights(architectur
     assert sequence[len(PROMPT) :] == reference.reference_greedy(architecture, weights, PROMPT, 6)
 
 
-def test_no_full_matrix_is_kept(llama):
+@pytest.mark.parametrize("name", ["llama-grouped-tied", "olmoe"])
+def test_no_full_matrix_is_kept(make_tiny, name):
     """All matrices of the layers are let go while the engine is built; the embedding stays."""
-    weights = random_weights(llama, torch.float32)
-    matrices = [ref(weight) for name, weight in weights.items() if weight.ndim == 2 and "layers" in name]
+    model = make_tiny(name)
+    weights = random_weights(model, torch.float32)
+    matrices = [
+        ref(weight)
+        for name, weight in weights.items()
+        if weight.ndim > 1 and "layers" in name and "router" not in name
+    ]
     embedding = ref(weights["embedding"])
-    engine = OwnEngine(llama, dtype="fp32", num_blocks=4, quantization="int8", weights=weights)
+    engine = OwnEngine(model, dtype="fp32", num_blocks=4, quantization="int8", weights=weights)
     del weights
     assert all(matrix() is None for matrix in matrices)
     assert embedding() is not None

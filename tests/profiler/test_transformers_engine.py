@@ -102,6 +102,8 @@ def test_the_capped_one_equals_its_plain_forward_pass(make_tiny):
         ("mistral", {"sliding_window": 12}),
         ("qwen2-windowed", {"sliding_window_layers": 2}),
         ("qwen3-windowed", {"sliding_window": 7}),
+        ("qwen3-moe", {"norm_topk_prob": False, "num_experts_per_tok": 3}),
+        ("olmoe", {"norm_topk_prob": True, "rope_theta": 500.0}),
     ],
 )
 def test_what_a_configuration_says_reaches_it(make_tiny, name, changes):
