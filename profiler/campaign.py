@@ -368,7 +368,7 @@ def profile(
         meter: energy counter instead of the device's own.
         reach: where the grid ends; by default as far as the model goes.
         replicas: how many share the device, one campaign for each.
-        sharing: in which ways, of :data:`profiler.colocation.WAYS`.
+        sharing: in which ways, of :data:`profiler.replicas.WAYS`.
         engine: what is measured, see :mod:`profiler.engines.choice`; of another than the own one, no operators and no
             replicas that share the device.
 
@@ -401,7 +401,9 @@ def profile(
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": kind.label(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     header |= {"reach": list(reach) if reach else None, "quantization": quantization}
-    common = Together(architecture, device, dtype, together, tuple(sharing), threads, meter, progress)
+    common = Together(
+        architecture, device, dtype, together, tuple(sharing), threads, meter, progress, reach=reach
+    )
     if 1 not in replicas:
         common.measure(target, header)
         return target

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from profiler.serving.live import LiveEngine
     from profiler.serving.log import Served
     from profiler.serving.replica import Limits
+    from profiler.serving.together import LiveReplicas
     from simslm.api import Prepared
     from simslm.fidelity.live import Load
     from simslm.scenario.schema import Scenario
@@ -66,27 +68,26 @@ def live(
              for text in fail_on]  # fmt: skip
     given = overrides(list(sets), seed)
     words = _words(path, device, trace, grid, loads, repeats, threads, given, fail_on, output)
-    _pin(threads)
     _, prepared = _read(path, given, "{roofline: {}}")
+    pinned = _pin(threads, len(prepared.priced))
     both.check_servable(prepared, scaled=bool(shares))
     name = device or ("cpu" if prepared.device.name == "cpu" else "cuda:0")
     _check_device(name, prepared)
     if trace is None:
-        trace = _measured(prepared, name, grid, directory / "trace", words)
+        trace = _measured(prepared, name, grid, directory / "trace", words, pinned)
     cost = f"{{trace: {_quoted(trace.resolve())}}}"
     simulated = both.loads(lambda more: _read(path, [*given, *more], cost)[0], shares, _tell_load)
-    engine = _open_engine(prepared, name)
-    with held_back() as interruption:
+    with _open_engine(prepared, name, pinned) as engine, held_back() as interruption:
         serve = partial(_serve, engine, interruption)
-        runs, interrupted = both.serve_all(
-            simulated, serve, repeats, engine.name, partial(_tell_run, repeats)
-        )
+        runs, ended = both.serve_all(simulated, serve, repeats, engine.name, partial(_tell_run, repeats))
         interruption.writing = True
         if not runs:
-            raise InterruptError("interrupted; nothing is kept")
+            raise ended if isinstance(ended, DeviceError) else InterruptError("interrupted; nothing is kept")
         for load, group in groupby(runs, key=lambda run: run.load.name):
             write_load(directory / directory_name(load), list(group))
-        fidelity = Fidelity(read_sources([trace]), tuple(run.comparison for run in runs), (), interrupted)
+        fidelity = Fidelity(
+            read_sources([trace]), tuple(run.comparison for run in runs), (), ended is not None
+        )
         more = {"repeats": noise(runs), "serving": engine.describe()}
         values = write_fidelity(directory, fidelity, words, more)
         page = write_page(directory)
@@ -94,7 +95,10 @@ def live(
         screen.show_json({"summary": values["summary"], "repeats": values["repeats"]})
     else:
         _show(values, page)
-    if interrupted:
+    if isinstance(ended, DeviceError):
+        screen.note(f"{directory} holds the {len(runs)} runs done by then")
+        raise ended
+    if ended is not None:
         raise InterruptError(f"interrupted: {directory} holds the {len(runs)} runs done by then")
     for gate in gates:
         judge(gate, values["summary"])
@@ -122,24 +126,30 @@ def _shares(text: str | None) -> list[float]:
     return shares
 
 
-def _pin(threads: int | None) -> None:
-    """One number of threads for the trace and for serving."""
+def _pin(threads: int | None, replicas: int) -> int:
+    """One number of threads for the trace and for serving, of each replica; what it is."""
     cores = os.cpu_count() or 1
-    if threads is not None and threads > cores:
-        raise UsageError(f"--threads {threads} is more than the {cores} cores of this machine")
+    if threads is not None and threads * replicas > cores:
+        each = f" for each of {replicas} replicas" if replicas > 1 else ""
+        raise UsageError(f"--threads {threads}{each} is more than the {cores} cores of this machine")
     try:
-        from profiler.engine.engine import pin_threads
+        from profiler.engine.engine import pin_threads, threads_each
     except ModuleNotFoundError as error:
         raise DeviceError(
             f"{error.name} is not installed", remedy="serving live needs torch: pip install 'simslm[profile]'"
         ) from None
-    pin_threads(threads)
+    pinned = threads or threads_each(replicas)
+    pin_threads(pinned)
+    return pinned
 
 
 def _check_device(name: str, prepared: Prepared) -> None:
     from profiler.engine.engine import open_device
     from profiler.provenance import catalogue_device
+    from profiler.replicas import check_ways
 
+    if len(prepared.priced) > 1:
+        check_ways(name, [prepared.scenario.deployment.sharing])
     found = catalogue_device(open_device(name))
     if found != prepared.device.name:
         raise UsageError(
@@ -149,14 +159,17 @@ def _check_device(name: str, prepared: Prepared) -> None:
         )
 
 
-def _measured(prepared: Prepared, device: str, grid: str, place: Path, command: str) -> Path:
-    """The trace of the scenario's model, measured now, as far as the scenario's batches and contexts go."""
+def _measured(prepared: Prepared, device: str, grid: str, place: Path, command: str, threads: int) -> Path:
+    """The trace of the scenario's model, measured now, as far as the scenario's batches and contexts go.
+
+    Replicas that share the device are measured together too, in the scenario's way of sharing.
+    """
     from profiler.campaign import profile
     from profiler.grid import Reach
     from profiler.provenance import shown_command
 
     group, requests = prepared.groups[0], prepared.requests
-    limits = group.spec.engine
+    limits, replicas = group.spec.engine, len(prepared.priced)
     reach = Reach(
         min(limits.max_num_seqs, len(requests)),
         _longest(prepared),
@@ -173,14 +186,20 @@ def _measured(prepared: Prepared, device: str, grid: str, place: Path, command: 
             command=shown_command(shlex.split(command)),
             progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
             reach=reach,
+            threads=threads,
+            replicas=sorted({1, replicas}),
+            sharing=[prepared.scenario.deployment.sharing] if replicas > 1 else [],
         )
 
 
-def _open_engine(prepared: Prepared, device: str) -> LiveEngine:
+@contextmanager
+def _open_engine(prepared: Prepared, device: str, threads: int) -> Iterator[LiveEngine | LiveReplicas]:
+    """What serves, warmed up: an engine in this process, or replicas that share the device."""
     from profiler.serving.live import LiveEngine
+    from profiler.serving.together import open_replicas
 
-    group = prepared.groups[0]
-    engine = LiveEngine(
+    group, replicas = prepared.groups[0], len(prepared.priced)
+    made = (
         group.architecture,
         prepared.scenario.dtype,
         device,
@@ -188,20 +207,29 @@ def _open_engine(prepared: Prepared, device: str) -> LiveEngine:
         group.spec.engine.block_size,
         prepared.scenario.seed,
     )
-    screen.note("warming up")
-    engine.warm(_limits(prepared), _longest(prepared))
-    return engine
+    sharing = prepared.scenario.deployment.sharing
+    alone = replicas == 1
+    with (
+        nullcontext(LiveEngine(*made))
+        if alone
+        else open_replicas(*made, replicas=replicas, sharing=sharing, threads=threads)
+    ) as engine:
+        screen.note("warming up")
+        engine.warm(_limits(prepared), _longest(prepared))
+        yield engine
 
 
-def _serve(engine: LiveEngine, interruption: Interruption, prepared: Prepared) -> Served:
+def _serve(engine: LiveEngine | LiveReplicas, interruption: Interruption, prepared: Prepared) -> Served:
     """The requests that fit, by the policies and limits that the simulation has."""
     from profiler.serving.replica import Policies
     from simslm.fidelity.live import fitting
+    from simslm.fidelity.replicas import routed
 
     kept, requests = fitting(prepared), prepared.requests
     (group,) = prepared.deployment().groups
     names = ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority")
     columns = {name: None if (all_ := getattr(requests, name)) is None else all_[kept] for name in names}
+    columns["replica"] = routed(prepared)[kept]
     made = group.policies()
     return engine.serve(
         columns,
@@ -278,11 +306,13 @@ def _show(values: dict[str, Any], page: Path) -> None:
             f"{load['name']}: {load['requests']:,} requests{rate}, {len(load['runs'])} times; on average "
             f"{number(running['measured'])} sequences ran ({number(running['simulated'])} simulated)"
         )
-        cost = load["iterations"]
-        print(
-            f"the iterations that ran cost {signed(cost['total_error'])} by the trace in all, "
-            f"{signed(cost['median_error'])} in the median"
-        )
+        if cost := load["iterations"]:
+            print(
+                f"the iterations that ran cost {signed(cost['total_error'])} by the trace in all, "
+                f"{signed(cost['median_error'])} in the median"
+            )
+        if load["replicas"] > 1:
+            print(f"{load['replicas']} replicas share the device, their interference {load['interference']}")
         if (others := max((share for share in load["other_load"] if share), default=0.0)) > BUSY:
             print(
                 f"others had up to {100 * others:.0f} % of the processors meanwhile: not the engine's times alone"

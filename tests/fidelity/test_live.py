@@ -55,9 +55,16 @@ class Twin:
             waited = self.requests[name] - self.requests["arrival_s"]
             self.requests[name] = self.requests["arrival_s"] + factor * waited
         self.requests["rejected"] = self.requests["status"] == 1
-        self.iterations = dict(result.tables[0].columns)
+        self.iterations = _iterations(result)
         self.gaps_s = factor * _gaps(result)
         return self
+
+
+def _iterations(result):
+    tables = [
+        table.columns | {"replica": np.full(len(table), number)} for number, table in enumerate(result.tables)
+    ]
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
 def _gaps(result):
@@ -106,7 +113,7 @@ def test_the_error_is_that_of_the_mean_and_the_noise_that_of_the_repeats():
     assert load["other_load"] == [0.25] * 3
     assert load["mean_running_seqs"]["measured"] == pytest.approx(load["mean_running_seqs"]["simulated"])
     table = runs[0].load.result.tables[0].columns
-    assert mean_running(table) == pytest.approx(
+    assert mean_running(runs[0].load.result.tables) == pytest.approx(
         (table["running"] * table["duration_s"]).sum() / table["duration_s"].sum()
     )
 
@@ -116,7 +123,8 @@ def test_what_the_trace_is_off_by_is_told_apart_from_the_schedule():
     (load,) = repeats(runs)
     assert load["iterations"] == pytest.approx({"total_error": 0.0, "median_error": 0.0}, abs=2e-3)
     for run in runs:
-        run.iterations.columns["duration_s"] = run.iterations.columns["duration_s"] * 1.25
+        (table,) = run.iterations
+        table.columns["duration_s"] = table.columns["duration_s"] * 1.25
     (load,) = repeats(runs)
     assert load["iterations"] == pytest.approx({"total_error": -0.2, "median_error": -0.2}, abs=2e-3)
 
@@ -191,7 +199,7 @@ def test_the_files_of_a_load_hold_both_sides(tmp_path: Path):
     later = live[live.repeat == 2].reset_index(drop=True)
     np.testing.assert_allclose(later.ttft_s, 2 * simulated.ttft_s)
     iterations = pd.read_parquet(tmp_path / "load" / "iterations_live.parquet")
-    assert iterations.groupby("repeat").size().tolist() == [len(runs[0].iterations)] * 2
+    assert iterations.groupby("repeat").size().tolist() == [len(runs[0].iterations[0])] * 2
 
 
 def test_what_the_page_shows_is_marked_beyond_the_noise():
@@ -233,7 +241,7 @@ def test_the_live_scenarios_keep_several_sequences_running_at_every_load(name):
     told = loads(
         lambda more: load_scenario(LIVE / f"{name}.yaml", [*more]), [0.5, 0.8, 0.95], lambda load: None
     )
-    running = [mean_running(load.result.tables[0].columns) for load in told]
+    running = [mean_running(load.result.tables) for load in told]
     assert min(running) >= 4
     assert running == sorted(running)
     assert min(len(load.prepared.requests) for load in told) >= 100

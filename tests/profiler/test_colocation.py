@@ -14,7 +14,7 @@ from profiler.campaign import profile
 from profiler.colocation import Together, check
 from profiler.grid import Shape
 from profiler.journal import Journal
-from profiler.measure import replicas as replicas_module
+from profiler.measure import window
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.mps import mps_daemon
 from simslm.cost.interference import contention
@@ -29,7 +29,7 @@ QUIET = NoMeter("no meter in this test")
 
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch, quick_campaign):
-    monkeypatch.setattr(replicas_module, "WINDOW_S", 0.05)
+    monkeypatch.setattr(window, "WINDOW_S", 0.05)
 
 
 def measure(tmp_path, **options):
@@ -118,7 +118,7 @@ def _stop(seen, done, total, what, left):
 
 
 def test_a_replica_that_fails_says_why(tmp_path, llama, monkeypatch):
-    monkeypatch.setattr(replicas_module, "Engine", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(colocation, "Engine", lambda *_, **__: 1 / 0)
     with pytest.raises(DeviceError, match="a replica failed: division by zero"):
         Together(llama, "cpu", "fp32", [2], ["streams"], 1, QUIET).rows(journal(tmp_path))
 
@@ -139,8 +139,8 @@ def test_what_cannot_be_measured_is_refused(device, replicas, ways, said):
 
 def test_iterations_count_by_their_part_in_the_window():
     table = np.array([[0.0, 2.0, 0.1], [2.0, 2.0, 0.1], [4.0, 2.0, 0.1]])
-    assert replicas_module._overlap(table, 1.0, 5.0) == 2.0
-    assert replicas_module._within(table, 1.0, 5.0).tolist() == [[2.0, 2.0, 0.1]]
+    assert window._overlap(table, 1.0, 5.0) == 2.0
+    assert window._within(table, 1.0, 5.0).tolist() == [[2.0, 2.0, 0.1]]
 
 
 def test_cost_models_learn_from_such_rows(tmp_path, llama):
