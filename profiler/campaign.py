@@ -377,7 +377,7 @@ def profile(
 
     Raises:
         UsageError: an unknown model, grid, dtype, device, engine or way of sharing, or another campaign's journal is
-            in the way.
+            in the way, or replicas in the present trace that were measured together with other settings.
         InfeasibleError: the model does not fit, or the budget did not last for one pass.
         DeviceError: the device, its MPS or the engine's package is not there.
         TraceError: without 1 among the replicas, there is no trace of one alone.
@@ -410,7 +410,6 @@ def profile(
     opened = partial(OwnEngine.open, quantization=quantization) if quantization else kind.open
     subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
     header["attention"] = subject.facts()["attention"]
-    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     meter = meter or open_meter(subject.device)
     extent = {"grid": grid, "reach": reach._asdict() if reach else None}
     company = Company()
@@ -420,6 +419,8 @@ def profile(
         return found | extent | {"other_load": company.share()}
 
     writer = TraceWriter(target, described)
+    writer.check([(way, count) for way in sharing for count in together])
+    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     campaign = Campaign(
         subject,
         meter,
