@@ -42,6 +42,7 @@ def tiny(here, monkeypatch):
     threads = torch.get_num_threads()
     monkeypatch.setattr("profiler.campaign.REPEATS", {"quick": 1, "full": 1})
     monkeypatch.setattr("profiler.campaign.warm_up", lambda call: call())
+    monkeypatch.setattr("profiler.measure.window.WINDOW_S", 0.05)
     monkeypatch.setattr("profiler.serving.live.warm_up", lambda call: len([call()]))
     path = here / "tiny.yaml"
     path.write_text(SCENARIO)

@@ -16,6 +16,7 @@ from profiler.measure.company import Company
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.replicas import running
 from profiler.serving import together
+from profiler.serving.clock import WallClock
 from profiler.serving.live import LiveEngine
 from profiler.serving.replica import Limits
 from profiler.serving.stage import served_alike
@@ -111,12 +112,37 @@ def test_a_replica_that_is_killed_ends_the_others_with_an_error_that_says_so(lla
 
 
 def test_being_told_to_stop_abandons_the_run_in_all_replicas(llama):
-    calls = []
+    calls, began = [], time.perf_counter()
     with pytest.raises(KeyboardInterrupt), opened(llama, "streams") as replicas:
         replicas.serve(
             asked(600, 0.1), LIMITS, served_alike(), lambda: len(calls) > 2 or calls.append(1) is not None
         )
     assert len(calls) == 3
+    assert time.perf_counter() - began < 5
+
+
+def test_all_replicas_begin_at_one_moment_that_none_is_late_for(llama, monkeypatch):
+    told = []
+
+    def clock(origin_s):
+        told.append((origin_s, time.perf_counter()))
+        return WallClock(origin_s)
+
+    monkeypatch.setattr(together, "WallClock", clock)
+    with opened(llama, "streams") as replicas:
+        served = replicas.serve(asked(4), LIMITS, served_alike())
+    ((first_s, heard_s), (second_s, also_s)) = told
+    assert first_s == second_s
+    assert max(heard_s, also_s) < first_s
+    assert served.requests["first_scheduled_s"].min() >= 0.0
+
+
+def test_a_clock_is_less_than_0_before_it_begins():
+    begin_s = time.perf_counter() + 0.02
+    clock = WallClock(begin_s)
+    assert -0.02 <= clock.now() < 0.0
+    clock.wait_until(0.0)
+    assert time.perf_counter() >= begin_s
 
 
 def test_what_goes_wrong_in_a_replica_is_said(llama, monkeypatch):
