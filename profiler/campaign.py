@@ -9,11 +9,9 @@ What is finished is on disk at once, and a campaign that was cut off goes on whe
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,33 +20,22 @@ import numpy as np
 import torch
 
 from profiler.colocation import Together, check
-from profiler.engine.batch import Chunk
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, pin_threads, release_freed_memory, torch_dtype
 from profiler.engine.quantized import check_quantization
 from profiler.engine.weights import check_supported
 from profiler.engines.choice import OWN, choose_engine, refuse_others
 from profiler.engines.own import OwnEngine
-from profiler.engines.subject import Staged, Subject, WallTiming
+from profiler.engines.subject import Subject
 from profiler.grid import SPREAD, Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal, Key
-from profiler.measure.ceilings import ceiling_operators
 from profiler.measure.company import Company
 from profiler.measure.confidence import WITHIN, settled
 from profiler.measure.meters import Meter, open_meter
-from profiler.measure.operators import (
-    Operator,
-    OperatorClock,
-    attention_operator,
-    dense_operators,
-    operator_tokens,
-    write_operator,
-)
-from profiler.measure.power import measure_power
-from profiler.measure.timing import Timing, warm_up
 from profiler.memory import affordable_blocks, check_affordable
 from profiler.provenance import catalogue_device, describe
 from profiler.refinement import refined
+from profiler.visits import ENERGY_VISITS, LONG_CALL_S, MOST_ROWS, Visits
 from profiler.writing import TraceWriter
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
@@ -84,23 +71,13 @@ ENOUGH_S = {("cuda", "quick"): 130.0, ("cuda", "full"): 800.0}
 take some 30 s after that. A CPU has no such limit."""
 
 _LEAST_PASSES = 3
-_ENERGY_VISITS = 3
-_VISIT_S = 0.02
 _PASS_S = 0.25
 _MOST_VISITS = 5
-_MOST_CALLS = 5
-_MOST_ROWS = 32
-_LONG_CALL_S = 0.4
 _REFINED_AFTER = (1, 2)
 _REFINED_SHARE = 0.25
 _SAVED_EVERY_S = 30.0
-_TICK_S = 0.2
-_IDLE_SETTLE_S = 3.0
-_SETTLE_S = 1.0
-_POWER_S = 1.0
 _POWER_PASSES = 3
 _OPERATOR_PASSES = 3
-_LONGEST_OPERATOR = 2048
 
 
 @dataclass
@@ -136,23 +113,22 @@ class Campaign:
     save: Callable[[Campaign], object] = lambda campaign: None
     turn: Callable[[int], object] = lambda passes: None
     passes: int = field(init=False, default=0)
-    _rng: np.random.Generator = field(init=False)
+    _visitor: Visits = field(init=False)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
-    _calls: dict[str, float] = field(init=False, default_factory=dict)
-    _windows: Counter[str] = field(init=False, default_factory=Counter)
     _refinable: int = field(init=False)
     _done: int = field(init=False, default=0)
     _saved: float = field(init=False, default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self._rng = np.random.default_rng(self.seed)
+        counted = (
+            key[1] for key, rows in self.journal.entries.items() if rows[0].get("energy_j") is not None
+        )
+        self._visitor = Visits(self.engine, self.meter, self.seed, counted)
         self._refinable = int(len(self.shapes) * _REFINED_SHARE)
-        for (_, label, _), rows in self.journal.entries.items():
-            self._windows[label] += rows[0].get("energy_j") is not None
 
     def run(self) -> bool:
         """Measure what the journal lacks; whether all of it is there at the end."""
-        warm_up(lambda: self.engine.stage(self.shapes[0], self._rng).time().latency_s)
+        self._visitor.warm_up(self.shapes[0])
         for number in range(self.repeats + 1):
             if not self._pass(number):
                 return False
@@ -190,19 +166,6 @@ class Campaign:
         self._done += len(visits)
         return True
 
-    def batch(self, engine: Engine, shape: Shape) -> list[Chunk]:
-        """Random tokens for a shape, in blocks from anywhere in the cache."""
-        free = self._rng.permutation(engine.cache.num_blocks)
-        decodes = [(1, cached) for cached in shape.contexts(engine.architecture.max_position_embeddings)]
-        prompts = [(shape.prefill_new, shape.prefill_ctx)] * shape.prefill_seqs
-        batch = []
-        for new, cached in decodes + prompts:
-            pages = -(-(cached + new) // engine.cache.block_size)
-            tokens = self._rng.integers(0, engine.architecture.vocab_size, new)
-            batch.append(Chunk(tokens, cached, free[:pages]))
-            free = free[pages:]
-        return batch
-
     def areas(self) -> Iterator[tuple[str, list[Shape]]]:
         """Kind of journal entry, and the shapes of that kind."""
         yield "iteration", self.shapes
@@ -226,8 +189,8 @@ class Campaign:
                 f"up to {self.repeats} passes in random order; on a CPU up to {_MOST_VISITS} visits per pass after the "
                 f"first, for {_PASS_S} s of each shape; a shape is settled, and visited no more, once half the "
                 f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one "
-                f"warm-up call (at first two; later none for calls over {_LONG_CALL_S} s), then calls, in the "
-                f"first {_ENERGY_VISITS} visits as long as the energy counter needs, of which up to {_MOST_ROWS}, "
+                f"warm-up call (at first two; later none for calls over {LONG_CALL_S} s), then calls, in the "
+                f"first {ENERGY_VISITS} visits as long as the energy counter needs, of which up to {MOST_ROWS}, "
                 "evenly spaced, are rows; outliers are flagged and kept"
             ),
             "heldout": [shape._asdict() for shape in self.heldout],
@@ -241,7 +204,7 @@ class Campaign:
         if number == self.repeats:
             return self._last_visits()
         visits = [
-            ((kind, shape.label(), number * _MOST_VISITS + i), partial(self._visit, shape))
+            ((kind, shape.label(), number * _MOST_VISITS + i), partial(self._visitor.iteration, shape))
             for kind, shapes in self.areas()
             for shape in shapes
             if not self._settled(kind, shape, number)
@@ -253,12 +216,14 @@ class Campaign:
     def _last_visits(self) -> list[Visit]:
         visits: list[Visit] = []
         if isinstance(self.engine, Engine):
-            visit = partial(self._visit_operators, self.engine)
+            visit = partial(self._visitor.operators, self.engine, self.shapes)
             visits = [(("kernel", "operators", i), visit) for i in range(min(self.repeats, _OPERATOR_PASSES))]
         if self.meter.note:
             return visits
         powers = range(min(self.repeats, _POWER_PASSES))
-        return visits + [(("power", "power states", i), self._visit_power) for i in powers]
+        return visits + [
+            (("power", "power states", i), partial(self._visitor.power, self.shapes)) for i in powers
+        ]
 
     def _later(self, number: int) -> list[str]:
         """Labels of the visits that passes after this one may hold."""
@@ -296,81 +261,6 @@ class Campaign:
         most = self._refinable // len(_REFINED_AFTER)
         added = map(self.engine.possible, refined(latency_s, self.heldout, most))
         self.shapes = list(dict.fromkeys([*self.shapes, *added]))
-
-    def _visit(self, shape: Shape) -> list[dict[str, Any]]:
-        """One warm-up call, then the timed ones, as rows of ``iterations.parquet``; of many, some evenly spaced."""
-        stage = self.engine.stage(shape, self._rng)
-        label = shape.label()
-        if label not in self._calls:
-            stage.time()  # it may set the shape up: compile, record, fill a library's own tables
-        first = stage.time() if self._calls.get(label, 0.0) < _LONG_CALL_S else None
-        counted = not self.meter.note and self._windows[label] < _ENERGY_VISITS
-        target, most = (max(_VISIT_S, self.meter.window_s), 10_000) if counted else (_VISIT_S, _MOST_CALLS)
-        calls = 1 if first is None else int(np.clip(-(-target // first.latency_s), 1, most))
-        start = end = 0.0
-        before = after = None
-        if counted:
-            _, start, before = self._tick(stage)
-        timings = [stage.time() for _ in range((calls + 1) // 2)]
-        state = {"sm_clock_mhz": self.meter.clock_mhz(), "throttle": self.meter.throttle()}
-        timings += [stage.time() for _ in range(calls // 2)]
-        if counted:
-            more, end, after = self._tick(stage)
-            timings += more
-        self._calls[label] = median(timing.latency_s for timing in timings)
-        common = {"sharing": "none", "replicas": 1, "energy_j": None, "power_w": None}
-        if before is not None and after is not None:
-            self._windows[label] += 1
-            common |= {
-                "energy_j": (after - before) / len(timings),
-                "power_w": (after - before) / (end - start),
-            }
-        common |= shape.columns() | state
-        kept = np.unique(np.linspace(0, len(timings) - 1, min(len(timings), _MOST_ROWS)).round().astype(int))
-        return [common | timings[i]._asdict() for i in kept]
-
-    def _tick(self, stage: Staged) -> tuple[list[Timing | WallTiming], float, float | None]:
-        """Runs until the energy counter moves, which it does in steps of up to a tenth of a second.
-
-        A window between two such moments has all of its energy and none of another's.
-
-        Returns:
-            The calls made, when the counter moved, and what it said then; None without a counter.
-        """
-        made, begin, before = [], time.perf_counter(), self.meter.energy_j()
-        while (now := self.meter.energy_j()) == before and before is not None:
-            if time.perf_counter() - begin > _TICK_S:
-                break
-            made.append(stage.time())
-        return made, time.perf_counter(), now
-
-    def _visit_operators(self, engine: Engine) -> list[dict[str, Any]]:
-        clock = OperatorClock(engine.device)
-        with torch.inference_mode():
-            return [clock.row(each) for each in chain(ceiling_operators(engine), self._operators(engine))]
-
-    def _operators(self, engine: Engine) -> Iterator[Operator]:
-        for tokens in operator_tokens(engine.architecture):
-            yield from dense_operators(engine, tokens)
-        for shape in self.shapes:
-            if not shape.prefill_seqs:
-                yield attention_operator(engine, self.batch(engine, shape), "attention_decode")
-                yield write_operator(engine, self.batch(engine, shape))
-            elif not shape.decode_seqs and shape.prefill_new <= _LONGEST_OPERATOR:
-                yield attention_operator(engine, self.batch(engine, shape), "attention_prefill")
-
-    def _visit_power(self) -> list[dict[str, Any]]:
-        """Mean power idle, and under the largest decode and the largest prefill."""
-        decode = max(
-            (s for s in self.shapes if not s.prefill_seqs), key=lambda s: s.decode_seqs * s.decode_ctx
-        )
-        prefill = max((s for s in self.shapes if not s.decode_seqs), key=lambda s: s.prefill_new)
-        rest = partial(time.sleep, _POWER_S / 10)
-        rows = [{"state": "idle"} | measure_power(self.meter, rest, _IDLE_SETTLE_S, _POWER_S)]
-        for state, shape in (("decode", decode), ("prefill", prefill)):
-            call = self.engine.stage(shape, self._rng).time
-            rows.append({"state": state} | measure_power(self.meter, call, _SETTLE_S, _POWER_S))
-        return rows
 
     def _seconds_for(self, labels: Sequence[str]) -> float:
         """Seconds that visits will take, judging by earlier ones of the same shapes."""
@@ -423,7 +313,7 @@ def profile(
         meter: energy counter instead of the device's own.
         reach: where the grid ends; by default as far as the model goes.
         replicas: how many share the device, one campaign for each.
-        sharing: in which ways, of :data:`profiler.colocation.WAYS`.
+        sharing: in which ways, of :data:`profiler.replicas.WAYS`.
         engine: what is measured, see :mod:`profiler.engines.choice`; of another than the own one, no operators and no
             replicas that share the device.
         turns: what the own engine does between the passes.
@@ -433,7 +323,7 @@ def profile(
 
     Raises:
         UsageError: an unknown model, grid, dtype, device, engine or way of sharing, or another campaign's journal is
-            in the way.
+            in the way, or replicas in the present trace that were measured together with other settings.
         InfeasibleError: the model does not fit, or the budget did not last for one pass.
         DeviceError: the device, its MPS or the engine's package is not there.
         TraceError: without 1 among the replicas, there is no trace of one alone.
@@ -458,14 +348,15 @@ def profile(
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": kind.label(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     header |= {"reach": list(reach) if reach else None, "quantization": quantization}
-    common = Together(architecture, device, dtype, together, tuple(sharing), threads, meter, progress)
+    common = Together(
+        architecture, device, dtype, together, tuple(sharing), threads, meter, progress, reach=reach
+    )
     if 1 not in replicas:
         common.measure(target, header)
         return target
     opened = partial(OwnEngine.open, quantization=quantization, **cache) if kind is OwnEngine else kind.open
     subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
     header["attention"] = subject.facts()["attention"]
-    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     meter = meter or open_meter(subject.device)
     extent = {"grid": grid, "reach": reach._asdict() if reach else None}
     company = Company()
@@ -475,6 +366,8 @@ def profile(
         return found | extent | {"other_load": company.share()}
 
     writer = TraceWriter(target, described)
+    writer.check([(way, count) for way in sharing for count in together])
+    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
     campaign = Campaign(
         subject,
         meter,

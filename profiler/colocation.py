@@ -7,46 +7,27 @@ the replica alone (``replicas`` above 1), from which cost models learn how much 
 
 from __future__ import annotations
 
-import multiprocessing
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from profiler.engine.cache import BLOCK_SIZE
-from profiler.engine.engine import open_device
-from profiler.grid import Shape
+from profiler.engine.engine import Engine, open_device, threads_each
+from profiler.grid import Reach, Shape
 from profiler.journal import Journal
 from profiler.measure.meters import Meter, open_meter
-from profiler.measure.mps import mps_daemon
-from profiler.measure.replicas import (
-    CEASE,
-    LIMIT_S,
-    ROWS,
-    WINDOW_S,
-    Window,
-    Worker,
-    answer,
-    run_window,
-    send,
-    serve,
-)
+from profiler.measure.window import ROWS, WINDOW_S, Window, run_window
 from profiler.memory import affordable_blocks
+from profiler.replicas import check_ways, running, sm_fraction
 from profiler.writing import flagged
 from simslm.catalog.architecture import Architecture
-from simslm.errors import InfeasibleError, UsageError, nearest
+from simslm.errors import InfeasibleError, UsageError
 from simslm.traces.files import read_trace, write_trace
-
-WAYS = ("time-slice", "mps", "streams", "sm-partition")
-"""Ways of sharing: processes that take turns, processes under MPS, threads with a stream each, and processes under MPS
-that each may use an equal part of the multiprocessors (``CUDA_MPS_ACTIVE_THREAD_PERCENTAGE``)."""
 
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 96, 256)}
 """Decoding sequences of each replica, by kind of device."""
@@ -60,10 +41,19 @@ REPEATS = 3
 Progress = Callable[[int, int, str, float], None]
 
 
-def shapes(architecture: Architecture, device: str) -> list[Shape]:
-    """The iterations that are measured together, shortest first."""
-    context = min(CONTEXT, architecture.max_position_embeddings - 1)
-    return [Shape(decode_seqs=batch, decode_ctx=context) for batch in BATCHES[device.partition(":")[0]]]
+def shapes(architecture: Architecture, device: str, reach: Reach | None = None) -> list[Shape]:
+    """The iterations that are measured together, shortest first.
+
+    Args:
+        architecture: whose positions they keep to.
+        device: on which.
+        reach: where the grid of the replica alone ends; they are compared with its iterations, so they end there too.
+    """
+    context, batches = architecture.max_position_embeddings - 1, BATCHES[device.partition(":")[0]]
+    if reach is not None:
+        context = min(context, max(1, reach.context - 1))
+        batches = sorted({min(batch, reach.seqs) for batch in batches})
+    return [Shape(decode_seqs=batch, decode_ctx=min(CONTEXT, context)) for batch in batches]
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,7 @@ class Together:
         meter: energy counter instead of the device's own.
         progress: called with windows done, windows in all, what is measured, and 0.
         repeats: windows for each way, number and shape.
+        reach: where the grid ends; None = as far as the model goes.
     """
 
     architecture: Architecture
@@ -89,6 +80,7 @@ class Together:
     meter: Meter | None = None
     progress: Progress | None = None
     repeats: int = REPEATS
+    reach: Reach | None = None
 
     def measure(self, target: Path, header: Mapping[str, Any]) -> None:
         """Measures what an interrupted run lacks, and puts all of it into the trace of one replica alone.
@@ -120,10 +112,11 @@ class Together:
             InfeasibleError: so many replicas do not fit, not even at the smallest shape.
         """
         meter = self.meter or open_meter(open_device(self.device))
-        wanted = {shape.label(): shape for shape in shapes(self.architecture, self.device)}
+        wanted = {shape.label(): shape for shape in shapes(self.architecture, self.device, self.reach)}
         groups = [(way, count) for way in self.ways for count in self.replicas]
         done, total = 0, len(groups) * len(wanted) * self.repeats
         for way, count in groups:
+            threads = self.threads or threads_each(count)
             fitting = self._fitting(wanted, count)
             keys = [
                 (name, ("colocated", f"{way} ×{count}, {name}", i))
@@ -134,13 +127,11 @@ class Together:
             done += len(keys) - len(left)
             if not left:
                 continue
-            longest = self.architecture.max_position_embeddings
-            blocks = max(shape.blocks(BLOCK_SIZE, longest) for shape in fitting.values())
-            with self._running(way, count, blocks) as connections:
+            with running(way, self._makers(fitting, count), self.device, threads) as replicas:
                 for name, key in left:
                     self._say(done, total, key[1])
                     journal.add(
-                        key, _rows(run_window(connections, wanted[name], meter), wanted[name], way, count)
+                        key, _rows(run_window(replicas, wanted[name], meter), wanted[name], way, count)
                     )
                     done += 1
             keep(journal.rows("colocated"))
@@ -160,36 +151,12 @@ class Together:
             )
         return fitting
 
-    @contextmanager
-    def _running(self, way: str, count: int, blocks: int) -> Iterator[list[Connection]]:
-        """Replicas that wait for orders; they end with the context."""
-        threads = self.threads or max(1, torch.get_num_threads() // count)
-        with ExitStack() as stack:
-            if way in ("mps", "sm-partition"):
-                part = sm_fraction(way, count)
-                stack.enter_context(mps_daemon(None if part is None else 100 * part))
-            connections: list[Connection] = []
-            for number in range(count):
-                ours, theirs = multiprocessing.Pipe()
-                streams = way == "streams"
-                settings = Worker(
-                    self.architecture,
-                    self.dtype,
-                    self.device,
-                    blocks,
-                    number,
-                    None if streams else threads,
-                    streams,
-                )
-                make = threading.Thread if streams else multiprocessing.get_context("spawn").Process
-                worker = make(target=serve, args=(theirs, settings), daemon=True)
-                worker.start()
-                stack.callback(worker.join, LIMIT_S)
-                stack.callback(send, ours, CEASE)
-                connections.append(ours)
-            for connection in connections:
-                answer(connection, LIMIT_S)
-            yield connections
+    def _makers(self, fitting: Mapping[str, Shape], count: int) -> list[Callable[[], Engine]]:
+        """What makes the engine of each replica, with weights of its own."""
+        longest = self.architecture.max_position_embeddings
+        blocks = max(shape.blocks(BLOCK_SIZE, longest) for shape in fitting.values())
+        made = partial(Engine, self.architecture, dtype=self.dtype, device=self.device, num_blocks=blocks)
+        return [partial(made, seed=number) for number in range(count)]
 
     def _say(self, done: int, total: int, what: str) -> None:
         if self.progress is not None:
@@ -202,23 +169,9 @@ def check(device: str, replicas: Sequence[int], ways: Sequence[str]) -> None:
     Raises:
         UsageError: naming it.
     """
-    for way in ways:
-        if way not in WAYS:
-            raise UsageError(
-                f"unknown way of sharing {way!r}{nearest(way, list(WAYS))}",
-                remedy=f"known: {', '.join(WAYS)}",
-            )
-        if way in ("mps", "sm-partition") and device.startswith("cpu"):
-            raise UsageError(
-                f"{way} needs an NVIDIA GPU", remedy="on a CPU use --sharing time-slice or streams"
-            )
+    check_ways(device, ways)
     if not replicas or min(replicas) < 1 or max(replicas) > 64:
         raise UsageError("--replicas takes numbers from 1 to 64, e.g. 1,2,4")
-
-
-def sm_fraction(way: str, count: int) -> float | None:
-    """The part of the multiprocessors that each replica may use; None = all."""
-    return 1 / count if way == "sm-partition" else None
 
 
 def _rows(window: Window, shape: Shape, way: str, count: int) -> list[dict[str, Any]]:

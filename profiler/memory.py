@@ -38,15 +38,16 @@ def affordable_blocks(
     return max(0, int(room // (architecture.kv_bytes_per_token(dtype) * block_size)))
 
 
-def check_affordable(num_blocks: int, affordable: int, device: str) -> None:
-    """Refuses KV blocks that are more than :func:`affordable_blocks`.
+def check_affordable(num_blocks: int, affordable: int, device: str, replicas: int = 1) -> None:
+    """Refuses KV blocks, of each of so many replicas, that are more than :func:`affordable_blocks`.
 
     Raises:
         InfeasibleError: saying how many there can be.
     """
     if num_blocks > affordable:
         raise InfeasibleError(
-            f"{num_blocks:,} KV blocks are to be allocated, but {affordable:,} fit into the memory free now",
+            f"{num_blocks:,} KV blocks are to be allocated{' by each replica' if replicas > 1 else ''}, but "
+            f"{affordable:,} fit into the memory free now",
             where=f"device {device}",
             remedy="state fewer deployment.engine.num_gpu_blocks",
         )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from profiler.grid import Shape
 from profiler.measure.confidence import outliers
-from simslm.errors import TraceError
-from simslm.traces.files import holds_trace, read_trace, write_trace
+from simslm.errors import TraceError, UsageError
+from simslm.traces.files import Trace, holds_trace, read_trace, write_trace
+from simslm.traces.shapes import together
 
 if TYPE_CHECKING:
     from profiler.campaign import Campaign
 
+SETTINGS = ("model", "device", "dtype", "quantization", "engine", "attention", "torch", "threads")
+"""What iterations of one trace have in common, by its provenance."""
+
 
 class TraceWriter:
-    """Writes the trace of a campaign.
+    """Writes the trace of a campaign; what the trace already holds of replicas measured together stays in it.
 
     Args:
         target: where.
@@ -27,6 +33,27 @@ class TraceWriter:
     def __init__(self, target: Path, describe: Callable[[], dict[str, Any]]) -> None:
         self._target, self._describe = target, describe
 
+    def check(self, again: Collection[tuple[str, int]]) -> None:
+        """Refuses to write over replicas that were measured together with other settings.
+
+        Args:
+            again: ways of sharing and numbers of replicas that will be measured anew.
+
+        Raises:
+            UsageError: naming both.
+        """
+        trace = self._present()
+        if trace is None or (rows := _colocated(trace)) is None or not (differing := self._differing(trace)):
+            return
+        held = set(zip(rows["sharing"].to_pylist(), rows["replicas"].to_pylist(), strict=True))
+        if lost := sorted(held - set(again)):
+            raise UsageError(
+                f"this trace holds {', '.join(f'{way} ×{count}' for way, count in lost)}, measured with another "
+                f"{', '.join(differing)}",
+                where=str(self._target),
+                remedy="measure these again too (--replicas, --sharing), or write to another place (-o)",
+            )
+
     def save(self, campaign: Campaign) -> None:
         """What there is so far, as a trace that says so, unless a finished one is there already."""
         if self._replaceable() and campaign.journal.rows("iteration"):
@@ -35,22 +62,42 @@ class TraceWriter:
     def _replaceable(self) -> bool:
         if not holds_trace(self._target):
             return True
+        trace = self._present()
+        return trace is not None and bool(trace.provenance.get("unfinished"))
+
+    def _present(self) -> Trace | None:
+        """The trace that is there; None where there is none, or a damaged one."""
         try:
-            return bool(read_trace(self._target).provenance.get("unfinished"))
+            return read_trace(self._target) if holds_trace(self._target) else None
         except TraceError:
-            return False
+            return None
+
+    def _differing(self, trace: Trace) -> list[str]:
+        mine = self._describe()
+        return [name for name in SETTINGS if trace.provenance.get(name) != mine.get(name)]
 
     def write(self, campaign: Campaign, more: dict[str, Any] | None = None) -> None:
         """All that was measured; ``more`` joins its provenance."""
-        journal = campaign.journal
+        journal, trace = campaign.journal, self._present()
+        provenance = self._describe() | campaign.method() | (more or {})
+        rows: Any = _columns(flagged(journal.rows("iteration")))
+        kept = None if trace is None else _colocated(trace)
+        if trace is not None and kept is not None and rows is not None and not self._differing(trace):
+            rows = pa.concat_tables([pa.table(rows), kept], promote_options="default")
+            provenance["colocation"] = trace.provenance.get("colocation")
         write_trace(
             self._target,
-            provenance=self._describe() | campaign.method() | (more or {}),
-            iterations=_columns(flagged(journal.rows("iteration"))),
+            provenance=provenance,
+            iterations=rows,
             heldout=_columns(flagged(journal.rows("heldout"))),
             kernels=_columns(journal.rows("kernel"), ("op", "tokens", "seqs", "ctx_tokens")),
             power=_columns(journal.rows("power"), ("state",)),
         )
+
+
+def _colocated(trace: Trace) -> pa.Table | None:
+    """What it holds of replicas measured together; None without."""
+    return None if trace.iterations is None else together(trace.iterations)
 
 
 def flagged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -181,6 +181,11 @@ def pin_threads(count: int | None = None) -> None:
     torch.set_num_threads(count or torch.get_num_threads())
 
 
+def threads_each(replicas: int) -> int:
+    """CPU threads of each of so many replicas that share those of torch."""
+    return max(1, torch.get_num_threads() // replicas)
+
+
 def open_device(name: str) -> torch.device:
     """The device of that name, made ready for steady timing.
 

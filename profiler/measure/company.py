@@ -21,16 +21,18 @@ class Company:
     def __init__(self) -> None:
         self._start_s, self._before = time.perf_counter(), _seconds()
 
-    def share(self) -> float | None:
+    def share(self, children_s: float = 0.0) -> float | None:
         """The part of all cores' time that others had since then; None where the kernel does not tell.
 
-        Processes that this one has started count as its own once they have ended.
+        Args:
+            children_s: of the processors, that processes had since then which this one has started and which have not
+                ended; those that have are counted without being told.
         """
         after, before = _seconds(), self._before
         if after is None or before is None:
             return None
         cores_s = (os.cpu_count() or 1) * (time.perf_counter() - self._start_s)
-        others_s = (after[0] - before[0]) - (after[1] - before[1])
+        others_s = (after[0] - before[0]) - (after[1] - before[1]) - children_s
         return min(1.0, max(0.0, others_s / cores_s))
 
 

@@ -18,10 +18,14 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """Real time; it begins when it is made."""
+    """Real time.
 
-    def __init__(self) -> None:
-        self._origin_s = time.perf_counter()
+    Args:
+        origin_s: when it begins, by ``time.perf_counter``; by default now. Before that it is less than 0.
+    """
+
+    def __init__(self, origin_s: float | None = None) -> None:
+        self._origin_s = time.perf_counter() if origin_s is None else origin_s
 
     def now(self) -> float:
         return time.perf_counter() - self._origin_s

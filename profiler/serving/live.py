@@ -21,7 +21,7 @@ from profiler.measure.meters import Meter, open_meter
 from profiler.measure.timing import time_iteration, warm_up
 from profiler.memory import affordable_blocks, check_affordable
 from profiler.provenance import setting
-from profiler.serving.clock import WallClock
+from profiler.serving.clock import Clock, WallClock
 from profiler.serving.log import Served
 from profiler.serving.loop import Loop
 from profiler.serving.replica import Limits, Policies, Replica
@@ -177,14 +177,28 @@ class LiveEngine:
             limits, policies: of the replica.
             stopping: see :meth:`profiler.serving.loop.Loop.serve`.
         """
-        engine, meter = self._engine, self._meter
-        workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
-        replica = Replica(BlockPool(self._num_blocks), engine.cache.block_size, limits, policies)
+        begin, meter = self.ready(columns, limits, policies), self._meter
         before, company = meter.energy_j(), Company()
-        served = Loop(replica, partial(time_iteration, engine), WallClock(), workload).serve(stopping)
+        served = begin(WallClock()).serve(stopping)
         after, others = meter.energy_j(), company.share()
         energy_j = None if before is None or after is None else after - before
         return replace(served, energy_j=energy_j, other_load=others)
+
+    def ready(
+        self, columns: Columns, limits: Limits, policies: Policies, mine: np.ndarray | None = None
+    ) -> Callable[[Clock], Loop]:
+        """All that takes time before a workload can be served; what is left is to say when its first moment is.
+
+        Args:
+            columns, limits, policies: as in :meth:`serve`.
+            mine: which requests are served here, a mask; None = all. Prompts are the same, whoever serves them.
+        """
+        engine = self._engine
+        workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
+        if mine is not None:
+            workload = [each for each in workload if mine[each.request_id]]
+        replica = Replica(BlockPool(engine.cache.num_blocks), engine.cache.block_size, limits, policies)
+        return lambda clock: Loop(replica, partial(time_iteration, engine), clock, workload)
 
     def describe(self) -> dict[str, Any]:
         """The machine, the engine and its threads, for whoever reads the results."""

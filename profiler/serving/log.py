@@ -32,9 +32,10 @@ class Served:
     """A workload that was served.
 
     Attributes:
-        requests: columns over requests, in order of arrival; times are seconds, NaN where nothing happened.
-        iterations: columns over iterations; ``host_s`` is the part of ``duration_s`` in which the device waits for
-            the host: planning, laying out, reading tokens, keeping the books.
+        requests: columns over requests, in order of arrival; times are seconds, NaN where nothing happened;
+            ``replica`` is who served them.
+        iterations: columns over iterations, replica after replica; ``host_s`` is the part of ``duration_s`` in which
+            the device waits for the host: planning, laying out, reading tokens, keeping the books.
         gaps_s: every gap between two output tokens of one request.
         outputs: the tokens each request was answered with.
         energy_j: of the device meanwhile; None without a meter.
@@ -72,10 +73,12 @@ class Log:
             sequence.last_token_s = now
 
     def served(self, sequences: list[Sequence]) -> Served:
-        """The columns of a run that is over."""
+        """The columns of a run that is over, on one replica."""
         times = np.array(self._times).reshape(-1, 3)
         shapes = np.array(self._shapes).reshape(-1, len(SHAPE))
         iterations = dict(zip(("start_s", "duration_s", "host_s"), times.T, strict=True))
         iterations |= dict(zip(SHAPE, shapes.T, strict=True))
+        iterations["replica"] = np.zeros(len(times), dtype=np.int64)
         requests = {name: np.array([getattr(each, name) for each in sequences]) for name in _REQUEST}
+        requests["replica"] = np.zeros(len(sequences), dtype=np.int64)
         return Served(requests, iterations, np.array(self._gaps_s), [each.output for each in sequences])

@@ -166,7 +166,10 @@ def validate_live(
         ),
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="how often each load is served")] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch; default: its own")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads of torch, for each replica; default: its own, divided"),
+    ] = None,
     sets: Sets = None,
     seed: Seed = None,
     fail_on: Annotated[

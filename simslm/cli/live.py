@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from profiler.serving.live import LiveEngine
     from profiler.serving.log import Served
     from profiler.serving.replica import Limits
+    from profiler.serving.together import LiveReplicas
     from simslm.api import Prepared
     from simslm.fidelity.live import Load, Service
     from simslm.scenario.schema import Scenario
@@ -54,11 +56,6 @@ def live(
     """
     from simslm.condition import Condition
     from simslm.fidelity import live as both
-    from simslm.fidelity.files import write_fidelity
-    from simslm.fidelity.recorded import Fidelity, read_sources
-    from simslm.fidelity.repeats import repeats as noise
-    from simslm.fidelity.repeats import write_load
-    from simslm.report.fidelity import write_page
     from simslm.runs.table import MEASURED
 
     directory, shares = free_place(output), _shares(loads)
@@ -66,8 +63,8 @@ def live(
              for text in fail_on]  # fmt: skip
     given = overrides(list(sets), seed)
     words = _words(path, device, trace, grid, loads, repeats, threads, given, fail_on, output)
-    _pin(threads)
     _, prepared = _read(path, given, "{roofline: {}}")
+    pinned = _pin(threads, len(prepared.priced))
     both.check_servable(prepared, scaled=bool(shares))
     name = device or ("cpu" if prepared.device.name == "cpu" else "cuda:0")
     _check_device(name, prepared)
@@ -75,41 +72,63 @@ def live(
     cost = f"{{trace: {_quoted(place.resolve())}}}"
     if trace is not None:
         _read(path, given, cost)
+
+    def read(more: Sequence[str]) -> Scenario:
+        return _read(path, [*given, *more], cost)[0]
+
     service = both.Service(
-        lambda more: _read(path, [*given, *more], cost)[0],
-        shares,
-        repeats,
-        lambda load, run: _tell_run(repeats, load, run),
-        _tell_loads,
+        read, shares, repeats, lambda load, run: _tell_run(repeats, load, run), _tell_loads
     )
+    ended = None
     with held_back() as interruption:
         waiter = _Waiter(prepared, service, interruption)
         try:
             if trace is None:
-                _measure(prepared, name, grid, place, words, waiter)
-            else:
-                waiter.serve_all(name)
-            interrupted = False
-        except KeyboardInterrupt:
-            interrupted = True
+                _measure(prepared, name, grid, place, words, pinned, waiter)
+            waiter.serve_rest(name, pinned)
+        except (KeyboardInterrupt, DeviceError) as error:
+            ended = error
         interruption.writing = True
-        if waiter.engine is None or not service.runs:
+        if isinstance(ended, DeviceError) and not service.runs:
+            raise ended
+        if not service.runs:
             raise InterruptError("interrupted before a load was served to its end")
-        runs = service.compared(waiter.engine.name)
-        for load, group in groupby(runs, key=lambda run: run.load.name):
-            write_load(directory / directory_name(load), list(group))
-        fidelity = Fidelity(read_sources([place]), tuple(run.comparison for run in runs), (), interrupted)
-        more = {"repeats": noise(runs), "serving": waiter.engine.describe()}
-        values = write_fidelity(directory, fidelity, words, more)
-        page = write_page(directory)
+        values, page = _write(directory, place, words, waiter, whole=ended is None)
     if as_json:
         screen.show_json({"summary": values["summary"], "repeats": values["repeats"]})
     else:
         _show(values, page)
-    if interrupted:
-        raise InterruptError(f"interrupted: {directory} holds the {len(runs)} runs done by then")
+    kept = f"{directory} holds the {service.runs} runs done by then"
+    if isinstance(ended, DeviceError):
+        screen.note(kept)
+        raise ended
+    if ended is not None:
+        raise InterruptError(f"interrupted: {kept}")
     for gate in gates:
         judge(gate, values["summary"])
+
+
+def _write(
+    directory: Path, trace: Path, words: str, waiter: _Waiter, *, whole: bool
+) -> tuple[dict[str, Any], Path]:
+    """Simulates what was served, and writes both sides of it with their comparison and its page.
+
+    Returns:
+        What ``fidelity.json`` holds, and the page.
+    """
+    from simslm.fidelity.files import write_fidelity
+    from simslm.fidelity.recorded import Fidelity, read_sources
+    from simslm.fidelity.repeats import repeats as noise
+    from simslm.fidelity.repeats import write_load
+    from simslm.report.fidelity import write_page
+
+    assert waiter.engine is not None
+    runs = waiter.service.compared(waiter.engine.name)
+    for load, group in groupby(runs, key=lambda run: run.load.name):
+        write_load(directory / directory_name(load), list(group))
+    fidelity = Fidelity(read_sources([trace]), tuple(run.comparison for run in runs), (), not whole)
+    more = {"repeats": noise(runs), "serving": waiter.engine.describe()}
+    return write_fidelity(directory, fidelity, words, more), write_page(directory)
 
 
 def _read(path: Path, sets: Sequence[str], cost: str) -> tuple[Scenario, Prepared]:
@@ -134,24 +153,30 @@ def _shares(text: str | None) -> list[float]:
     return shares
 
 
-def _pin(threads: int | None) -> None:
-    """One number of threads for the trace and for serving."""
+def _pin(threads: int | None, replicas: int) -> int:
+    """One number of threads for the trace and for serving, of each replica; what it is."""
     cores = os.cpu_count() or 1
-    if threads is not None and threads > cores:
-        raise UsageError(f"--threads {threads} is more than the {cores} cores of this machine")
+    if threads is not None and threads * replicas > cores:
+        each = f" for each of {replicas} replicas" if replicas > 1 else ""
+        raise UsageError(f"--threads {threads}{each} is more than the {cores} cores of this machine")
     try:
-        from profiler.engine.engine import pin_threads
+        from profiler.engine.engine import pin_threads, threads_each
     except ModuleNotFoundError as error:
         raise DeviceError(
             f"{error.name} is not installed", remedy="serving live needs torch: pip install 'simslm[profile]'"
         ) from None
-    pin_threads(threads)
+    pinned = threads or threads_each(replicas)
+    pin_threads(pinned)
+    return pinned
 
 
 def _check_device(name: str, prepared: Prepared) -> None:
     from profiler.engine.engine import open_device
     from profiler.provenance import catalogue_device
+    from profiler.replicas import check_ways
 
+    if len(prepared.priced) > 1:
+        check_ways(name, [prepared.scenario.deployment.sharing])
     found = catalogue_device(open_device(name))
     if found != prepared.device.name:
         raise UsageError(
@@ -161,14 +186,21 @@ def _check_device(name: str, prepared: Prepared) -> None:
         )
 
 
-def _measure(prepared: Prepared, device: str, grid: str, place: Path, command: str, waiter: _Waiter) -> None:
-    """Measures the trace of the scenario's model, as far as its batches and contexts go, and serves meanwhile."""
+def _measure(
+    prepared: Prepared, device: str, grid: str, place: Path, command: str, threads: int, waiter: _Waiter
+) -> None:
+    """Measures the trace of the scenario's model, as far as its batches and contexts go.
+
+    A replica alone serves meanwhile. Replicas that share the device are measured together too, in the scenario's way of
+    sharing, and serve when that is over: they need the memory.
+    """
     from profiler.campaign import Turns, profile
     from profiler.grid import Reach
     from profiler.provenance import shown_command
 
     group, requests = prepared.groups[0], prepared.requests
-    limits = group.spec.engine
+    limits, replicas = group.spec.engine, len(prepared.priced)
+    alone = replicas == 1
     reach = Reach(
         min(limits.max_num_seqs, len(requests)),
         _longest(prepared),
@@ -191,41 +223,43 @@ def _measure(prepared: Prepared, device: str, grid: str, place: Path, command: s
             command=shown_command(shlex.split(command)),
             progress=progress,
             reach=reach,
-            turns=Turns(waiter.take_turn, group.memory.num_gpu_blocks, limits.block_size),
+            turns=Turns(waiter.take_turn, group.memory.num_gpu_blocks, limits.block_size) if alone else None,
+            threads=threads,
+            replicas=sorted({1, replicas}),
+            sharing=[] if alone else [prepared.scenario.deployment.sharing],
         )
 
 
 class _Waiter:
-    """Serves what is due of a service, on an engine that is measured meanwhile or on one of its own.
+    """Serves what is due of a service, on an engine that is measured meanwhile or on engines of its own.
 
     Attributes:
+        service: what is due, and what was served.
         engine: what serves; None before the first load.
         interruption: ends a run that is being served.
     """
 
     def __init__(self, prepared: Prepared, service: Service, interruption: Interruption) -> None:
-        self._prepared, self._service, self.interruption = prepared, service, interruption
-        self.engine: LiveEngine | None = None
+        self._prepared, self.service, self.interruption = prepared, service, interruption
+        self.engine: LiveEngine | LiveReplicas | None = None
 
     def take_turn(self, engine: OwnEngine, passes: int, most: int) -> None:
         """After a pass of the campaign."""
         from profiler.serving.live import LiveEngine
 
-        scenario, group = self._prepared.scenario, self._prepared.groups[0]
         if self.engine is None:
-            self._warm(LiveEngine(engine, group.memory.num_gpu_blocks, scenario.seed))
-        self._service.catch_up(self._serve, passes, most)
+            blocks = self._prepared.groups[0].memory.num_gpu_blocks
+            self._warm(LiveEngine(engine, blocks, self._prepared.scenario.seed))
+        self.service.catch_up(self._serve, passes, most)
 
-    def serve_all(self, device: str) -> None:
-        """On an engine of its own, from a trace that is there."""
-        from profiler.serving.live import LiveEngine
+    def serve_rest(self, device: str, threads: int) -> None:
+        """Whatever was not served in turns, on engines of its own."""
+        if self.engine is None:
+            with _opened(self._prepared, device, threads) as engine:
+                self._warm(engine)
+                self.service.catch_up(self._serve)
 
-        scenario, group = self._prepared.scenario, self._prepared.groups[0]
-        blocks, size = group.memory.num_gpu_blocks, group.spec.engine.block_size
-        self._warm(LiveEngine.open(group.architecture, scenario.dtype, device, blocks, size, scenario.seed))
-        self._service.catch_up(self._serve)
-
-    def _warm(self, engine: LiveEngine) -> None:
+    def _warm(self, engine: LiveEngine | LiveReplicas) -> None:
         screen.note("warming up")
         engine.warm(_limits(self._prepared), _longest(self._prepared))
         self.engine = engine
@@ -234,14 +268,33 @@ class _Waiter:
         """The requests that fit, by the policies and limits that the simulation has."""
         from profiler.serving.replica import Policies
         from simslm.fidelity.live import fitting
+        from simslm.fidelity.replicas import routed
 
         assert self.engine is not None
         kept, requests = fitting(prepared), prepared.requests
         names = ("arrival_s", "prompt_tokens", "output_tokens", "max_tokens", "priority")
         columns = {name: None if (all_ := getattr(requests, name)) is None else all_[kept] for name in names}
+        columns["replica"] = routed(prepared)[kept]
         made = prepared.deployment().groups[0].policies()
         policies = Policies(made.batching, made.order, made.admission)
         return self.engine.serve(columns, _limits(prepared), policies, lambda: self.interruption.asked)
+
+
+@contextmanager
+def _opened(prepared: Prepared, device: str, threads: int) -> Iterator[LiveEngine | LiveReplicas]:
+    """What serves: an engine in this process, or replicas that share the device."""
+    from profiler.serving.live import LiveEngine
+    from profiler.serving.together import open_replicas
+
+    group, scenario, replicas = prepared.groups[0], prepared.scenario, len(prepared.priced)
+    blocks, size = group.memory.num_gpu_blocks, group.spec.engine.block_size
+    made = (group.architecture, scenario.dtype, device, blocks, size, scenario.seed)
+    if replicas == 1:
+        yield LiveEngine.open(*made)
+        return
+    sharing = scenario.deployment.sharing
+    with open_replicas(*made, replicas=replicas, sharing=sharing, threads=threads) as engine:
+        yield engine
 
 
 def _limits(prepared: Prepared) -> Limits:
@@ -313,11 +366,13 @@ def _show(values: dict[str, Any], page: Path) -> None:
             f"{load['name']}: {load['requests']:,} requests{rate}, {len(load['runs'])} times; on average "
             f"{number(running['measured'])} sequences ran ({number(running['simulated'])} simulated)"
         )
-        cost = load["iterations"]
-        print(
-            f"the iterations that ran cost {signed(cost['total_error'])} by the trace in all, "
-            f"{signed(cost['median_error'])} in the median"
-        )
+        if cost := load["iterations"]:
+            print(
+                f"the iterations that ran cost {signed(cost['total_error'])} by the trace in all, "
+                f"{signed(cost['median_error'])} in the median"
+            )
+        if load["replicas"] > 1:
+            print(f"{load['replicas']} replicas share the device, their interference {load['interference']}")
         if (others := max((share for share in load["other_load"] if share), default=0.0)) > BUSY:
             print(
                 f"others had up to {100 * others:.0f} % of the processors meanwhile: not the engine's times alone"

@@ -14,6 +14,7 @@ import numpy as np
 from simslm.api import Prepared, prepare, simulate
 from simslm.errors import UsageError
 from simslm.fidelity.comparison import Comparison
+from simslm.fidelity.replicas import check_replicas
 from simslm.metrics import summary as figures
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.quantiles import spread
@@ -35,8 +36,8 @@ class Served(Protocol):
     """What serving a workload left: columns over the requests that fit, and over iterations.
 
     Attributes:
-        requests: ``arrival_s first_scheduled_s first_token_s finish_s preemptions rejected``.
-        iterations: the columns of ``iterations.parquet`` but ``replica`` and ``power_w``.
+        requests: ``arrival_s first_scheduled_s first_token_s finish_s preemptions rejected replica``.
+        iterations: the columns of ``iterations.parquet`` but ``power_w``, those of a replica in order of time.
         gaps_s: every gap between two output tokens of one request.
         energy_j: of the device meanwhile; None where it was not measured.
         other_load: the part of all cores' time that others had meanwhile; None where it is not known.
@@ -59,6 +60,7 @@ Serve = Callable[[Prepared], Served]
 
 Raises:
     KeyboardInterrupt: it was told to stop.
+    DeviceError: the device, or a replica on it, failed.
 """
 
 
@@ -97,7 +99,7 @@ class LiveRun:
         result: of the simulation.
         number: which of the repeats it is, from 1.
         requests: the columns of ``requests.parquet``, as served.
-        iterations: the iterations as they ran.
+        iterations: of each replica, as they ran.
         comparison: beside the simulation.
         other_load: as in :class:`Served`.
     """
@@ -106,7 +108,7 @@ class LiveRun:
     result: Result
     number: int
     requests: dict[str, np.ndarray]
-    iterations: IterationTable
+    iterations: tuple[IterationTable, ...]
     comparison: Comparison
     other_load: float | None
 
@@ -223,8 +225,10 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
     engine, requests = prepared.groups[0].spec.engine, prepared.requests
     batching = prepared.deployment().groups[0].policies().batching
     lacking = {
-        "one replica only, on one device": len(prepared.priced) > 1
-        or prepared.groups[0].spec.tensor_parallel_size > 1,
+        "one device only": scenario.deployment.num_devices > 1,
+        "one group only": len(prepared.groups) > 1,
+        "no parts of the multiprocessors (sharing sm-partition)": scenario.deployment.sharing
+        == "sm-partition",
         "no padding (batching static)": batching.holds_batch,
         "no prefill by layers (batching layered-prefill)": batching.by_layers,
         "no prefix_caching": engine.prefix_caching,
@@ -242,6 +246,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
             where=scenario.where() or scenario.name,
             remedy="simplify the scenario, or override its keys with --set",
         )
+    check_replicas(prepared)
 
 
 def fitting(prepared: Prepared) -> np.ndarray:
@@ -249,14 +254,24 @@ def fitting(prepared: Prepared) -> np.ndarray:
     return servable(prepared.requests, prepared.deployment().groups[0])
 
 
-def mean_running(columns: Mapping[str, np.ndarray]) -> float:
-    """Sequences that run, averaged over the time in which any do."""
-    return float(np.average(columns["running"], weights=columns["duration_s"]))
+def mean_running(tables: Sequence[IterationTable]) -> float:
+    """Sequences that run on all replicas, averaged over the time in which any do.
+
+    Args:
+        tables: of each replica.
+    """
+    names = ("start_s", "duration_s", "running")
+    start_s, duration_s, running = (np.concatenate([each.columns[name] for each in tables]) for name in names)
+    order = np.argsort(start_s)
+    start_s, end_s = start_s[order], (start_s + duration_s)[order]
+    before_s = np.maximum.accumulate(np.concatenate([[-np.inf], end_s[:-1]]))
+    busy_s = np.clip(end_s - np.maximum(start_s, before_s), 0.0, None).sum()
+    return float(running @ duration_s / busy_s)
 
 
 def _run(load: Load, result: Result, number: int, served: Served, engine: str) -> LiveRun:
     requests = _request_columns(load.prepared, served)
-    iterations = _iteration_table(served)
+    iterations = tuple(_iteration_table(served, number) for number in range(len(load.prepared.priced)))
     measured = _measured(load.prepared, requests, iterations, served)
     run = _as_run(load, number, engine, measured)
     comparison = Comparison(run, simulated(result, run))
@@ -283,28 +298,31 @@ def _request_columns(prepared: Prepared, served: Served) -> dict[str, np.ndarray
     rejected = ~kept
     rejected[kept] = served.requests["rejected"]
     columns["status"] = np.where(rejected, REJECTED, FINISHED)
-    columns["replica"] = np.where(rejected, -1, 0)
+    columns["replica"] = np.full(count, -1)
+    columns["replica"][kept] = served.requests["replica"]
+    columns["replica"][rejected] = -1
     return columns | latencies(columns)
 
 
-def _iteration_table(served: Served) -> IterationTable:
-    columns = dict(served.iterations)
+def _iteration_table(served: Served, number: int) -> IterationTable:
+    mine = served.iterations["replica"] == number
+    columns = {name: column[mine] for name, column in served.iterations.items() if name != "replica"}
     columns["end_s"] = columns["start_s"] + columns["duration_s"]
     count = len(columns["start_s"])
     return IterationTable(columns, None, np.zeros(count), np.ones(count, dtype=bool))
 
 
 def _measured(
-    prepared: Prepared, requests: dict[str, np.ndarray], iterations: IterationTable, served: Served
+    prepared: Prepared, requests: dict[str, np.ndarray], tables: Sequence[IterationTable], served: Served
 ) -> dict[str, float]:
     """Every figure of the run, by its column in ``RUNS.csv``."""
-    seconds = float(iterations.end_s[-1] - requests["arrival_s"].min())
+    seconds = float(max(table.end_s.max(initial=0.0) for table in tables) - requests["arrival_s"].min())
     blocks, tally = prepared.groups[0].memory.num_gpu_blocks, Tally.of(requests)
     found: dict[str, float | None] = {
         "duration_s": seconds,
         **figures.throughput(tally, seconds),
         "preemptions": float(requests["preemptions"].sum()),
-        "kv_peak": float(iterations.columns["kv_blocks_used"].max() / blocks),
+        "kv_peak": float(served.iterations["kv_blocks_used"].max() / blocks),
         "energy_j": served.energy_j,
         "power_mean_w": None if served.energy_j is None else served.energy_j / seconds,
     }
@@ -332,8 +350,8 @@ def _as_run(load: Load, number: int, engine: str, measured: Mapping[str, float])
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens,
         batching=limits.batching.policy,
-        replicas=1,
-        sharing="none",
+        replicas=len(prepared.priced),
+        sharing=prepared.scenario.deployment.sharing,
         num_gpu_blocks=group.memory.num_gpu_blocks,
         sm_clock_mhz=None,
         measured=measured,

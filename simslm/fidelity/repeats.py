@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from simslm.catalog.work import equal_prompts
 from simslm.fidelity.comparison import relative_error
 from simslm.fidelity.live import LiveRun, mean_running
+from simslm.fidelity.replicas import interference
 from simslm.metrics.files import RunWriter, iterations_arrow, requests_arrow
 from simslm.metrics.whole import write_whole
 
@@ -48,7 +49,9 @@ def write_load(directory: Path, runs: Sequence[LiveRun]) -> None:
     served = {
         "requests_live": pa.concat_tables(_numbered(run, requests_arrow(run.requests)) for run in runs),
         "iterations_live": pa.concat_tables(
-            _numbered(run, iterations_arrow(0, run.iterations)) for run in runs
+            _numbered(run, iterations_arrow(number, table))
+            for run in runs
+            for number, table in enumerate(run.iterations)
         ),
     }
     for name, table in served.items():
@@ -62,25 +65,26 @@ def _numbered(run: LiveRun, table: pa.Table) -> pa.Table:
 
 def _load(runs: list[LiveRun]) -> dict[str, Any]:
     load = runs[0].load
-    simulated = runs[0].result.windows[0][2]
     return {
         "name": load.name,
         "load": load.share,
         "rate_rps": load.rate_rps,
         "runs": [run.comparison.run.run for run in runs],
         "requests": len(load.prepared.requests),
+        "replicas": len(load.prepared.priced),
+        "interference": interference(load.prepared),
         "in_domain_time": runs[0].result.summary["coverage"]["in_domain_time"],
         "iterations": _iterations(runs),
         "other_load": [run.other_load for run in runs],
         "mean_running_seqs": {
-            "measured": fmean(mean_running(run.iterations.columns) for run in runs),
-            "simulated": mean_running(simulated.columns),
+            "measured": fmean(mean_running(run.iterations) for run in runs),
+            "simulated": mean_running(runs[0].result.tables),
         },
         "metrics": {name: _metric(runs, name) for name in runs[0].comparison.error},
     }
 
 
-def _iterations(runs: list[LiveRun]) -> dict[str, float]:
+def _iterations(runs: list[LiveRun]) -> dict[str, float] | None:
     """The cost of the iterations that really ran, against what they took.
 
     This is what the trace is off by, whoever was scheduled when: a machine that has become slower shows here, and near
@@ -88,10 +92,13 @@ def _iterations(runs: list[LiveRun]) -> dict[str, float]:
     length.
 
     Returns:
-        ``total_error`` of their sum, ``median_error`` of each by itself: simulated / measured - 1.
+        ``total_error`` of their sum, ``median_error`` of each by itself: simulated / measured - 1. None where replicas
+        share a device: what an iteration costs then depends on what the others do meanwhile.
     """
+    if len(runs[0].iterations) > 1:
+        return None
     cost = runs[0].load.prepared.groups[0].cost
-    columns = [run.iterations.columns for run in runs]
+    columns = [table.columns for run in runs for table in run.iterations]
     shape = (np.concatenate([each[name] for each in columns]).astype(float) for name in SHAPE)
     took = np.concatenate([each["duration_s"] for each in columns])
     predicted = cost.evaluate(equal_prompts(*shape)).latency_s

@@ -51,6 +51,15 @@ class ReplicaLoad(Protocol):
 
 
 class Router(Protocol):
+    """Chooses among the replicas of a group.
+
+    Attributes:
+        looks_at_replicas: its choice depends on what the replicas do; else on how many there are, on the request and on
+            those before it, so that all choices can be made ahead.
+    """
+
+    looks_at_replicas: bool
+
     def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
         """The index of the replica that serves ``request``."""
         ...

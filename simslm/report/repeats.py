@@ -65,14 +65,15 @@ def figure(column: str, value: float) -> str:
 
 def _facts(load: Mapping[str, Any]) -> list[str]:
     running = load["mean_running_seqs"]
-    times = len(load["runs"])
+    times, cost, replicas = len(load["runs"]), load["iterations"], load.get("replicas", 1)
     return [
         f"{count(load['requests'])} requests",
         *([f"{number(load['rate_rps'])} requests/s"] if load["rate_rps"] is not None else []),
         f"served {'once' if times == 1 else f'{times} times'}",
         f"{number(running['measured'])} sequences ran on average, {number(running['simulated'])} simulated",
         f"{number(100 * load['in_domain_time'])} % of simulated time inside the measured domain",
-        f"the iterations that ran cost {100 * load['iterations']['total_error']:+.2f} % by the trace",
+        *([f"the iterations that ran cost {100 * cost['total_error']:+.2f} % by the trace"] if cost else []),
+        *([f"{replicas} replicas, their interference {load['interference']}"] if replicas > 1 else []),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from simslm.cli import live  # noqa: E402
 from simslm.cli.interruption import Interruption  # noqa: E402
+from simslm.errors import DeviceError  # noqa: E402
 
 SCENARIO = """\
 name: tiny
@@ -31,6 +33,7 @@ deployment:
   engine: {max_num_seqs: 4, max_num_batched_tokens: 32, num_gpu_blocks: 24}
 """
 SIDES = ("requests.parquet", "requests_live.parquet", "iterations.parquet", "iterations_live.parquet")
+TWO = ("--set", "deployment.replicas_per_device=2", "--set", "deployment.sharing=streams")
 
 
 @pytest.fixture
@@ -38,7 +41,8 @@ def tiny(here, monkeypatch):
     """The scenario's file; what is measured is measured with few repeats."""
     threads = torch.get_num_threads()
     monkeypatch.setattr("profiler.campaign.REPEATS", {"quick": 1, "full": 1})
-    monkeypatch.setattr("profiler.campaign.warm_up", lambda call: call())
+    monkeypatch.setattr("profiler.visits.warm_up", lambda call: call())
+    monkeypatch.setattr("profiler.measure.window.WINDOW_S", 0.05)
     monkeypatch.setattr("profiler.serving.live.warm_up", lambda call: len([call()]))
     path = here / "tiny.yaml"
     path.write_text(SCENARIO)
@@ -151,7 +155,10 @@ def test_a_trace_is_measured_only_as_far_as_the_scenario_reaches(simslm, tiny, h
         (("--set", "deployment.engine.preemption=swap"), 2, "no preemption by swap"),
         (("--set", "workload.timeout_s=5"), 2, "no clients that leave"),
         (("--set", "workload.arrivals={process: closed-loop, concurrency: 3}"), 2, "no closed loop"),
-        (("--set", "deployment.replicas_per_device=2", "--set", "deployment.sharing=mps"), 2, "one replica"),
+        ((*TWO, "--set", "deployment.sharing=mps"), 2, "mps needs an NVIDIA GPU"),
+        ((*TWO, "--threads", str(os.cpu_count())), 2, "for each of 2 replicas is more than the"),
+        ((*TWO, "--set", "deployment.router=power-of-two"), 2, "--set deployment.router.policy=round-robin"),
+        (("--set", "deployment.num_devices=2"), 2, "one device only"),
         (("--set", "deployment.engine.batching=static"), 2, "padding"),
         (("--set", "deployment.engine.batching=layered-prefill"), 2, "prefill by layers"),
         (("--fail-on", "tpot.max > 1"), 2, "knows no"),
@@ -178,7 +185,8 @@ def test_more_blocks_than_there_is_memory_is_an_answer(simslm, tiny, monkeypatch
     assert "24 KV blocks are to be allocated, but 23 fit" in ended.err
 
 
-def test_runs_that_are_done_when_it_is_interrupted_are_kept(simslm, tiny, here, monkeypatch):
+@pytest.mark.parametrize("more", [(), TWO], ids=["one", "two"])
+def test_runs_that_are_done_when_it_is_interrupted_are_kept(simslm, tiny, here, monkeypatch, more):
     """Ctrl-C while the second run is served."""
 
     @contextmanager
@@ -192,9 +200,49 @@ def test_runs_that_are_done_when_it_is_interrupted_are_kept(simslm, tiny, here, 
     held: list[Interruption] = []
     monkeypatch.setattr(live, "held_back", pressed)
     monkeypatch.setattr(live, "_tell_run", tell)
-    ended = simslm("validate", "live", tiny, "--grid", "quick", "--repeats", 3, "-o", "out")
+    ended = simslm("validate", "live", tiny, *more, "--grid", "quick", "--repeats", 3, "-o", "out")
     assert ended.code == 130
     assert "out holds the 1 runs done by then" in ended.err
     values = json.loads((here / "out" / "fidelity.json").read_text())
+    assert [row["run"] for row in values["rows"]] == ["as stated, repeat 1"]
+    assert values["interrupted"]
+
+
+def test_two_replicas_share_the_device_and_the_arrivals(simslm, tiny, here, monkeypatch):
+    """As threads; what they do to each other is measured into the trace, and one that fails ends the command."""
+    options = (*TWO, "--grid", "quick", "--repeats", 2, "--threads", 1, "-o")
+    ended = simslm("validate", "live", tiny, *options, "out")
+    assert ended.code == 0, ended.err
+    assert "2 replicas share the device, their interference measured" in ended.out
+    assert "the iterations that ran cost" not in ended.out
+    values = json.loads((here / "out" / "fidelity.json").read_text())
+    assert [row["setting"]["replicas"] for row in values["rows"]] == [2, 2]
+    assert (values["serving"]["replicas"], values["serving"]["sharing"]) == (2, "streams")
+    assert values["serving"]["threads"] == 1
+    rows = pd.read_parquet(here / "out" / "trace" / "iterations.parquet")
+    assert {*zip(rows.sharing, rows.replicas, strict=True)} == {("none", 1), ("streams", 2)}
+    requests, served, iterations, ran = (pd.read_parquet(here / "out" / "as-stated" / name) for name in SIDES)
+    for _, one in served.groupby("repeat"):
+        assert one.replica.tolist() == requests.replica.tolist() == [0, 1] * 6
+    for _, one in ran.groupby("repeat"):
+        tokens = one.groupby("replica").prefill_tokens.sum()
+        assert tokens.equals(iterations.groupby("replica").prefill_tokens.sum())
+
+    from profiler.serving.together import LiveReplicas
+
+    serve, calls = LiveReplicas.serve, []
+
+    def fail_later(*given):
+        calls.append(given)
+        if len(calls) > 1:
+            raise DeviceError("a replica ended before its time")
+        return serve(*given)
+
+    monkeypatch.setattr(LiveReplicas, "serve", fail_later)
+    again = simslm("validate", "live", tiny, "--trace", "out/trace", *options, "again")
+    assert again.code == 5
+    assert "a replica ended before its time" in again.err
+    assert "again holds the 1 runs done by then" in again.err
+    values = json.loads((here / "again" / "fidelity.json").read_text())
     assert [row["run"] for row in values["rows"]] == ["as stated, repeat 1"]
     assert values["interrupted"]

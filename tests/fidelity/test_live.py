@@ -12,9 +12,11 @@ import pytest
 from fidelity.conftest import TRACE
 
 from simslm.api import Prepared, load_scenario, prepare, simulate
-from simslm.errors import UsageError
+from simslm.errors import DeviceError, UsageError
 from simslm.fidelity.live import Service, capacity_rps, check_servable, fitting, mean_running
 from simslm.fidelity.repeats import repeats, write_load
+from simslm.fidelity.replicas import interference, routed
+from simslm.metrics.iterations import IterationTable
 from simslm.report.repeats import figure, repeat_tables
 
 LIVE = Path(__file__).parents[2] / "scenarios" / "live"
@@ -54,20 +56,29 @@ class Twin:
             waited = twin.requests[name] - twin.requests["arrival_s"]
             twin.requests[name] = twin.requests["arrival_s"] + factor * waited
         twin.requests["rejected"] = twin.requests["status"] == 1
-        twin.iterations = dict(result.tables[0].columns)
+        twin.iterations = _iterations(result)
         twin.gaps_s = factor * _gaps(result)
         return twin
 
 
+def _iterations(result):
+    tables = [
+        table.columns | {"replica": np.full(len(table), number)} for number, table in enumerate(result.tables)
+    ]
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
 def _gaps(result):
     """Values whose spread is that of the simulation's inter-token latencies."""
-    (window,) = (window for _, window, _ in result.windows)
-    table = result.tables[0].columns
-    ends = table["start_s"] + table["duration_s"]
-    emitting = table["decoding"] > 0
-    between = np.diff(ends[emitting], prepend=np.nan)
-    again = (table["decoding"] - table["starting"])[emitting].astype(int)
-    return np.concatenate([np.repeat(between, again), window.gaps])
+    found = []
+    for _, window, priced in result.windows:
+        table = priced.columns
+        ends = table["start_s"] + table["duration_s"]
+        emitting = table["decoding"] > 0
+        between = np.diff(ends[emitting], prepend=np.nan)
+        again = (table["decoding"] - table["starting"])[emitting].astype(int)
+        found += [np.repeat(between, again), window.gaps]
+    return np.concatenate(found)
 
 
 def served(factors, *sets, **twin):
@@ -82,6 +93,87 @@ def test_a_twin_of_the_simulation_has_no_error_in_anything():
     assert {"output_tokens_per_s", "ttft_p99_s", "tpot_p50_s", "itl_p50_s", "e2e_mean_s", "queue_max_s", "kv_peak",
             "preemptions", "duration_s"} <= set(errors)  # fmt: skip
     assert errors == pytest.approx(dict.fromkeys(errors, 0.0), abs=1e-9)
+
+
+TWO = ("deployment.replicas_per_device=2", "deployment.sharing=time-slice", "workload.arrivals.rate_rps=12")
+
+
+def test_a_twin_of_two_replicas_has_no_error_either(tmp_path: Path):
+    """What is said of both: one run, one energy, running sequences of all; no cost of an iteration by itself."""
+    runs = served([1.0, 1.0], *TWO)
+    errors = runs[0].comparison.error
+    assert {"output_tokens_per_s", "ttft_p99_s", "itl_p50_s", "kv_peak", "duration_s"} <= set(errors)
+    assert errors == pytest.approx(dict.fromkeys(errors, 0.0), abs=1e-9)
+    setting = runs[0].comparison.run
+    assert (setting.replicas, setting.sharing) == (2, "time-slice")
+    (load,) = repeats(runs)
+    assert load["mean_running_seqs"]["measured"] == pytest.approx(load["mean_running_seqs"]["simulated"])
+    assert (load["iterations"], load["replicas"], load["interference"]) == (None, 2, "modelled")
+    (table,) = repeat_tables({"repeats": [load]})
+    assert "2 replicas, their interference modelled" in table.facts
+    assert not [fact for fact in table.facts if "by the trace" in fact]
+    write_load(tmp_path / "load", runs)
+    for name in ("requests", "iterations"):
+        simulated, live = (
+            pd.read_parquet(tmp_path / "load" / f"{each}.parquet") for each in (name, f"{name}_live")
+        )
+        for _, one in live.groupby("repeat"):
+            assert one.replica.tolist() == simulated.replica.tolist()
+        assert {*simulated.replica} == {0, 1}
+
+
+def test_sequences_that_run_are_those_of_all_replicas_while_any_is_busy():
+    """Replica 0 runs two from 0 to 2 s, replica 1 one from 1 to 3 s and three from 5 to 6 s: busy for 4 s."""
+    columns = [([0.0, 1.0], [1.0, 1.0], [2, 2]), ([1.0, 5.0], [2.0, 1.0], [1, 3])]
+    names = ("start_s", "duration_s", "running")
+    tables = [
+        IterationTable(
+            dict(zip(names, map(np.array, each), strict=True)), None, np.zeros(2), np.ones(2, bool)
+        )
+        for each in columns
+    ]
+    assert mean_running(tables) == pytest.approx((2 * 2 + 1 * 2 + 3 * 1) / 4)
+
+
+@pytest.mark.parametrize("router", ["round-robin", "random"])
+def test_requests_go_where_the_simulation_sends_them(router):
+    """Those that can never be served are sent nowhere, and do not count as a turn."""
+    long = "workload.prompt_tokens={dist: uniform, low: 10, high: 1900}"
+    scenario = read([*TWO, "deployment.replicas_per_device=3", f"deployment.router={router}", long])
+    replica = simulate(scenario).request_columns["replica"]
+    assert {*replica} == {-1, 0, 1, 2}
+    np.testing.assert_array_equal(routed(prepare(scenario)), replica)
+
+
+def test_a_replica_alone_gets_all_that_fit():
+    assert {*routed(prepare(read()))} == {0}
+    assert interference(prepare(read())) is None
+
+
+@pytest.mark.parametrize(
+    "router",
+    ["join-shortest-queue", "least-outstanding", "power-of-two", "prefix-affinity", "session-affinity"],
+)
+def test_routers_that_look_at_replicas_are_refused(router):
+    prepared = prepare(read([*TWO, f"deployment.router={router}"]))
+    with pytest.raises(
+        UsageError, match=rf"the router {router} looks at the replicas.*random and round-robin can"
+    ):
+        check_servable(prepared, scaled=True)
+    check_servable(prepare(read([f"deployment.router={router}"])), scaled=True)
+
+
+def test_a_device_that_fails_keeps_the_runs_that_were_done():
+    service, twin = Service(read, (), 3), Twin([1.0])
+
+    def serve(prepared):
+        if not twin.factors:
+            raise DeviceError("a replica ended before its time")
+        return twin(prepared)
+
+    with pytest.raises(DeviceError):
+        service.catch_up(serve)
+    assert [run.number for run in service.compared("twin 1")] == [1]
 
 
 def test_requests_that_never_fit_are_rejected_on_both_sides():
@@ -105,7 +197,7 @@ def test_the_error_is_that_of_the_mean_and_the_noise_that_of_the_repeats():
     assert load["other_load"] == [0.25] * 3
     assert load["mean_running_seqs"]["measured"] == pytest.approx(load["mean_running_seqs"]["simulated"])
     table = runs[0].result.tables[0].columns
-    assert mean_running(table) == pytest.approx(
+    assert mean_running(runs[0].result.tables) == pytest.approx(
         (table["running"] * table["duration_s"]).sum() / table["duration_s"].sum()
     )
 
@@ -115,7 +207,8 @@ def test_what_the_trace_is_off_by_is_told_apart_from_the_schedule():
     (load,) = repeats(runs)
     assert load["iterations"] == pytest.approx({"total_error": 0.0, "median_error": 0.0}, abs=2e-3)
     for run in runs:
-        run.iterations.columns["duration_s"] = run.iterations.columns["duration_s"] * 1.25
+        (table,) = run.iterations
+        table.columns["duration_s"] = table.columns["duration_s"] * 1.25
     (load,) = repeats(runs)
     assert load["iterations"] == pytest.approx({"total_error": -0.2, "median_error": -0.2}, abs=2e-3)
 
@@ -239,7 +332,7 @@ def test_the_files_of_a_load_hold_both_sides(tmp_path: Path):
     later = live[live.repeat == 2].reset_index(drop=True)
     np.testing.assert_allclose(later.ttft_s, 2 * simulated.ttft_s)
     iterations = pd.read_parquet(tmp_path / "load" / "iterations_live.parquet")
-    assert iterations.groupby("repeat").size().tolist() == [len(runs[0].iterations)] * 2
+    assert iterations.groupby("repeat").size().tolist() == [len(runs[0].iterations[0])] * 2
 
 
 def test_what_the_page_shows_is_marked_beyond_the_noise():
@@ -267,6 +360,13 @@ def test_what_the_loop_does_not_do_is_said_all_at_once():
     late = "deployment.engine.disable_async_output_proc=false"
     with pytest.raises(UsageError, match="no outputs looked at late"):
         check_servable(prepare(read([late])), scaled=False)
+    for more, words in (
+        ("num_devices=2", "one device only"),
+        ("groups=[{name: a}, {name: b, replicas_per_device: 2}]", "one group only"),
+        ("sharing=sm-partition", r"no parts of the multiprocessors \(sharing sm-partition\)"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            check_servable(prepare(read([*TWO, f"deployment.{more}"])), scaled=False)
     sets = ("deployment.engine.preemption=swap", "workload.timeout_s=5")
     with pytest.raises(UsageError, match="no preemption by swap, no clients that leave"):
         check_servable(prepare(read(sets)), scaled=False)
@@ -280,7 +380,7 @@ def test_what_the_loop_does_not_do_is_said_all_at_once():
 def test_the_live_scenarios_keep_several_sequences_running_at_every_load(name):
     loads = planned(lambda more: load_scenario(LIVE / f"{name}.yaml", [*more]), [0.5, 0.8, 0.95])
     results = [simulate(load.prepared.scenario) for load in loads]
-    running = [mean_running(result.tables[0].columns) for result in results]
+    running = [mean_running(result.tables) for result in results]
     assert min(running) >= 4
     assert running == sorted(running)
     assert min(len(load.prepared.requests) for load in loads) >= 100

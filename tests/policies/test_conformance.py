@@ -230,6 +230,29 @@ def test_a_router_names_a_replica_and_the_same_one_again_with_the_same_stream(na
         assert chosen == same
 
 
+class LookedError(Exception):
+    """Somebody wanted to know something of a replica."""
+
+
+class Unseen:
+    """A replica that nobody may look at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise LookedError(name)
+
+
+@each("routing")
+def test_a_router_looks_at_replicas_just_if_it_says_so(name):
+    router = Choice("routing", name).make()
+    hidden: list[Any] = [Unseen()] * 3
+    requests = [SeenRequest(i, float(i), 10, 10, 0, i % 4, (i % 4,)) for i in range(40)]
+    if router.looks_at_replicas:
+        with pytest.raises(LookedError):
+            router.choose(requests[0], hidden)
+    else:
+        assert {router.choose(request, hidden) for request in requests} == {0, 1, 2}
+
+
 @each("routing")
 def test_no_router_forgets_a_replica(name):
     """Equal replicas and unrelated requests: everybody gets some of what a balanced router sees over time."""

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from profiler import campaign
+from profiler import campaign, visits
 from profiler.measure import ceilings, operators
 from simslm.catalog.families import architecture_from_mapping
 
@@ -89,9 +89,9 @@ def quick_campaign(monkeypatch, llama):
     """Campaigns of a model of two tiny layers: no warm-up, waiting or long visits; grid and passes as stated."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(campaign, "load_model", lambda name: llama)
-    monkeypatch.setattr(campaign, "warm_up", lambda call: call())
+    monkeypatch.setattr(visits, "warm_up", lambda call: call())
     for name in ("_VISIT_S", "_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
-        monkeypatch.setattr(campaign, name, 0.0)
+        monkeypatch.setattr(visits, name, 0.0)
     monkeypatch.setattr(operators, "CacheEviction", lambda device: lambda: None)
     monkeypatch.setattr(ceilings, "_SIDE", {"cpu": 32})
     monkeypatch.setattr(ceilings, "_STREAM_BYTES", {"cpu": 2**12})

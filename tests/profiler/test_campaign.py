@@ -21,6 +21,7 @@ from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, warm_up
 from profiler.provenance import cpu_model, match_device, shown_command
 from profiler.refinement import refined
+from profiler.visits import Visits
 from simslm.catalog.devices import load_device
 from simslm.cost.interpolation import MeasuredCost
 from simslm.errors import InfeasibleError, UsageError
@@ -178,7 +179,7 @@ class Cut(BaseException):
 @pytest.mark.parametrize("after", [1, 17, 40, 75])
 def test_a_cut_off_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch, llama, after):
     visits = []
-    original = campaign_module.Campaign._visit
+    original = Visits.iteration
 
     def visit(self, shape):
         if len(visits) == after:
@@ -186,7 +187,7 @@ def test_a_cut_off_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch, llam
         visits.append(shape)
         return original(self, shape)
 
-    monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
+    monkeypatch.setattr(Visits, "iteration", visit)
     with pytest.raises(Cut):
         measure(tmp_path)
     assert holds_trace(tmp_path / "trace") == any(shape in grid_of(llama) for shape in visits)
@@ -201,14 +202,14 @@ def test_a_cut_off_campaign_goes_on_where_it_stopped(tmp_path, monkeypatch, llam
 
 
 def test_what_a_cut_off_campaign_had_is_a_trace_that_says_so(tmp_path, monkeypatch):
-    original, visits = campaign_module.Campaign._visit, itertools.count()
+    original, visits = Visits.iteration, itertools.count()
 
     def visit(self, shape):
         if next(visits) == 90:
             raise KeyboardInterrupt
         return original(self, shape)
 
-    monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
+    monkeypatch.setattr(Visits, "iteration", visit)
     with pytest.raises(KeyboardInterrupt):
         measure(tmp_path)
     trace = read_trace(tmp_path / "trace")
@@ -293,7 +294,7 @@ def test_the_grid_becomes_finer_where_it_bends_and_the_same_when_resumed(tmp_pat
             {**shape.columns(), "sharing": "none", "replicas": 1, "latency_s": latency_s, "host_s": 0.1}
         ]  # fmt: skip
 
-    monkeypatch.setattr(campaign_module.Campaign, "_visit", visit)
+    monkeypatch.setattr(Visits, "iteration", visit)
     visits, stop = itertools.count(), -1
     assert {shape.decode_seqs for shape in map(tuple_shape, measured(tmp_path / "short", 3))} == {
         0,

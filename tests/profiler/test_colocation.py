@@ -12,9 +12,9 @@ from support.synthetic import LinearCost
 from profiler import colocation
 from profiler.campaign import profile
 from profiler.colocation import Together, check
-from profiler.grid import Shape
+from profiler.grid import Reach, Shape
 from profiler.journal import Journal
-from profiler.measure import replicas as replicas_module
+from profiler.measure import window
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.mps import mps_daemon
 from simslm.cost.interference import contention
@@ -29,7 +29,7 @@ QUIET = NoMeter("no meter in this test")
 
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch, quick_campaign):
-    monkeypatch.setattr(replicas_module, "WINDOW_S", 0.05)
+    monkeypatch.setattr(window, "WINDOW_S", 0.05)
 
 
 def measure(tmp_path, **options):
@@ -72,6 +72,36 @@ def test_measured_again_they_are_replaced_and_others_stay(tmp_path):
     kept = [frame[frame.replicas == 3].latency_s.tolist() for frame in (before, after)]
     assert kept[0] == kept[1]
     assert before[before.replicas == 2].latency_s.tolist() != after[after.replicas == 2].latency_s.tolist()
+
+
+def test_a_campaign_of_one_alone_keeps_those_that_were_measured_together(tmp_path):
+    """The replica alone is measured anew; its company, measured with the same settings, stays as it was."""
+    before = read_trace(measure(tmp_path, replicas=[1, 2]))
+    after = read_trace(measure(tmp_path))
+    assert together(after.iterations).equals(together(before.iterations))
+    assert after.provenance["colocation"] == before.provenance["colocation"]
+    frames = [trace.iterations.to_pandas() for trace in (before, after)]
+    alone = [frame[frame.replicas == 1].latency_s.tolist() for frame in frames]
+    assert len(alone[0]) == len(alone[1])
+    assert alone[0] != alone[1]
+
+
+def test_those_measured_together_with_other_settings_are_not_written_over(tmp_path, monkeypatch):
+    before = read_trace(measure(tmp_path, replicas=[1, 2]))
+    monkeypatch.setattr("torch.__version__", "0.0")
+    with pytest.raises(UsageError, match="holds streams ×2, measured with another torch"):
+        measure(tmp_path)
+    assert read_trace(tmp_path / "trace").content_hash == before.content_hash
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
+    after = read_trace(measure(tmp_path, replicas=[1, 2]))
+    assert after.provenance["torch"] == "0.0"
+    assert {*together(after.iterations)["replicas"].to_pylist()} == {2}
+
+
+def test_what_is_measured_together_ends_where_the_grid_of_one_alone_does(llama):
+    reach = Reach(seqs=4, context=40, chunk=16)
+    found = colocation.shapes(llama, "cpu", reach)
+    assert [(shape.decode_seqs, shape.decode_ctx) for shape in found] == [(1, 39), (4, 39)]
 
 
 def test_without_the_trace_of_one_there_is_nothing_to_join(tmp_path):
@@ -118,7 +148,7 @@ def _stop(seen, done, total, what, left):
 
 
 def test_a_replica_that_fails_says_why(tmp_path, llama, monkeypatch):
-    monkeypatch.setattr(replicas_module, "Engine", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(colocation, "Engine", lambda *_, **__: 1 / 0)
     with pytest.raises(DeviceError, match="a replica failed: division by zero"):
         Together(llama, "cpu", "fp32", [2], ["streams"], 1, QUIET).rows(journal(tmp_path))
 
@@ -139,8 +169,8 @@ def test_what_cannot_be_measured_is_refused(device, replicas, ways, said):
 
 def test_iterations_count_by_their_part_in_the_window():
     table = np.array([[0.0, 2.0, 0.1], [2.0, 2.0, 0.1], [4.0, 2.0, 0.1]])
-    assert replicas_module._overlap(table, 1.0, 5.0) == 2.0
-    assert replicas_module._within(table, 1.0, 5.0).tolist() == [[2.0, 2.0, 0.1]]
+    assert window._overlap(table, 1.0, 5.0) == 2.0
+    assert window._within(table, 1.0, 5.0).tolist() == [[2.0, 2.0, 0.1]]
 
 
 def test_cost_models_learn_from_such_rows(tmp_path, llama):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from profiler import campaign
+from profiler import visits
 from profiler.campaign import profile
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
@@ -134,7 +134,7 @@ def test_what_is_not_there_is_refused(llama):
 
 def test_a_campaign_says_so_in_its_place_its_trace_and_its_journal(tmp_path, monkeypatch, llama):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(campaign, "warm_up", lambda call: call())
+    monkeypatch.setattr(visits, "warm_up", lambda call: call())
     options = {"quantization": "int8", "threads": 1, "repeats": 1, "meter": NoMeter("none")}
     with pytest.raises(InfeasibleError):
         profile(llama, "cpu", "fp32", budget_s=1e-9, **options)

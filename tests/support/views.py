@@ -204,6 +204,10 @@ class WindowedRouter:
 
     router: Any
 
+    @property
+    def looks_at_replicas(self) -> bool:
+        return self.router.looks_at_replicas
+
     def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
         return self.router.choose(
             Shown(request, ArrivingRequest), [Shown(replica, ReplicaLoad) for replica in replicas]

@@ -16,6 +16,8 @@ class JoinShortestQueue:
     Of replicas that are equal in both, the first.
     """
 
+    looks_at_replicas = True
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
 

@@ -12,6 +12,8 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 class LeastOutstanding:
     """The replica with the fewest requests waiting or running, the first of equals (Winston, 1977)."""
 
+    looks_at_replicas = True
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
 

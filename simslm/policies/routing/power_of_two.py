@@ -18,6 +18,8 @@ class PowerOfTwo:
     The two are different, and the first drawn of equals is taken.
     """
 
+    looks_at_replicas = True
+
     def __init__(self, options: PolicyOptions, *, stream: np.random.Generator) -> None:
         del options
         self.draws = uniforms(stream)

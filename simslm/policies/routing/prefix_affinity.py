@@ -34,6 +34,8 @@ class PrefixAffinity:
     first.
     """
 
+    looks_at_replicas = True
+
     def __init__(self, options: PrefixAffinityOptions) -> None:
         self.least_share = options.cache_threshold
         self.excess = options.balance_abs_threshold

@@ -15,6 +15,8 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 class Random:
     """Any replica, all equally likely (the base case of Mitzenmacher, TPDS, 2001)."""
 
+    looks_at_replicas = False
+
     def __init__(self, options: PolicyOptions, *, stream: np.random.Generator) -> None:
         del options
         self.draws = uniforms(stream)

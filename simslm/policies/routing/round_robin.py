@@ -12,6 +12,8 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 class RoundRobin:
     """Each replica in turn, whatever its load (Nagle, RFC 970, 1985)."""
 
+    looks_at_replicas = False
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
         self.next = 0

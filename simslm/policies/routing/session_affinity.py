@@ -15,6 +15,8 @@ class SessionAffinity:
     Remembered, not hashed, so that sessions spread evenly; requests of no session go to the least outstanding.
     """
 
+    looks_at_replicas = True
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
         self.home: dict[int, int] = {}

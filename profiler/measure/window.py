@@ -1,0 +1,106 @@
+"""Replicas that run a shape over and over between two moments: what each did, and what the device needed for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from profiler.engine.engine import Engine
+from profiler.grid import Shape
+from profiler.measure.meters import Meter
+from profiler.replicas import LIMIT_S, Replica
+from profiler.serving.stage import Stage
+
+WINDOW_S = 0.5
+"""Shortest time in which all replicas run."""
+
+ROWS = 50
+"""Most iterations of one replica and window that are kept, evenly spaced."""
+
+_MARGIN_S = 0.1
+_LEAST_CALLS = 3
+
+
+def run_shape(engine: Engine, orders: Connection, shape: Shape, seed: int) -> np.ndarray:
+    """What one replica does: sets a shape up, says how long an iteration takes, hears from when until when to run it.
+
+    Moments are those of ``time.perf_counter``, the same clock for all processes of a machine.
+
+    Returns:
+        Start, latency and host time of each iteration, ``(n, 3)``.
+    """
+    stage = Stage(engine, shape, np.random.default_rng(seed))
+    stage.time()
+    orders.send(stage.time().latency_s)
+    start_s, end_s = orders.recv()
+    time.sleep(max(0.0, start_s - time.perf_counter()))
+    rows = []
+    while (now := time.perf_counter()) < end_s:
+        timing = stage.time()
+        rows.append((now, timing.latency_s, timing.host_s))
+    return np.array(rows)
+
+
+@dataclass(frozen=True)
+class Window:
+    """What replicas did while all of them ran.
+
+    Attributes:
+        calls: of each replica: start, latency and host time of its iterations that lie inside, seconds, ``(n, 3)``.
+        energy_j: of the device, for each iteration of any of them; None without a counter.
+        power_w: of the device; None without a counter.
+        clock_mhz: the SM clock in its middle; None where there is none to read.
+        throttle: what held it down then; None where it cannot be read.
+    """
+
+    calls: list[np.ndarray]
+    energy_j: float | None
+    power_w: float | None
+    clock_mhz: float | None
+    throttle: str | None
+
+
+def run_window(replicas: Sequence[Replica], shape: Shape, meter: Meter) -> Window:
+    """Has all replicas run a shape at once.
+
+    Raises:
+        DeviceError: one of them failed, or does not answer.
+    """
+    for number, replica in enumerate(replicas):
+        replica.tell(partial(run_shape, shape=shape, seed=number))
+    alone_s = max(replica.answer() for replica in replicas)
+    length_s = max(WINDOW_S, meter.window_s, 2 * _LEAST_CALLS * len(replicas) * alone_s)
+    begin = time.perf_counter() + _MARGIN_S
+    for replica in replicas:
+        replica.tell((begin, begin + length_s + 2 * _MARGIN_S))
+    time.sleep(max(0.0, begin + _MARGIN_S - time.perf_counter()))
+    opened, before = time.perf_counter(), meter.energy_j()
+    time.sleep(length_s / 2)
+    state = meter.clock_mhz(), meter.throttle()
+    time.sleep(max(0.0, opened + length_s - time.perf_counter()))
+    after, closed = meter.energy_j(), time.perf_counter()
+    done = [replica.answer(length_s + LIMIT_S) for replica in replicas]
+    inside = [_within(table, opened, closed) for table in done]
+    if before is None or after is None:
+        return Window(inside, None, None, *state)
+    iterations = sum(_overlap(table, opened, closed) for table in done)
+    return Window(inside, (after - before) / iterations, (after - before) / (closed - opened), *state)
+
+
+def _within(table: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
+    """The iterations that began and ended inside, those of a long list thinned evenly."""
+    inside = table[(table[:, 0] >= start_s) & (table[:, 0] + table[:, 1] <= end_s)]
+    if len(inside) <= ROWS:
+        return inside
+    return inside[np.linspace(0, len(inside) - 1, ROWS).astype(int)]
+
+
+def _overlap(table: np.ndarray, start_s: float, end_s: float) -> float:
+    """Iterations in a window, those at its ends by their part inside it."""
+    inside = np.minimum(table[:, 0] + table[:, 1], end_s) - np.maximum(table[:, 0], start_s)
+    return float(np.sum(np.clip(inside, 0.0, None) / table[:, 1]))
