@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -164,7 +165,11 @@ def _start(
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes started inside do not hear Ctrl-C, which a terminal sends to all: who started them ends them."""
+    """Processes started inside do not hear Ctrl-C, which a terminal sends to all: who started them ends them.
+
+    The first of them would start multiprocessing's own tracker, which unblocks the signal when it is done.
+    """
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
