@@ -9,6 +9,7 @@ What is finished is on disk at once, and a campaign that was cut off goes on whe
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,8 +68,8 @@ REPEATS = {"quick": 8, "full": 12}
 """Most passes over the grid, by grid."""
 
 ENOUGH_S = {("cuda", "quick"): 130.0, ("cuda", "full"): 800.0}
-"""Seconds after which shapes that are not settled are visited no more, by kind of device and grid; operators and power
-take some 30 s after that. A CPU has no such limit."""
+"""Seconds after which three visits of a shape do, settled or not, by kind of device and grid; operators and power take
+some 30 s after that. A CPU has no such limit."""
 
 _LEAST_PASSES = 3
 _PASS_S = 0.25
@@ -94,7 +95,7 @@ class Campaign:
         seed: of the order and of the block tables.
         progress: see :data:`Progress`.
         deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
-        enough: when three passes, by the same clock, have to do, whatever is not settled by then.
+        enough: when three visits of a shape have to do, by the same clock, whether it is settled or not.
         save: called with the campaign when a pass is over, and every half minute.
         turn: called when a pass is over and saved, with the number of passes gone through.
         passes: passes that are over, all of their visits made.
@@ -116,6 +117,7 @@ class Campaign:
     _visitor: Visits = field(init=False)
     _seconds: dict[str, float] = field(init=False, default_factory=dict)
     _refinable: int = field(init=False)
+    _visited: Counter[tuple[str, str]] = field(init=False)
     _done: int = field(init=False, default=0)
     _saved: float = field(init=False, default_factory=time.perf_counter)
 
@@ -124,6 +126,7 @@ class Campaign:
             key[1] for key, rows in self.journal.entries.items() if rows[0].get("energy_j") is not None
         )
         self._visitor = Visits(self.engine, self.meter, self.seed, counted)
+        self._visited = Counter(key[:2] for key in self.journal.entries)
         self._refinable = int(len(self.shapes) * _REFINED_SHARE)
 
     def run(self) -> bool:
@@ -143,26 +146,26 @@ class Campaign:
 
     def _pass(self, number: int) -> bool:
         """One pass, or after all of them the last visits; False where the time allowed is over."""
-        visits, later = self._visits(number), self._later(number)
+        visits, later, whole = self._visits(number), self._later(number), True
         for visited, (key, measure) in enumerate(visits):
             if key in self.journal.entries:
                 continue
             now = time.perf_counter()
             if now >= self.deadline:
                 return False
-            if now >= self.enough and _LEAST_PASSES <= number < self.repeats:
-                visits = visits[:visited]
-                break
+            if now >= self.enough and number < self.repeats and self._visited[key[:2]] >= _LEAST_PASSES:
+                whole = False
+                continue
             left = [key[1] for key, _ in visits[visited:]] + later
             done = self._done + visited
             self.progress(done, done + len(left), key[1], self._seconds_for(left))
             self.journal.add(key, measure())
+            self._visited[key[:2]] += 1
             self._seconds[key[1]] = time.perf_counter() - now
             if now - self._saved > _SAVED_EVERY_S:
                 self.save(self)
                 self._saved = now
-        else:
-            self.passes += number < self.repeats
+        self.passes += whole and number < self.repeats
         self._done += len(visits)
         return True
 
@@ -191,7 +194,8 @@ class Campaign:
                 f"{LEVEL:.0%} interval of the median over its visits is below {WITHIN:.0%} of it; per visit one "
                 f"warm-up call (at first two; later none for calls over {LONG_CALL_S} s), then calls, in the "
                 f"first {ENERGY_VISITS} visits as long as the energy counter needs, of which up to {MOST_ROWS}, "
-                "evenly spaced, are rows; outliers are flagged and kept"
+                "evenly spaced, are rows; outliers are flagged and kept; once enough_s are over, "
+                "three visits of a shape do"
             ),
             "heldout": [shape._asdict() for shape in self.heldout],
         }
@@ -348,6 +352,7 @@ def profile(
     header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
     header |= {"engine": kind.label(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     header |= {"reach": list(reach) if reach else None, "quantization": quantization}
+    header["block_size"] = turns.block_size if turns else kind.block_size
     common = Together(
         architecture, device, dtype, together, tuple(sharing), threads, meter, progress, reach=reach
     )
@@ -358,7 +363,9 @@ def profile(
     subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
     header["attention"] = subject.facts()["attention"]
     meter = meter or open_meter(subject.device)
+    enough_s = ENOUGH_S.get((subject.device.type, grid), float("inf"))
     extent = {"grid": grid, "reach": reach._asdict() if reach else None}
+    extent["enough_s"] = enough_s if enough_s < float("inf") else None
     company = Company()
 
     def described() -> dict[str, Any]:
@@ -378,7 +385,7 @@ def profile(
         seed,
         progress or (lambda *_: None),
         start + budget_s if budget_s else float("inf"),
-        start + ENOUGH_S.get((subject.device.type, grid), float("inf")),
+        start + enough_s,
         writer.save,
     )
     if turns and isinstance(subject, OwnEngine):

@@ -24,7 +24,7 @@ from profiler.measure.meters import Meter, open_meter
 from profiler.measure.window import ROWS, WINDOW_S, Window, run_window
 from profiler.memory import affordable_blocks
 from profiler.replicas import check_ways, running, sm_fraction
-from profiler.writing import flagged
+from profiler.writing import SETTINGS, flagged
 from simslm.catalog.architecture import Architecture
 from simslm.errors import InfeasibleError, UsageError
 from simslm.traces.files import read_trace, write_trace
@@ -63,7 +63,7 @@ class Together:
     Attributes:
         architecture, device, dtype: of every replica.
         replicas: numbers of them, each at least 2.
-        ways: of :data:`WAYS`.
+        ways: of :data:`profiler.replicas.WAYS`.
         threads: CPU threads of each replica; None = those of the machine, divided.
         meter: energy counter instead of the device's own.
         progress: called with windows done, windows in all, what is measured, and 0.
@@ -91,9 +91,17 @@ class Together:
 
         Raises:
             TraceError: there is no such trace.
+            UsageError: it was measured with other settings, whose difference would pass for interference.
             DeviceError: MPS cannot be had, or a replica did not start.
         """
-        read_trace(target)
+        alone = read_trace(target).provenance
+        alike = [name for name in SETTINGS if name in header and name != "threads"]
+        if differing := [name for name in alike if alone.get(name) != header[name]]:
+            raise UsageError(
+                f"the replica alone was measured with another {', '.join(differing)} in this trace",
+                where=str(target),
+                remedy="measure it again too: --replicas 1,2",
+            )
         stated = {"replicas": list(self.replicas), "ways": list(self.ways), "repeats": self.repeats}
         journal = Journal(target.parent / f"{target.name}.colocated.partial", {**header, **stated})
         add_to_trace(target, self.rows(journal, lambda rows: add_to_trace(target, rows)))

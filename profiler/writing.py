@@ -17,7 +17,17 @@ from simslm.traces.shapes import together
 if TYPE_CHECKING:
     from profiler.campaign import Campaign
 
-SETTINGS = ("model", "device", "dtype", "quantization", "engine", "attention", "torch", "threads")
+SETTINGS = (
+    "model",
+    "device",
+    "dtype",
+    "quantization",
+    "engine",
+    "attention",
+    "torch",
+    "threads",
+    "block_size",
+)
 """What iterations of one trace have in common, by its provenance."""
 
 

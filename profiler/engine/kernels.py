@@ -56,7 +56,7 @@ def attend_tile(
         tiles: ``(tiles, 4)``.
         pages: block tables end to end.
         scale: of the scores, times log2(e); of capped ones twice that, by the cap.
-        WINDOW: how many keys a query sees at most; 0 for all. Blocks before the window are not read.
+        WINDOW: how many keys a query sees at most; 0 for all. Steps of keys before all windows are skipped.
         CAP: of the scores, times log2(e); 0 for none.
         PRODUCT: the type that matrix products take.
     """

@@ -363,7 +363,7 @@ def _attention(package: ModuleType, architecture: Architecture, device: torch.de
         return "flash_attention_3"
     if device.type == "cuda" and available.is_flash_attn_2_available():
         return "flash_attention_2"
-    if architecture.family == "gemma2":
+    if architecture.attention_softcap:
         raise DeviceError(
             "the continuous batching of transformers caps the scores of Gemma 2 with flash attention only, which is "
             "not there",

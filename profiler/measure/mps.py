@@ -30,7 +30,8 @@ def mps_daemon(percentage: float | None = None) -> Iterator[None]:
     """
     if shutil.which(CONTROL) is None:
         raise DeviceError(
-            f"{CONTROL} is not there", remedy="install the NVIDIA driver's MPS, or leave mps out of --sharing"
+            f"{CONTROL} is not there",
+            remedy="install the NVIDIA driver's MPS, or share the device in another way",
         )
     with tempfile.TemporaryDirectory(prefix="simslm-mps-") as directory:
         settings = dict.fromkeys(_PLACES, directory)

@@ -113,7 +113,7 @@ class LiveEngine:
         )
         return cls(engine, num_blocks, seed, meter)
 
-    def warm(self, limits: Limits, longest: int) -> None:
+    def warm(self, limits: Limits, longest: int, stopping: Callable[[], bool] = lambda: False) -> None:
         """Meets the shapes that serving will, then repeats one until its duration is stationary.
 
         A processor's library sets a matrix product up when it first meets its shape, and a GPU has kernels compiled
@@ -125,10 +125,16 @@ class LiveEngine:
         Args:
             limits: of the replica.
             longest: longest prompt and output together, tokens.
+            stopping: asked before every batch.
+
+        Raises:
+            KeyboardInterrupt: it was told to stop.
         """
         deadline = time.perf_counter() + _PREPARE_S
         batches = self._rehearsals(limits, longest)
         for i in np.random.default_rng(self._seed).permutation(len(batches)):
+            if stopping():
+                raise KeyboardInterrupt
             if time.perf_counter() > deadline:
                 break
             self._engine.iterate(batches[i])
@@ -197,7 +203,7 @@ class LiveEngine:
         workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
         if mine is not None:
             workload = [each for each in workload if mine[each.request_id]]
-        replica = Replica(BlockPool(engine.cache.num_blocks), engine.cache.block_size, limits, policies)
+        replica = Replica(BlockPool(self._num_blocks), engine.cache.block_size, limits, policies)
         return lambda clock: Loop(replica, partial(time_iteration, engine), clock, workload)
 
     def describe(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from profiler.engine.engine import open_device
 from profiler.measure.company import Company
 from profiler.measure.meters import Meter, NoMeter, open_meter
 from profiler.memory import affordable_blocks, check_affordable
-from profiler.replicas import Order, Replica, running
+from profiler.replicas import Replica, running
 from profiler.serving.clock import WallClock
 from profiler.serving.live import Columns, LiveEngine
 from profiler.serving.log import Served
@@ -33,7 +33,6 @@ _MARGIN_S = 0.1
 """From when the first moment is told to when it is."""
 
 _LISTEN_S = 0.1
-_WARM_LIMIT_S = 600.0
 
 
 @contextmanager
@@ -89,15 +88,20 @@ class LiveReplicas:
 
     def __init__(self, replicas: Sequence[Replica], sharing: str, meter: Meter) -> None:
         self._replicas, self._sharing, self._meter = replicas, sharing, meter
-        self._described = self._each(_describe, _WARM_LIMIT_S)
+        for replica in replicas:
+            replica.tell(_describe)
+        self._described: list[Any] = [replica.answer() for replica in replicas]
 
-    def warm(self, limits: Limits, longest: int) -> None:
+    def warm(self, limits: Limits, longest: int, stopping: Callable[[], bool] = lambda: False) -> None:
         """All at once do what :meth:`profiler.serving.live.LiveEngine.warm` says.
 
         Raises:
             DeviceError: one of them failed.
+            KeyboardInterrupt: it was told to stop.
         """
-        self._described = self._each(partial(_warm, limits=limits, longest=longest), _WARM_LIMIT_S)
+        for replica in self._replicas:
+            replica.tell(partial(_warm, limits=limits, longest=longest))
+        self._described = self._answers(stopping)
 
     def serve(
         self,
@@ -144,16 +148,10 @@ class LiveReplicas:
             "sharing": self._sharing,
         }
 
-    def _each(self, order: Order, limit_s: float) -> list[Any]:
-        """What all answer to an order."""
-        for replica in self._replicas:
-            replica.tell(order)
-        return [replica.answer(limit_s) for replica in self._replicas]
-
-    def _answers(self, stopping: Callable[[], bool]) -> list[tuple[Served, float]]:
-        """What each has served, as soon as all are done."""
+    def _answers(self, stopping: Callable[[], bool]) -> list[Any]:
+        """What each answers to its order, as soon as all are done."""
         left = {replica.connection: number for number, replica in enumerate(self._replicas)}
-        answers: dict[int, tuple[Served, float]] = {}
+        answers: dict[int, Any] = {}
         while left:
             if stopping():
                 raise KeyboardInterrupt
@@ -216,8 +214,12 @@ def _describe(engine: LiveEngine, orders: Connection) -> dict[str, Any]:
     return engine.describe()
 
 
-def _warm(engine: LiveEngine, orders: Connection, limits: Limits, longest: int) -> dict[str, Any]:
-    engine.warm(limits, longest)
+def _warm(engine: LiveEngine, orders: Connection, limits: Limits, longest: int) -> dict[str, Any] | None:
+    """None if it was spoken to."""
+    try:
+        engine.warm(limits, longest, Heard(orders))
+    except KeyboardInterrupt:
+        return None
     return _describe(engine, orders)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -57,6 +58,7 @@ def live(
     from simslm.condition import Condition
     from simslm.fidelity import live as both
     from simslm.runs.table import MEASURED
+    from simslm.traces.files import holds_trace, read_trace
 
     directory, shares = free_place(output), _shares(loads)
     gates = [Condition(text, [f"{name}.{figure}" for name in MEASURED for figure in FIGURES], "--fail-on")
@@ -72,6 +74,11 @@ def live(
     cost = f"{{trace: {_quoted(place.resolve())}}}"
     if trace is not None:
         _read(path, given, cost)
+    elif holds_trace(place) and not read_trace(place).provenance.get("unfinished"):
+        raise UsageError(
+            f"{place} is a finished trace, and another one would be measured there",
+            remedy=f"serve from it with --trace {place}, or write to another place (-o)",
+        )
 
     def read(more: Sequence[str]) -> Scenario:
         return _read(path, [*given, *more], cost)[0]
@@ -79,33 +86,40 @@ def live(
     service = both.Service(
         read, shares, repeats, lambda load, run: _tell_run(repeats, load, run), _tell_loads
     )
-    ended = None
+    ended: Exception | None = None
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with held_back() as interruption:
         waiter = _Waiter(prepared, service, interruption)
         try:
             if trace is None:
                 _measure(prepared, name, grid, place, words, pinned, waiter)
             waiter.serve_rest(name, pinned)
-        except (KeyboardInterrupt, DeviceError) as error:
+        except InterruptError:
+            raise
+        except KeyboardInterrupt:
+            ended = InterruptError(f"interrupted: {_kept(directory, service)}")
+        except Exception as error:  # whatever it is, the runs before it were served
             ended = error
-        interruption.writing = True
-        if isinstance(ended, DeviceError) and not service.runs:
+        if ended is not None and not service.runs:
             raise ended
-        if not service.runs:
-            raise InterruptError("interrupted before a load was served to its end")
+        interruption.writing = True
         values, page = _write(directory, place, words, waiter, whole=ended is None)
     if as_json:
         screen.show_json({"summary": values["summary"], "repeats": values["repeats"]})
     else:
         _show(values, page)
-    kept = f"{directory} holds the {service.runs} runs done by then"
-    if isinstance(ended, DeviceError):
-        screen.note(kept)
-        raise ended
     if ended is not None:
-        raise InterruptError(f"interrupted: {kept}")
+        if not isinstance(ended, InterruptError):
+            screen.note(_kept(directory, service))
+        raise ended
     for gate in gates:
         judge(gate, values["summary"])
+
+
+def _kept(directory: Path, service: Service) -> str:
+    if not service.runs:
+        return "no load was served to its end"
+    return f"{directory} holds the {service.runs} runs done by then"
 
 
 def _write(
@@ -158,7 +172,10 @@ def _pin(threads: int | None, replicas: int) -> int:
     cores = os.cpu_count() or 1
     if threads is not None and threads * replicas > cores:
         each = f" for each of {replicas} replicas" if replicas > 1 else ""
-        raise UsageError(f"--threads {threads}{each} is more than the {cores} cores of this machine")
+        raise UsageError(
+            f"--threads {threads}{each} is more than the {cores} cores of this machine",
+            remedy=f"give --threads {cores // replicas}" if replicas <= cores else "serve fewer replicas",
+        )
     try:
         from profiler.engine.engine import pin_threads, threads_each
     except ModuleNotFoundError as error:
@@ -261,7 +278,7 @@ class _Waiter:
 
     def _warm(self, engine: LiveEngine | LiveReplicas) -> None:
         screen.note("warming up")
-        engine.warm(_limits(self._prepared), _longest(self._prepared))
+        engine.warm(_limits(self._prepared), _longest(self._prepared), lambda: self.interruption.asked)
         self.engine = engine
 
     def _serve(self, prepared: Prepared) -> Served:

@@ -53,10 +53,14 @@ def routed(prepared: Prepared) -> np.ndarray:
     return chosen
 
 
+_SHARED = ("sharing", "replicas")
+
+
 def interference(prepared: Prepared) -> str | None:
     """Whether what replicas do to each other is ``measured`` by the trace or ``modelled``; None for one alone."""
     if len(prepared.priced) == 1:
         return None
     rows = prepared.groups[0].cost.colocated
-    ways = [] if rows is None else rows["sharing"].to_pylist()
-    return "measured" if prepared.scenario.deployment.sharing in ways else "modelled"
+    held = [] if rows is None else list(zip(*(rows[name].to_pylist() for name in _SHARED), strict=True))
+    asked = (prepared.scenario.deployment.sharing, len(prepared.priced))
+    return "measured" if asked in held else "modelled"

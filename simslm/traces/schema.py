@@ -34,7 +34,7 @@ REQUIRED_PROVENANCE = {
 }
 """Keys a provenance must hold, by its source; a value may be null where the machine has no such thing.
 
-``engine`` is a name and a version (``simslm-engine 0.1.0``), ``model``, ``dtype`` and ``device`` are the
+``engine`` is a name and a version (``simslm-engine 0.4.0``), ``model``, ``dtype`` and ``device`` are the
 catalogue's names, ``memory_bytes`` the device's, ``clocks`` free text or an object, ``warmup`` and
 ``repeats`` counts, ``date`` ISO 8601, and ``power_note`` says why energy is unknown (empty when measured).
 """

@@ -172,6 +172,30 @@ def test_what_cannot_be_served_is_said_before_anything_is_measured(simslm, tiny,
     assert [path.name for path in here.iterdir()] == ["tiny.yaml"]
 
 
+def test_a_finished_trace_is_not_measured_over(simslm, tiny, here, trace):
+    """Rates and an interrupted run would be told by a trace that is not the one being measured."""
+    (here / "out").mkdir()
+    trace.rename(here / "out" / "trace")
+    ended = simslm("validate", "live", tiny, "-o", "out")
+    assert ended.code == 2
+    assert "--trace out/trace" in ended.complaint
+    assert [path.name for path in (here / "out").iterdir()] == ["trace"]
+
+
+def test_whatever_ends_it_keeps_the_runs_before(simslm, tiny, here, monkeypatch):
+    def tell(repeats, load, run):
+        if run == 2:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(live, "_tell_run", tell)
+    ended = simslm("validate", "live", tiny, "--grid", "quick", "--repeats", 3, "-o", "out")
+    assert ended.code == 70
+    assert "out of memory" in ended.err
+    assert "out holds the 1 runs done by then" in ended.err
+    values = json.loads((here / "out" / "fidelity.json").read_text())
+    assert [row["run"] for row in values["rows"]] == ["as stated, repeat 1"]
+
+
 def test_a_device_that_is_not_there_exits_5(simslm, tiny, here):
     ended = simslm("validate", "live", tiny, "--device", f"cuda:{torch.cuda.device_count()}", "-o", "out")
     assert ended.code == 5

@@ -11,6 +11,7 @@ from simslm.api import simulate
 from simslm.fidelity.recorded import Source, read_sources
 from simslm.runs.replay import scenario_of, simulated
 from simslm.runs.table import MeasuredRun, make_run
+from simslm.traces.files import read_trace
 
 TRACE = Path(__file__).parents[2] / "traces" / "cpu" / "opt-125m-bf16"
 BATCHES = (1, 4, 32)
@@ -18,7 +19,7 @@ BATCHES = (1, 4, 32)
 CELLS = {
     "model": "opt-125m",
     "device": "cpu",
-    "engine": "simslm-engine 0.1.0",
+    "engine": read_trace(TRACE).provenance["engine"],
     "prompt_tokens": "60",
     "output_tokens": "10",
     "num_requests": "40",

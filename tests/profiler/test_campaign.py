@@ -147,15 +147,25 @@ def test_energy_is_measured_in_the_first_visits_of_a_shape_only(tmp_path):
     assert np.isfinite(shapes(trace.iterations).median("energy_j")).all()
 
 
-def test_three_passes_do_when_the_time_for_more_is_over(tmp_path, monkeypatch):
+def test_three_visits_do_when_the_time_for_more_is_over(tmp_path, monkeypatch):
     """The trace is finished, with operators, and says how many shapes came to be settled."""
     monkeypatch.setitem(campaign_module.ENOUGH_S, ("cpu", "quick"), 0.0)
     trace = read_trace(measure(tmp_path, repeats=8))
-    assert trace.provenance["repeats"] == 3
     assert "unfinished" not in trace.provenance
     assert trace.provenance["settled"].startswith("0 of ")
+    assert trace.provenance["enough_s"] == 0.0
+    assert set(trace.iterations.to_pandas().groupby(SHAPE).visit.nunique()) == {3}
     assert trace.kernels is not None
     assert not journal_of(tmp_path).exists()
+
+
+def test_shapes_that_are_added_late_get_three_visits_too(tmp_path, monkeypatch):
+    monkeypatch.setitem(campaign_module.ENOUGH_S, ("cpu", "quick"), 0.0)
+    monkeypatch.setattr(campaign_module, "refined", lambda latency_s, heldout, most: [Shape(3, 21)])
+    trace = read_trace(measure(tmp_path, repeats=9))
+    visits = trace.iterations.to_pandas().groupby(SHAPE).visit.nunique()
+    assert (3, 63, 0, 0, 0) in visits.index
+    assert set(visits) == {3}
 
 
 def test_turns_are_taken_after_every_pass_and_do_not_count_as_measuring(tmp_path, monkeypatch):

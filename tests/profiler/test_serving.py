@@ -22,6 +22,7 @@ from profiler.engine.batch import Chunk
 from profiler.engine.cache import BlockPool
 from profiler.engine.engine import Engine
 from profiler.engine.weights import random_weights
+from profiler.engines.own import OwnEngine
 from profiler.grid import Shape
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, time_iteration
@@ -222,6 +223,16 @@ def test_served_tokens_equal_the_dense_pass_though_many_are_preempted(llama, ref
         prompt = sequence.ids[: sequence.prompt_tokens].tolist()
         expected = reference.reference_greedy(llama, weights, prompt, sequence.output_tokens)
         assert output.tolist() == expected
+
+
+def test_serving_has_the_blocks_it_was_given_whatever_the_engine_has(llama):
+    """An engine that is measured in turns may have more."""
+    engine = OwnEngine(llama, dtype="fp32", num_blocks=100, block_size=4, seed=5)
+    served = LiveEngine(engine, 14, 5, NoMeter("none")).serve(
+        vars(asked(10, rate=1e9)), Limits(8, 12), served_alike()
+    )
+    assert served.requests["preemptions"].sum() > 3
+    assert served.iterations["kv_blocks_used"].max() <= 14
 
 
 def test_requests_are_served_in_real_time(llama):
