@@ -213,11 +213,16 @@ def _measure(
     """
     from profiler.campaign import Turns, profile
     from profiler.grid import Reach
+    from profiler.memory import affordable_blocks, check_affordable
     from profiler.provenance import shown_command
 
     group, requests = prepared.groups[0], prepared.requests
     limits, replicas = group.spec.engine, len(prepared.priced)
     alone = replicas == 1
+    if not alone:
+        size, dtype = limits.block_size, prepared.scenario.dtype
+        room = affordable_blocks(group.architecture, device, dtype, size, replicas)
+        check_affordable(group.memory.num_gpu_blocks, room, device, replicas)
     reach = Reach(
         min(limits.max_num_seqs, len(requests)),
         _longest(prepared),
