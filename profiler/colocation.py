@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ from simslm.traces.files import read_trace, write_trace
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 96, 256)}
 """Decoding sequences of each replica, by kind of device."""
 
-CONTEXT = 520
-"""Cached tokens of each sequence."""
+CONTEXTS = {"cpu": (72, 520), "cuda": (520,)}
+"""Cached tokens of each sequence, in the mean, by kind of device. A processor is mostly busy with attention at the
+longer one, and with reading weights, where replicas are more in each other's way, at the shorter one; on a GPU the
+batches alone lead from one to the other."""
 
 REPEATS = 3
 """Windows for each way of sharing, number of replicas and shape."""
@@ -49,11 +52,13 @@ def shapes(architecture: Architecture, device: str, reach: Reach | None = None) 
         device: on which.
         reach: where the grid of the replica alone ends; they are compared with its iterations, so they end there too.
     """
-    context, batches = architecture.max_position_embeddings - 1, BATCHES[device.partition(":")[0]]
+    kind, most = device.partition(":")[0], architecture.max_position_embeddings - 1
+    seqs = max(BATCHES[kind])
     if reach is not None:
-        context = min(context, max(1, reach.context - 1))
-        batches = sorted({min(batch, reach.seqs) for batch in batches})
-    return [Shape(decode_seqs=batch, decode_ctx=min(CONTEXT, context)) for batch in batches]
+        most, seqs = min(most, max(1, reach.context - 1)), reach.seqs
+    batches = sorted({min(batch, seqs) for batch in BATCHES[kind]})
+    contexts = sorted({min(context, most) for context in CONTEXTS[kind]})
+    return [Shape(decode_seqs=batch, decode_ctx=context) for batch, context in product(batches, contexts)]
 
 
 @dataclass(frozen=True)
