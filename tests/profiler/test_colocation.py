@@ -98,7 +98,14 @@ def test_those_measured_together_with_other_settings_are_not_written_over(tmp_pa
     assert {*together(after.iterations)["replicas"].to_pylist()} == {2}
 
 
-def test_what_is_measured_together_ends_where_the_grid_of_one_alone_does(llama):
+@pytest.fixture(autouse=True)
+def one_context(monkeypatch):
+    """Each shape takes its window, whatever the model."""
+    monkeypatch.setitem(colocation.CONTEXTS, "cpu", (520,))
+
+
+def test_what_is_measured_together_ends_where_the_grid_of_one_alone_does(llama, monkeypatch):
+    monkeypatch.setitem(colocation.CONTEXTS, "cpu", (72, 520))
     reach = Reach(seqs=4, context=40, chunk=16)
     found = colocation.shapes(llama, "cpu", reach)
     assert [(shape.decode_seqs, shape.decode_ctx) for shape in found] == [(1, 39), (4, 39)]
@@ -119,7 +126,7 @@ def test_without_the_trace_of_one_there_is_nothing_to_join(tmp_path):
 @pytest.mark.parametrize("way", ["time-slice", "streams"])
 def test_all_run_while_all_run(tmp_path, llama, way):
     """Every replica did some of it, and what is charged to an iteration is the window's energy over all of them."""
-    meter = ReplayMeter([10.0, 16.0] * 4, clock=1400.0)
+    meter = ReplayMeter([10.0, 16.0] * 2, clock=1400.0)
     common = Together(llama, "cpu", "fp32", [2], [way], 1, meter, repeats=1)
     rows = common.rows(journal(tmp_path))
     assert {row["sharing"] for row in rows} == {way}
