@@ -71,7 +71,7 @@ ENOUGH_S = {("cuda", "quick"): 130.0, ("cuda", "full"): 800.0}
 """Seconds after which three visits of a shape do, settled or not, by kind of device and grid; operators and power take
 some 30 s after that. A CPU has no such limit."""
 
-_LEAST_PASSES = 3
+_LEAST_VISITS = 3
 _PASS_S = 0.25
 _MOST_VISITS = 5
 _REFINED_AFTER = (1, 2)
@@ -153,7 +153,7 @@ class Campaign:
             now = time.perf_counter()
             if now >= self.deadline:
                 return False
-            if now >= self.enough and number < self.repeats and self._visited[key[:2]] >= _LEAST_PASSES:
+            if now >= self.enough and number < self.repeats and self._visited[key[:2]] >= _LEAST_VISITS:
                 whole = False
                 continue
             left = [key[1] for key, _ in visits[visited:]] + later

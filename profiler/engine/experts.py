@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from profiler.engine.quantized import Quantized, quantize
+from profiler.engine.tiles import power_of_two
 from profiler.engine.weights import MakeLinear, linear
 from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError
@@ -140,9 +141,9 @@ class GroupedExperts(Experts):
         super().__init__(architecture, router)
         self._choice: dict[str, Any] = {
             "EXPERTS": self._count,
-            "PADDED": _power_of_two(self._count),
+            "PADDED": power_of_two(self._count),
             "PER_TOKEN": self._per_token,
-            "SLOTS": _power_of_two(self._per_token),
+            "SLOTS": power_of_two(self._per_token),
             "NORMALISED": self._normalised,
         }
         self._up = quantize(gate_up, quantization) if quantization else gate_up
@@ -214,7 +215,7 @@ def _tile(rows: float, gated: bool, itemsize: int) -> dict[str, Any]:
 
     A tile has room for twice the average, so that few experts have their matrices read for a second tile.
     """
-    height = min(_MOST_ROWS, max(_LEAST_ROWS, _power_of_two(int(2 * rows))))
+    height = min(_MOST_ROWS, max(_LEAST_ROWS, power_of_two(int(2 * rows))))
     tall = height == _MOST_ROWS
     return {
         "BLOCK_M": height,
@@ -223,8 +224,3 @@ def _tile(rows: float, gated: bool, itemsize: int) -> dict[str, Any]:
         "num_warps": 8 if tall else 4,
         "num_stages": 3 if tall else 4,
     }
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest that is not less."""
-    return 1 << max(0, number - 1).bit_length()

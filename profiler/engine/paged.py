@@ -22,6 +22,7 @@ from torch import Tensor
 from profiler.engine.batch import Chunk, Layout, lay_out_ragged
 from profiler.engine.cache import PagedCache
 from profiler.engine.kernels import attend_tile, combine_splits, product_type
+from profiler.engine.tiles import power_of_two
 from simslm.catalog.architecture import Architecture
 
 _LEAST_DIM = 16
@@ -106,7 +107,7 @@ class PagedAttention:
         cap = architecture.attention_softcap
         scale = architecture.query_pre_attn_scalar**-0.5
         self._scale = (2 * scale / cap if cap else scale) * math.log2(math.e)
-        self._padded = max(_LEAST_DIM, _power_of_two(width))
+        self._padded = max(_LEAST_DIM, power_of_two(width))
         self._shape: dict[str, Any] = {
             "KV_HEADS": self._heads,
             "GROUP": self._group,
@@ -177,7 +178,7 @@ class PagedAttention:
         """Small tiles, their contexts in as many parts as fill the device: a power of two."""
         seqs = len(tiles) // 4
         wanted = _PROGRAMS_PER_PROCESSOR * self._processors // (seqs * self._heads)
-        splits = _power_of_two(max(1, min(wanted, self._most_splits)) + 1) // 2
+        splits = power_of_two(max(1, min(wanted, self._most_splits)) + 1) // 2
         if splits == 1:
             return Launch(tiles, self._small, 1, rows)
         shape = (seqs, self._heads, splits, self._small.rows)
@@ -187,15 +188,10 @@ class PagedAttention:
 
 def _sizes(group: int, padded: int, itemsize: int) -> tuple[Size, Size]:
     """Small and large tiles that fit the shared memory of a multiprocessor."""
-    least = _power_of_two(group)
+    least = power_of_two(group)
     if itemsize > 2 or padded > _WIDEST:
         return Size(max(16, least), 32, 4, 2), Size(max(64, least), 32, 8, 2)
     return Size(max(16, least), 64, 4, 3), Size(max(128, least), 64, 8 if padded > 64 else 4, 3)
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest that is not less."""
-    return 1 << (number - 1).bit_length()
 
 
 def _processors(device: torch.device) -> int:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from profiler.engine.tiles import power_of_two
 from profiler.engine.weights import Linear
 from simslm.errors import DeviceError, UsageError, nearest
 
@@ -105,7 +106,7 @@ def multiply_in_place(x: Tensor, weight: Quantized, bias: Tensor | None) -> Tens
     from profiler.engine.kernels import multiply_quantized, product_type
 
     (rows, depth), outputs = x.shape, len(weight.matrix)
-    height = max(16, 1 << (rows - 1).bit_length())
+    height = max(16, power_of_two(rows))
     width = next((w for w in (64, 32) if outputs >= w * _LEAST_PROGRAMS), 16)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     tile: dict[str, Any] = {"BLOCK_M": height, "BLOCK_N": width, "BLOCK_K": 128}
