@@ -18,9 +18,8 @@ from simslm.metrics.ledger import Ledger, Priced
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.tally import Tally
-from simslm.sim.log import Settled, SimulationLog
+from simslm.sim.log import Settled, SimulationLog, Window
 from simslm.sim.rows import Requests, Stream
-from simslm.sim.window import Window
 from simslm.sim.world import Deployment, OnStart, Progress, run
 from simslm.traces.schema import SOURCES
 

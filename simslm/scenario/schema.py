@@ -124,11 +124,15 @@ class Engine(Section):
         return self
 
     @property
+    def urgent(self) -> bool:
+        """Whether sequences make place for more urgent ones."""
+        return (self.preemption_policy.policy, self.priorities.policy) != ("youngest", "fixed")
+
+    @property
     def switches(self) -> bool:
         """Whether sequences make place for others, or are swapped, in another way than vLLM's."""
-        policies = (self.preemption_policy.policy, self.priorities.policy)
         swapping = self.swapping
-        return policies != ("youngest", "fixed") or swapping.overlap or swapping.reuse or swapping.turns
+        return self.urgent or swapping.overlap or swapping.reuse or swapping.turns
 
     @model_validator(mode="after")
     def _switching_fits(self) -> Engine:

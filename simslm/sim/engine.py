@@ -10,10 +10,10 @@ from simslm.policies.priorities import PriorityPattern
 from simslm.policies.queueing import QueueOrder
 from simslm.policies.route import Admission
 from simslm.policies.speculation import SpeculationPolicy
-from simslm.sim.acceptance import Acceptance
+from simslm.sim.parts.acceptance import Acceptance
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """The limits of one replica, under vLLM's names where it has them.
 
@@ -53,12 +53,13 @@ class EngineConfig:
     swap_turns: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
     """The choices a replica leaves to others, and how it speculates, if it does; made fresh for every replica.
 
-    With ``preemption`` and ``priorities``, both of them, it switches contexts as
-    :class:`~simslm.sim.switching.SwitchingReplica` does; with neither the youngest is preempted.
+    Attributes:
+        preemption: whose blocks are taken when they are short; None = those of the sequence admitted last.
+        priorities: how priorities change; with it, sequences make place for more urgent ones as ``preemption`` says.
     """
 
     batching: BatchingPolicy

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from simslm.errors import SimslmError
-from simslm.sim.blocks import BlockPool
+from simslm.sim.state.blocks import BlockPool
 
 
 class PoolMachine(RuleBasedStateMachine):

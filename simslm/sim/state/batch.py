@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.sequence import Sequence
 
 
 class Batch:
@@ -27,6 +27,7 @@ class Batch:
         context: tokens in the cache of those that decode or are padded, summed.
         decoded: decode iterations so far, and so the number of the next.
         accepted: drafted tokens that the next decode iteration emits; 0 without speculation.
+        full: how many of the computed ones do not grow, for they keep a bounded number of tokens; 0 without a window.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class Batch:
         "context",
         "decoded",
         "decoding",
+        "full",
         "lingering",
         "padded",
         "partial",
@@ -57,6 +59,7 @@ class Batch:
         self.context = 0
         self.decoded = 0
         self.accepted = 0
+        self.full = 0
         self._calendar: dict[int, list[Sequence]] = {}
         self._finishes: list[int] = []
 
@@ -67,6 +70,14 @@ class Batch:
         while finishes[0] not in self._calendar:
             heappop(finishes)
         return finishes[0] - self.decoded + 1
+
+    def steps(self, sequence: Sequence) -> int:
+        """Tokens that a running sequence has decoded since its prefill."""
+        return self.decoded - sequence.decode_from if sequence.decode_from >= 0 else 0
+
+    def open_rows(self) -> bytes:
+        """Packed rows of the sequences that do not grow now, for the log."""
+        return b""
 
     def admit(self, sequence: Sequence) -> None:
         """A sequence joins, its prompt still to prefill."""

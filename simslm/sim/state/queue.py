@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simslm.errors import SimslmError
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.sequence import Sequence
 
 
 class WaitingQueue(deque[Sequence]):
