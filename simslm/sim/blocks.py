@@ -106,12 +106,16 @@ class BlockPool:
     # ---- shared prefixes -----------------------------------------------------------------------------------
 
     def find_prefix(self, sequence: Sequence) -> None:
-        """Notes what of a waiting sequence's prompt is cached now: what is left to prefill, and its blocks."""
+        """Notes what of a waiting sequence's prompt is cached now: what is left to prefill, and its blocks.
+
+        Only whole blocks are reused, and the last token is always computed: of a prompt that is cached whole, the last
+        block is computed again, in its place (vLLM looks up at most all tokens but one, in whole blocks).
+        """
         assert self.prefix is not None
         found = sequence.units[: self.prefix.match(sequence.units)]
         shared = self._full_blocks(sequence, len(found))
         sequence.held = found
-        hit = min(shared * self.block_size, sequence.prefill_tokens - 1)
+        hit = min(shared, (sequence.prefill_tokens - 1) // self.block_size) * self.block_size
         sequence.remaining = sequence.prefill_tokens - hit
         sequence.blocks = self.blocks(sequence.prefill_tokens) - shared + self.prefix.idle_blocks(found)
 
