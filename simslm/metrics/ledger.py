@@ -142,11 +142,18 @@ class Ledger:
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
         """Charges requests with the window's energy; idle energy is charged to nobody.
 
-        The decode part of an iteration is divided equally among the sequences that emit a token, the prefill part
-        among the chunks in proportion to their tokens; padding is charged to those it was made for.
+        The decode part of an iteration is divided equally among the sequences that emit a token and those whose last
+        token had not been looked at yet, the prefill part among the chunks in proportion to their tokens; padding is
+        charged to those it was made for.
         """
         decoding = table.columns["decoding"] > 0
-        each = (energy_j * (1 - table.prefill_share))[decoding] / table.columns["decoding"][decoding]
+        late = window.lingered["iteration"].astype(np.int64)
+        rows = table.columns["decoding"] + np.bincount(late, minlength=len(table))
+        row_j = np.divide(
+            energy_j * (1 - table.prefill_share), rows, where=rows > 0, out=np.zeros(len(table))
+        )
+        self._add(window.lingered["request_id"], row_j[late])
+        each = row_j[decoding]
         total = account.decode_j + np.concatenate([[0.0], np.cumsum(each)])
         account.decode_j = float(total[-1])
         before = window.decoded_before

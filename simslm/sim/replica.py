@@ -317,6 +317,8 @@ class Replica(Preempting):
         end_s, iterations, iteration = span.end_s, span.count, log.count
         late = self._late
         seen = list(batch.lingering) if late else ()
+        for sequence in seen if plan.decode else ():
+            log.lingered += PACK_CHUNK(iteration, sequence.request_id, 1)
         decoding, emitted = batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,

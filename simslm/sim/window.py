@@ -27,6 +27,7 @@ class Window:
         emitted: tokens that prefills emitted.
         block_size: tokens in a KV block.
         held: sequences that did not grow, like stays, those included that do not grow at the window's end.
+        lingered: rows computed for sequences that had their last token already, like chunks of one token.
     """
 
     spans: Columns
@@ -39,6 +40,7 @@ class Window:
     emitted: int
     block_size: int
     held: Columns
+    lingered: Columns
 
     def __len__(self) -> int:
         return int(self.spans["iterations"].sum())
