@@ -195,8 +195,13 @@ def _gaps(account: Account, window: Window) -> None:
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
     gaps before a request's first decode iteration and across its preemptions are in the window one by one. Drafted
-    tokens that are accepted come with the token before them.
+    tokens that are accepted come with the token before them, and so does all but the first of an answer that goes out
+    whole.
     """
+    if window.at_once is not None:
+        if window.at_once:
+            account.gaps.add(np.zeros(1), weights=np.array([float(window.at_once)]))
+        return
     decoding = window.columns["decoding"] > 0
     ends = window.columns["end_s"][decoding]
     if len(ends):

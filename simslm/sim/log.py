@@ -83,6 +83,7 @@ class ReplicaLog:
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
+        at_once: tokens that went out together with one before them; None where tokens go out one by one.
         held: packed like ``stays``: from which decode iteration to which a sequence kept its place in the batch but did
             not grow, and the phase in which it would have taken blocks; empty where all sequences keep all tokens.
         open_held: those that do not grow now, when the log is taken.
@@ -93,6 +94,7 @@ class ReplicaLog:
     __slots__ = (
         "_taken",
         "_taken_decodes",
+        "at_once",
         "block_size",
         "chunks",
         "count",
@@ -118,6 +120,7 @@ class ReplicaLog:
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
+        self.at_once: int | None = None
         self._taken = 0
         self._taken_decodes = 0
 
@@ -148,6 +151,7 @@ class ReplicaLog:
             self.block_size,
             table(self.held + self.open_held, STAY),
             lingered,
+            self.at_once,
         )
         self._taken = self.count
         self._taken_decodes += window.decode_iterations
@@ -155,6 +159,7 @@ class ReplicaLog:
         self.held, self.open_held, self.lingered = bytearray(), b"", bytearray()
         self.gaps, self.late = array("d"), array("q", late[~begun].tobytes())
         self.emitted = 0
+        self.at_once = None if self.at_once is None else 0
         return window
 
 

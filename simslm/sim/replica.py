@@ -57,8 +57,8 @@ class Replica(Preempting):
 
     __slots__ = (
         "_blocked", "_busy", "_demand", "_displaced", "_grown", "_holds", "_last_decode_s", "_late", "_leaving",
-        "_prefill_shape", "_queued", "_reserves", "_unread", "_used", "_wake", "admission", "batch", "batching",
-        "clock", "cost", "device", "host", "index", "log", "max_num_batched_tokens", "max_num_seqs",
+        "_prefill_shape", "_queued", "_reserves", "_together", "_unread", "_used", "_wake", "admission", "batch",
+        "batching", "clock", "cost", "device", "host", "index", "log", "max_num_batched_tokens", "max_num_seqs",
         "most_iterations", "on_done", "on_window", "output_tokens", "outstanding", "partial", "pool",
         "priority", "queue", "requests", "sm_fraction", "span", "swapped", "watermark_blocks",
     )  # fmt: skip
@@ -111,6 +111,8 @@ class Replica(Preempting):
         self._last_decode_s = 0.0
         self._holds, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
         self._late = engine.late_output and not self._holds
+        self._together = policies.batching.returns_batch
+        self.log.at_once = 0 if self._together else None
         self._leaving = False
         self._unread = 0
         self._queued = 0
@@ -330,7 +332,7 @@ class Replica(Preempting):
             span.done,
             *shape,
             self._queued,
-            batch.decoding + len(batch.partial),
+            batch.decoding + len(batch.partial) + (len(batch.padded) if self._together else 0),
             decoding,
             batch.accepted,
             len(batch.starting) if plan.decode else 0,
@@ -342,7 +344,7 @@ class Replica(Preempting):
         if decoding:
             self.pool.grow(batch.decoded + self._grown, iterations - self._grown)
             self._grown = 0
-            if batch.starting:
+            if batch.starting and not self._together:
                 first_s = span.end(1) if iterations > 1 else end_s
                 for sequence in batch.starting:
                     log.gaps.append(first_s - sequence.last_token_s)
@@ -366,6 +368,8 @@ class Replica(Preempting):
             span.steady = False
             for sequence in batch.clear():
                 self._give_back(sequence, 0)
+                if self._together:
+                    self._answer(sequence, end_s)
         if self.on_window is not None and log.full:
             self.on_window(self.index, self.window())
 
@@ -381,7 +385,8 @@ class Replica(Preempting):
                 batch.linger(sequence)
             else:
                 self._give_back(sequence, batch.finish(sequence))
-            self._end(sequence, now)
+            if not self._together:
+                self._end(sequence, now)
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
@@ -389,7 +394,7 @@ class Replica(Preempting):
         self.partial.remove(sequence)
         if sequence.generated:
             self.log.gaps.append(now - sequence.last_token_s)
-        else:
+        elif not self._together:
             self.requests.first_token_s[row] = now
         sequence.generated += 1
         sequence.last_token_s = now
@@ -407,7 +412,8 @@ class Replica(Preempting):
         else:
             del batch.running[sequence]
             self._give_back(sequence, 0)
-        self._end(sequence, now)
+        if not self._together:
+            self._end(sequence, now)
 
     def _start_decoding(self, sequence: Sequence) -> None:
         batch = self.batch
@@ -436,6 +442,14 @@ class Replica(Preempting):
             pool.release(pool.blocks(sequence.prefill_tokens + steps))
         if pool.prefix is not None:
             pool.leave_prefix(sequence, 0 if sequence.remaining else sequence.prefill_tokens + steps)
+
+    def _answer(self, sequence: Sequence, now: float) -> None:
+        """All tokens of a sequence go out at once, to a client that is still there."""
+        if not sequence.cancelled:
+            assert self.log.at_once is not None
+            self.requests.first_token_s[sequence.row] = now
+            self.log.at_once += self.output_tokens[sequence.row] - 1
+        self._end(sequence, now)
 
     def _end(self, sequence: Sequence, now: float) -> None:
         """A request is done with: its last token is out, or its client has gone, perhaps while that was computed."""

@@ -43,7 +43,7 @@ class Turn:
     unit_tokens: int
 
     def shared_tokens(self, sequence: Sequence, block_size: int) -> int:
-        """Tokens at the head of a sequence's prompt that are these, in whole blocks; its last one is always computed."""
+        """Tokens at the head of a sequence's prompt that are these, in whole blocks; never its last one."""
         same = 0
         for mine, theirs in zip(self.units, sequence.units, strict=False):
             if mine != theirs:

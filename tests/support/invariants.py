@@ -263,6 +263,7 @@ def same_logs(one: SimulationLog, other: SimulationLog) -> None:
     for a, b in zip(one.windows, other.windows, strict=True):
         assert a.emitted == b.emitted
         assert a.gaps.tobytes() == b.gaps.tobytes()
-        for mine, theirs in ((a.columns, b.columns), (a.chunks, b.chunks), (a.stays, b.stays), (a.lingered, b.lingered)):
+        for kind in ("columns", "chunks", "stays", "lingered"):
+            mine, theirs = getattr(a, kind), getattr(b, kind)
             for name, column in mine.items():
                 assert column.tobytes() == theirs[name].tobytes(), name

@@ -114,7 +114,7 @@ def _share_prefixes(requests: Lists, unit_tokens: int, rng: np.random.Generator)
     """Prompts begin with full units of one of three documents and go on by themselves; some are copies of others."""
     requests.unit_tokens, requests.units = unit_tokens, []
     for i in range(len(requests.prompt_tokens)):
-        if i and rng.random() < 0.2:
+        if i and rng.random() < 0.5:
             other = int(rng.integers(i))
             requests.prompt_tokens[i] = requests.prompt_tokens[other]
             requests.units.append(requests.units[other])
@@ -138,7 +138,8 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
     batching = draw(policies("batching", named.get("batching")))
     longest = int((requests.prompt_tokens + requests.max_tokens).max())
     block_size = draw(st.sampled_from([1, 4, 16]))
-    num_gpu_blocks = draw(st.integers(1, 2 * longest // block_size + 4))
+    least = draw(st.sampled_from([1, longest // block_size + 2]))
+    num_gpu_blocks = draw(st.integers(least, longest // block_size + 8))
     limits = EngineConfig(
         max_num_seqs=draw(st.integers(1, 24)),
         max_num_batched_tokens=draw(st.sampled_from([24, 64, 512])),

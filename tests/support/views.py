@@ -156,6 +156,7 @@ class Windowed:
         self.whole_prompts = batching.whole_prompts
         self.reserves_output = batching.reserves_output
         self.holds_batch = batching.holds_batch
+        self.returns_batch = batching.returns_batch
         self.by_layers = batching.by_layers
 
     def plan(self, view: ReplicaView) -> Plan:
