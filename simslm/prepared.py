@@ -235,6 +235,7 @@ class Prepared:
         def draws(purpose: str) -> np.random.Generator:
             return stream(self.scenario.seed, f"{purpose} {group.name}")
 
+        preempts = engine.preempts.policy != "youngest"
         asked = engine.speculative_config
         foreseen = None if asked is None else acceptance(asked, self.workload, self.scenario.seed)
 
@@ -244,7 +245,7 @@ class Prepared:
                 create("queueing", engine.scheduling_policy, draws),
                 create("admission", engine.admission, draws),
                 None if asked is None or foreseen is None else speculation(asked, foreseen),
-                create("preemption", engine.preemption_policy, draws) if engine.switches else None,
+                create("preemption", engine.preempts, draws) if engine.switches or preempts else None,
                 create("priorities", engine.priorities, draws) if engine.switches else None,
             )
 

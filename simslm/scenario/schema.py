@@ -91,7 +91,11 @@ class Engine(Section):
         default="recompute",
         description="what becomes of a sequence whose blocks others need: prefilled again, or moved to the host",
     )
-    preemption_policy: Preemption = _default(Preemption, "youngest", "who is preempted")
+    preemption_policy: Preemption | None = Field(
+        default=None,
+        description="who is preempted; null = least-urgent under scheduling_policy: priority, else youngest, as in "
+        "vLLM V1; `simslm list policies` shows the choice",
+    )
     priorities: Priorities = _default(
         Priorities, "fixed", "how priorities change while requests are served (scheduling_policy: priority)"
     )
@@ -124,11 +128,30 @@ class Engine(Section):
         return self
 
     @property
+    def preempts(self) -> Any:
+        """The policy of preemption, stated or not; a choice of the register."""
+        if self.preemption_policy is not None:
+            return self.preemption_policy
+        name = "least-urgent" if self.scheduling_policy.policy == "priority" else "youngest"
+        return TypeAdapter(Preemption).validate_python(name)
+
+    @property
     def switches(self) -> bool:
         """Whether sequences make place for others, or are swapped, in another way than vLLM's."""
-        policies = (self.preemption_policy.policy, self.priorities.policy)
+        displaces = lookup("preemption", self.preempts.policy).cls.displaces
         swapping = self.swapping
-        return policies != ("youngest", "fixed") or swapping.overlap or swapping.reuse or swapping.turns
+        changing = self.priorities.policy != "fixed"
+        return displaces or changing or swapping.overlap or swapping.reuse or swapping.turns
+
+    @model_validator(mode="after")
+    def _priorities_are_gone_by(self) -> Engine:
+        order = self.scheduling_policy.policy
+        if self.priorities.policy != "fixed" and order != "priority":
+            raise ValueError(
+                f"priorities {self.priorities.policy} change what a {order} queue does not go by, so requests would be "
+                "preempted and admitted again in turn: set scheduling_policy: priority, or leave priorities out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _switching_fits(self) -> Engine:

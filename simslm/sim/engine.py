@@ -57,8 +57,8 @@ class EngineConfig:
 class Policies:
     """The choices a replica leaves to others, and how it speculates, if it does; made fresh for every replica.
 
-    With ``preemption`` and ``priorities``, both of them, it switches contexts as
-    :class:`~simslm.sim.switching.SwitchingReplica` does; with neither the youngest is preempted.
+    Without ``preemption`` the youngest is preempted; with ``priorities`` too it switches contexts as
+    :class:`~simslm.sim.switching.SwitchingReplica` does.
     """
 
     batching: BatchingPolicy

@@ -56,11 +56,12 @@ class Replica(Preempting):
     """
 
     __slots__ = (
-        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_holds", "_last_decode_s", "_late", "_leaving",
-        "_prefill_shape", "_queued", "_reserves", "_together", "_unread", "_used", "_wake", "admission", "batch",
-        "batching", "clock", "cost", "device", "host", "index", "log", "max_num_batched_tokens", "max_num_seqs",
-        "most_iterations", "on_done", "on_window", "output_tokens", "outstanding", "partial", "pool",
-        "priority", "queue", "requests", "sm_fraction", "span", "swapped", "watermark_blocks",
+        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_holds", "_last_decode_s", "_late",
+        "_leaving", "_policy", "_prefill_shape", "_queued", "_reserves", "_together", "_unread", "_used",
+        "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index", "log",
+        "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window", "output_tokens",
+        "outstanding", "partial", "pool", "priority", "queue", "requests", "sm_fraction", "span", "swapped",
+        "watermark_blocks",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class Replica(Preempting):
         self.cost = cost
         self.batching = policies.batching
         self.admission = policies.admission
+        self._policy = policies.preemption
         self.output_tokens = output_tokens
         self.requests = requests
         self.on_done = on_done

@@ -197,7 +197,7 @@ def _kind(group: Group, policies: Policies) -> type[Replica]:
         f"role {group.role}": CLASSES[group.role],
         "a bounded KV cache": WindowedReplica if group.engine.kept_tokens is not None else Replica,
         "speculative decoding": SpeculativeReplica if policies.speculation is not None else Replica,
-        "context switches": SwitchingReplica if policies.preemption is not None else Replica,
+        "context switches": SwitchingReplica if policies.priorities is not None else Replica,
     }
     kinds = {name: kind for name, kind in asked.items() if kind is not Replica}
     if len(kinds) > 1:
