@@ -230,6 +230,7 @@ class Prepared:
             engine.swapping.overlap,
             engine.swapping.reuse,
             engine.swapping.turns,
+            engine.spare_block,
         )
 
         def draws(purpose: str) -> np.random.Generator:
@@ -400,6 +401,7 @@ def _check_windowed(scenario: Scenario, spec: Replicas) -> None:
         "prefix_caching": engine.prefix_caching,
         "speculative_config": engine.speculative_config is not None,
         "context switches": engine.switches,
+        "spare_block": engine.spare_block,
         "roles other than both": getattr(spec, "role", "both") != "both",
     }
     for name, wanted in asked.items():

@@ -11,6 +11,7 @@ import numpy as np
 from simslm.catalog.models import load_model
 from simslm.errors import UsageError
 from simslm.metrics.result import Result
+from simslm.policies.registry import lookup
 from simslm.runs.lengths import read_lengths, rescale
 from simslm.runs.power import device_samples
 from simslm.runs.table import LATENCIES, STATISTICS, MeasuredRun
@@ -56,6 +57,7 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
         "max_num_batched_tokens": run.max_num_batched_tokens or _default_tokens(run, longest),
         "num_gpu_blocks": run.num_gpu_blocks,
         "disable_async_output_proc": not late_output(run.engine),
+        "spare_block": late_output(run.engine) and not lookup("batching", run.batching).cls.reserves_output,
     }
     return load_scenario(
         {
@@ -91,7 +93,7 @@ def _batching(run: MeasuredRun) -> dict[str, Any]:
 
 def late_output(engine: str) -> bool:
     """Whether an engine looks at the outputs of an iteration while the next one runs: vLLM 0.6 and 0.7 with the V0
-    engine (``use_async_output_proc`` of vllm/config.py)."""
+    engine (``use_async_output_proc`` of vllm/config.py). It is also the one that asks for a ``spare_block``."""
     return re.match(r"vllm[ -]v?0\.[67]\.", engine) is not None
 
 

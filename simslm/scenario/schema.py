@@ -105,6 +105,11 @@ class Engine(Section):
         description="false: outputs are looked at while the next iteration runs, as vLLM's V0 engine does since 0.6.0; "
         "a sequence then keeps its slot for one iteration after its last token (static batching keeps it anyway)",
     )
+    spare_block: bool = Field(
+        default=False,
+        description="true: where several sequences run, the last needs a free KV block though it has room in its own, "
+        "as in vLLM's V0 engine (can_append_slots), so that preemption starts earlier",
+    )
     swap_space: float = Field(
         default=4.0, ge=0, le=1e6, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
     )
@@ -120,7 +125,7 @@ class Engine(Section):
                 f"({self.max_num_seqs}): every running sequence decodes one token an iteration"
             )
         reserves = lookup("batching", self.batching.policy).cls.reserves_output
-        for option in ("prefix_caching", "speculative_config"):
+        for option in ("prefix_caching", "speculative_config", "spare_block"):
             if reserves and getattr(self, option):
                 raise ValueError(
                     f"{option} needs blocks taken as needed; {self.batching.policy} reserves them"
@@ -184,6 +189,8 @@ class Engine(Section):
                 f"num_speculative_tokens ({most}) must be less than block_size ({self.block_size}): an iteration "
                 "takes at most one KV block for a sequence"
             )
+        if self.spare_block:
+            raise ValueError("speculative_config and spare_block do not go together: leave spare_block out")
         if not self.disable_async_output_proc:
             raise ValueError(
                 "speculative_config needs disable_async_output_proc: what was accepted must be known"

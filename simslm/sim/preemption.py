@@ -36,7 +36,7 @@ class Preempting(Visible):
             The plan without them, and the blocks swapped to the host.
         """
         moved, chunks = 0, plan.chunks
-        while self.pool.demand(self.batch.decoded) > self.pool.free:
+        while self.pool.needed(self.batch.decoded) > self.pool.free:
             victim = self._victim()
             if victim in self.batch.lingering:
                 self._dismiss(victim)

@@ -113,6 +113,7 @@ class Replica(Preempting):
         self._last_decode_s = 0.0
         self._holds, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
         self._late = engine.late_output and not self._holds
+        self.pool.touching = self.batch.running if engine.spare_block and not self._reserves else None
         self._together = policies.batching.returns_batch
         self.log.at_once = 0 if self._together else None
         self._leaving = False
@@ -139,7 +140,7 @@ class Replica(Preempting):
             if not (batch.scheduled if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
-            if plan.decode and pool.free < batch.rows and pool.demand(batch.decoded) > pool.free:
+            if plan.decode and pool.free <= batch.rows and pool.needed(batch.decoded) > pool.free:
                 plan, blocks = self._make_room(plan)
                 moved += blocks
                 if not plan.decode and not plan.chunks:

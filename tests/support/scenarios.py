@@ -150,6 +150,7 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
         swap_blocks=draw(st.sampled_from([0, 5, 500])),
         swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
         late_output=draw(st.booleans()),
+        spare_block=draw(st.booleans()),
     )
     made = {kind: draw(policies(kind, named.get(kind))) for kind in ("queueing", "admission", "routing")}
 
@@ -219,7 +220,7 @@ def speculating(draw: st.DrawFn, served: Deployment, requests: Lists, **named: s
     foreseen = Acceptance(rates * draw(st.sampled_from([0.0, 0.5, 0.99])), 0)
 
     def speculative(group: Group) -> Group:
-        limits = replace(group.engine, block_size=16, late_output=False)
+        limits = replace(group.engine, block_size=16, late_output=False, spare_block=False)
         return replace(
             group,
             engine=limits,
@@ -236,7 +237,9 @@ def windowed(draw: st.DrawFn, served: Deployment) -> Deployment:
     """The same where a sequence keeps only so many tokens."""
     kept = draw(st.sampled_from([1, 5, 16, 17, 40, 100]))
     groups = (
-        replace(group, engine=replace(group.engine, kept_tokens=kept, prefix_caching=False))
+        replace(
+            group, engine=replace(group.engine, kept_tokens=kept, prefix_caching=False, spare_block=False)
+        )
         for group in served.groups
     )
     return replace(served, groups=tuple(groups))
