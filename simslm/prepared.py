@@ -31,7 +31,7 @@ from simslm.metrics.ledger import Priced
 from simslm.policies.registry import create
 from simslm.scenario.portions import partners, pool_of, utilizations
 from simslm.scenario.roles import decode_group
-from simslm.scenario.schema import GroupSpec, Replicas, Scenario
+from simslm.scenario.schema import GroupSpec, Replicas, Scenario, preempting
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.world import Deployment, Group
@@ -156,6 +156,7 @@ class Prepared:
                 tenants[device],
                 group.memory.num_gpu_blocks,
                 group.spec.engine.speculative_config is not None,
+                preempting(group.spec.engine),
             )
             for group in self.groups
             for device in group.devices

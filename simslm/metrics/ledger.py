@@ -32,12 +32,14 @@ class Priced:
         sharers: replicas on its device.
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
+        policies: who is preempted, who waits where, and how, in words; empty where that is not known.
     """
 
     cost: CostModel
     sharers: int
     num_gpu_blocks: int
     speculates: bool = False
+    policies: str = ""
 
 
 @dataclass(slots=True)

@@ -198,6 +198,18 @@ class Engine(Section):
         return self
 
 
+def preempting(engine: Engine) -> str:
+    """What decides who is preempted and when it comes back, in words."""
+    said = {
+        "preemption_policy": engine.preempts.policy,
+        "scheduling_policy": engine.scheduling_policy.policy,
+        "priorities": engine.priorities.policy,
+        "preemption": engine.preemption,
+        "batching": engine.batching.policy,
+    }
+    return ", ".join(f"{key}: {name}" for key, name in said.items())
+
+
 class Replicas(Section):
     """Replicas of one model: where they run, and how requests reach them."""
 

@@ -261,6 +261,11 @@ class Replica(Preempting):
             pool.allocate(prompt.blocks)
             batch.admit(prompt)
             row = prompt.row
+            if prompt.lost:
+                requests.recomputed_tokens[row] += max(
+                    prompt.lost - (prompt.prefill_tokens - prompt.remaining), 0
+                )
+                prompt.lost = 0
             if scheduled[row] != scheduled[row]:
                 scheduled[row] = now
                 if pool.prefix is not None:
@@ -288,6 +293,7 @@ class Replica(Preempting):
     def _depart(self, sequence: Sequence) -> None:
         """Takes a running sequence off the device before its time, keeping count of what it has generated."""
         steps = self.batch.remove(sequence)
+        sequence.lost = sequence.prefill_tokens - sequence.remaining + steps
         if sequence.decode_from < 0:
             self._give_back(sequence, 0)
             return

@@ -154,3 +154,40 @@ def test_under_priority_the_least_urgent_goes_first_then_the_last_that_arrived()
     assert gone["least-urgent"][3] == 0
     assert gone["least-urgent"][2] > 0
     assert gone["least-urgent"][0] == 0
+
+
+def test_what_is_computed_again_is_counted_and_a_storm_is_named(small):
+    """Tokens computed beyond prompts and outputs but for the last token of each, which is never fed back."""
+    small["workload"]["arrivals"] = {"process": "all-at-once"}
+    engine = {"num_gpu_blocks": 60, "watermark": 0.0, "max_num_seqs": 16, "batching": "prefill-first"}
+    small["deployment"] = {"engine": engine | {"max_num_batched_tokens": 4096}}
+    result = simslm.simulate(load_scenario(small))
+    columns, kv = result.request_columns, result.summary["kv"]
+    done = columns["status"] == FINISHED
+    window = result.windows[0][1]
+    prefilled = np.zeros(len(done))
+    np.add.at(prefilled, window.chunks["request_id"].astype(int), window.chunks["tokens"])
+    first = columns["prompt_tokens"] + columns["preemptions"]
+    assert (columns["recomputed_tokens"][done] == (prefilled - first)[done]).all()
+    assert kv["recomputed_tokens"] == columns["recomputed_tokens"].sum() > 0
+    assert ("note" in kv) == (kv["recomputed_share"] > 0.2 or kv["preemptions"] > done.sum())
+
+
+def test_a_note_names_the_policies_of_a_storm(small):
+    """Priorities drawn anew at every iteration: the sequences that run are exchanged all the time."""
+    engine = {
+        "max_num_seqs": 2,
+        "scheduling_policy": "priority",
+        "priorities": {"policy": "random", "every": 1},
+        "preemption_policy": "lowest-priority",
+    }
+    stormy = simslm.simulate(load_scenario(small | {"deployment": {"engine": engine}})).summary["kv"]
+    assert stormy["preemptions"] > 50
+    assert stormy["note"].startswith("preemption storm: ")
+    assert (
+        "preemption_policy: lowest-priority, scheduling_policy: priority, priorities: random"
+        in stormy["note"]
+    )
+    calm = simslm.simulate(load_scenario(small)).summary["kv"]
+    assert calm["preemptions"] == calm["recomputed_tokens"] == 0
+    assert "note" not in calm
