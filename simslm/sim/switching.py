@@ -54,12 +54,14 @@ class SwitchingReplica(RousedReplica):
         returning: what the host has of sequences that wait for it, of which not all is computed: they are among the
             swapped ones, and their prompts go on when it is here.
         landed: those of them that have it and wait for their first iteration, at the head of the queue.
-        promised: those that wait and for which others made place: they come before all that have nothing here.
+        promised: those that wait and for which others made place: they come before all that have nothing here. Empty
+            where the queue has the urgent first, for nobody yields to the less urgent.
         turns: finished turns on the host, or None.
     """
 
     __slots__ = (
-        "_inward", "_longest", "_outward", "_overlap", "_owed", "_pattern", "_reuse", "_until_s", "_update",
+        "_inward", "_longest", "_outward", "_overlap", "_owed", "_pattern", "_promises", "_reuse", "_until_s",
+        "_update",
         "arriving", "copies", "landed", "leaving", "promised", "returning", "turns",
     )  # fmt: skip
 
@@ -86,6 +88,7 @@ class SwitchingReplica(RousedReplica):
         assert policies.priorities is not None
         self._policy: PreemptionPolicy = policies.preemption
         self._pattern: PriorityPattern = policies.priorities
+        self._promises = not policies.order.urgent_first
         self._overlap, self._reuse = engine.swap_overlap, engine.swap_reuse
         self._longest = most_iterations
         self._update = self._pattern.every
@@ -192,7 +195,7 @@ class SwitchingReplica(RousedReplica):
             leaving += victims
             promised += [waiting] * bool(victims)
             staying = [each for each in staying if each not in victims]
-        if promised:
+        if promised and self._promises:
             self.promised.update(promised)
             self.queue.sort()
             self._sort_swapped()
