@@ -18,6 +18,7 @@ MECHANISMS: Mapping[str, str] = {
     "prefix-caching": "a prefix cache (prefix_caching)",
     "late-output": "outputs looked at late (disable_async_output_proc: false)",
     "reservation": "reserved blocks (batching static or orca)",
+    "spare-block": "a free block for the last sequence (spare_block)",
     "held-batch": "batches held to their end (batching static)",
 }
 """By name, what each is, and in parentheses the keys of a scenario that ask for it."""
@@ -39,6 +40,7 @@ EXCLUDES: Mapping[str, Mapping[str, str]] = {
     },
     "reservation": {
         "prefix-caching": "a reservation is one piece of memory, which cannot begin with the blocks of another",
+        "spare-block": "a sequence that has all its blocks from the start asks for none",
     },
 }
 """By name, the mechanisms that it does not go with, and why."""

@@ -37,6 +37,7 @@ def asked(setup: Setup) -> Iterator[str]:
         "turns": engine.swap_turns,
         "prefix-caching": engine.prefix_caching,
         "late-output": engine.late_output and not policies.batching.holds_batch,
+        "spare-block": engine.spare_block,
         "reservation": policies.batching.reserves_output,
         "held-batch": policies.batching.holds_batch,
     }
@@ -66,7 +67,8 @@ def _moving(replica: Replica, setup: Setup, names: set[str]) -> Iterator[Part]:
     if "roles" in names:
         yield ROLES[setup.role](replica, transit, setup.engine)
     if setup.policies.priorities is not None:
-        yield Urgency(replica, transit, setup.policies.priorities)
+        promises = not setup.policies.order.urgent_first
+        yield Urgency(replica, transit, setup.policies.priorities, promises=promises)
     if swap is not None and "turns" in names:
         yield Turns(replica, swap)
 

@@ -130,6 +130,7 @@ class Holding(Visible):
     def depart(self, sequence: Sequence) -> None:
         """Takes a running sequence off the device before its time, keeping count of what it has generated."""
         steps = self.batch.remove(sequence)
+        sequence.lost = sequence.prefill_tokens - sequence.remaining + steps
         if sequence.decode_from < 0:
             self.give_back(sequence, 0)
             return
@@ -151,6 +152,14 @@ class Holding(Visible):
         """A sequence whose client has gone, and whose blocks are here, leaves."""
         self.give_back(sequence, 0)
         self.end(sequence, self.clock._now)
+
+    def answer(self, sequence: Sequence, now: float) -> None:
+        """All tokens of a sequence go out at once, to a client that is still there."""
+        if not sequence.cancelled:
+            assert self.log.at_once is not None
+            self.requests.first_token_s[sequence.row] = now
+            self.log.at_once += self.output_tokens[sequence.row] - 1
+        self.end(sequence, now)
 
     def end(self, sequence: Sequence, now: float) -> None:
         """A request is done with: its last token is out, or its client has gone, perhaps while that was computed."""

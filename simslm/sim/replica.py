@@ -43,6 +43,7 @@ class Replica(Holding):
         paused: sequences that have their tokens computed and wait to go on, see :mod:`~simslm.sim.transit`.
         ranked: whether they and the prompts wait in one order.
         landed: sequences in the queue whose blocks are here already.
+        promised: waiting sequences for which others made place: they come before all that have nothing here.
         prefills: whether prompts are prefilled here.
         outstanding: its requests, waiting or running.
         used: KV blocks held as the iterations under way began.
@@ -52,11 +53,11 @@ class Replica(Holding):
     __slots__ = (
         "_after", "_arrives", "_before", "_blocked", "_cancels", "_demand", "_displaced", "_ends", "_grown", "_holds",
         "_horizon", "_keeps", "_last_decode_s", "_late", "_leaves", "_leaving", "_preempted", "_prefill_shape",
-        "_prefilled", "_queued", "_reserves", "_rivals", "_shape", "_short", "_unread", "_waits", "_wake",
+        "_prefilled", "_queued", "_reserves", "_rivals", "_shape", "_short", "_together", "_unread", "_waits", "_wake",
         "_withholds", "admission", "batch", "batching", "busy", "clock", "cost", "device", "index", "landed", "log",
         "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window", "output_tokens",
-        "outstanding", "partial", "parts", "paused", "pool", "preemption", "prefills", "priority", "queue", "ranked",
-        "requests", "sm_fraction", "span", "store", "used", "watermark_blocks",
+        "outstanding", "partial", "parts", "paused", "pool", "preemption", "prefills", "priority", "promised", "queue",
+        "ranked", "requests", "sm_fraction", "span", "store", "used", "watermark_blocks",
     )  # fmt: skip
 
     def __init__(self, setup: Setup) -> None:
@@ -80,20 +81,25 @@ class Replica(Holding):
         if self.store is not None:
             self.store.replicas.append(self)
         self.paused: deque[Sequence] = deque()
+        self.promised: set[Sequence] = set()
         self.landed = self.outstanding = self.used = 0
         self.prefills = True
         self.span = Span(0.0, 0.0, 0.0, 0, 0, 0)
         self._keeps, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
         self._prefill_shape = layered_shape if policies.batching.by_layers else prefill_shape
         self._late = engine.late_output and not self._keeps
+        self.pool.touching = self.batch.running if engine.spare_block else None
+        self._together = policies.batching.returns_batch
+        self.log.at_once = 0 if self._together else None
         self._last_decode_s = 0.0
         self._leaving = self._blocked = self._displaced = self.busy = False
         self._unread = self._queued = self._grown = 0
         self._wake: Event | None = None
         self.parts = parts_of(self, setup)
         self.ranked = any(part.ranks for part in self.parts)
-        key = policies.order.key
-        self.queue = WaitingQueue((lambda each: (not each.here, key(each))) if self.ranked else key)
+        key, promised = policies.order.key, self.promised
+        ranking = lambda each: (not each.here, each not in promised, key(each))  # noqa: E731
+        self.queue = WaitingQueue(ranking if self.ranked else key)
         for moment in MOMENTS:
             setattr(self, f"_{moment}", bound(self.parts, moment))
 
@@ -111,7 +117,7 @@ class Replica(Holding):
             if not (batch.scheduled if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
-            if plan.decode and pool.free < batch.rows and pool.demand(batch.decoded) > pool.free:
+            if plan.decode and pool.free <= batch.rows and pool.needed(batch.decoded) > pool.free:
                 plan = self._make_room(plan)
                 if not plan.decode and not plan.chunks:
                     continue
@@ -155,6 +161,7 @@ class Replica(Holding):
             (self.paused if sequence.phase == PAUSED else self.queue).remove(sequence)
             self.landed -= sequence.here and sequence.phase != PAUSED
             self.end(sequence, self.clock._now)
+            self.promised.discard(sequence)
             if sequence.here:
                 self.give_back(sequence, 0)
                 self.stir()
@@ -280,7 +287,14 @@ class Replica(Holding):
             if prompt.here:
                 prompt.here = False
                 self.landed -= 1
+            if self.promised:
+                self.promised.discard(prompt)
             row = prompt.row
+            if prompt.lost:
+                requests.recomputed_tokens[row] += max(
+                    prompt.lost - (prompt.prefill_tokens - prompt.remaining), 0
+                )
+                prompt.lost = 0
             if scheduled[row] != scheduled[row]:
                 scheduled[row] = now
                 if pool.prefix is not None:
@@ -323,7 +337,7 @@ class Replica(Holding):
         batch, pool, chunks = self.batch, self.pool, plan.chunks
         for short in self._short:
             short()
-        while pool.demand(batch.decoded) > pool.free:
+        while pool.needed(batch.decoded) > pool.free:
             victim = self._victim()
             if victim in batch.lingering:
                 self.dismiss(victim)
@@ -340,8 +354,8 @@ class Replica(Holding):
         """Whose blocks are taken first: without a policy those of the sequence that was admitted last."""
         if self.preemption is None:
             return next(reversed(self.batch.running))
-        for sequence in self.batch.lingering:
-            return sequence
+        if self.ranked and self.batch.lingering:
+            return next(iter(self.batch.lingering))
         running = list(self.batch.running)
         return running[self.preemption.victim(running)]
 
@@ -360,7 +374,9 @@ class Replica(Holding):
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
         batch, span, log = self.batch, self.span, self.log
         end_s, iterations, iteration = span.end_s, span.count, log.count
-        seen = list(batch.lingering) if self._late else None
+        seen = list(batch.lingering) if self._late else ()
+        for sequence in seen if plan.decode else ():
+            log.lingered += PACK_CHUNK(iteration, sequence.request_id, 1)
         decoding, emitted = batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,
@@ -372,7 +388,7 @@ class Replica(Holding):
             span.done,
             *shape,
             self._queued,
-            batch.decoding + len(batch.partial),
+            batch.decoding + len(batch.partial) + (len(batch.padded) if self._together else 0),
             decoding,
             batch.accepted,
             len(batch.starting) if plan.decode else 0,
@@ -384,7 +400,7 @@ class Replica(Holding):
         if decoding:
             self.pool.grow(batch.decoded + self._grown, iterations - self._grown)
             self._grown = 0
-            if batch.starting:
+            if batch.starting and not self._together:
                 first_s = span.end(1) if iterations > 1 else end_s
                 for sequence in batch.starting:
                     log.gaps.append(first_s - sequence.last_token_s)
@@ -398,7 +414,7 @@ class Replica(Holding):
             sequence.remaining -= tokens
             if not sequence.remaining:
                 self._emit(sequence, end_s)
-        if seen is not None:
+        if self._late:
             self._unread = decoding + log.emitted - emitted
             for sequence in seen:
                 self.dismiss(sequence)
@@ -408,6 +424,8 @@ class Replica(Holding):
             span.steady = False
             for sequence in batch.clear():
                 self.give_back(sequence, 0)
+                if self._together:
+                    self.answer(sequence, end_s)
         if self.on_window is not None and log.full:
             self.on_window(self.index, self.window())
         if self.parts:
@@ -428,7 +446,8 @@ class Replica(Holding):
                 batch.linger(sequence)
             else:
                 self.give_back(sequence, batch.finish(sequence))
-            self.end(sequence, now)
+            if not self._together:
+                self.end(sequence, now)
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
@@ -436,7 +455,7 @@ class Replica(Holding):
         self.partial.remove(sequence)
         if sequence.generated:
             self.log.gaps.append(now - sequence.last_token_s)
-        else:
+        elif not self._together:
             self.requests.first_token_s[row] = now
         sequence.generated += 1
         sequence.last_token_s = now
@@ -457,4 +476,5 @@ class Replica(Holding):
         else:
             del batch.running[sequence]
             self.give_back(sequence, 0)
-        self.end(sequence, now)
+        if not self._together:
+            self.end(sequence, now)

@@ -86,6 +86,7 @@ class Transit(Part):
             if replica.ranked and self._outranked(sequence):
                 return
             paused.popleft()
+            replica.promised.discard(sequence)
             if sequence.here:
                 self.resume(sequence)
                 continue

@@ -18,6 +18,7 @@ _NOTHING: dict[str, tuple[str, float]] = {
     "finish_s": ("d", float("nan")),
     "preemptions": ("q", 0),
     "cached_prompt_tokens": ("q", 0),
+    "recomputed_tokens": ("q", 0),
     "status": ("b", UNFINISHED),
 }
 """The columns of a request log: the type code of each, and what it says before anything happens."""
@@ -32,6 +33,7 @@ class RequestLog:
         "first_scheduled_s",
         "first_token_s",
         "preemptions",
+        "recomputed_tokens",
         "replica",
         "status",
     )
@@ -42,6 +44,7 @@ class RequestLog:
     finish_s: array[float]
     preemptions: array[int]
     cached_prompt_tokens: array[int]
+    recomputed_tokens: array[int]
     status: array[int]
 
     def __init__(self) -> None:

@@ -167,6 +167,7 @@ class Decoding(Role):
             if sequence.blocks > replica.pool.free - self.transit.spare(sequence):
                 return
             source, blocks = self.pending.pop(sequence)
+            replica.promised.discard(sequence)
             replica.pool.allocate(sequence.blocks)
             self._transfer(sequence, source, blocks)
 

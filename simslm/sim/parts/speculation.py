@@ -139,6 +139,15 @@ class VerifiedBatch(Batch):
         self.taken = taken if self._takes else 0
         self.rejected = rejected
 
+    def takes(self, sequence: Sequence, tokens: int) -> bool:
+        """Whether a sequence needs a block to hold ``tokens`` tokens more."""
+        progress = self._progress.get(sequence)
+        if progress is None or not self._takes:
+            return False
+        before = sequence.prefill_tokens + progress.decoded
+        after = min(before + min(tokens, progress.left), self._kept)
+        return -(-after // self._block_size) > -(-min(before, self._kept) // self._block_size)
+
     def demand(self, tokens: int) -> int:
         """Blocks that the decoding sequences need to hold ``tokens`` more each, or what is left of their outputs.
 
@@ -220,6 +229,10 @@ class VerifiedPool(StorePool):
         """Blocks for all that may be accepted, and the token after it."""
         del at
         return self._batch.demand(self._most + 1)
+
+    def _takes(self, sequence: Sequence, at: int) -> bool:
+        del at
+        return self._batch.takes(sequence, self._most + 1)
 
     def horizon(self, at: int, limit: int) -> int:
         del at, limit

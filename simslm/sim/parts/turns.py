@@ -35,8 +35,8 @@ class Turn:
     unit_tokens: int
     whole: bool = False
 
-    def shared_tokens(self, sequence: Sequence) -> int:
-        """Tokens at the head of a sequence's prompt that are these; its last one is always computed."""
+    def shared_tokens(self, sequence: Sequence, block_size: int) -> int:
+        """Tokens at the head of a sequence's prompt that are these, in whole blocks; never its last one."""
         same = 0
         for mine, theirs in zip(self.units, sequence.units, strict=False):
             if mine != theirs:
@@ -45,7 +45,7 @@ class Turn:
         tokens = same * self.unit_tokens
         if self.whole and (same < len(self.units) or tokens >= sequence.prompt_tokens):
             return 0
-        return min(tokens, sequence.prompt_tokens - 1)
+        return min(tokens, sequence.prompt_tokens - 1) // block_size * block_size
 
 
 class KeptTurns:
@@ -72,7 +72,7 @@ class KeptTurns:
     def shared_tokens(self, sequence: Sequence) -> int:
         """Tokens at the head of a sequence's prompt that are here."""
         turn = self._turns.get(sequence.session_id)
-        return 0 if turn is None else turn.shared_tokens(sequence)
+        return 0 if turn is None else turn.shared_tokens(sequence, self._pool.block_size)
 
     def claim(self, sequence: Sequence) -> HostCopy | None:
         """Gives a sequence what is here of its prompt, which then is its own; blocks of anything behind that are free.

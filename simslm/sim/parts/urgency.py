@@ -3,7 +3,8 @@
 The preemption-based scheduling whose context switches FastSwitch (arXiv:2411.18424) makes cheaper. Where a sequence
 goes that makes place is no matter of this part: to the host if the replica swaps, else it is prefilled again.
 
-Invariant: no sequence is displaced by one that it would displace.
+Invariants: no sequence is displaced by one that it would displace; a displaced sequence stays out until the one that it
+made place for has been admitted, or priorities have changed.
 """
 
 from __future__ import annotations
@@ -21,16 +22,27 @@ if TYPE_CHECKING:
 
 
 class Urgency(Part):
-    """Redraws priorities, and displaces."""
+    """Redraws priorities, and displaces.
+
+    Args:
+        replica: whose part it is.
+        transit: what is on its way to it and from it.
+        pattern: how priorities change.
+        promises: the queue does not have the urgent first, so a sequence for which others made place is admitted before
+            all others; else none yields to a less urgent one, and the order of the queue does it.
+    """
 
     name: ClassVar[str] = "urgency"
     ranks = True
 
-    def __init__(self, replica: Replica, transit: Transit, pattern: PriorityPattern) -> None:
+    def __init__(
+        self, replica: Replica, transit: Transit, pattern: PriorityPattern, *, promises: bool
+    ) -> None:
         super().__init__(replica)
         self._transit = transit
         self._pattern = pattern
         self._update = pattern.every
+        self._promises = promises
 
     def arrives(self, sequence: Sequence) -> bool:
         """Priorities that are drawn begin here."""
@@ -56,7 +68,11 @@ class Urgency(Part):
         drawn = self._pattern.redraw([sequence.priority for sequence in present])
         for sequence, priority in zip(present, drawn, strict=True):
             sequence.priority = priority
-        replica.queue.sort()
+        replica.promised.clear()
+        self._sort()
+
+    def _sort(self) -> None:
+        self.replica.queue.sort()
         self._transit.sort()
 
     def _displace(self) -> None:
@@ -71,6 +87,7 @@ class Urgency(Part):
         slots = replica.max_num_seqs - len(replica.batch.running) - len(self._transit.arriving)
         staying = [each for each in replica.batch.running if each.decode_from >= 0]
         leaving: list[Sequence] = []
+        promised: list[Sequence] = []
         lines = replica.paused, replica.queue, replica.rivals()
         for waiting in merge(*lines, key=replica.queue.place):
             victims = self._victims(waiting, staying, waiting.blocks - free, 1 - slots)
@@ -79,7 +96,11 @@ class Urgency(Part):
             free += sum(map(replica.held_blocks, victims)) - waiting.blocks
             slots += len(victims) - 1
             leaving += victims
+            promised += [waiting] * bool(victims)
             staying = [each for each in staying if each not in victims]
+        if promised and self._promises:
+            replica.promised.update(promised)
+            self._sort()
         for victim in leaving:
             replica.preempt(victim, beside=True)
 

@@ -41,6 +41,7 @@ class WindowedBatch(Batch):
         self._pool = pool
         self._log = log
         self._full: dict[Sequence, tuple[int, int]] = {}
+        pool.stopped = self._full
         self._reach: dict[int, list[Sequence]] = {}
         self._reached_at: dict[Sequence, int] = {}
         self._reaches: list[int] = []
