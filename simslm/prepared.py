@@ -247,7 +247,9 @@ class Prepared:
                 order=create("queueing", engine.scheduling_policy, draws),
                 admission=create("admission", engine.admission, draws),
                 speculation=None if asked is None or foreseen is None else speculation(asked, foreseen),
-                preemption=create("preemption", engine.preempts, draws) if engine.switches or preempts else None,
+                preemption=create("preemption", engine.preempts, draws)
+                if engine.switches or preempts
+                else None,
                 priorities=create("priorities", engine.priorities, draws) if engine.urgent else None,
             )
 
@@ -390,29 +392,6 @@ def _placed(scenario: Scenario, *keys: str) -> Iterator[None]:
         raise type(error)(str(error), where=place) from None
 
 
-def _check_windowed(scenario: Scenario, spec: Replicas) -> None:
-    """Mechanisms that count on a sequence to keep all of its tokens are not there for one that does not.
-
-    Raises:
-        ScenarioError: one of them is asked for.
-    """
-    engine = spec.engine
-    asked = {
-        "prefix_caching": engine.prefix_caching,
-        "speculative_config": engine.speculative_config is not None,
-        "context switches": engine.switches,
-        "spare_block": engine.spare_block,
-        "roles other than both": getattr(spec, "role", "both") != "both",
-    }
-    for name, wanted in asked.items():
-        if wanted:
-            raise ScenarioError(
-                f"{name}: not with a transform that keeps a window of each sequence (lm_infinite)",
-                where=scenario.where("deployment") or scenario.name,
-                remedy="leave out one of the two",
-            )
-
-
 def _prepare_group(
     scenario: Scenario, spec: Replicas, device: Device, utilization: float, found: Found
 ) -> PreparedGroup:
@@ -424,8 +403,6 @@ def _prepare_group(
         architecture = _architecture(model, scenario, found)
     own = architecture.max_position_embeddings
     windowed = kept_tokens(cost.changes) is not None
-    if windowed:
-        _check_windowed(scenario, spec)
     if (longest or 0) > own and not (windowed and architecture.positions == "rotary"):
         raise ScenarioError(
             f"max_model_len is {longest}, but {architecture.name} has {own} positions",
