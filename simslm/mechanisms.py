@@ -55,3 +55,13 @@ def conflicts(asked: Collection[str]) -> list[tuple[str, str, str]]:
         for other, why in others.items()
         if other in asked
     ]
+
+
+def table() -> str:
+    """The pairs that do not go together as rows of Markdown, as they stand in ``docs/mechanisms.md``."""
+    rows = [
+        f"| {MECHANISMS[one]} | {MECHANISMS[other]} | {why} |"
+        for one, others in EXCLUDES.items()
+        for other, why in others.items()
+    ]
+    return "\n".join(("| this | does not go with | because |", "|---|---|---|", *rows))

@@ -146,7 +146,8 @@ class Holding(Visible):
         """A sequence that had its last token an iteration ago is seen to be done."""
         self.span.steady = False
         steps = self.batch.dismiss(sequence)
-        self.give_back(sequence, steps if sequence.phase >= 0 else 0)
+        decoded = sequence.generated < self.output_tokens[sequence.row]  # else its first token was its last
+        self.give_back(sequence, steps if decoded else 0)
 
     def drop(self, sequence: Sequence) -> None:
         """A sequence whose client has gone, and whose blocks are here, leaves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations as pairs_of
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from support.invariants import same_logs, simulate
 from support.scenarios import examples
 from support.switching import host_watched
 
-from simslm.mechanisms import EXCLUDES, MECHANISMS, conflicts
+from simslm.mechanisms import EXCLUDES, MECHANISMS, conflicts, table
 from simslm.sim.parts.handoff import ROLES
 from simslm.sim.parts.speculation import Speculating
 from simslm.sim.parts.swap import Swap
@@ -54,6 +55,11 @@ def test_few_pairs_do_not_go_together():
     assert len(set(excluded)) == len(excluded)
     assert all(len(pair) == 2 and pair <= MECHANISMS.keys() for pair in excluded)
     assert 6 * len(excluded) < len(MECHANISMS) * (len(MECHANISMS) - 1) / 2
+
+
+def test_the_page_shows_the_table():
+    page = Path(__file__).parents[2] / "docs" / "mechanisms.md"
+    assert f"\n{table()}\n" in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("part", [*ROLES.values(), Speculating, Swap, Turns, Urgency, Windowed])
