@@ -118,8 +118,9 @@ TERMS = (
     ),
     Term(
         "interval",
-        "where a figure lies with 95 % confidence: of a run, as far as its costs are uncertain; of a comparison or a "
-        "search, as far as other requests would change it",
+        "where a figure lies with 95 % confidence: of a run, as far as its costs are uncertain (cost error only) and, "
+        "apart from that, as far as other requests of the same kind would change it; of a comparison or a search, as "
+        "far as other requests would change it",
     ),
 )
 """In the order in which one needs the other."""
