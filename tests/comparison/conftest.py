@@ -28,7 +28,8 @@ class FakeRun:
 def _fates(finished: np.ndarray) -> dict[str, np.ndarray]:
     nothing = np.zeros(len(finished), dtype=int)
     status = np.where(finished, FINISHED, FINISHED + 1)
-    return {"status": status, "preemptions": nothing, "cached_prompt_tokens": nothing}
+    names = ("preemptions", "recomputed_tokens", "cached_prompt_tokens")
+    return {"status": status, **dict.fromkeys(names, nothing)}
 
 
 MakeRun = Callable[..., FakeRun]
