@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
 from simslm.api import Found, Prepared, observed, prepare
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.metrics.definitions import FIGURES
-from simslm.metrics.result import Forget
+from simslm.metrics.misses import CountMisses
+from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
 from simslm.scenario.workload import Workload
 from simslm.search.capacity import Span, highest, span
-from simslm.search.objectives import CAPACITY, figure
+from simslm.search.objectives import CAPACITY, SHARES, figure, shares
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
 from simslm.sim.world import OnStart
@@ -50,10 +51,12 @@ class Seen:
     Attributes:
         summary: what came out.
         requests: how many were simulated.
+        missed: the figures that differ once misses are counted, by path.
     """
 
     summary: Mapping[str, Any]
     requests: int
+    missed: Mapping[str, float] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -80,7 +83,7 @@ class Evaluator:
             scenario = self._scenario(trial)
             if self._capacity is None:
                 seen = self._simulate(prepare(scenario, self._found), on_start)
-                return self._outcome(seen.summary, seen.requests)
+                return self._outcome(seen, seen.requests)
             return self._at_capacity(scenario, self._capacity, on_start)
         except (InfeasibleError, ScenarioError) as error:
             return Outcome(INFEASIBLE, infeasible_reason(error))
@@ -98,11 +101,11 @@ class Evaluator:
         return overridden(self._stated, trial.parameters, more) if more else scenario
 
     def _simulate(self, prepared: Prepared, on_start: OnStart | None) -> Seen:
-        sink = Forget() if isinstance(prepared.workload, RequestStream) else None
+        sink = CountMisses() if isinstance(prepared.workload, RequestStream) else None
         result = observed(prepared, on_start=on_start, sink=sink)
         if result.log.interrupted:
             raise KeyboardInterrupt
-        return Seen(result.summary, len(prepared.workload))
+        return Seen(result.summary, len(prepared.workload), missed(result, sink))
 
     def _at_capacity(self, scenario: Scenario, capacity: Capacity, on_start: OnStart | None) -> Outcome:
         slo = scenario.slo
@@ -119,14 +122,15 @@ class Evaluator:
 
         attained = highest(where, attainment, slo.attainment)
         requests = sum(each.requests for each in seen.values())
-        outcome = self._outcome(seen[attained.value].summary, requests, attained)
+        outcome = self._outcome(seen[attained.value], requests, attained)
         return replace(outcome, capacity=attained)
 
-    def _outcome(
-        self, summary: Mapping[str, Any], requests: int, attained: Attained | None = None
-    ) -> Outcome:
+    def _outcome(self, seen: Seen, requests: int, attained: Attained | None = None) -> Outcome:
+        summary = seen.summary
         found = {path: figure(summary, path) for path in dict.fromkeys((*FIGURES, *self._paths))}
         values = {path: value for path, value in found.items() if value is not None}
+        values |= {path: value for path, value in seen.missed.items() if path in found}
+        values |= {path: value for path, value in shares(summary).items() if path in (*SHARES, *self._paths)}
         if attained is not None:
             values[CAPACITY] = attained.value
         for path in self._paths:

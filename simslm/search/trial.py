@@ -55,8 +55,9 @@ class Outcome:
     Attributes:
         status: finished, or infeasible: the point cannot be, or has no figure for an objective.
         reason: why it is infeasible.
-        values: every figure of the summary that has a value, by path, and with a capacity that; those that objectives
-            and constraints are about are among them.
+        values: every figure of the summary that has a value, by path, with misses counted (a latency may be infinite),
+            the shares of requests by what became of them, and with a capacity that; those that objectives and
+            constraints are about are among them.
         capacity: where the search asks for it.
         requests: simulated, over all simulations of the trial.
         source, engine: where its costs come from; empty when it is infeasible.
