@@ -7,9 +7,9 @@ no result.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from simslm.api import Found, Prepared, observed, prepare
@@ -19,13 +19,12 @@ from simslm.metrics.misses import CountMisses
 from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
-from simslm.scenario.workload import Workload
 from simslm.search.capacity import Span, highest, span
+from simslm.search.lasting import Lasted, Seen, lasting, resized
 from simslm.search.objectives import CAPACITY, SHARES, figure, shares
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
 from simslm.sim.world import OnStart
-from simslm.workload import RequestArrays
 from simslm.workload.supply import RequestStream
 
 
@@ -42,21 +41,6 @@ class Question:
     stated: str
     paths: tuple[str, ...]
     capacity: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One simulation.
-
-    Attributes:
-        summary: what came out.
-        requests: how many were simulated.
-        missed: the figures that differ once misses are counted, by path.
-    """
-
-    summary: Mapping[str, Any]
-    requests: int
-    missed: Mapping[str, float] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -84,7 +68,7 @@ class Evaluator:
             if self._capacity is None:
                 seen = self._simulate(prepare(scenario, self._found), on_start)
                 return self._outcome(seen, seen.requests)
-            return self._at_capacity(scenario, self._capacity, on_start)
+            return self._at_capacity(scenario, self._capacity, trial.full, on_start)
         except (InfeasibleError, ScenarioError) as error:
             return Outcome(INFEASIBLE, infeasible_reason(error))
         except SimslmError as error:
@@ -97,7 +81,7 @@ class Evaluator:
         if trial.replication:
             more["seed"] = scenario.seed + trial.replication
         if not trial.full:
-            more |= shortened(scenario, trial.share, lambda: prepare(scenario, self._found).requests)
+            more |= resized(scenario, trial.share, lambda: prepare(scenario, self._found).requests)
         return overridden(self._stated, trial.parameters, more) if more else scenario
 
     def _simulate(self, prepared: Prepared, on_start: OnStart | None) -> Seen:
@@ -107,23 +91,34 @@ class Evaluator:
             raise KeyboardInterrupt
         return Seen(result.summary, len(prepared.workload), missed(result, sink))
 
-    def _at_capacity(self, scenario: Scenario, capacity: Capacity, on_start: OnStart | None) -> Outcome:
+    def _at_capacity(
+        self, scenario: Scenario, capacity: Capacity, full: bool, on_start: OnStart | None
+    ) -> Outcome:
+        """At the highest value that meets the SLO, each told by a run that is long enough (but in the early rounds of
+        halving, which are short on purpose)."""
         slo = scenario.slo
         assert slo is not None  # span() has made sure of it for the scenario, and a point cannot take it away
         where: Span = span(scenario, capacity)
         stated = {"scenario": scenario.model_dump(mode="json", exclude_unset=True)}
         stated |= {"base_dir": str(scenario.base_dir)}
-        seen: dict[float, Seen] = {}
+        lasted: dict[float, Lasted] = {}
 
         def attainment(value: float) -> float:
-            at_value = overridden(stated, {capacity.of: value})
-            seen[value] = self._simulate(prepare(at_value, self._found), on_start)
-            return seen[value].summary["slo"]["attainment"]
+            at_value = {capacity.of: value}
+
+            def run(changes: Mapping[str, Any]) -> Seen:
+                changed = overridden(stated, at_value, changes)
+                return self._simulate(prepare(changed, self._found), on_start)
+
+            lasted[value] = lasting(overridden(stated, at_value), run, slo.attainment, lengthen=full)
+            return lasted[value].seen.summary["slo"]["attainment"]
 
         attained = highest(where, attainment, slo.attainment)
-        requests = sum(each.requests for each in seen.values())
-        outcome = self._outcome(seen[attained.value], requests, attained)
-        return replace(outcome, capacity=attained)
+        chosen = lasted[attained.value]
+        requests = sum(each.requests for each in lasted.values())
+        outcome = self._outcome(chosen.seen, requests, attained)
+        attained = replace(attained, short=chosen.short)
+        return replace(outcome, capacity=attained, changes=chosen.changes)
 
     def _outcome(self, seen: Seen, requests: int, attained: Attained | None = None) -> Outcome:
         summary = seen.summary
@@ -142,38 +137,6 @@ class Evaluator:
         return Outcome(
             FINISHED, values=values, requests=requests, source=cost["source"], engine=cost["engine"]
         )
-
-
-def shortened(scenario: Scenario, share: float, requests: Callable[[], RequestArrays]) -> dict[str, Any]:
-    """What makes a workload shorter: fewer requests, or less of its time where it states no number.
-
-    The requests of the shorter run are the first of the longer one; those of each class where there are classes.
-    """
-    workload = scenario.workload
-    shorter = _fewer("workload", workload, share, lambda: len(requests()))
-    for number, (name, each) in enumerate((workload.classes or {}).items()):
-        if not each.sharing:
-            place = f"workload.classes.{name}"
-            shorter |= _fewer(place, each, share, partial(_of_class, requests, number))
-    return shorter
-
-
-def _of_class(requests: Callable[[], RequestArrays], number: int) -> int:
-    """How many requests a class has."""
-    of = requests().class_of
-    assert of is not None
-    return int((of == number).sum())
-
-
-def _fewer(place: str, workload: Workload, share: float, count: Callable[[], int]) -> dict[str, Any]:
-    """The same for one workload: that of the scenario, or of a class, ``count`` requests in all."""
-    if workload.replay is not None:
-        return {f"{place}.replay.limit": max(1, round(share * count()))}
-    if workload.num_requests is not None:
-        return {f"{place}.num_requests": max(1, round(share * workload.num_requests))}
-    if workload.duration_s is not None:
-        return {f"{place}.duration_s": share * workload.duration_s}
-    return {}
 
 
 @lru_cache(maxsize=1)

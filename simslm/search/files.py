@@ -20,9 +20,9 @@ from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
-from simslm.search.capacity import TIMES_IN_FLIGHT, too_short
 from simslm.search.frontier import Choice, Point, nearness, points, possible
 from simslm.search.intervals import TEST, interval
+from simslm.search.lasting import TIMES_IN_FLIGHT
 from simslm.search.objectives import CAPACITY, SHARES, Goals, finite
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from simslm.search.run import SearchResult
 
 SCHEMA_VERSION = 1
-OF_CAPACITY = ("value", "missed", "simulations")
+OF_CAPACITY = ("value", "missed", "simulations", "short")
 
 
 def write(directory: Path, result: SearchResult) -> None:
@@ -154,10 +154,12 @@ def _capacity(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | 
     asked = result.search.capacity
     if asked is None:
         return None
-    short = sum(any(too_short(outcome.values) for outcome in point.outcomes) for point in known)
+    short = sum(
+        any(each.capacity is not None and each.capacity.short for each in point.outcomes) for point in known
+    )
     note = (
-        f"{short} of {len(known)} capacities come from runs too short to show an overload: fewer than "
-        f"{TIMES_IN_FLIGHT} times the requests in flight at once; raise workload.num_requests, or they are too high"
+        f"{short} of {len(known)} capacities come from recorded requests, fewer than {TIMES_IN_FLIGHT} times those in "
+        "flight at once: too few to show an overload, so that these capacities may be too high"
     )
     return {**asked.model_dump(mode="json"), "note": note if short else ""}
 
@@ -268,7 +270,7 @@ def _use(result: SearchResult, point: Point) -> dict[str, Any]:
     parameters = dict(point.parameters)
     first = point.outcomes[0]
     if capacity is not None and first.capacity is not None:
-        parameters[capacity.of] = first.capacity.value
+        parameters |= {capacity.of: first.capacity.value, **first.changes}
     scenario = overridden(plain(result.scenario), parameters)
     return {
         "command": simulate_command(result.again, parameters),

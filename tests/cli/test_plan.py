@@ -10,7 +10,7 @@ SETUP = ("--set", "search={space: {deployment.engine.max_num_seqs: [8]}, objecti
 def test_it_prints_what_each_device_comes_to(simslm, scenario):
     ended = simslm("plan", scenario, "--rate", 3, "--device", "cpu", "--device", "l4", *SETUP)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith("3 requests/s: 1 × ")
+    assert ended.out.startswith("3 requests/s: choose 1 × ")
     for words in (
         "roofline, not measured",
         "max_num_seqs 8",

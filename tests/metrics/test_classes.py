@@ -14,7 +14,7 @@ from simslm.errors import ScenarioError
 from simslm.metrics.classes import Classes, ClassTallies, fairness_figures, jain
 from simslm.metrics.definitions import BY_CLASS, figures_of, metric_of, title
 from simslm.metrics.files import RunWriter
-from simslm.search.evaluation import shortened
+from simslm.search.lasting import resized
 from simslm.search.objectives import figure, goals
 from simslm.sim.log import FAILED, FINISHED, REJECTED
 
@@ -227,7 +227,7 @@ def test_a_shorter_trial_has_less_of_every_class(divided, tmp_path):
     scenario = load_scenario(tmp_path / "scenario.json")
     whole = prepare(scenario).requests
     short = prepare(
-        load_scenario(tmp_path / "scenario.json", shortened(scenario, 0.25, lambda: whole))
+        load_scenario(tmp_path / "scenario.json", resized(scenario, 0.25, lambda: whole))
     ).requests
     assert whole.class_of is not None
     assert short.class_of is not None

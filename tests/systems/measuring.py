@@ -18,7 +18,7 @@ from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Capacity
 from simslm.search.capacity import highest, span
-from simslm.search.intervals import interval
+from simslm.comparison.student import interval
 from simslm.search.objectives import Constraint, figure
 
 CONFIDENCE = 0.95
