@@ -90,7 +90,7 @@ def near(found: Sequence[Point], goals: Goals, margin: float) -> list[Point]:
     if not len(gains):
         return []
     front = gains[non_dominated([tuple(row) for row in gains.tolist()])]
-    better = np.where(np.isfinite(gains), gains + margin * np.abs(gains), gains)
+    better = gains + margin * np.where(np.isfinite(gains), np.abs(gains), 0.0)
     covered = [bool(np.any(np.all(front >= row, axis=1) & np.any(front > row, axis=1))) for row in better]
     return [point for point, away in zip(found, covered, strict=True) if not away]
 

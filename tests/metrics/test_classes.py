@@ -205,6 +205,7 @@ def test_what_a_search_finds_about_a_class(divided):
     divided["search"] = {
         "space": {"deployment.engine.max_num_seqs": [2, 64]},
         "objectives": {"classes.chat.ttft_s.p99": "min"},
+        "slo": "ignored",
         "constraints": ["classes.chat.ttft_s.p99 <= 0.2"],
     }
     found = simslm.search(load_scenario(divided)).frontier
