@@ -17,10 +17,10 @@ from simslm.comparison.student import quantile, spread
 from simslm.search.pareto import Gains
 
 TEST = (
-    "a point is beaten by another that is surely better in one objective and surely worse in none, or surely better by "
-    "more than the margin in one and surely worse by more than the margin in none; surely: the t interval of the paired "
-    "differences under the same seeds leaves out 0 (under one seed: any difference). Points that differ by no more than "
-    "the margin in every objective are the same, and one stands for them"
+    "a point is beaten by one that is surely better in one objective and surely worse in none, or surely better by more "
+    "than the margin in one and surely worse by more than the margin in none. Surely: the t interval of the differences "
+    "under the same seeds leaves out 0; under one seed any difference is sure. Of points that differ by no more than the "
+    "margin in every objective, one stands for all"
 )
 """The rule, for files and pages."""
 
