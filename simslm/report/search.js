@@ -103,15 +103,16 @@ const explorer = (() => {
     const [mine, theirs] = [one, other].map((point) => seeds.map((seed) => gains(point, seed)));
     return data.objectives.map((_, i) => {
       const differences = seeds.map((seed) => (mine[seed][i] === theirs[seed][i] ? 0 : mine[seed][i] - theirs[seed][i]));
-      let [low, high] = [Math.min(...differences), Math.max(...differences)];
+      const [low, high] = [Math.min(...differences), Math.max(...differences)];
+      let [better, worse] = [low >= 0 && high > 0, high <= 0 && low < 0];
       if (seeds.length > 1 && differences.every(Number.isFinite)) {
-        const arm = half(differences);
-        [low, high] = [average(differences) - arm, average(differences) + arm];
+        const [middle, arm] = [average(differences), half(differences)];
+        [better, worse] = [middle > arm, middle < -arm];
       }
       const [a, b] = [mine, theirs].map((each) => average(each.map((gain) => gain[i])));
       const apart = a === b ? 0 : Math.abs(a - b);
       const beyond = apart === Infinity || apart > data.margin * Math.max(Math.abs(a), Math.abs(b));
-      return { better: low > 0, worse: high < 0, beyond };
+      return { better, worse, beyond };
     });
   }
 

@@ -93,7 +93,8 @@ def _compared(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whether one point beats each of some others, and whether it is like each.
 
-    Where a figure is infinite under some seed nothing can be said of its mean, and the worst seed decides.
+    Where a figure is infinite under some seed its mean has no interval: one point is surely better than another if it is
+    under some seed and worse under none.
 
     Args:
         mine: gains, shape ``(seeds, objectives)``.
@@ -104,15 +105,15 @@ def _compared(
     with np.errstate(invalid="ignore", over="ignore"):
         differences = np.where(mine == theirs, 0.0, mine - theirs)
         low, high = differences.min(axis=1), differences.max(axis=1)
+        better, worse = (low >= 0) & (high > 0), (high <= 0) & (low < 0)
         if seeds > 1:
             known = np.isfinite(differences).all(axis=1)
             mean = differences.mean(axis=1)
             half = quantile(confidence, seeds - 1) * differences.std(axis=1, ddof=1) / sqrt(seeds)
-            low, high = np.where(known, mean - half, low), np.where(known, mean + half, high)
+            better, worse = np.where(known, mean > half, better), np.where(known, mean < -half, worse)
         one, other = mine.mean(axis=0), theirs.mean(axis=1)
         apart = np.where(one == other, 0.0, np.abs(one - other))
         beyond = (apart > margin * np.maximum(np.abs(one), np.abs(other))) | np.isinf(apart)
-    better, worse = low > 0, high < 0
     plainly = better.any(axis=1) & ~worse.any(axis=1)
     largely = (better & beyond).any(axis=1) & ~(worse & beyond).any(axis=1)
     return plainly | largely, ~beyond.any(axis=1)
