@@ -38,9 +38,7 @@ def plan(
         plans = planner.plans(kinds(scenario, devices, traces), list(dict.fromkeys(rates)))
     if as_json:
         screen.show_json(
-            plans[0]
-            if len(plans) == 1
-            else {"schema_version": 1, "name": plans[0]["name"], "plans": plans}
+            plans[0] if len(plans) == 1 else {"schema_version": 1, "name": plans[0]["name"], "plans": plans}
         )
     else:
         _show([found for found in plans if found["recommended"] is not None])

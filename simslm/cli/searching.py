@@ -98,8 +98,8 @@ def _show_counts(found: dict[str, Any]) -> None:
     """What became of the points, in one line and one more for each constraint that some break."""
     counts = found["counts"]
     print(
-        f"{counts['points']:,} points tried: {counts['feasible']:,} keep all constraints, {counts['frontier']:,} of them "
-        f"on the frontier; {counts['violating']:,} break one, {counts['infeasible']:,} cannot be "
+        f"{counts['points']:,} points tried: {counts['feasible']:,} keep all constraints, {counts['frontier']:,} of "
+        f"them on the frontier; {counts['violating']:,} break one, {counts['infeasible']:,} cannot be "
         f"({counts['trials']:,} trials, {counts['requests']:,} requests)"
     )
     bounds = dict(zip(found["constraints"], found["bounds"], strict=True))

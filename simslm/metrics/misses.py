@@ -117,7 +117,5 @@ def _programs(columns: Columns) -> dict[str, float]:
 
 def _named(name: str, known: Distribution, misses: int) -> dict[str, float]:
     return {
-        f"{name}.{statistic}": value
-        for statistic, value in known.spread(misses).items()
-        if value is not None
+        f"{name}.{statistic}": value for statistic, value in known.spread(misses).items() if value is not None
     }

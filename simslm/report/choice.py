@@ -85,11 +85,7 @@ def estimated(scale: Scale, estimate: Mapping[str, Any]) -> str:
 def lost(point: Mapping[str, Any]) -> dict[str, str]:
     """The share of its requests that are rejected, and that fail; unfinished ones only where there are any."""
     shares = point["requests"]
-    return {
-        name: share(shares[key])
-        for key, name in LOST.items()
-        if name != "unfinished" or shares[key]
-    }
+    return {name: share(shares[key]) for key, name in LOST.items() if name != "unfinished" or shares[key]}
 
 
 def bound(each: Mapping[str, Any]) -> str:
@@ -131,7 +127,9 @@ def reason(found: Mapping[str, Any]) -> str:
     how = scales(found, of_points(found))[path]
     most = "highest" if found["objectives"][path] == "max" else "lowest"
     name = how.name if how.name[1:2].isupper() else how.name[:1].lower() + how.name[1:]
-    kept = f" that keep{'s' if counts['feasible'] == 1 else ''} {constraints(found)}" if found["bounds"] else ""
+    kept = (
+        f" that keep{'s' if counts['feasible'] == 1 else ''} {constraints(found)}" if found["bounds"] else ""
+    )
     points = "point" if counts["feasible"] == 1 else "points"
     within = f", to within {number(100 * found['test']['margin'])} %" if found["test"]["margin"] else ""
     sentences = [f"It has the {most} {name} of the {count(counts['feasible'])} {points}{kept}{within}."]
@@ -177,4 +175,15 @@ def seeds(found: Mapping[str, Any]) -> str:
     test = found["test"]
     if test["replications"] == 1:
         return "One seed: no interval is known."
-    return f"±: the {number(100 * test['confidence'])} % interval of the mean over {test['replications']} seeds."
+    confidence = number(100 * test["confidence"])
+    parts = []
+    if any(point["seedless"] for point in found["points"]):
+        why = "Seeds do not change a replay" if test["recorded"] else "Seeds change nothing here"
+        some = "" if all(point["seedless"] for point in found["points"]) else " at some of these points"
+        parts.append(
+            f"{why}{some} (a second one gave the same to the last bit), so nothing was repeated; ±: the 95 % interval "
+            "from ten windows of the run, where each holds enough requests."
+        )
+    if not all(point["seedless"] for point in found["points"]):
+        parts.append(f"±: the {confidence} % interval of the mean over {test['replications']} seeds.")
+    return " ".join(parts)

@@ -105,8 +105,11 @@ def explored(trials: Mapping[str, Sequence[Any]], frontier: set[int]) -> Explore
             by_point.setdefault(point, {})[seed] = row
             if status != "finished":
                 impossible.add(point)
+    figures = [path for path in OF_PATH if path in trials]
     found = {
-        point: list(_consecutive(by_point[point])) for point in sorted(by_point) if point not in impossible
+        point: _differing(list(_consecutive(by_point[point])), trials, figures)
+        for point in sorted(by_point)
+        if point not in impossible
     }
     step = math.ceil(len(found) / MOST_POINTS)
     numbers = [point for i, point in enumerate(found) if i % step == 0 or point in frontier]
@@ -119,6 +122,13 @@ def _consecutive(by_seed: Mapping[int, int]) -> Iterator[int]:
     while seed in by_seed:
         yield by_seed[seed]
         seed += 1
+
+
+def _differing(rows: list[int], trials: Mapping[str, Sequence[Any]], figures: Sequence[str]) -> list[int]:
+    """The rows; the first alone where seeds change no figure, as in a replay."""
+    first, *more = rows
+    same = all(trials[path][row] == trials[path][first] for row in more for path in figures)
+    return [first] if same else rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from simslm.report.explorer import Explored, Explorer, explored, explorer
 from simslm.report.importance import caution, importance, importance_figure
 from simslm.report.page import Key, Plot, render_template
 from simslm.report.palette import SERIES
-from simslm.report.tradeoff import Scale, growth_figure, scale
+from simslm.report.tradeoff import Scale, growth_figure
 from simslm.report.wording import count
 from simslm.units import number
 
@@ -173,7 +173,7 @@ def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Searc
         objective_names=[f"{scales[path].title} ({way})" for path, way in found["objectives"].items()],
         definitions=_definitions(found),
         points=[_row(found, scales, point) for point in points],
-        test=_test(found["test"]),
+        test=_test(found),
         counts=_counts(found["counts"]),
         infeasible=[(each["reason"], _reason(found, each)) for each in found["infeasible"]],
         violated=_violated(found),
@@ -241,20 +241,23 @@ def _violated(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for each in found["violated"]:
         of = bounds[each["constraint"]]
-        rows.append((choice.bound(of), f"{count(each['points'])} of {count(each['of'])} points; {choice.closest(each, of)}"))
+        rows.append(
+            (
+                choice.bound(of),
+                f"{count(each['points'])} of {count(each['of'])} points; {choice.closest(each, of)}",
+            )
+        )
     return rows
 
 
-def _test(test: Mapping[str, Any]) -> str:
+def _test(found: Mapping[str, Any]) -> str:
+    test = found["test"]
+    near = f"Points near the frontier (within {number(100 * test['near'])} %) were simulated under several seeds."
     rule = f"{test['rule'][0].upper()}{test['rule'][1:]}. The margin is {number(100 * test['margin'])} %."
-    missed = "None: so many requests were rejected, failed or did not finish that the figure has no finite value."
-    if test["replications"] == 1:
-        return f"Every point was simulated under one seed; no interval is known. {rule} {missed}"
-    return (
-        f"Points near the frontier (within {number(100 * test['near'])} %) were simulated under "
-        f"{test['replications']} seeds; ± is the half width of the {number(100 * test['confidence'])} % interval of the "
-        f"mean. {rule} {missed}"
+    missed = (
+        "None: so many requests were rejected, failed or did not finish that the figure has no finite value."
     )
+    return " ".join([*([near] if test["replications"] > 1 else []), choice.seeds(found), rule, missed])
 
 
 def _volume(found: Mapping[str, Any], scales: Mapping[str, Scale]) -> str:
@@ -283,7 +286,9 @@ def _row(found: Mapping[str, Any], scales: Mapping[str, Scale], point: Mapping[s
     return PointRow(
         anchor=f"point-{point['point']}",
         parameters=[choice.text(point["parameters"][path]) for path in found["space"]],
-        objectives=[choice.estimated(scales[path], point["objectives"][path]) for path in found["objectives"]],
+        objectives=[
+            choice.estimated(scales[path], point["objectives"][path]) for path in found["objectives"]
+        ],
         lost=[choice.lost(point)[name] for name in ("rejected", "failed")],
         same=choice.sames(found, point),
         capacity="" if capacity is None else number(capacity["value"]),

@@ -191,9 +191,7 @@ def advice(method: Advisor, scenario: Scenario, goals: Goals, known: Sequence[Po
     rates = throughput(curve)
     best = max(rates, key=lambda batch: rates[batch])
     choices = [
-        point
-        for point in able
-        if point.parameters[BATCH_LIMIT] == space.batch and _served(point.outcomes[0])
+        point for point in able if point.parameters[BATCH_LIMIT] == space.batch and _served(point.outcomes[0])
     ]
     rows = [_gained(goals, point, rates[best], rates[max(rates)], curve) for point in choices]
     rows.sort(key=lambda row: row["replicas"])

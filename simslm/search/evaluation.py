@@ -24,6 +24,7 @@ from simslm.search.lasting import Lasted, Seen, lasting, resized
 from simslm.search.objectives import CAPACITY, SHARES, figure, shares
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
+from simslm.search.windows import half_widths
 from simslm.sim.world import OnStart
 from simslm.workload.supply import RequestStream
 
@@ -66,7 +67,8 @@ class Evaluator:
         try:
             scenario = self._scenario(trial)
             if self._capacity is None:
-                seen = self._simulate(prepare(scenario, self._found), on_start)
+                prepared = prepare(scenario, self._found)
+                seen = self._simulate(prepared, on_start, windows=trial.replication == 1)
                 return self._outcome(seen, seen.requests)
             return self._at_capacity(scenario, self._capacity, trial.full, on_start)
         except (InfeasibleError, ScenarioError) as error:
@@ -84,12 +86,17 @@ class Evaluator:
             more |= resized(scenario, trial.share, lambda: prepare(scenario, self._found).requests)
         return overridden(self._stated, trial.parameters, more) if more else scenario
 
-    def _simulate(self, prepared: Prepared, on_start: OnStart | None) -> Seen:
-        sink = CountMisses() if isinstance(prepared.workload, RequestStream) else None
+    def _simulate(self, prepared: Prepared, on_start: OnStart | None, windows: bool = False) -> Seen:
+        """One simulation; ``windows`` says how its figures vary along it."""
+        streamed = isinstance(prepared.workload, RequestStream)
+        sink = CountMisses() if streamed else None
         result = observed(prepared, on_start=on_start, sink=sink)
         if result.log.interrupted:
             raise KeyboardInterrupt
-        return Seen(result.summary, len(prepared.workload), missed(result, sink))
+        slo = prepared.scenario.slo
+        bounds = slo.bounds() if slo else {}
+        halves = half_widths(result, self._paths, bounds) if windows and not streamed else {}
+        return Seen(result.summary, len(prepared.workload), missed(result, sink), halves)
 
     def _at_capacity(
         self, scenario: Scenario, capacity: Capacity, full: bool, on_start: OnStart | None
@@ -135,7 +142,12 @@ class Evaluator:
                 return Outcome(INFEASIBLE, reason, requests=requests)
         cost = summary["cost"]
         return Outcome(
-            FINISHED, values=values, requests=requests, source=cost["source"], engine=cost["engine"]
+            FINISHED,
+            values=values,
+            windows=seen.windows,
+            requests=requests,
+            source=cost["source"],
+            engine=cost["engine"],
         )
 
 

@@ -21,8 +21,8 @@ from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
 from simslm.search.frontier import Choice, Point, nearness, points, possible
-from simslm.search.intervals import TEST, interval
-from simslm.search.lasting import TIMES_IN_FLIGHT
+from simslm.search.intervals import TEST, along, interval
+from simslm.search.lasting import TIMES_IN_FLIGHT, recorded
 from simslm.search.objectives import CAPACITY, SHARES, Goals, finite
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
@@ -81,7 +81,9 @@ def _figures(result: SearchResult) -> list[str]:
     """What was looked for, and every other figure that some trial has."""
     known = {path for _, outcome in result.done for path in outcome.values}
     return list(
-        dict.fromkeys((*result.goals.paths, *(path for path in (*FIGURES, *SHARES, CAPACITY) if path in known)))
+        dict.fromkeys(
+            (*result.goals.paths, *(path for path in (*FIGURES, *SHARES, CAPACITY) if path in known))
+        )
     )
 
 
@@ -133,6 +135,8 @@ def content(result: SearchResult) -> dict[str, Any]:
             "replications": search.replications,
             "near": nearness(search),
             "margin": search.margin,
+            "seedless": sum(bool(point.outcomes) and point.seedless for point in known),
+            "recorded": recorded(result.scenario),
         },
         "cost": _cost([outcome for point in known for outcome in point.outcomes]),
         "counts": _counts(result, known),
@@ -259,7 +263,11 @@ def _point(result: SearchResult, point: Point) -> dict[str, Any]:
         "objectives": {each.path: _estimate(result, point, each.path) for each in result.goals.objectives},
         "constraints": {each.text: _estimate(result, point, each.path) for each in result.goals.constraints},
         "requests": {path.partition(".")[2]: share for path, share in point.shares.items()},
-        "runs": [_run(result.goals, base + i, outcome) for i, outcome in enumerate(point.outcomes)],
+        "seedless": point.seedless,
+        "runs": [
+            _run(result.goals, base + i, outcome)
+            for i, outcome in enumerate(point.outcomes[:1] if point.seedless else point.outcomes)
+        ],
         **_use(result, point),
     }
 
@@ -281,8 +289,12 @@ def _use(result: SearchResult, point: Point) -> dict[str, Any]:
 
 def _estimate(result: SearchResult, point: Point, path: str) -> dict[str, Any]:
     """A figure and its interval; null where it is infinite, because requests were missed."""
+    most = possible(path)[1]
+    if point.seedless:
+        value = point.outcomes[0].values[path]
+        return {"value": finite(value), "interval": along(value, point.outcomes[1].windows.get(path), most)}
     values = [outcome.values[path] for outcome in point.outcomes]
-    found = interval(values, result.search.confidence, possible(path)[1])
+    found = interval(values, result.search.confidence, most)
     return {"value": finite(point.mean(path)), "interval": found}
 
 

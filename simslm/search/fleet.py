@@ -300,9 +300,7 @@ class Fleet:
         Raises:
             InfeasibleError: not even the lowest.
         """
-        attained = highest(
-            where, lambda rate: self.attainment(setup, devices, rate), self._wanted
-        )
+        attained = highest(where, lambda rate: self.attainment(setup, devices, rate), self._wanted)
         return Rate(attained.value, attained.missed)
 
     def option(

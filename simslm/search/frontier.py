@@ -39,6 +39,12 @@ class Point:
     outcomes: tuple[Outcome, ...]
     reason: str = ""
 
+    @property
+    def seedless(self) -> bool:
+        """Whether seeds change nothing: under a second one every figure is the same to the last bit."""
+        first, *more = self.outcomes
+        return bool(more) and all(each.values == first.values for each in more)
+
     def mean(self, path: str) -> float:
         """A figure, over the seeds."""
         return sum(outcome.values[path] for outcome in self.outcomes) / len(self.outcomes)

@@ -204,18 +204,27 @@ class _Campaign:
             pass
 
     def replicate(self) -> None:
-        """More seeds for the points near the frontier, until no other point is near."""
+        """More seeds for the points near the frontier, until no other point is near.
+
+        A second one for each of them; and further ones where that changed anything, which it does not in a replay.
+        """
         while True:
-            close = near(inside(self._points(), self.goals), self.goals, self.asked.near)
             before = len(self.trials)
-            numbers = [
-                self._number(Proposal(point.parameters), replication)
-                for replication in range(1, self.asked.replications)
-                for point in close
-            ]
+            for replications in (
+                range(1, min(2, self.asked.replications)),
+                range(2, self.asked.replications),
+            ):
+                close = near(inside(self._points(), self.goals), self.goals, self.asked.near)
+                self._run(
+                    [
+                        self._number(Proposal(point.parameters), replication)
+                        for replication in replications
+                        for point in close
+                        if not point.seedless
+                    ]
+                )
             if len(self.trials) == before:
                 return
-            self._run(numbers)
 
     def result(self, again: tuple[str, ...]) -> SearchResult:
         """What there is to say of the trials that are done."""

@@ -101,9 +101,7 @@ def ranked(outcomes: Sequence[Outcome], goals: Goals) -> list[int]:
     violation = {i: goals.violation(outcomes[i].values) for i in done}
     inside = [i for i in done if violation[i] == 0]
     best = best_first([goals.gains(outcomes[i].values) for i in inside])
-    outside = sorted(
-        (i for i in done if violation[i] > 0), key=lambda i: goals.distance(outcomes[i].values)
-    )
+    outside = sorted((i for i in done if violation[i] > 0), key=lambda i: goals.distance(outcomes[i].values))
     return [inside[i] for i in best] + outside
 
 

@@ -102,9 +102,7 @@ def test_a_run_that_is_too_short_is_made_longer(loaded):
 def test_a_capacity_from_few_recorded_requests_says_so(loaded, tmp_path):
     rows = [f"{i / 1000},{200},{30}" for i in range(60)]
     (tmp_path / "trace.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]))
-    loaded["workload"] = {
-        "replay": {"format": "csv", "path": str(tmp_path / "trace.csv"), "time_scale": 1.0}
-    }
+    loaded["workload"] = {"replay": {"format": "csv", "path": str(tmp_path / "trace.csv"), "time_scale": 1.0}}
     loaded["search"] |= {
         "space": {"deployment.engine.max_num_seqs": [2]},
         "capacity": {"of": "deployment.engine.max_num_batched_tokens", "low": 256, "high": 2048},
