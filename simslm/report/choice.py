@@ -181,7 +181,7 @@ def seeds(found: Mapping[str, Any]) -> str:
         why = "Seeds do not change a replay" if test["recorded"] else "Seeds change nothing here"
         some = "" if all(point["seedless"] for point in found["points"]) else " at some of these points"
         parts.append(
-            f"{why}{some} (a second one gave the same to the last bit), so nothing was repeated; ±: the 95 % interval "
+            f"{why}{some} (a second one gave the same to the last bit), so no more were run. ±: the 95 % interval "
             "from ten windows of the run, where each holds enough requests."
         )
     if not all(point["seedless"] for point in found["points"]):

@@ -204,8 +204,9 @@ def _origin(each: Mapping[str, Any]) -> str:
 def _sentence(found: Mapping[str, Any]) -> str:
     counts = found["counts"]
     return (
-        f"{count(counts['points'])} points: {count(counts['feasible'])} keep all constraints, {count(counts['frontier'])} "
-        f"of them on the frontier; {count(counts['violating'])} break one, {count(counts['infeasible'])} cannot be."
+        f"{count(counts['points'])} points: {count(counts['feasible'])} keep all constraints, "
+        f"{count(counts['frontier'])} of them on the frontier; {count(counts['violating'])} break one, "
+        f"{count(counts['infeasible'])} cannot be."
     )
 
 

@@ -17,10 +17,10 @@ from simslm.comparison.student import quantile, spread
 from simslm.search.pareto import Gains
 
 TEST = (
-    "a point is beaten by one that is surely better in one objective and surely worse in none, or surely better by more "
-    "than the margin in one and surely worse by more than the margin in none. Surely: the t interval of the differences "
-    "under the same seeds leaves out 0; under one seed any difference is sure. Of points that differ by no more than the "
-    "margin in every objective, one stands for all"
+    "a point is beaten by one that is surely better in one objective and surely worse in none, or surely better by "
+    "more than the margin in one and surely worse by more than the margin in none. Surely: the t interval of the "
+    "differences under the same seeds leaves out 0; under one seed any difference is sure. Of points that differ by no "
+    "more than the margin in every objective, one stands for all"
 )
 """The rule, for files and pages."""
 
@@ -89,7 +89,7 @@ def relations(points: Sequence[Sequence[Gains]], confidence: float, margin: floa
     counts = np.array([len(gains) for gains in points])
     for count in sorted({len(gains) for gains in points}):
         columns = np.flatnonzero(counts == count)
-        theirs = np.array([points[i] for i in columns], dtype=float)
+        theirs = np.array([points[i] for i in columns.tolist()], dtype=float)
         for row, gains in enumerate(points):
             seeds = min(count, len(gains))
             mine = np.array(gains[:seeds], dtype=float)
@@ -103,8 +103,8 @@ def _compared(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Whether one point beats each of some others, and whether it is like each.
 
-    Where a figure is infinite under some seed its mean has no interval: one point is surely better than another if it is
-    under some seed and worse under none.
+    Where a figure is infinite under some seed its mean has no interval: one point is surely better than another if it
+    is under some seed and worse under none.
 
     Args:
         mine: gains, shape ``(seeds, objectives)``.

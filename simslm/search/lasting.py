@@ -19,7 +19,7 @@ from simslm.scenario.workload import Workload
 from simslm.workload import RequestArrays
 
 TIMES_IN_FLIGHT = 10
-"""Requests of a run, beside those in flight at once (rate x mean E2E, Little's law), from which it shows an overload."""
+"""Requests of a run beside those in flight at once (rate x mean E2E, Little's law) from which it shows an overload."""
 
 MOST_REQUESTS = 1_000_000
 """Of one simulation."""

@@ -2,14 +2,15 @@
 
 Batch means (Law 2015, "Simulation Modeling and Analysis", section 9.5.3): requests are no independent draws, for they
 queue for the same device, but windows far longer than what one request does to the next nearly are. The interval is
-``figure ± t · S / √m`` with ``S² = Σ (w_j − figure)² / (m − 1)`` over the figure ``w_j`` in window ``j`` of ``m``: how it
-varies along the recorded traffic. A quantile needs ten requests beyond it in each window.
+``figure ± t · S / √m`` with ``S² = Σ (w_j − figure)² / (m − 1)`` over the figure ``w_j`` in window ``j`` of ``m``: how
+it varies along the recorded traffic. A quantile needs ten requests beyond it in each window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def half_widths(
 
 
 def _figure(result: Result, path: str) -> float | None:
-    value = result.summary
+    value: Any = result.summary
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return None if value is None else float(value)

@@ -164,8 +164,8 @@ def test_what_is_gone_is_beaten_by_a_point_that_stands(points, margin):
 
 @given(st.sets(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=30), st.permutations(range(8)))
 def test_any_relation_has_points_that_stand_even_circles(pairs, rank):
-    """Whatever beats whatever, as long as no two beat each other: something stands, and each other is beaten by it; what
-    nothing beats stands; outside of circles no two that stand beat each other."""
+    """Whatever beats whatever, as long as no two beat each other: something stands, and each other is beaten by it;
+    what nothing beats stands; outside of circles no two that stand beat each other."""
     matrix = np.zeros((8, 8), dtype=bool)
     for one, other in pairs:
         if one != other and not matrix[other, one]:
@@ -197,7 +197,7 @@ def test_one_stands_for_those_that_are_the_same(points, margin):
 
 @given(st.lists(st.tuples(st.floats(1, 1000), st.floats(-1000, -1)), min_size=1, max_size=40))
 def test_a_chain_of_small_trades_does_not_carry_the_frontier_away(points):
-    """What is left out is within the margin of something that stands, where it is worse at all: by no more than that."""
+    """What is left out is within the margin of something that stands, in every objective."""
     found = relations([[point] for point in points], CONFIDENCE, 0.05)
     upright = standing(found.beats, range(len(points)))
     for point in points:
