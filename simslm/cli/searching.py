@@ -131,7 +131,7 @@ def _show_points(found: dict[str, Any]) -> None:
     for words in filter(None, (choice.sames(found, point) for point in points[:SHOWN])):
         print(words)
     print(choice.seeds(found))
-    print("simulate the first; frontier.json has the command of each:")
+    print("simulate the best (frontier.json has the command of each):")
     print(f"  {points[0]['command']}")
 
 

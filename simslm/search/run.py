@@ -208,19 +208,18 @@ class _Campaign:
 
         A second one for each of them; and further ones where that changed anything, which it does not in a replay.
         """
+        replications = range(1, self.asked.replications)
         while True:
+            close = near(inside(self._points(), self.goals), self.goals, self.asked.near)
             before = len(self.trials)
-            for replications in (
-                range(1, min(2, self.asked.replications)),
-                range(2, self.asked.replications),
-            ):
-                close = near(inside(self._points(), self.goals), self.goals, self.asked.near)
+            for some in (replications[:1], replications[1:]):
+                seedless = {point.number for point in self._points() if point.outcomes and point.seedless}
                 self._run(
                     [
                         self._number(Proposal(point.parameters), replication)
-                        for replication in replications
+                        for replication in some
                         for point in close
-                        if not point.seedless
+                        if point.number not in seedless
                     ]
                 )
             if len(self.trials) == before:
