@@ -92,8 +92,8 @@ TERMS = (
     ),
     Term(
         "miss",
-        "a request that was rejected, failed or did not finish: where a configuration is chosen or compared its latency "
-        "counts as infinite, so that the mean is, and every percentile that it reaches",
+        "a request that was rejected, failed or did not finish: where a configuration is chosen or compared its "
+        "latency counts as infinite, so that the mean is, and every percentile that it reaches",
     ),
     Term(
         "frontier",

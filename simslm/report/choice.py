@@ -16,6 +16,8 @@ NAMED = 3
 
 LOST = {"rejected_share": "rejected", "failed_share": "failed", "unfinished_share": "unfinished"}
 
+FATE = {"rejected": "are rejected", "failed": "fail", "unfinished": "do not finish"}
+
 SIGNS = {"<=": "≤", ">=": "≥"}
 
 SYMMETRIC = 0.1
@@ -96,7 +98,7 @@ def bound(each: Mapping[str, Any]) -> str:
 
 def constraints(found: Mapping[str, Any]) -> str:
     """All of them, in one phrase."""
-    return ", ".join(bound(each) for each in found["bounds"])
+    return _listed([bound(each) for each in found["bounds"]])
 
 
 def closest(each: Mapping[str, Any], of: Mapping[str, Any]) -> str:
@@ -131,11 +133,14 @@ def reason(found: Mapping[str, Any]) -> str:
         f" that keep{'s' if counts['feasible'] == 1 else ''} {constraints(found)}" if found["bounds"] else ""
     )
     points = "point" if counts["feasible"] == 1 else "points"
-    within = f", to within {number(100 * found['test']['margin'])} %" if found["test"]["margin"] else ""
+    margin = found["test"]["margin"]
+    within = f"; differences of up to {number(100 * margin)} % do not count" if margin else ""
     sentences = [f"It has the {most} {name} of the {count(counts['feasible'])} {points}{kept}{within}."]
-    missed = [f"{value} {name}" for name, value in lost(best).items() if value != "0 %"]
-    if missed:
-        sentences.append(f"Of its requests {' and '.join(missed)}.")
+    sentences += [
+        f"{value[:1].upper()}{value[1:]} of its requests {FATE[name]}."
+        for name, value in lost(best).items()
+        if value != "0 %"
+    ]
     return " ".join(sentences)
 
 

@@ -151,10 +151,14 @@ const explorer = (() => {
     return left.reduce((found, i) => (sizes.get(i) - sizes.get(found) || rank[i] - rank[found]) < 0 ? i : found);
   }
 
-  // The place of each point in the order of the search: the deciding objective first, then the others, then numbers.
+  // The place of each point in the order of the search: those first of which every objective is finite, by the deciding
+  // objective, then the others, then numbers.
   function ranks(points) {
     const paths = [data.deciding, ...data.objectives.filter((path) => path !== data.deciding)];
-    const gain = (point) => paths.map((path) => figures.get(path).better * mean(path, point));
+    const gain = (point) => {
+      const gains = paths.map((path) => figures.get(path).better * mean(path, point));
+      return [gains.every(Number.isFinite) ? 1 : 0, ...gains];
+    };
     const all = points.map((point, i) => [i, gain(point), data.numbers[point]]);
     all.sort(([, one, first], [, other, second]) => {
       const i = one.findIndex((each, j) => each !== other[j]);

@@ -198,7 +198,7 @@ def _setup(found: Mapping[str, Any]) -> list[str]:
 
 def _origin(each: Mapping[str, Any]) -> str:
     """Where a constraint comes from that the search does not state."""
-    return {"slo": " (the scenario’s SLO)", "default": " (where no SLO says so)"}.get(each["origin"], "")
+    return {"slo": " (the scenario’s SLO)", "default": " (a default)"}.get(each["origin"], "")
 
 
 def _sentence(found: Mapping[str, Any]) -> str:

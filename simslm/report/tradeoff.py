@@ -43,10 +43,10 @@ class Scale:
 
 
 SHARES = {
-    "requests.finished_share": ("Finished", 1),
-    "requests.rejected_share": ("Rejected", -1),
-    "requests.failed_share": ("Failed", -1),
-    "requests.unfinished_share": ("Unfinished", -1),
+    "requests.finished_share": ("Finished requests", 1),
+    "requests.rejected_share": ("Rejected requests", -1),
+    "requests.failed_share": ("Failed requests", -1),
+    "requests.unfinished_share": ("Unfinished requests", -1),
 }
 """Figures of a search that no summary has: their names, and what is better."""
 

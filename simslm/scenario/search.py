@@ -196,6 +196,12 @@ class Search(SearchPart):
         description="least share of arrived requests that finish, where no SLO is a constraint and constraints bound "
         "none of requests.*; rejected, failed and unfinished ones are the rest; 0 = any",
     )  # fmt: skip
+    rejected_share: float = Field(
+        default=0.01, ge=0, le=1,
+        description="largest share of arrived requests that are rejected, where an SLO is a constraint and constraints "
+        "bound none of requests.*: an SLO that lets some be missed is no leave to turn them away; 1 = as many as the "
+        "SLO lets be missed",
+    )  # fmt: skip
     capacity: Capacity | None = Field(
         default=None, description="null = as many requests as the scenario states"
     )

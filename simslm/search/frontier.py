@@ -155,13 +155,15 @@ def frontier(found: Sequence[Point], goals: Goals, confidence: float, margin: fl
 
 
 def ranks(found: Sequence[Point], goals: Goals) -> list[int]:
-    """The rank of each point from 0: by the mean of the deciding objective, then of the others, then by number."""
+    """The rank of each point from 0: those first of which every objective is finite, by the mean of the deciding
+    objective, then of the others, then by number."""
     first = goals.deciding
     objectives = [first, *(each for each in goals.objectives if each is not first)]
 
     def worse(i: int) -> tuple[float, ...]:
         point = found[i]
-        return (*(-each.gain(point.mean(each.path)) for each in objectives), point.number)
+        gains = [each.gain(point.mean(each.path)) for each in objectives]
+        return (not all(map(isfinite, gains)), *(-gain for gain in gains), point.number)
 
     order = sorted(range(len(found)), key=worse)
     rank = [0] * len(found)

@@ -19,7 +19,7 @@ from simslm.scenario.slo import Slo
 CAPACITY = "capacity.value"
 """The highest value that meets the SLO, beside the figures of the summary where the search asks for it."""
 
-FINISHED_SHARE = "requests.finished_share"
+FINISHED_SHARE, REJECTED_SHARE = "requests.finished_share", "requests.rejected_share"
 LOST = ("rejected", "failed", "unfinished")
 SHARES = (FINISHED_SHARE, *(f"requests.{status}_share" for status in LOST))
 """Of the arrived requests, what became of them; beside the figures of the summary."""
@@ -157,6 +157,10 @@ def goals(scenario: Scenario, search: Search) -> Goals:
 
 def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[Constraint]:
     """What holds unless the search says otherwise: the SLO, and where none does that requests are served at all."""
+    attained = [slo for _, slo in _slos(scenario) if slo is not None and search.slo == "constraint"]
+    if attained and search.rejected_share < 1 and not any("requests." in path for path in stated):
+        text = f"{REJECTED_SHARE} <= {search.rejected_share:.12g}"
+        yield Constraint(text, REJECTED_SHARE, "<=", search.rejected_share, "default")
     for prefix, slo in _slos(scenario):
         attainment, share = f"{prefix}slo.attainment", f"{prefix}{FINISHED_SHARE}"
         if slo is not None and search.slo == "constraint":

@@ -37,7 +37,7 @@ def infeasible(found: Mapping[str, Any]) -> str:
 
 WHENCE = {
     "slo": "is the scenario's own SLO (search.slo: ignored lets points miss it)",
-    "default": "holds where no SLO does (search.finished_share)",
+    "default": "is a default (search.finished_share, search.rejected_share)",
 }
 """Where constraints come from that the search does not state."""
 
