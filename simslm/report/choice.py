@@ -123,25 +123,28 @@ def headline(found: Mapping[str, Any]) -> str:
 
 
 def reason(found: Mapping[str, Any]) -> str:
-    """Why that one."""
-    counts, best = found["counts"], found["points"][0]
+    """Why that one, and what it turns away."""
     path = found["deciding"]
-    how = scales(found, of_points(found))[path]
-    most = "highest" if found["objectives"][path] == "max" else "lowest"
+    how, number_of = scales(found, of_points(found))[path], found["counts"]["feasible"]
     name = how.name if how.name[1:2].isupper() else how.name[:1].lower() + how.name[1:]
-    kept = (
-        f" that keep{'s' if counts['feasible'] == 1 else ''} {constraints(found)}" if found["bounds"] else ""
-    )
-    points = "point" if counts["feasible"] == 1 else "points"
-    margin = found["test"]["margin"]
-    within = f"; differences of up to {number(100 * margin)} % do not count" if margin else ""
-    sentences = [f"It has the {most} {name} of the {count(counts['feasible'])} {points}{kept}{within}."]
-    sentences += [
-        f"{value[:1].upper()}{value[1:]} of its requests {FATE[name]}."
-        for name, value in lost(best).items()
+    most, more = ("highest", "more") if found["objectives"][path] == "max" else ("lowest", "less")
+    kept = f" that keep{'s' if number_of == 1 else ''} {constraints(found)}" if found["bounds"] else ""
+    points = f"{count(number_of)} point{'' if number_of == 1 else 's'}{kept}"
+    if found["topmost"]:
+        margin = found["test"]["margin"]
+        small = f"; differences of up to {number(100 * margin)} % do not count" if margin else ""
+        sentence = f"It has the {most} {name} of the {points}{small}."
+    else:
+        sentence = (
+            f"Of the {points} it has the {most} {name} among those that no other beats; a point with {more} of it loses "
+            "more elsewhere."
+        )
+    fates = [
+        f"{value[:1].upper()}{value[1:]} of its requests {FATE[status]}."
+        for status, value in lost(found["points"][0]).items()
         if value != "0 %"
     ]
-    return " ".join(sentences)
+    return " ".join([sentence, *fates])
 
 
 def sames(found: Mapping[str, Any], point: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ KEYS = (
     "nearest",
 )
 KEYS += ("reference_point", "reference_stated", "hypervolume", "points", "interrupted", "capacity", "cost")
-KEYS += ("slo", "bounds", "deciding", "best")
+KEYS += ("slo", "bounds", "deciding", "best", "topmost")
 COLUMNS = ("trial", "point", "seed", "share", "status", "hypervolume", "command", "vllm", "scenario")
 
 REMEDY = "run `simslm search` again with `-o` its directory"

@@ -148,6 +148,7 @@ def content(result: SearchResult) -> dict[str, Any]:
         "hypervolume": None if result.volume is None else result.volume.total,
         "deciding": result.goals.deciding.path,
         "best": result.points[0].number if result.points else None,
+        "topmost": _topmost(result),
         "points": [_point(result, each.point) | {"same": _same(each)} for each in result.choices],
         "advice": _advice(result, known),
     }
@@ -240,6 +241,18 @@ def _nearest(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | N
     point = min(able, key=lambda each: goals.distance(each.means(goals) | each.shares))
     excess = {text: finite(each) for text, each in goals.excesses(point.means(goals)).items()}
     return _point(result, point) | {"same": [], "excess": excess}
+
+
+def _topmost(result: SearchResult) -> bool:
+    """Whether no point that keeps all constraints is better than the best by more than the margin, where it decides;
+    one that is loses elsewhere, or has no value there."""
+    if not result.points:
+        return False
+    deciding = result.goals.deciding
+    gains = [deciding.gain(point.mean(deciding.path)) for point in result.feasible]
+    best = deciding.gain(result.points[0].mean(deciding.path))
+    most = max(gains)
+    return most - best <= result.search.margin * max(abs(most), abs(best))
 
 
 def _same(choice: Choice) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from simslm.api import load_scenario, simulate
 from simslm.errors import InfeasibleError
 from simslm.metrics.misses import figures
 from simslm.metrics.quantiles import LEVELS, distribution
-from simslm.report import write_report
+from simslm.report import choice, write_report
 from simslm.search import files
 from simslm.search.objectives import goals
 from simslm.search.reasons import infeasible
@@ -182,6 +182,8 @@ def test_an_slo_that_lets_a_tenth_be_missed_is_no_leave_to_turn_it_away(crowded)
     found = asked(crowded, **asked_of, rejected_share=1)
     assert [point["parameters"][ADMISSION] == "open" for point in found["points"]] == [True, False]
     assert found["best"] == 0
+    assert not found["topmost"]
+    assert "a point with more of it loses more elsewhere" in choice.reason(found)
 
 
 def test_the_slo_is_a_constraint_unless_the_search_says_otherwise(crowded):
