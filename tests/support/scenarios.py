@@ -22,8 +22,9 @@ SHARINGS = ("mps", "time-slice", "streams", "sm-partition")
 
 
 def examples(usual: int) -> int:
-    """How many random scenarios a test draws: ``SIMSLM_EXAMPLES`` where set (5000 every night), else the usual."""
-    return int(os.environ.get("SIMSLM_EXAMPLES", usual))
+    """How many random scenarios a test draws: ``SIMSLM_EXAMPLES`` where set (5000 every night), else the usual, times
+    ``SIMSLM_SCALE`` where set (0.25 in ``make quick``)."""
+    return int(os.environ.get("SIMSLM_EXAMPLES", max(1, usual * float(os.environ.get("SIMSLM_SCALE", 1)))))
 
 
 @dataclass(frozen=True)
