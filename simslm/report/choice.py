@@ -136,8 +136,8 @@ def reason(found: Mapping[str, Any]) -> str:
         sentence = f"It has the {most} {name} of the {points}{small}."
     else:
         sentence = (
-            f"Of the {points} it has the {most} {name} among those that no other beats; a point with {more} of it loses "
-            "more elsewhere."
+            f"Of the {points} it has the {most} {name} among those that no other beats; a point with {more} of it "
+            "loses more elsewhere."
         )
     fates = [
         f"{value[:1].upper()}{value[1:]} of its requests {FATE[status]}."

@@ -157,10 +157,6 @@ def goals(scenario: Scenario, search: Search) -> Goals:
 
 def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[Constraint]:
     """What holds unless the search says otherwise: the SLO, and where none does that requests are served at all."""
-    attained = [slo for _, slo in _slos(scenario) if slo is not None and search.slo == "constraint"]
-    if attained and search.rejected_share < 1 and not any("requests." in path for path in stated):
-        text = f"{REJECTED_SHARE} <= {search.rejected_share:.12g}"
-        yield Constraint(text, REJECTED_SHARE, "<=", search.rejected_share, "default")
     for prefix, slo in _slos(scenario):
         attainment, share = f"{prefix}slo.attainment", f"{prefix}{FINISHED_SHARE}"
         if slo is not None and search.slo == "constraint":
@@ -170,6 +166,10 @@ def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[C
         bounded = any(path == attainment or path.startswith(f"{prefix}requests.") for path in stated)
         if search.finished_share and not bounded:
             yield _at_least(share, search.finished_share, "default")
+    attained = [slo for _, slo in _slos(scenario) if slo is not None and search.slo == "constraint"]
+    if attained and search.rejected_share < 1 and not any("requests." in path for path in stated):
+        text = f"{REJECTED_SHARE} <= {search.rejected_share:.12g}"
+        yield Constraint(text, REJECTED_SHARE, "<=", search.rejected_share, "default")
 
 
 def _at_least(path: str, bound: float, origin: str) -> Constraint:
