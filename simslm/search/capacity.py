@@ -113,6 +113,7 @@ def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> 
             raise InfeasibleError(
                 f"no value from {span.low:g} on meets the SLO: at {span.low:g} its attainment is {last:.4g}, "
                 f"wanted {wanted:g}"
+                + ("" if last else ", or too many requests are rejected (search.rejected_share)")
             )
         met = missed
         while met > span.low:

@@ -20,7 +20,7 @@ from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
 from simslm.search.capacity import Span, highest, span
-from simslm.search.lasting import Lasted, Seen, lasting, resized
+from simslm.search.lasting import Lasted, Seen, attained, lasting, resized
 from simslm.search.objectives import CAPACITY, SHARES, figure, shares
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
@@ -37,11 +37,13 @@ class Question:
         stated: JSON of the scenario and its folder, see :func:`simslm.search.space.plain`.
         paths: the figures that are wanted.
         capacity: JSON of the search's, empty without one.
+        rejected: largest share of requests that may be rejected at a capacity.
     """
 
     stated: str
     paths: tuple[str, ...]
     capacity: str = ""
+    rejected: float = 1.0
 
 
 class Evaluator:
@@ -51,6 +53,7 @@ class Evaluator:
         self._stated = json.loads(question.stated)
         self._paths = question.paths
         self._capacity = Capacity.model_validate_json(question.capacity) if question.capacity else None
+        self._rejected = question.rejected
         self._found = Found()
 
     def evaluate(self, trial: Trial, on_start: OnStart | None = None) -> Outcome:
@@ -117,24 +120,24 @@ class Evaluator:
                 changed = overridden(stated, at_value, changes)
                 return self._simulate(prepare(changed, self._found), on_start)
 
-            lasted[value] = lasting(overridden(stated, at_value), run, slo.attainment, lengthen=full)
-            return lasted[value].seen.summary["slo"]["attainment"]
+            at = overridden(stated, at_value)
+            lasted[value] = lasting(at, run, slo.attainment, self._rejected, lengthen=full)
+            return attained(lasted[value].seen.summary, self._rejected)
 
-        attained = highest(where, attainment, slo.attainment)
-        chosen = lasted[attained.value]
+        found = highest(where, attainment, slo.attainment)
+        chosen = lasted[found.value]
         requests = sum(each.requests for each in lasted.values())
-        outcome = self._outcome(chosen.seen, requests, attained)
-        attained = replace(attained, short=chosen.short)
-        return replace(outcome, capacity=attained, changes=chosen.changes)
+        outcome = self._outcome(chosen.seen, requests, found)
+        return replace(outcome, capacity=replace(found, short=chosen.short), changes=chosen.changes)
 
-    def _outcome(self, seen: Seen, requests: int, attained: Attained | None = None) -> Outcome:
+    def _outcome(self, seen: Seen, requests: int, capacity: Attained | None = None) -> Outcome:
         summary = seen.summary
         found = {path: figure(summary, path) for path in dict.fromkeys((*FIGURES, *self._paths))}
         values = {path: value for path, value in found.items() if value is not None}
         values |= {path: value for path, value in seen.missed.items() if path in found}
         values |= {path: value for path, value in shares(summary).items() if path in (*SHARES, *self._paths)}
-        if attained is not None:
-            values[CAPACITY] = attained.value
+        if capacity is not None:
+            values[CAPACITY] = capacity.value
         for path in self._paths:
             if path not in values:
                 note = summary.get(path.partition(".")[0], {}).get("note", "")

@@ -25,8 +25,8 @@ from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
 from simslm.search.capacity import HIGHEST, LOWEST, Span, highest
-from simslm.search.lasting import Seen, lasting
-from simslm.search.objectives import LOST, figure, finite, shares
+from simslm.search.lasting import Seen, attained, lasting
+from simslm.search.objectives import LOST, allowed_rejections, figure, finite, shares
 from simslm.search.space import Parameters, infeasible_reason, overridden, plain, space
 from simslm.search.usable import serve_commands, simulate_command
 from simslm.traces.files import list_traces
@@ -263,6 +263,7 @@ class Fleet:
         self._found = Found()
         assert scenario.slo is not None  # _setups has made sure of it
         self._wanted = scenario.slo.attainment
+        self._rejected = allowed_rejections(scenario)
 
     def best_setup(
         self, setups: Sequence[Parameters], step: Callable[[int], None]
@@ -300,8 +301,8 @@ class Fleet:
         Raises:
             InfeasibleError: not even the lowest.
         """
-        attained = highest(where, lambda rate: self.attainment(setup, devices, rate), self._wanted)
-        return Rate(attained.value, attained.missed)
+        found = highest(where, lambda rate: self.attainment(setup, devices, rate), self._wanted)
+        return Rate(found.value, found.missed)
 
     def option(
         self, setup: Parameters, capacity: Rate, rate_rps: float, again: Sequence[str]
@@ -360,8 +361,8 @@ class Fleet:
         }
 
     def attainment(self, setup: Parameters, devices: int, rate_rps: float) -> float:
-        """The SLO attainment of some devices that are sent some rate."""
-        return self.served(setup, devices, rate_rps)[0].summary["slo"]["attainment"]
+        """The SLO attainment of some devices that are sent some rate; 0 where they reject too much of it."""
+        return attained(self.served(setup, devices, rate_rps)[0].summary, self._rejected)
 
     def served(self, setup: Parameters, devices: int, rate_rps: float) -> tuple[Seen, Parameters]:
         """What comes out when some devices are sent some rate, and what makes the scenario that.
@@ -387,7 +388,7 @@ class Fleet:
             result = observed(prepared, sink=sink)
             return Seen(result.summary, len(prepared.workload), missed(result, sink))
 
-        lasted = lasting(overridden(self._stated, parameters), run, self._wanted)
+        lasted = lasting(overridden(self._stated, parameters), run, self._wanted, self._rejected)
         return lasted.seen, {**parameters, **lasted.changes}
 
 

@@ -60,7 +60,11 @@ class Lasted:
 
 
 def lasting(
-    scenario: Scenario, run: Callable[[Mapping[str, Any]], Seen], wanted: float, lengthen: bool = True
+    scenario: Scenario,
+    run: Callable[[Mapping[str, Any]], Seen],
+    wanted: float,
+    rejected: float,
+    lengthen: bool = True,
 ) -> Lasted:
     """Simulates, and again with more requests while the SLO seems to be met by too few.
 
@@ -68,6 +72,7 @@ def lasting(
         scenario: that is simulated.
         run: simulates it with some keys changed.
         wanted: the attainment that is enough.
+        rejected: largest share of the requests that may be rejected, see :func:`attained`.
         lengthen: False takes the run as it is.
 
     Raises:
@@ -79,7 +84,7 @@ def lasting(
         seen = run(changes)
         spent += seen.requests
         held, enough = _held(seen.summary), needed(scenario, seen.summary)
-        if seen.summary["slo"]["attainment"] < wanted or held >= enough:
+        if attained(seen.summary, rejected) < wanted or held >= enough:
             return Lasted(seen, changes, False, spent)
         if recorded(scenario) or not lengthen:
             return Lasted(seen, changes, True, spent)
@@ -90,6 +95,13 @@ def lasting(
             )
         first = first or held
         changes = resized(scenario, more / first, list)
+
+
+def attained(summary: Mapping[str, Any], rejected: float) -> float:
+    """The SLO attainment of a run; 0 where more than a share of its requests is rejected: an SLO that lets some be
+    missed is no leave to turn them away."""
+    counts = summary["requests"]
+    return 0.0 if counts["rejected"] > rejected * counts["arrived"] else summary["slo"]["attainment"]
 
 
 def needed(scenario: Scenario, summary: Mapping[str, Any]) -> int:

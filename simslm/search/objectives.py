@@ -24,6 +24,8 @@ LOST = ("rejected", "failed", "unfinished")
 SHARES = (FINISHED_SHARE, *(f"requests.{status}_share" for status in LOST))
 """Of the arrived requests, what became of them; beside the figures of the summary."""
 
+REJECTED_DEFAULT = Search.model_fields["rejected_share"].default
+
 ADVISED = (
     "throughput.total_tokens_per_s",
     "itl_s.mean",
@@ -170,6 +172,19 @@ def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[C
     if attained and search.rejected_share < 1 and not any("requests." in path for path in stated):
         text = f"{REJECTED_SHARE} <= {search.rejected_share:.12g}"
         yield Constraint(text, REJECTED_SHARE, "<=", search.rejected_share, "default")
+
+
+def allowed_rejections(scenario: Scenario) -> float:
+    """The largest share of requests that may be rejected at a capacity: as the search says, else its default."""
+    search = scenario.search
+    if search is None:
+        return REJECTED_DEFAULT
+    stated = (match["path"] for match in map(CONSTRAINT.fullmatch, search.constraints) if match is not None)
+    return (
+        1.0
+        if search.slo == "ignored" or any("requests." in path for path in stated)
+        else search.rejected_share
+    )
 
 
 def _at_least(path: str, bound: float, origin: str) -> Constraint:

@@ -25,7 +25,7 @@ from simslm.search.evaluation import Question
 from simslm.search.executors import Executor, Obey
 from simslm.search.frontier import Choice, Point, Volume, frontier, inside, near, nearness, points, volume
 from simslm.search.journal import Journal, key
-from simslm.search.objectives import Goals, goals
+from simslm.search.objectives import Goals, allowed_rejections, goals
 from simslm.search.space import identity, plain, space
 from simslm.search.strategies import Proposal, rounds, trials_planned
 from simslm.search.trial import FINISHED, Outcome, Trial
@@ -179,6 +179,7 @@ class _Campaign:
             json.dumps(plain(self.scenario)),
             self.goals.paths,
             "" if capacity is None else capacity.model_dump_json(),
+            allowed_rejections(self.scenario),
         )
         self.planned = trials_planned(self.asked.method, self.space)
         self.best: tuple[float, str] = (float("-inf"), "")
