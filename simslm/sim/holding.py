@@ -129,13 +129,13 @@ class Holding(Visible):
 
     def depart(self, sequence: Sequence) -> None:
         """Takes a running sequence off the device before its time, keeping count of what it has generated."""
+        if sequence.decode_from >= 0:
+            self._stay(sequence)
         steps = self.batch.remove(sequence)
         sequence.lost = sequence.prefill_tokens - sequence.remaining + steps
-        if sequence.decode_from < 0:
-            self.give_back(sequence, 0)
-            return
-        self._stay(sequence)
         self.give_back(sequence, steps)
+        if sequence.decode_from < 0:
+            return
         if steps:
             sequence.last_token_s = self._last_decode_s
         sequence.generated += steps

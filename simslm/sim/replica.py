@@ -7,7 +7,7 @@ iterations in one jump leaves the same bits as one by one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from math import inf
 from typing import Any
 
@@ -284,10 +284,9 @@ class Replica(Holding):
             queue.take(prompt)
             pool.allocate(prompt.blocks)
             batch.admit(prompt)
-            if prompt.here:
+            if self.parts:
+                self.landed -= prompt.here
                 prompt.here = False
-                self.landed -= 1
-            if self.promised:
                 self.promised.discard(prompt)
             row = prompt.row
             if prompt.lost:
@@ -374,9 +373,11 @@ class Replica(Holding):
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
         batch, span, log = self.batch, self.span, self.log
         end_s, iterations, iteration = span.end_s, span.count, log.count
-        seen = list(batch.lingering) if self._late else ()
-        for sequence in seen if plan.decode else ():
-            log.lingered += PACK_CHUNK(iteration, sequence.request_id, 1)
+        seen: Collection[Sequence] = ()
+        if self._late:
+            seen = list(batch.lingering)
+            for sequence in seen if plan.decode else ():
+                log.lingered += PACK_CHUNK(iteration, sequence.request_id, 1)
         decoding, emitted = batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,
@@ -388,7 +389,7 @@ class Replica(Holding):
             span.done,
             *shape,
             self._queued,
-            batch.decoding + len(batch.partial) + (len(batch.padded) if self._together else 0),
+            len(batch.running) if self._together else batch.decoding + len(batch.partial),
             decoding,
             batch.accepted,
             len(batch.starting) if plan.decode else 0,

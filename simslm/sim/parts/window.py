@@ -135,6 +135,7 @@ class WindowedBatch(Batch):
             self._note(sequence)
             del self._full[sequence]
             self.full -= 1
+            sequence.phase = -1
             return
         at = self._reached_at.pop(sequence)
         others = self._reach[at]

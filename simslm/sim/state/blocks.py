@@ -97,13 +97,7 @@ class BlockPool:
         return phase
 
     def stop(self, phase: int, cached_tokens: int) -> None:
-        """A sequence leaves decoding and gives back all blocks of its cached tokens.
-
-        One that has stopped growing is in no phase any more, see :meth:`hold`.
-        """
-        if cached_tokens >= self.kept:
-            self.free += self.most
-            return
+        """A sequence that has not stopped growing leaves decoding and gives back all blocks of its cached tokens."""
         self._growth[phase] -= 1
         self._growing -= 1
         self.free -= -cached_tokens // self.block_size
