@@ -230,10 +230,10 @@ class _World:
                 self.clock.process(self._client(loop))
 
     def check_rest(self) -> None:
-        """Nothing is left to happen: everybody who came is done, and no KV block is held.
+        """Nothing is left to happen: all requests that arrived are done, and no KV block is held.
 
         Raises:
-            SimslmError: somebody waits for ever, or blocks were lost; a policy or a mechanism is at fault.
+            SimslmError: a request waits for ever, or blocks were lost; a policy or a mechanism is at fault.
         """
         for replica in self.replicas:
             if replica.outstanding or replica.pool.used:

@@ -2,7 +2,7 @@
 
 Per-token times are not stored. A request decodes in consecutive decode iterations of its replica, so a *stay*
 (first decode iteration, and the one after the last) says when its tokens came. Between two decode iterations the
-gap is the same for everybody in both; the gaps that are a request's own, before its first decode iteration and
+gap is the same for every sequence in both; the gaps that are a request's own, before its first decode iteration and
 across a preemption, are stored one by one.
 """
 

@@ -65,7 +65,7 @@ class Batch:
 
     @property
     def until_finish(self) -> int:
-        """Decode iterations up to and with the one in which somebody finishes next; somebody must decode."""
+        """Decode iterations up to and with the one in which a sequence finishes next; one must decode."""
         finishes = self._finishes
         while finishes[0] not in self._calendar:
             heappop(finishes)
@@ -101,7 +101,7 @@ class Batch:
             finishers.append(sequence)
 
     def decode(self, iterations: int) -> list[Sequence] | None:
-        """Everybody that decodes has decoded so many tokens; returns those whose last it was, if any.
+        """All that decode have decoded so many tokens; returns those whose last it was, if any.
 
         They are still in the batch.
         """
@@ -172,7 +172,7 @@ class Batch:
         return steps
 
     def clear(self) -> list[Sequence]:
-        """Nobody decodes any more, and the padded leave; returns them."""
+        """No sequence decodes any more, and the padded ones leave; returns them."""
         gone, self.padded = self.padded, []
         for sequence in gone:
             del self.running[sequence]

@@ -109,7 +109,7 @@ class BlockPool:
             self._growing -= 1
 
     def demand(self, at: int) -> int:
-        """Blocks that iteration ``at`` takes if everybody decodes."""
+        """Blocks that iteration ``at`` takes if all sequences decode."""
         return self._growth[at % self.block_size]
 
     def needed(self, at: int) -> int:
@@ -211,7 +211,7 @@ class BlockPool:
     def leave_prefix(self, sequence: Sequence, computed_tokens: int = 0) -> None:
         """Lets go of the units of a sequence that has just given back all its blocks, theirs included.
 
-        Units that others hold keep their blocks; those that nobody holds count as free, but stay cached until
+        Units that others hold keep their blocks; those that no sequence holds count as free, but stay cached until
         their room is needed.
 
         Args:
@@ -228,7 +228,7 @@ class BlockPool:
     def _keep_context(self, sequence: Sequence, computed_tokens: int) -> None:
         """What a leaving sequence has generated is there for prompts that go on from it, in full units.
 
-        Where somebody else has cached a unit meanwhile, that copy stays, and the blocks of this one are free.
+        Where another sequence has cached a unit meanwhile, that copy stays, and the blocks of this one are free.
         """
         assert self.prefix is not None
         units = sequence.context_units
