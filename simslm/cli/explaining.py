@@ -11,7 +11,6 @@ from simslm.errors import UsageError, nearest
 from simslm.metrics.definitions import DIVIDED, METRICS, OF_PATH, Metric, metric_of, paths, title
 from simslm.metrics.glossary import TERMS, Term, markdown, place, unit
 
-
 WINDOWED_WORDS = "without the warm-up and cool-down that the scenario states"
 
 
@@ -80,7 +79,9 @@ def _show_metric(metric: Metric, name: str, directory: Path | None, as_json: boo
     if as_json:
         screen.show_json(_described(metric) | ({"run": values} if values else {}))
         return
-    screen.show_text(f"{metric.name}:", f"{metric.words}: {metric.definition}" if metric.words else metric.definition)
+    screen.show_text(
+        f"{metric.name}:", f"{metric.words}: {metric.definition}" if metric.words else metric.definition
+    )
     if metric.detail:
         screen.show_text(" ", metric.detail)
     better = f"{metric.better or 'neither more nor less'} is better"

@@ -72,8 +72,26 @@ class Metric:
         return f"{number(value)} {self.unit}".rstrip()
 
 
-WINDOWED = ("throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s", "queue_s", "slo", "energy", "utilization", "economics")
+WINDOWED = (
+    "throughput",
+    "ttft_s",
+    "tpot_s",
+    "itl_s",
+    "e2e_s",
+    "queue_s",
+    "slo",
+    "energy",
+    "utilization",
+    "economics",
+)
 """Sections of a summary that are of the requests, or the time, that count; counts, KV cache and coverage are of all."""
+
+APART = (
+    "TTFT ends with the token of the prefill replica (DistServe, Splitwise), before the KV cache is copied. A proxy "
+    "that passes on the tokens of decode replicas only (llm-d) shows the first one later, by that copy and one decode "
+    "iteration: the first gap of ITL."
+)
+"""Where prefill and decode run on different replicas."""
 
 LATENCIES = (
     Metric(
@@ -84,9 +102,7 @@ LATENCIES = (
         formula="first_token_s − arrival_s",
         over="requests that got a first token",
         detail="A token that comes after its client has left does not count. Where prefill and decode run on different "
-        "replicas, it is the token that the prefill replica emits (DistServe, Splitwise). A proxy that passes on the "
-        "tokens of decode replicas only (llm-d) shows it later, by the copy of the KV cache and one decode iteration: "
-        "the first of the gaps in ITL.",
+        f"replicas, {APART}",
     ),
     Metric(
         "tpot_s",

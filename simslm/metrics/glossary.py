@@ -78,8 +78,8 @@ TERMS = (
         "warm-up and cool-down",
         "requests at the start and at the end of a run that its figures leave out (metrics in the scenario): latencies "
         "and SLO are of the requests that arrive in between, rates and energy of the time in between and of what "
-        "finishes in it. Counts of requests, KV cache and coverage are of the whole run. steady: auto cuts the start by "
-        "MSER-5",
+        "finishes in it. Counts of requests, KV cache and coverage are of the whole run. steady: auto cuts the start "
+        "by MSER-5",
         "the d that makes Σ (y_i − mean)² / (n − d)² of the batch means y_d … y_n least; refused beyond n / 2",
         "White, Simulation 69(6), 1997; Spratt, University of Virginia, 1998",
     ),
@@ -148,7 +148,14 @@ def place(metric: Metric) -> str:
 def markdown() -> str:
     """The text of ``docs/glossary.md``."""
     lines = ["# Glossary", "", f"Written by `{COMMAND}`; `simslm explain METRIC` shows one of them.", ""]
-    lines += ["## Figures", "", "Every number of `summary.json`, which holds seconds, joules and watts.", "", OVER, ""]
+    lines += [
+        "## Figures",
+        "",
+        "Every number of `summary.json`, which holds seconds, joules and watts.",
+        "",
+        OVER,
+        "",
+    ]
     lines += ["| name | key | unit | definition | formula |", "|---|---|---|---|---|"]
     lines += [
         f"| {_cell(metric.name)} | `{place(metric)}` | {_cell(unit(metric))} | {_cell(metric.meaning)} | "

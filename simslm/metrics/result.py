@@ -19,7 +19,7 @@ from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Account, Ledger, Priced
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
-from simslm.metrics.steady import Counted, Rule, counted
+from simslm.metrics.steady import STEADY, Counted, Rule, counted
 from simslm.metrics.tally import Tally
 from simslm.sim.log import Settled, SimulationLog
 from simslm.sim.rows import Requests, Stream
@@ -29,10 +29,6 @@ from simslm.traces.schema import SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-STEADY = ("ttft_s", "tpot_s")
-"""Latencies by which the start of a run is cut."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STEADY = ("ttft_s", "tpot_s")
+"""Latencies by which the start of a run is cut."""
+
 BATCH = 5
 """Observations that MSER-5 takes the mean of."""
 
@@ -129,9 +132,9 @@ def mser5(values: np.ndarray) -> int | None:
     """The truncation of a series by MSER-5: how many of its first observations to leave out.
 
     Of the means of batches of 5 it leaves out the first ``d`` with the smallest ``sum((y_i - mean)^2) / (n - d)^2``
-    over the rest, the squared width of the confidence interval of their mean (White, Simulation 69(6), 1997; Spratt, M.S.
-    thesis, University of Virginia, 1998). A cut beyond half of the series is refused, as there: then the series does
-    not settle, or is too short to show it.
+    over the rest, the squared width of the confidence interval of their mean (White, Simulation 69(6), 1997;
+    Spratt, M.S. thesis, University of Virginia, 1998). A cut beyond half of the series is refused, as there: then the
+    series does not settle, or is too short to show it.
 
     Args:
         values: finite, in order, shape ``(n,)``.
