@@ -27,6 +27,14 @@ def workloads() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases() -> Path:
+    """Public cases with right answers; not part of this repository."""
+    if not (SHARED / "cases").is_dir():
+        pytest.skip(f"no public cases at {SHARED / 'cases'} (set SIMSLM_SHARED to where they are)")
+    return SHARED / "cases"
+
+
+@pytest.fixture(scope="session")
 def truth() -> Path:
     """Measured serving runs of others; not part of this repository."""
     if not (SHARED / "truth").is_dir():

@@ -17,11 +17,14 @@ STEADY = ("ttft_s", "tpot_s")
 BATCH = 5
 """Observations that MSER-5 takes the mean of."""
 
-FEWEST_BATCHES = 8
-"""Batches below which MSER-5 has nothing to go by: 40 observations."""
+FEWEST_BATCHES = 10
+"""Batches below which MSER-5 has nothing to go by: 50 observations."""
 
 SEARCHED = 2 / 3
 """Share of the batches among which MSER-5 looks for its cut; one beyond the half is refused."""
+
+ROUNDING = 1e-13
+"""What is smaller of a sum of squares is what its subtraction left over."""
 
 NOISE = 1e-9
 """Differences between batches, relative to the largest, that are rounding."""
@@ -150,7 +153,7 @@ def mser5(values: np.ndarray) -> int | None:
     rest = np.arange(count, 0, -1)
     total, squares = (np.cumsum(each[::-1])[::-1] for each in (means, means**2))
     spread = squares - total**2 / rest
-    spread[spread < rest * (NOISE * np.abs(values).max()) ** 2] = 0.0
-    searched = max(int(SEARCHED * count), 1)
-    cut = int(np.argmin((spread / rest**2)[:searched]))
-    return None if cut > -(-count // 2) else cut * BATCH
+    spread[spread < rest * (NOISE * np.abs(values).max()) ** 2 + ROUNDING * squares[0]] = 0.0
+    half = -(-count // 2)
+    cut = int(np.argmin((spread / rest**2)[: max(int(SEARCHED * count), half + 2)]))
+    return None if cut > half else cut * BATCH

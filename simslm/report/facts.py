@@ -19,6 +19,9 @@ WHOLE_PROMPTS = ("orca", "prefill-first", "static")
 STEADY_PROCESSES = ("deterministic", "poisson", "gamma", "weibull")
 """Arrivals at one rate all the time."""
 
+CHANCE = 3.0
+"""Standard errors by which the share that met the SLO must differ between the start and the rest."""
+
 NOTICED = 0.03
 """Relative difference from which the rate offered is another than the one asked for."""
 
@@ -370,5 +373,8 @@ def start(run: RunTables) -> Start | None:
         return None
     arrival = run.requests["arrival_s"][order]
     first, rest = (float(np.mean(met[part])) for part in (order[:cut], order[cut:]))
+    whole = float(np.mean(met))
+    if abs(first - rest) < CHANCE * np.sqrt(whole * (1 - whole) * (1 / cut + 1 / (len(order) - cut))):
+        return None
     at_once = int(np.count_nonzero(arrival == arrival[0]))
     return Start(cut, first, rest, at_once, len(order))
