@@ -189,7 +189,11 @@ def slo_miss(facts: Facts, regime: Regime) -> str:
         part = facts.queue_of_ttft if queueing else 1 - facts.queue_of_ttft
         return f"{broken}; {share(part)} of their TTFT was {'queueing' if queueing else 'prefill'}."
     if miss.key == "e2e_s" and facts.queue_of_e2e is not None:
-        return f"{broken}; {share(facts.queue_of_e2e)} of their E2E was queueing."
+        queueing = miss.cause == "queueing"
+        part = facts.queue_of_e2e if queueing else 1 - facts.queue_of_e2e
+        return (
+            f"{broken}; {share(part)} of their E2E was {'queueing' if queueing else 'prefill and decoding'}."
+        )
     if miss.cause == "mixed":
         mixed = f"{share(facts.mixed_token_time)} of the time per token"
         return f"{broken}; {mixed} went by in iterations that also prefill."

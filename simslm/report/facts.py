@@ -119,6 +119,7 @@ class Facts:
         rejected: share of arrived requests that were, because they can never fit or were not let in.
         queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
         queue_of_e2e: the same of E2E.
+        batch: sequences that decode at once, on the mean over the time in which any does.
         mixed_token_time: share of decode token time spent in iterations that also prefill.
     """
 
@@ -147,6 +148,7 @@ class Facts:
     rejected: float
     queue_of_ttft: float | None
     queue_of_e2e: float | None
+    batch: float
     mixed_token_time: float
 
     @property
@@ -195,6 +197,7 @@ def facts(run: RunTables) -> Facts:
         rejected=_share(run.requests["rejected"]),
         queue_of_ttft=_queue_of(run, "ttft_s"),
         queue_of_e2e=_queue_of(run, "e2e_s"),
+        batch=decoding_at_once(iterations),
         mixed_token_time=mixed_token_time(iterations),
     )
 
@@ -292,6 +295,13 @@ def fixed_share(iterations: Columns) -> float | None:
     slope, fixed = np.polyfit(seqs, duration, 1)
     longest = fixed + slope * sizes[-1]
     return float(np.clip(fixed / longest, 0.0, 1.0)) if longest > 0 else None
+
+
+def decoding_at_once(iterations: Columns) -> float:
+    """Sequences that decode in an iteration, weighted by how long it takes; 0 where none ever does."""
+    seqs, duration = iterations["decode_seqs"], iterations["duration_s"]
+    time = float(np.sum(duration[seqs > 0]))
+    return float(np.dot(seqs, duration)) / time if time else 0.0
 
 
 def mixed_token_time(iterations: Columns) -> float:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from simslm.metrics.definitions import BY_KEY
 from simslm.report.facts import Facts
 from simslm.report.regime import GATES, MINOR, Regime
 from simslm.report.wording import count, share
+
+ALONE = 2.0
+"""Sequences that decode at once on the mean below which a smaller batch would change little."""
 
 
 class Knob(NamedTuple):
@@ -127,10 +131,15 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
             "A smaller `max_num_batched_tokens` shortens TPOT: less of a prompt stands in the way of decoding; TTFT "
             "pays for it.",
         )
-    elif miss.cause == "batch":
-        yield Knob(
-            "max_num_seqs", "down", "A smaller `max_num_seqs`, or more replicas or devices, shortens TPOT."
-        )
+    elif miss.cause == "batch" and facts.batch >= ALONE:
+        text = "A smaller `max_num_seqs`, or more replicas or devices, shortens TPOT."
+        yield Knob("max_num_seqs", "down", text)
+    elif facts.batch >= ALONE:
+        text = "Shorter outputs, fewer requests at once, or more replicas or devices shorten E2E."
+        yield Knob("service", "other", text)
+    elif miss.cause in ("batch", "service"):
+        text = f"A faster device, smaller weights or a faster engine shorten {BY_KEY[miss.key].name}: requests are hardly ever "
+        yield Knob("service", "other", f"{text}served together.")
 
 
 def _gate(facts: Facts, gate: str) -> Iterator[Knob]:

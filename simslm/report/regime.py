@@ -43,7 +43,7 @@ class Miss:
     Attributes:
         key: the latency.
         share: of arrived requests, those that finished and broke it.
-        cause: ``queueing | prefill | mixed | batch | unknown``.
+        cause: ``queueing | prefill | mixed | batch | service | unknown``; ``service`` is prefill and decoding together.
     """
 
     key: str
@@ -144,4 +144,4 @@ def _cause(facts: Facts, key: str) -> str:
         return "unknown"
     if queue >= DECISIVE:
         return "queueing"
-    return "prefill" if key == "ttft_s" else "batch"
+    return "prefill" if key == "ttft_s" else "service"

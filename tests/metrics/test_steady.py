@@ -240,19 +240,20 @@ def test_a_rule_that_leaves_nothing_is_refused_once_that_is_known(small: dict, m
 
 def test_a_cool_down_of_a_burst_leaves_no_time(small: dict):
     small["workload"]["arrivals"] = {"process": "all-at-once"}
-    with pytest.raises(ScenarioError, match="leaves out all of the run’s time|leaves out all of the run's time"):
+    with pytest.raises(ScenarioError, match="leaves out all of the run's time"):
         run(small, metrics={"cooldown_requests": 10})
 
 
 def test_a_workload_too_long_to_hold_is_refused(small: dict):
     small["workload"]["num_requests"] = (1 << 20) + 1
-    with pytest.raises(ScenarioError, match="more than|no more than 1,048,576 are held"):
+    with pytest.raises(ScenarioError, match="no more than 1,048,576 are held"):
         run(small, metrics={"steady": "auto"})
 
 
 def test_the_cut_is_said_on_the_screen(tmp_path: Path, small: dict, capsys: pytest.CaptureFixture):
-    from simslm.cli.simulation import simulate
     from ruamel.yaml import YAML
+
+    from simslm.cli.simulation import simulate
 
     YAML().dump({**small, "workload": BURST, "metrics": {"warmup_requests": 24}}, tmp_path / "loop.yaml")
     simulate(tmp_path / "loop.yaml", tmp_path / "out", [], None, False, False, False)
