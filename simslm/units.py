@@ -54,7 +54,9 @@ def seconds(value: float | None) -> str:
         return f"{minutes} min {rest:02d} s"
     if size >= 1:
         return f"{number(value)} s"
-    if size >= 1e-3 or size < NOUGHT:
+    if size < NOUGHT:
+        return "0 ms"
+    if size >= 1e-3:
         return f"{number(value * 1e3)} ms"
     return f"{number(value * 1e6)} µs"
 

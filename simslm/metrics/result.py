@@ -144,7 +144,7 @@ class _Books:
         if self.rule is not None:
             end_s = figures.end(self.ledger.accounts)
             series = [columns[name] for name in STEADY]
-            self.window = counted(columns["arrival_s"], end_s, self.rule, series)
+            self.window = counted(columns["arrival_s"], end_s, self.rule, columns["finish_s"], series)
             columns["counted"] = self.window.mask
         self.tally.take(columns, self.window)
         if self.tallies is not None:

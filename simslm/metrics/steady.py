@@ -78,13 +78,20 @@ class Counted:
         return (time_s >= self.begin_s) & (time_s <= self.end_s)
 
 
-def counted(arrival_s: np.ndarray, end_s: float, rule: Rule, series: Sequence[np.ndarray] = ()) -> Counted:
+def counted(
+    arrival_s: np.ndarray,
+    end_s: float,
+    rule: Rule,
+    finish_s: np.ndarray | None = None,
+    series: Sequence[np.ndarray] = (),
+) -> Counted:
     """Which requests count.
 
     Args:
         arrival_s: of each request, in any order, shape ``(requests,)``.
         end_s: of the run.
         rule: how much is left out.
+        finish_s: when each request finished, NaN where it did not; for MSER-5.
         series: latencies of each request by which MSER-5 cuts, NaN where there is none, each of shape ``(requests,)``.
     """
     order = np.argsort(arrival_s, kind="stable")
@@ -93,7 +100,8 @@ def counted(arrival_s: np.ndarray, end_s: float, rule: Rule, series: Sequence[np
     first, last = (float(arrived[0]), float(arrived[-1])) if count else (0.0, 0.0)
     steady: bool | None = None
     if rule.steady:
-        cut = truncation([each[order] for each in series])
+        ended = arrived if finish_s is None else finish_s[order]
+        cut = truncation([each[order] for each in series], ended <= last)
         before, steady = cut or 0, cut is not None
     elif rule.warmup_s:
         before = int(np.searchsorted(arrived, first + rule.warmup_s, side="left"))
@@ -110,25 +118,36 @@ def counted(arrival_s: np.ndarray, end_s: float, rule: Rule, series: Sequence[np
     return Counted(mask, begins, ends, before, count - stop, steady)
 
 
-def truncation(series: Sequence[np.ndarray]) -> int | None:
+def truncation(series: Sequence[np.ndarray], before_the_last: np.ndarray) -> int | None:
     """How many requests at the start are no part of the steady state, by all of some latencies of them.
+
+    Those that were under way when the last request arrived saw the load go down, and MSER-5 may take that for the
+    change: it looks at a series with and without them.
 
     Args:
         series: each of shape ``(requests,)``, in order of arrival; NaN is passed over.
+        before_the_last: which requests finished before the last one arrived, shape ``(requests,)``.
 
     Returns:
         The largest of their cuts; None where one of them, or all, has none.
     """
     cuts = []
     for values in series:
-        known = np.flatnonzero(~np.isnan(values))
-        if len(known) < FEWEST_BATCHES * BATCH:
+        known = ~np.isnan(values)
+        if np.count_nonzero(known) < FEWEST_BATCHES * BATCH:
             continue
-        cut = mser5(values[known])
-        if cut is None:
+        both = (_cut(values, np.flatnonzero(some)) for some in (known, known & before_the_last))
+        found = [cut for cut in both if cut is not None]
+        if not found:
             return None
-        cuts.append(int(known[cut]) if cut else 0)
+        cuts += found
     return max(cuts, default=None)
+
+
+def _cut(values: np.ndarray, places: np.ndarray) -> int | None:
+    """The place of the first of some values that MSER-5 keeps."""
+    cut = mser5(values[places])
+    return cut if not cut else int(places[cut])
 
 
 def mser5(values: np.ndarray) -> int | None:

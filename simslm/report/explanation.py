@@ -42,7 +42,7 @@ def start(facts: Facts) -> str:
     found = facts.start
     if found is None:
         return ""
-    most = found.at_once >= found.requests / 2
+    most = found.at_once >= max(found.requests / 4, 2)
     which = f"the first {count(found.requests)} requests" + (
         f", {count(found.at_once)} of them sent at once" if most else ""
     )

@@ -378,7 +378,8 @@ def start(run: RunTables) -> Start | None:
     if met is None or asked is None or run.window_s is not None or run.excerpt is not None:
         return None
     order = np.argsort(run.requests["arrival_s"], kind="stable")
-    cut = truncation([run.requests[key][order] for key in STEADY])
+    ended = run.requests["finish_s"][order] <= np.max(run.requests["arrival_s"])
+    cut = truncation([run.requests[key][order] for key in STEADY], ended)
     if not cut or (np.mean(met) >= asked) == (np.mean(met[order[cut:]]) >= asked):
         return None
     arrival = run.requests["arrival_s"][order]

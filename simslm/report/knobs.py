@@ -138,8 +138,11 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
         text = "Shorter outputs, fewer requests at once, or more replicas or devices shorten E2E."
         yield Knob("service", "other", text)
     elif miss.cause in ("batch", "service"):
-        text = f"A faster device, smaller weights or a faster engine shorten {BY_KEY[miss.key].name}: requests are hardly ever "
-        yield Knob("service", "other", f"{text}served together.")
+        name = BY_KEY[miss.key].name
+        text = (
+            f"A faster device, smaller weights or a faster engine shorten {name}: the batch is small already."
+        )
+        yield Knob("service", "other", text)
 
 
 def _gate(facts: Facts, gate: str) -> Iterator[Knob]:
