@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.browser import browser, opened
 
 __all__ = ["browser", "opened"]
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: kernels run on a CPU
+
+settings.register_profile("simslm", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("simslm")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SIMSLM_SHARED", ROOT.parent / "shared"))

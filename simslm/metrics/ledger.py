@@ -33,12 +33,14 @@ class Priced:
         sharers: replicas on its device.
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
+        policies: who is preempted, who waits where, and how, in words; empty where that is not known.
     """
 
     cost: CostModel
     sharers: int
     num_gpu_blocks: int
     speculates: bool = False
+    policies: str = ""
 
 
 class Timed(NamedTuple):
@@ -193,11 +195,18 @@ class Ledger:
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
         """Charges requests with the window's energy; idle energy is charged to nobody.
 
-        The decode part of an iteration is divided equally among the sequences that emit a token, the prefill part
-        among the chunks in proportion to their tokens; padding is charged to those it was made for.
+        The decode part of an iteration is divided equally among the sequences that emit a token and those whose last
+        token had not been looked at yet, the prefill part among the chunks in proportion to their tokens; padding is
+        charged to those it was made for.
         """
         decoding = table.columns["decoding"] > 0
-        each = (energy_j * (1 - table.prefill_share))[decoding] / table.columns["decoding"][decoding]
+        late = window.lingered["iteration"].astype(np.int64)
+        rows = table.columns["decoding"] + np.bincount(late, minlength=len(table))
+        row_j = np.divide(
+            energy_j * (1 - table.prefill_share), rows, where=rows > 0, out=np.zeros(len(table))
+        )
+        self._add(window.lingered["request_id"], row_j[late])
+        each = row_j[decoding]
         total = account.decode_j + np.concatenate([[0.0], np.cumsum(each)])
         account.decode_j = float(total[-1])
         before = window.decoded_before
@@ -239,12 +248,19 @@ def _gaps(account: Account, window: Window) -> np.ndarray:
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
     gaps before a request's first decode iteration and across its preemptions are in the window one by one. Drafted
-    tokens that are accepted come with the token before them.
+    tokens that are accepted come with the token before them, and so does all but the first of an answer that goes out
+    whole.
 
     Returns:
-        Those of decode iterations: the gap, how often it occurs, and when it ended, shape ``(3, n)``.
+        The gap, how often it occurs, and when it ended, shape ``(3, n)``; of what is not in the window one by one.
     """
     columns = window.columns
+    if window.at_once is not None:
+        found = np.array([[0.0], [float(window.at_once)], columns["end_s"][-1:]])[
+            :, : int(window.at_once > 0)
+        ]
+        account.gaps.add(found[0], weights=found[1])
+        return found
     decoding = columns["decoding"] > 0
     ends, found = columns["end_s"][decoding], np.zeros((3, 0))
     if len(ends):

@@ -33,10 +33,12 @@ class Tally:
         bounds: on each latency, of all requests; None where there is none.
         statuses: all requests by status, see :data:`~simslm.sim.log.STATUS`.
         first_s: the earliest arrival, inf before any.
-        preemptions: of all.
+        preemptions, recomputed_tokens: of all.
+        processed_tokens, computed_tokens, cached_tokens: of all that finished: prompt tokens, prompt and output tokens
+            that were computed, and prompt tokens that were cached.
         counted: requests that the latencies and the SLO are of; all of them where nothing is left out.
-        done, prompt_tokens, output_tokens, cached_tokens, in_system_s: of those that finished, in the time that counts:
-            how many, tokens, prompt tokens that were cached, and seconds from arrival to end.
+        done, prompt_tokens, output_tokens, in_system_s: of those that finished in the time that counts: how many, tokens,
+            and seconds from arrival to end.
         good, good_tokens: those that count and finished within every bound, and their output tokens.
         latencies: by name, of those that count and got that far.
     """
@@ -48,9 +50,12 @@ class Tally:
     done: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    processed_tokens: int = 0
+    computed_tokens: int = 0
     cached_tokens: int = 0
     in_system_s: float = 0.0
     preemptions: int = 0
+    recomputed_tokens: int = 0
     good: int = 0
     good_tokens: int = 0
     latencies: dict[str, Pool] = field(default_factory=lambda: {name: Pool() for name in LATENCY_COLUMNS})
@@ -76,7 +81,14 @@ class Tally:
         self.statuses += np.bincount(status, minlength=len(STATUS))
         self.first_s = min(self.first_s, float(np.min(columns["arrival_s"])))
         self.preemptions += int(columns["preemptions"].sum())
+        self.recomputed_tokens += int(columns["recomputed_tokens"].sum())
         done = status == FINISHED
+        prompts, cached = (
+            int(columns[name][done].sum()) for name in ("prompt_tokens", "cached_prompt_tokens")
+        )
+        self.processed_tokens += prompts
+        self.cached_tokens += cached
+        self.computed_tokens += prompts - cached + int(columns["output_tokens"][done].sum())
         self._add_up(columns, done if window is None else done & window.within(columns["finish_s"]))
         counts = np.ones(len(status), dtype=bool) if window is None else columns["counted"]
         self.counted += int(np.count_nonzero(counts))
@@ -91,7 +103,6 @@ class Tally:
         self.prompt_tokens += int(columns["prompt_tokens"][done].sum())
         self.output_tokens += int(columns["output_tokens"][done].sum())
         self.in_system_s += float(columns["e2e_s"][done].sum())
-        self.cached_tokens += int(columns["cached_prompt_tokens"][done].sum())
 
     def _judge(self, columns: Columns, good: np.ndarray) -> None:
         """A request with one output token meets ``tpot_s``."""
@@ -104,6 +115,11 @@ class Tally:
     @property
     def arrived(self) -> int:
         return int(self.statuses.sum())
+
+    @property
+    def finished(self) -> int:
+        """Of all requests, also where some are left out."""
+        return int(self.statuses[FINISHED])
 
     def counts(self) -> dict[str, int]:
         return {"arrived": self.arrived} | dict(zip(STATUS, self.statuses.tolist(), strict=True))

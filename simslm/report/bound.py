@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from simslm.report.explanation import GATE_NAMES, sentences
 from simslm.report.facts import Facts, Offered
 from simslm.report.knobs import knobs
-from simslm.report.regime import DECISIVE, FAILED, GATES, STORM, WAITED, regime
+from simslm.report.regime import DECISIVE, FAILED, GATES, WAITED, regime
 from simslm.report.wording import attained, share
 from simslm.units import number, seconds
 
@@ -60,7 +60,7 @@ def evidence(facts: Facts) -> Iterator[Evidence]:
     if facts.rejected:
         yield Evidence("Rejected, of arrived requests", share(facts.rejected), "each is a miss")
     if facts.preemptions:
-        rule = f"a storm from {number(STORM)} on"
+        rule = "a storm beyond 1, or where more than 20 % of the computed tokens had been computed before"
         yield Evidence("Preemptions for each finished request", number(facts.preempted), rule)
     if facts.start is not None:
         rule = "MSER-5 cuts the start; the verdict is another without it"

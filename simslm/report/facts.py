@@ -111,6 +111,8 @@ class Facts:
             most 5 % of the arrived requests, rejected ones aside, never got a first token.
         finished: how many requests did.
         preempted: preemptions for each request that finished.
+        storm: whether the run is called a preemption storm.
+        recomputed: share of the computed tokens that had been computed before.
         failed: share of arrived requests whose client left before the last token, 0 to 1.
         failed_early: share of those whose client left before the first token, 0 to 1.
         weight_share: share of the bytes decode iterations read that are weights, or None.
@@ -142,6 +144,8 @@ class Facts:
     kv_peak: float | None
     preemptions: int
     preempted: float
+    storm: bool
+    recomputed: float
     weight_share: float | None
     fixed_share: float | None
     missed: Mapping[str, float]
@@ -191,6 +195,8 @@ def facts(run: RunTables) -> Facts:
         kv_peak=figure_of(run.summary, "kv.peak_utilization"),
         preemptions=preemptions,
         preempted=preemptions / max(figure_of(run.summary, "requests.finished") or 0, 1),
+        storm=bool(dig(run.summary, "kv.note", "")),
+        recomputed=figure_of(run.summary, "kv.recomputed_share") or 0.0,
         weight_share=weight_share(run),
         fixed_share=fixed_share(iterations),
         missed=missed,

@@ -92,8 +92,8 @@ def _storm(facts: Facts) -> Iterator[Knob]:
         yield Knob(
             "preemption_policy",
             "other",
-            f"`preemption_policy: {limits.preemption_policy}` and `scheduling_policy: {limits.scheduling_policy}` undo "
-            "each other: use `scheduling_policy: priority`, or leave `preemption_policy` out.",
+            f"Leave `preemption_policy: {limits.preemption_policy}` out: without it requests are preempted only where KV blocks "
+            "run short.",
         )
     yield Knob(
         "max_num_seqs",

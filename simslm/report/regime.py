@@ -4,7 +4,8 @@ The rules, in order (every figure is defined in :mod:`facts` and printed beside 
 
 0. When no request finished, or at least half of the clients left before their last token, that is the answer,
    and what the others waited for is why.
-1. A *storm*: at least one preemption for each request that finished. Work is thrown away faster than it is kept.
+1. A *storm*, as the summary calls it: more than one preemption for each request that finished, or more than a fifth of
+   the computed tokens computed before.
 2. *Turned away*: admission rejected more than a few requests. Then what is served says nothing of what was offered.
 3. The replicas *kept up* when the last request finished soon after the last arrival. Then the arrival rate
    bounded the throughput, and waiting is the price of bursts.
@@ -29,7 +30,6 @@ from simslm.report.facts import Facts
 FAILED = 0.50
 WAITED = 0.10
 DECISIVE = 0.50
-STORM = 1.0
 MINOR = 0.01
 """Share of arrived requests below which a broken bound or a rejection is not explained."""
 
@@ -107,7 +107,7 @@ def _kind(facts: Facts, gate: str | None) -> str:
     """What bounded the run, by rules 0 to 5."""
     if not facts.finished or facts.failed >= FAILED:
         return "unanswered"
-    if facts.preempted >= STORM:
+    if facts.storm:
         return "storm"
     if turned_away(facts):
         return "turned-away"

@@ -76,7 +76,7 @@ def hold_together(answer: Said) -> None:
     if missed and not lost and found.finished and max(found.missed.values(), default=0) >= 0.01:
         assert "bound" in text
         assert answer.bound.knobs
-    if found.preempted >= 1 and found.failed < 0.5:
+    if found.storm and found.failed < 0.5:
         assert re.search("storm|thrashed", text)
     for wrong in ("None", "nan", " inf"):
         assert wrong not in text
