@@ -37,8 +37,8 @@ class Tally:
         processed_tokens, computed_tokens, cached_tokens: of all that finished: prompt tokens, prompt and output tokens
             that were computed, and prompt tokens that were cached.
         counted: requests that the latencies and the SLO are of; all of them where nothing is left out.
-        done, prompt_tokens, output_tokens, in_system_s: of those that finished in the time that counts: how many, tokens,
-            and seconds from arrival to end.
+        done, prompt_tokens, output_tokens, in_system_s: of those that finished in the time that counts:
+            how many, tokens, and seconds from arrival to end.
         good, good_tokens: those that count and finished within every bound, and their output tokens.
         latencies: by name, of those that count and got that far.
     """

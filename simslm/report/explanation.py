@@ -125,8 +125,8 @@ def _storm(facts: Facts) -> str:
     )
     return (
         f"{what}: {count(facts.preemptions)} times a running sequence was preempted{names}{order}, {lost}, "
-        f"{number(facts.preempted)} times for each request that finished; {share(facts.recomputed)} of the computed tokens "
-        "had been computed before."
+        f"{number(facts.preempted)} times for each request that finished; {share(facts.recomputed)} of the computed "
+        "tokens had been computed before."
     )
 
 

@@ -92,8 +92,8 @@ def _storm(facts: Facts) -> Iterator[Knob]:
         yield Knob(
             "preemption_policy",
             "other",
-            f"Leave `preemption_policy: {limits.preemption_policy}` out: without it requests are preempted only where KV blocks "
-            "run short.",
+            f"Leave `preemption_policy: {limits.preemption_policy}` out: without it requests are preempted only where "
+            "KV blocks run short.",
         )
     yield Knob(
         "max_num_seqs",
