@@ -205,7 +205,8 @@ def preempted(facts: Facts, regime: Regime) -> str:
     """That sequences were preempted, where that is worth a word and not said yet."""
     if regime.kind in ("storm", "kv") or facts.preempted < 0.1:
         return ""
-    return f"Sequences were preempted {count(facts.preemptions)} times: KV blocks ran out while they decoded."
+    each = f"{number(facts.preempted)} for each finished request"
+    return f"Preemptions: {count(facts.preemptions)}, {each}."
 
 
 def failures(facts: Facts, regime: Regime) -> str:

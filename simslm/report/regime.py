@@ -7,7 +7,8 @@ The rules, in order (every figure is defined in :mod:`facts` and printed beside 
 1. A *storm*, as the summary calls it: more than one preemption for each request that finished, or more than a fifth of
    the computed tokens computed before.
 2. *Turned away*: admission rejected more than a few requests. Then what is served says nothing of what was offered.
-3. The replicas *kept up* when the last request finished soon after the last arrival. Then the arrival rate
+3. The replicas *kept up* when the last request finished soon after the last arrival, and requests did not wait for most
+   of the busy time. Then the arrival rate
    bounded the throughput, and waiting is the price of bursts.
 4. Requests *waited* when there was a queue for at least 10 % of the busy time. The limit that was reached in at
    least half of that time is what they waited for, the *gate*: KV blocks, slots (``max_num_seqs``) or the token
@@ -111,7 +112,8 @@ def _kind(facts: Facts, gate: str | None) -> str:
         return "storm"
     if turned_away(facts):
         return "turned-away"
-    if facts.arrivals == "open" and facts.kept_up:
+    waiting_long = gate is not None and facts.waited >= DECISIVE
+    if facts.arrivals == "open" and facts.kept_up and not waiting_long:
         return "arrivals"
     if gate is not None:
         return gate
