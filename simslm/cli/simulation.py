@@ -171,7 +171,7 @@ def _offered(run: RunTables) -> list[tuple[str, str, str]]:
     found = offered_of(run)
     if found is None:
         return []
-    asked = f"; {number(found.asked_rps)} requests/s asked for" if found.differs else ""
+    asked = f"; {number(found.asked_rps)} requests/s asked for" if found.asked_rps is not None else ""
     words = f"arrived requests − 1, over the time from the first arrival to the last{asked}"
     return [("Offered", f"{number(found.rps)} requests/s", words)]
 

@@ -22,7 +22,7 @@ STEADY_PROCESSES = ("deterministic", "poisson", "gamma", "weibull")
 CHANCE = 3.0
 """Standard errors by which the share that met the SLO must differ between the start and the rest."""
 
-NOTICED = 0.05
+NOTICED = 0.1
 """Relative difference from which the rate offered is another than the one asked for."""
 
 
