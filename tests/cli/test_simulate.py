@@ -33,6 +33,7 @@ REQUESTS = [
     "queue_s",
     "cached_prompt_tokens",
     "preemptions",
+    "recomputed_tokens",
     "energy_j",
     "status",
 ]
