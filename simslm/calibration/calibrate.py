@@ -38,6 +38,9 @@ WORTH = 1e-3
 HALVINGS = 3
 """Times that a step which made things worse is halved."""
 
+UNNAMED = "an unnamed engine"
+"""What a trace says of its engine when no run does."""
+
 SHOWN = (*GAPS, *RATES, *FIRSTS)
 
 Progress = Callable[[int, int, str], None]
@@ -273,7 +276,7 @@ def _engine(runs: Sequence[MeasuredRun]) -> str:
             f"the runs are of several engines: {', '.join(engines)}",
             remedy="host time is an engine's own: choose one with --where",
         )
-    return engines[0] if engines else "not named"
+    return engines[0] if engines else UNNAMED
 
 
 def _settled(
@@ -334,5 +337,6 @@ def _warnings(found: Fit, power: PowerFit | None, schedules: Sequence[Schedule])
             "chunks, prompts of another policy may take longer or shorter"
         )
     if len(schedules) < 4:
-        warnings.append(f"{len(schedules)} runs are few: batches from small to large tell the terms apart")
+        runs = "1 run is" if len(schedules) == 1 else f"{len(schedules)} runs are"
+        warnings.append(f"{runs} few: batches from small to large tell the terms apart")
     return warnings

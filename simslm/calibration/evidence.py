@@ -123,7 +123,8 @@ def _own_spread(name: str, each: Schedule, computed: Mapping[str, float]) -> flo
         return 2 * clock + known.TTFT_SPREAD if name in FIRSTS else clock
     own = known.LOOP_SPREAD + clock
     if name in FIRSTS:
-        own = known.FIRST_SPREAD + known.FRONT_S / computed[name]
+        share = known.FIRST_ASSUMED_SPREAD if each.measured.lengths_assumed else known.FIRST_SPREAD
+        own = share + known.FRONT_S / computed[name]
     return float(np.hypot(own, each.chance.get(_time_of(name, each), 0.0)))
 
 

@@ -158,10 +158,17 @@ def _remarks(
     found = []
     without = jacobian[: -len(names)]
     unscaled = np.linalg.inv(jacobian.T @ jacobian)
+    vague = [
+        name
+        for i, name in enumerate(names)
+        if np.sqrt(unscaled[i, i]) > UNDETERMINED * PRIORS[name].spread
+    ]
+    if vague:
+        found.append(
+            f"hardly determined by these runs: {', '.join(vague)}; there the first guesses stand "
+            "(docs/calibration.md)"
+        )
     for i, name in enumerate(names):
-        prior = PRIORS[name]
-        if np.sqrt(unscaled[i, i]) > UNDETERMINED * prior.spread:
-            found.append(f"{name} is hardly determined by these runs: its value is the prior's ({prior.why})")
         for bound, side in zip(bounds, ("least", "most"), strict=True):
             if abs(x[i] - bound[i]) < _AT_BOUND:
                 found.append(
@@ -178,6 +185,7 @@ def _remarks(
     told = int((np.linalg.svd(without * spread, compute_uv=False) > 1.0).sum())
     if told < len(names):
         found.append(
-            f"the runs alone determine {told} combinations of the {len(names)} terms; priors decide the rest"
+            f"the runs alone determine {told} combination{'s' if told != 1 else ''} of the {len(names)} terms; first "
+            "guesses decide the rest"
         )
     return found

@@ -22,10 +22,10 @@ class Quality:
     """How far the computed metrics are from the measured ones.
 
     Attributes:
-        residual: the largest error in throughput, TPOT or ITL; in TTFT where nothing else was measured. A metric twice
-            or half of what was measured has 1.
+        residual: the largest error in throughput, TPOT or ITL, without its sign; in TTFT where nothing else was
+            measured.
         run, metric, error: where that is, signed; empty and 0 when nothing was measured.
-        first_token: the median size of the errors in TTFT; None where it was not measured.
+        first_token: the median of the errors in TTFT without their signs; None where it was not measured.
     """
 
     residual: float
@@ -43,13 +43,14 @@ class Quality:
         found = []
         if not self.good(most):
             found.append(
-                f"the calibration misses its own runs by up to {self.error:+,.0%} ({self.metric} of {self.run}), more "
-                f"than the {most:.0%} that was allowed: it was forced, do not rely on it"
+                f"the calibration misses its own runs by up to {100 * self.error:+,.0f} % ({self.metric} of "
+                f"{self.run}), more than the {100 * most:g} % that was allowed: it was written with --force, do not rely "
+                "on it"
             )
         if self.first_token is not None and self.first_token > FAR_OFF:
             found.append(
-                f"the calibration misses the TTFT of its own runs by {self.first_token:,.0%} in the median: do not "
-                "rely on TTFT"
+                f"the calibration misses the TTFT of its own runs by {100 * self.first_token:,.0f} % in the median: "
+                "do not rely on TTFT"
             )
         return found
 
@@ -61,21 +62,16 @@ def quality(errors: Mapping[str, Mapping[str, float]]) -> Quality:
         errors: by run and metric, computed over measured less 1.
     """
     speed = [
-        (_size(error), run, name, error)
+        (abs(error), run, name, error)
         for run, found in errors.items()
         for name, error in found.items()
         if name in (*GAPS, *RATES)
     ]
     first = [
-        (_size(error), run, name, error)
+        (abs(error), run, name, error)
         for run, found in errors.items()
         for name, error in found.items()
         if name in FIRSTS
     ]
     worst = max(speed or first, default=(0.0, "", "", 0.0))
     return Quality(*worst, float(np.median([each[0] for each in first])) if first else None)
-
-
-def _size(error: float) -> float:
-    """Of a factor and its inverse the same."""
-    return max(1 + error, 1 / max(1 + error, 1e-12)) - 1

@@ -124,6 +124,8 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     run = read_drawn(directory)
     answer = verdict(run)
     screen.show_text(f"{answer.word}:", answer.sentence)
+    for flag in summary["cost"].get("flags", ()):
+        screen.show_text("warning:", flag)
     print()
     rows = [
         [metric.name, *(seconds(summary[metric.key][name]) for name in STATISTICS)] for metric in LATENCIES

@@ -34,11 +34,11 @@ def content(fidelity: Fidelity, command: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "command": command,
-        "traces": [asdict(source) for source in fidelity.sources],
+        "traces": [asdict(source) | {"flags": list(source.flags)} for source in fidelity.sources],
         "rows": [_row(comparison) for comparison in fidelity.comparisons],
         "summary": summarize(fidelity.comparisons),
         "derived": _derived(fidelity.comparisons),
-        "skipped": [{"run": skipped.run.run, "reason": skipped.reason} for skipped in fidelity.skipped],
+        "skipped": [{"run": skipped.run, "reason": skipped.reason} for skipped in fidelity.skipped],
         "interrupted": fidelity.interrupted,
     }
 
@@ -63,6 +63,7 @@ def _row(comparison: Comparison) -> dict[str, Any]:
     return {
         "run": comparison.run.run,
         "setting": _setting(comparison.run),
+        "notes": list(comparison.run.notes),
         "measured": dict(comparison.run.measured),
         "simulated": dict(comparison.simulated),
         "error": comparison.error,

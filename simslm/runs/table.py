@@ -100,6 +100,7 @@ class MeasuredRun:
         device_spec: what the device is, where the catalogue does not have it.
         window: the part of the run that was measured; None for all of it.
         notes: what a reader of its figures should know.
+        lengths_assumed: whether requests are taken to be alike because the lengths of each were not saved.
     """
 
     run: str
@@ -126,6 +127,7 @@ class MeasuredRun:
     device_spec: Mapping[str, Any] | None = field(default=None, hash=False)
     window: CountedWindow | None = None
     notes: tuple[str, ...] = ()
+    lengths_assumed: bool = False
 
     @property
     def concurrency(self) -> int | None:
