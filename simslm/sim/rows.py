@@ -21,8 +21,8 @@ from simslm.sim.sequence import Sequence as InFlight
 
 
 class ClosedLoop(Protocol):
-    """Clients that each send the next request when the last is answered, ``think_time_s`` later, while
-    there are requests and it is not yet ``until_s``."""
+    """Clients that each send the next request when the last is answered, ``think_time_s`` later, and where they are
+    ``paced`` not before it is due, while there are requests and it is not yet ``until_s``."""
 
     @property
     def concurrency(self) -> int: ...
@@ -30,6 +30,8 @@ class ClosedLoop(Protocol):
     def think_time_s(self) -> float: ...
     @property
     def until_s(self) -> float | None: ...
+    @property
+    def paced(self) -> bool: ...
 
 
 class Requests(Protocol):
@@ -41,7 +43,7 @@ class Requests(Protocol):
         units: hashes of each prompt's prefix, of ``unit_tokens`` tokens each.
         context_units: the same of each prompt and its output together, as far as another prompt may go on from there.
         patience_s: how long a client waits for its last token before it goes.
-        closed_loop: how arrivals follow completions; then ``arrival_s`` does not apply.
+        closed_loop: how arrivals follow completions; then ``arrival_s`` is when each is due at the earliest.
         programs: how requests follow each other; then neither of the two applies.
     """
 

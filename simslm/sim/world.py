@@ -244,6 +244,8 @@ class _World:
             runs.start()
         elif loop is None:
             self._open_loop()
+        elif loop.paced:
+            self.clock.process(self._capped(loop))
         else:
             for _ in range(min(loop.concurrency, self.count)):
                 self.clock.process(self._client(loop))
@@ -379,6 +381,46 @@ class _World:
                 yield answered
             if loop.think_time_s:
                 yield self.clock.alarm(self.clock.now + loop.think_time_s, URGENT)
+
+    def _capped(self, loop: ClosedLoop) -> Generator[Event, None, None]:
+        """Requests are sent when they are due, in order, each as soon as fewer than ``concurrency`` are in flight.
+
+        One process for all clients: with one each, all that are free would wake for every request.
+        """
+        until, rows, clock = float("inf") if loop.until_s is None else loop.until_s, self.rows, self.clock
+        free, freed = loop.concurrency, Event(clock)
+
+        def back(_event: Event) -> None:
+            nonlocal free
+            free += 1
+            if not freed.triggered:
+                freed.succeed()
+
+        def answered(event: Event) -> None:
+            if not loop.think_time_s:
+                back(event)
+                return
+            rested = clock.alarm(clock.now + loop.think_time_s, URGENT)
+            assert rested.callbacks is not None
+            rested.callbacks.append(back)
+
+        while rows.row < rows.stop or self._load():
+            due_s = rows.due_s[rows.row]
+            if due_s > clock.now and due_s < until:
+                yield clock.alarm(due_s, URGENT)
+            while not free:
+                freed = Event(clock)
+                yield freed
+            if max(due_s, clock.now) >= until:
+                return
+            row = rows.row
+            rows.row += 1
+            free -= 1
+            answer = Event(clock)
+            answer.callbacks.append(answered)
+            self.answers[row] = answer
+            if not self._send(row):
+                answered(answer)
 
     def _send(self, row: int) -> bool:
         """Routes the request of a row; False when it is not let in, or can never be served."""
