@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from simslm.calibration.evidence import FIRSTS, GAPS, RATES, told
+from simslm.calibration.evidence import FIRSTS, GAPS, RATES, own_spreads, told
 from simslm.calibration.fit import Fit, assess, fit, misfit
 from simslm.calibration.offline import Step
 from simslm.calibration.power import PowerFit, fit_power
@@ -122,8 +122,9 @@ def calibrate(
         covariance=(found.names, found.covariance),
     )
     errors = {each.measured.run: _errors(each, final) for each in schedules}
+    spreads = {each.measured.run: own_spreads(each) for each in schedules}
     return Calibration(
-        final, found, power, errors, domain, quality(errors), tuple(_warnings(found, power, schedules)),
+        final, found, power, errors, domain, quality(errors, spreads), tuple(_warnings(found, power, schedules)),
         tuple(mine), tuple(skipped), spec,
     )  # fmt: skip
 
@@ -233,9 +234,7 @@ def none_left(skipped: Sequence[Skipped], count: int) -> str:
     return f"not one of {count} runs can be used: {shown}"
 
 
-def _of(
-    runs: Sequence[MeasuredRun], model: str, device: str
-) -> tuple[list[MeasuredRun], list[Skipped]]:
+def _of(runs: Sequence[MeasuredRun], model: str, device: str) -> tuple[list[MeasuredRun], list[Skipped]]:
     """The runs of a model on a device of their own, and the others."""
     mine, skipped = [], []
     for run in runs:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log
 
 import numpy as np
 
@@ -20,8 +19,8 @@ GAPS = ("tpot_mean_s", "itl_mean_s", "tpot_p50_s", "itl_p50_s")
 FIRSTS = ("ttft_mean_s", "ttft_p50_s")
 RATES = ("output_tokens_per_s", "steady_output_tokens_per_s")
 METRICS = (*GAPS, *RATES, *FIRSTS)
-"""What a fit can use of a run: the first of the gaps and of the first tokens that it has, and its rates. ITL counts only
-where TPOT is missing: clients that see no text in a token (half a character) take two gaps for one."""
+"""What a fit can use of a run: the first of the gaps and of the first tokens that it has, and its rates. ITL counts
+only where TPOT is missing: clients that see no text in a token (half a character) take two gaps for one."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,11 @@ def _own_spread(name: str, each: Schedule, computed: Mapping[str, float]) -> flo
     return float(np.hypot(own, each.chance.get(_time_of(name, each), 0.0)))
 
 
+def own_spreads(each: Schedule) -> dict[str, float]:
+    """By how much each metric of a run may be off by itself, relative."""
+    return {name: _own_spread(name, each, each.simulated) for name in told(each)}
+
+
 def _softened(residual: float) -> float:
     """The pseudo-Huber loss as a residual: its square is twice the loss."""
     return float(np.sign(residual) * np.sqrt(2 * (np.sqrt(1 + residual**2) - 1)))
-
-
-def log_errors(each: Schedule, computed: Mapping[str, float]) -> dict[str, float]:
-    """Logarithm of computed over measured, of every metric a fit can use."""
-    return {
-        name: log(computed[name] / value) for name, value in told(each).items() if value > 0 and name in computed
-    }

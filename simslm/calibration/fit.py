@@ -159,9 +159,7 @@ def _remarks(
     without = jacobian[: -len(names)]
     unscaled = np.linalg.inv(jacobian.T @ jacobian)
     vague = [
-        name
-        for i, name in enumerate(names)
-        if np.sqrt(unscaled[i, i]) > UNDETERMINED * PRIORS[name].spread
+        name for i, name in enumerate(names) if np.sqrt(unscaled[i, i]) > UNDETERMINED * PRIORS[name].spread
     ]
     if vague:
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import copysign, expm1, log1p
 
 import numpy as np
 
@@ -22,8 +23,8 @@ class Quality:
     """How far the computed metrics are from the measured ones.
 
     Attributes:
-        residual: the largest error in throughput, TPOT or ITL, without its sign; in TTFT where nothing else was
-            measured.
+        residual: the largest error in throughput, TPOT or ITL, without its sign and beyond what chance explains; in
+            TTFT where nothing else was measured.
         run, metric, error: where that is, signed; empty and 0 when nothing was measured.
         first_token: the median of the errors in TTFT without their signs; None where it was not measured.
     """
@@ -44,8 +45,8 @@ class Quality:
         if not self.good(most):
             found.append(
                 f"the calibration misses its own runs by up to {100 * self.error:+,.0f} % ({self.metric} of "
-                f"{self.run}), more than the {100 * most:g} % that was allowed: it was written with --force, do not rely "
-                "on it"
+                f"{self.run}), more than the {100 * most:g} % that was allowed: it was written with --force, do not "
+                "rely on it"
             )
         if self.first_token is not None and self.first_token > FAR_OFF:
             found.append(
@@ -55,23 +56,26 @@ class Quality:
         return found
 
 
-def quality(errors: Mapping[str, Mapping[str, float]]) -> Quality:
+def quality(errors: Mapping[str, Mapping[str, float]], spreads: Mapping[str, Mapping[str, float]]) -> Quality:
     """Judges the errors of a fit.
 
     Args:
         errors: by run and metric, computed over measured less 1.
+        spreads: by run and metric, the relative standard deviation that a metric has by itself: the ends of a short
+            run, arrivals that were drawn anew. Two of them are no misfit.
     """
-    speed = [
-        (abs(error), run, name, error)
+    sized = [
+        (_beyond(error, spreads.get(run, {}).get(name, 0.0)), run, name, error)
         for run, found in errors.items()
         for name, error in found.items()
-        if name in (*GAPS, *RATES)
     ]
-    first = [
-        (abs(error), run, name, error)
-        for run, found in errors.items()
-        for name, error in found.items()
-        if name in FIRSTS
-    ]
+    speed = [each for each in sized if each[2] in (*GAPS, *RATES)]
+    first = [each for each in sized if each[2] in FIRSTS]
     worst = max(speed or first, default=(0.0, "", "", 0.0))
-    return Quality(*worst, float(np.median([each[0] for each in first])) if first else None)
+    return Quality(*worst, float(np.median([abs(each[3]) for each in first])) if first else None)
+
+
+def _beyond(error: float, spread: float) -> float:
+    """The size of an error without what chance explains."""
+    change = log1p(max(error, -1 + 1e-9))
+    return abs(expm1(copysign(max(abs(change) - 2 * spread, 0.0), change)))

@@ -436,7 +436,9 @@ def calibrate(
     ] = 0.25,
     force: Annotated[
         bool,
-        typer.Option("--force", help="write the trace all the same; every answer on it says that it was forced"),
+        typer.Option(
+            "--force", help="write the trace all the same; every answer on it says that it was forced"
+        ),
     ] = False,
     json: Json = False,
 ) -> None:

@@ -149,9 +149,7 @@ def _terms(found: Calibration) -> list[dict[str, Any]]:
     ]
 
 
-def _show(
-    found: Calibration, asked: Request, path: str | None, skipped: Sequence[tuple[str, str]]
-) -> None:
+def _show(found: Calibration, asked: Request, path: str | None, skipped: Sequence[tuple[str, str]]) -> None:
     rows = [
         (row["term"], f"{row['value']:.4g}", f"{row['stderr']:.1g}" if row["stderr"] else "-", row["unit"])
         for row in _terms(found)

@@ -25,9 +25,11 @@ def plan(
         InfeasibleError: no kind of device serves the rate within the SLO.
     """
     from simslm.api import load_scenario
+    from simslm.cost.load import flagged
     from simslm.search.fleet import Planner, infeasible, kinds
 
     scenario = load_scenario(path, overrides(sets, seed))
+    screen.warn(flagged(scenario))
     with screen.progress("planning") as update:
         planner = Planner(
             scenario,

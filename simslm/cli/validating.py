@@ -183,7 +183,9 @@ def _show(values: dict[str, Any], page: Path) -> None:
         for name, each in values["summary"].items()
     ]
     count = len(values["rows"])
-    print(f"{count} run{'s' if count > 1 else ''} simulated as they were run; error = simulated / measured - 1")
+    print(
+        f"{count} run{'s' if count > 1 else ''} simulated as they were run; error = simulated / measured - 1"
+    )
     print()
     screen.show_table(("metric", "runs", "median", "p95", "largest", "bias (mean)"), rows)
     worst = _worst(values["rows"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from simslm.comparison.delta import Delta
 from simslm.comparison.difference import Change
 from simslm.comparison.pairs import PairedLatency, Run
 
-__all__ = ["Comparison", "Configuration", "Contrast", "Pairing", "Run"]
+__all__ = ["Comparison", "Configuration", "Contrast", "Pairing", "Run", "flags"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,17 @@ class Configuration:
     places: tuple[str, ...]
     runs: tuple[Run, ...]
     seeds: tuple[int, ...]
+
+
+def flags(configurations: Iterable[Configuration]) -> list[str]:
+    """What the costs of some configurations have to say of themselves, each once."""
+    found = [
+        str(flag)
+        for each in configurations
+        for run in each.runs
+        for flag in (run.summary.get("cost") or {}).get("flags", ())
+    ]
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)

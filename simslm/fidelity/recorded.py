@@ -93,7 +93,14 @@ def read_sources(traces: Sequence[Path]) -> tuple[Source, ...]:
         engine = str(origin.get("engine", ""))
         startup_s = read_terms(trace).get("startup", 0.0) if trace.terms is not None else 0.0
         found[key] = Source(
-            str(path), *key, origin["dtype"], trace.source, engine, trace.content_hash, startup_s, flags_of(origin)
+            str(path),
+            *key,
+            origin["dtype"],
+            trace.source,
+            engine,
+            trace.content_hash,
+            startup_s,
+            flags_of(origin),
         )
     return tuple(found.values())
 

@@ -269,7 +269,12 @@ def notes(values: Mapping[str, Any]) -> list[str]:
     """What a reader should know about the figures."""
     found = ["Interrupted: not all runs were simulated."] if values["interrupted"] else []
     found += [f"{trace['path']}: {flag}." for trace in values["traces"] for flag in trace.get("flags", ())]
-    return found + _foreign_engines(values) + notes_of({row["run"]: row.get("notes", ()) for row in values["rows"]}) + _unsized(values["rows"])
+    return (
+        found
+        + _foreign_engines(values)
+        + notes_of({row["run"]: row.get("notes", ()) for row in values["rows"]})
+        + _unsized(values["rows"])
+    )
 
 
 def notes_of(runs: Mapping[str, Sequence[str]]) -> list[str]:

@@ -6,7 +6,10 @@ from collections.abc import Set
 from typing import Any
 
 KNOWN: tuple[tuple[Set[str], str], ...] = (
-    ({"request_throughput", "time_to_first_token", "inter_token_latency"}, "aiperf (profile_export_aiperf.json)"),
+    (
+        {"request_throughput", "time_to_first_token", "inter_token_latency"},
+        "aiperf (profile_export_aiperf.json)",
+    ),
     ({"request_throughput", "time_to_first_token", "request_count"}, "aiperf (profile_export_aiperf.json)"),
     ({"input_config", "time_to_first_token"}, "aiperf or genai-perf"),
     ({"load_summary", "successes", "failures"}, "inference-perf (a lifecycle metrics report)"),

@@ -248,7 +248,9 @@ def _seconds(benchmark: Any, where: str) -> float:
 
 def _starts(requests: list[dict[str, Any]]) -> list[Any]:
     starts = ("request_start_time", "start_time")
-    return [next((request[key] for key in starts if request.get(key) is not None), None) for request in requests]
+    return [
+        next((request[key] for key in starts if request.get(key) is not None), None) for request in requests
+    ]
 
 
 def _requests(benchmark: Any, completed: int) -> list[dict[str, Any]]:

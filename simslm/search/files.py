@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simslm.comparison.student import interval
+from simslm.cost.load import flagged
 from simslm.metrics.definitions import FIGURES
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
@@ -134,6 +135,7 @@ def content(result: SearchResult) -> dict[str, Any]:
             "near": search.near,
         },
         "cost": _cost([outcome for point in known for outcome in point.outcomes]),
+        "flags": flagged(result.scenario),
         "counts": _counts(result, known),
         "infeasible": _reasons(result),
         "violated": _violated(result, known),

@@ -118,9 +118,7 @@ def arrival_pieces(
         left -= count
 
 
-def _listed(
-    times_s: np.ndarray, num_requests: int | None, duration_s: float | None
-) -> Iterator[Arrived]:
+def _listed(times_s: np.ndarray, num_requests: int | None, duration_s: float | None) -> Iterator[Arrived]:
     if num_requests is not None and num_requests > len(times_s):
         raise ScenarioError(
             f"workload: {num_requests:,} requests, but only {len(times_s):,} arrival times are listed",

@@ -36,7 +36,11 @@ def test_a_schedule_prices_a_run_as_the_simulator_does(runs, truth_cost, arrival
     found = each.metrics(truth_cost.evaluate(each.shapes).latency_s, truth_cost.terms["startup"])
     for name in ("itl_mean_s", "tpot_mean_s", "ttft_mean_s", "tpot_p50_s", "ttft_p50_s", "duration_s"):
         assert found[name] == pytest.approx(np.mean([each[name] for each in told]), rel=1e-9), name
-    for name, within in (("output_tokens_per_s", 1e-3), ("steady_output_tokens_per_s", 0.01), ("itl_p50_s", 0.01)):
+    for name, within in (
+        ("output_tokens_per_s", 1e-3),
+        ("steady_output_tokens_per_s", 0.01),
+        ("itl_p50_s", 0.01),
+    ):
         assert found[name] == pytest.approx(np.mean([each[name] for each in told]), rel=within), name
 
 
@@ -144,7 +148,9 @@ def test_speed_counts_once_and_contradictions_much(runs, truth_cost):
     assert told is not None
     assert told.names == ("tpot_mean_s", "output_tokens_per_s", "ttft_mean_s")
     exact = run.measured
-    slower = {name: value * (1 / 1.1 if name == "output_tokens_per_s" else 1.1) for name, value in exact.items()}
+    slower = {
+        name: value * (1 / 1.1 if name == "output_tokens_per_s" else 1.1) for name, value in exact.items()
+    }
     speed, *others = told.residuals(slower)
     assert speed == pytest.approx(np.log(1.1) / 0.02)
     assert others == pytest.approx([0, 0], abs=1e-9)
@@ -205,7 +211,9 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize(("changed", "said"), [*UNUSABLE, ({"measured": {"preemptions": 1.0}}, "the runs have none of")])
+@pytest.mark.parametrize(
+    ("changed", "said"), [*UNUSABLE, ({"measured": {"preemptions": 1.0}}, "the runs have none of")]
+)
 def test_runs_that_cannot_be_used_are_refused_when_none_is_left(runs, changed, said):
     with pytest.raises(UsageError, match=said):
         calibrate([replace(run, **changed) for run in runs((2,), 0.0)], MODEL, DEVICE, DTYPE)

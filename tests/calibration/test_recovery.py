@@ -60,7 +60,10 @@ def test_a_low_rate_tells_a_slow_engine_from_a_fast_one(truth_cost):
     )
     told = {name: measured[name] for name in ("output_tokens_per_s", "tpot_mean_s", "ttft_mean_s")}
     found = calibrate([replace(run, measured=told)], MODEL, DEVICE, DTYPE)
-    for changed in ({"arrivals": "poisson:2", "num_requests": 60}, {"arrivals": "closed-loop:1", "num_requests": 20}):
+    for changed in (
+        {"arrivals": "poisson:2", "num_requests": 60},
+        {"arrivals": "closed-loop:1", "num_requests": 20},
+    ):
         other = unmeasured(**changed)
         true, ours = (answers(other, cost, 5) for cost in (slow, found.cost))
         assert ours["tpot_mean_s"] == pytest.approx(true["tpot_mean_s"], rel=0.02)

@@ -169,7 +169,9 @@ def test_a_device_may_be_written_inline_or_in_a_file(simslm, here):
         assert ended.code == 0, ended.err
     assert simslm("validate", "recorded", "RUNS.csv", "--trace", "t", "-o", "valid").code == 0
     for named in ("mine.yaml", device):
-        scenario = SCENARIO.replace("device: h100-64gb", f"device: {named}").replace("trace: mine", "trace: t")
+        scenario = SCENARIO.replace("device: h100-64gb", f"device: {named}").replace(
+            "trace: mine", "trace: t"
+        )
         (here / "on-it.yaml").write_text(scenario)
         assert "mine" in simslm("check", "on-it.yaml").out
         assert simslm("search", "on-it.yaml", "-o", "found").code == 0

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-SERVER = ("--set", "max_num_seqs=256", "--set", "max_num_batched_tokens=2048", "--set", "batching=chunked-prefill")
+SERVER = (
+    "--set",
+    "max_num_seqs=256",
+    "--set",
+    "max_num_batched_tokens=2048",
+    "--set",
+    "batching=chunked-prefill",
+)
 MODEL = ("--set", "model=qwen2.5-0.5b", "--set", "device=l4")
 
 
@@ -24,7 +31,9 @@ def recorded(simslm, here, models):
     assert made.code == 0
 
     def run(name: str):
-        ended = simslm("validate", "recorded", str(models / name), "--trace", "trace", *MODEL, *SERVER, "-o", "out")
+        ended = simslm(
+            "validate", "recorded", str(models / name), "--trace", "trace", *MODEL, *SERVER, "-o", "out"
+        )
         assert ended.code == 0, ended.err
         return json.loads((here / "out" / "fidelity.json").read_text()), ended
 

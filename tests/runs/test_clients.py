@@ -219,7 +219,9 @@ def test_steady_throughput_leaves_out_the_first_and_the_last_batch(tmp_path):
     gone = result.requests["finish_s"].between(first, last, inclusive="right").sum()
     expected = gone * 20 / (last - first)
     assert found["steady_output_tokens_per_s"] == pytest.approx(expected, rel=0.03)
-    assert "steady_output_tokens_per_s" not in simulated(result, replace(run, arrivals="closed-loop:100", max_num_seqs=100))
+    assert "steady_output_tokens_per_s" not in simulated(
+        result, replace(run, arrivals="closed-loop:100", max_num_seqs=100)
+    )
 
 
 # ---- what a file is ----------------------------------------------------------------------------------------
@@ -257,7 +259,9 @@ def test_the_backend_is_the_clients(tmp_path):
     ],
 )  # fmt: skip
 def test_other_clients_are_refused_by_name(tmp_path, value, name):
-    with pytest.raises(UsageError, match=f"is a result of {name}.*, which is not read; write its figures into"):
+    with pytest.raises(
+        UsageError, match=f"is a result of {name}.*, which is not read; write its figures into"
+    ):
         read(saved(tmp_path, value))
 
 
@@ -291,7 +295,9 @@ def test_what_is_left_is_used_and_the_rest_named(tmp_path):
 def test_when_none_is_left_each_reason_is_said_once(tmp_path):
     for number in range(3):
         saved(tmp_path, "{broken", f"{number}.json")
-    with pytest.raises(UsageError, match=r"not one of 3 runs can be used: .*0\.json: is not valid JSON.*1\.json"):
+    with pytest.raises(
+        UsageError, match=r"not one of 3 runs can be used: .*0\.json: is not valid JSON.*1\.json"
+    ):
         read_measured([tmp_path])
 
 
@@ -315,7 +321,9 @@ def test_what_a_file_does_not_say_is_assumed_and_what_it_says_stays(tmp_path):
     first, second = read_measured([alias, known], server, said).runs
     assert (first.model, first.device) == ("opt-1.3b", "l4")
     assert (second.model, second.device) == ("qwen2.5-0.5b", "h200")
-    assert any("my-model is not in the catalogue under that name: taken to be opt-1.3b" in n for n in first.notes)
+    assert any(
+        "my-model is not in the catalogue under that name: taken to be opt-1.3b" in n for n in first.notes
+    )
     with pytest.raises(UsageError, match="does not say model, device; my-model is not"):
         read_measured([alias], server)
 
