@@ -59,7 +59,8 @@ def runs_in(result: dict[str, Any], path: Path) -> list[Found]:
         lengths = lengths_of(result["input_lens"], result["output_lens"], where)
     sent = sent_times(result.get("start_times"), completed, where)
     arrivals, why = _arrivals(result, sent)
-    server = result.get("server_info") if isinstance(result.get("server_info"), dict) else {}
+    told = result.get("server_info")
+    server: dict[str, Any] = told if isinstance(told, dict) else {}
     model, unknown = model_cell(
         result.get("model_id") or result.get("model") or server.get("model_path") or ""
     )

@@ -1,4 +1,4 @@
-"""Runs of every kind of arrivals, simulated with known terms: a fit predicts like those terms, also what it never saw."""
+"""Runs of every kind of arrivals, simulated with known terms: a fit predicts like those, also what it never saw."""
 
 from __future__ import annotations
 

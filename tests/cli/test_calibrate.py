@@ -150,6 +150,8 @@ def test_a_forced_trace_is_marked_wherever_it_is_used(contradictory, simslm, her
     assert said in json.loads((here / "run" / "summary.json").read_text())["cost"]["flags"][0]
     assert "Cannot tell" in (here / "run" / "report.html").read_text()
     found = simslm("search", "on-it.yaml", "-o", "found")
+    assert found.code == 0
+    assert said in json.loads((here / "found" / "frontier.json").read_text())["flags"][0]
     assert said in found.out + found.err
     validated = simslm("validate", "recorded", "RUNS.csv", "--trace", "mine", "-o", "valid")
     assert said in validated.err

@@ -1,4 +1,4 @@
-"""What benchmarking clients write, each kind with contents as they have them: read for what it is, or refused by name."""
+"""What benchmarking clients write, with contents as they have them: read for what it is, or refused by name."""
 
 from __future__ import annotations
 
@@ -255,7 +255,10 @@ def test_the_backend_is_the_clients(tmp_path):
     [
         ({"request_throughput": {"avg": 2}, "time_to_first_token": {}, "inter_token_latency": {}}, "aiperf"),
         ({"load_summary": {}, "successes": {}, "failures": {}}, "inference-perf"),
-        ({"elapsed_time": 1, "num_requests": 2, "requests_per_second": 2, "tokens_per_second": 9}, "vllm bench throughput"),
+        (
+            {"elapsed_time": 1, "num_requests": 2, "requests_per_second": 2, "tokens_per_second": 9},
+            "vllm bench throughput",
+        ),
     ],
 )  # fmt: skip
 def test_other_clients_are_refused_by_name(tmp_path, value, name):
@@ -306,7 +309,13 @@ def test_when_none_is_left_each_reason_is_said_once(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["Qwen/Qwen2.5-0.5B-Instruct", "unsloth/qwen2.5-0.5b-instruct", "/data/models/Qwen2.5-0.5B/", "C:\\m\\Qwen2.5-0.5B"],
+    [
+        "Qwen/Qwen2.5-0.5B-Instruct",
+        "unsloth/qwen2.5-0.5b-instruct",
+        "/data/models/Qwen2.5-0.5B/",
+        "C:\\m\\Qwen2.5-0.5B",
+        "/root/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B-Instruct/snapshots/7ae557604adf67be",
+    ],
 )  # fmt: skip
 def test_models_go_by_their_names_elsewhere(tmp_path, name):
     server = {key: value for key, value in SERVER.items() if key != "model"}

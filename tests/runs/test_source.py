@@ -213,9 +213,9 @@ def test_what_is_missing_is_named_all_at_once(save):
     with pytest.raises(UsageError) as failed:
         read([path])
     assert str(failed.value) == (
-        f"{path}: vllm bench serve does not say model, device, max_num_seqs, batching, max_num_batched_tokens; acme/opt-chat is not in "
-        "the catalogue under that name; add --set model=... --set device=... --set max_num_seqs=... "
-        "--set batching=... --set max_num_batched_tokens=..."
+        f"{path}: vllm bench serve does not say model, device, max_num_seqs, batching, max_num_batched_tokens; "
+        "acme/opt-chat is not in the catalogue under that name; add --set model=... --set device=... "
+        "--set max_num_seqs=... --set batching=... --set max_num_batched_tokens=..."
     )
 
 
