@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -192,12 +192,15 @@ class RequestRows:
             if self.context_units is not None:
                 sequence.context_units = self.context_units[row]
 
-    def over(self) -> int:
-        """How many pieces, from the oldest on, have no request that is still to be sent or answered."""
+    def over(self, lingering: Iterable[int] = ()) -> int:
+        """How many pieces, from the oldest on, have no request that is still to be sent or answered, or has a row of
+        ``lingering``: an iteration for it is still to come."""
         status = _view(self.log.status)
+        busy = set(lingering)
         count = 0
         for piece in self._pieces:
-            if (status[piece.rows] == UNFINISHED).any():
+            rows = range(piece.rows.start, piece.rows.stop)
+            if (status[piece.rows] == UNFINISHED).any() or any(row in rows for row in busy):
                 break
             count += 1
         return count

@@ -197,7 +197,7 @@ def _kind(group: Group, policies: Policies) -> type[Replica]:
         f"role {group.role}": CLASSES[group.role],
         "a bounded KV cache": WindowedReplica if group.engine.kept_tokens is not None else Replica,
         "speculative decoding": SpeculativeReplica if policies.speculation is not None else Replica,
-        "context switches": SwitchingReplica if policies.preemption is not None else Replica,
+        "context switches": SwitchingReplica if policies.priorities is not None else Replica,
     }
     kinds = {name: kind for name, kind in asked.items() if kind is not Replica}
     if len(kinds) > 1:
@@ -219,6 +219,7 @@ class _World:
         self.progress = progress
         self.done = 0
         self.answers: dict[int, Event] = {}
+        self.replicas: list[Replica] = []
         self.deployment, self.on_window, self.on_settled = deployment, on_window, on_settled
         if isinstance(requests, Stream):
             self.count, self.pieces, programs = requests.count, requests.pieces(), None
@@ -234,7 +235,6 @@ class _World:
             runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
         self.routers = [group.router() for group in deployment.groups]
-        self.replicas: list[Replica] = []
         self.members: list[list[Replica]] = []
         self.handoffs: Handoffs | None = None
         self.partitioners: dict[int, Partitioner] = {}
@@ -276,7 +276,10 @@ class _World:
 
     def _settle(self) -> None:
         """The pieces that are over are handed out, after the iterations of all replicas up to now."""
-        if self.on_window is None or self.on_settled is None or not (over := self.rows.over()):
+        if self.on_window is None or self.on_settled is None:
+            return
+        lingering = (each.row for replica in self.replicas for each in replica.batch.lingering)
+        if not (over := self.rows.over(lingering)):
             return
         for replica in self.replicas:
             self.on_window(replica.index, replica.window())
