@@ -174,7 +174,7 @@ def paced_as_measured(each: Schedule, measured_tokens_per_s: float | None) -> Me
         return run
     process, rate, *cv = run.arrivals.split(":")
     simulated = each.output_tokens / each.simulated["duration_s"]
-    reach = 2 * float(cv[0] if cv else 1.0) / run.num_requests**0.5
+    reach = 2 * (run.spread_of_arrivals or 0.0)
     factor = float(np.clip(measured_tokens_per_s / simulated, 1 / (1 + reach), 1 + reach))
     return replace(run, arrivals=":".join([process, repr(float(rate) * factor), *cv]))
 

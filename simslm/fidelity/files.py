@@ -63,11 +63,21 @@ def _row(comparison: Comparison) -> dict[str, Any]:
     return {
         "run": comparison.run.run,
         "setting": _setting(comparison.run),
-        "notes": list(comparison.run.notes),
+        "notes": [*comparison.run.notes, *_of_chance(comparison.run)],
         "measured": dict(comparison.run.measured),
         "simulated": dict(comparison.simulated),
         "error": comparison.error,
     }
+
+
+def _of_chance(run: MeasuredRun) -> list[str]:
+    """How long random arrivals take is left to chance: the rate of a run that keeps up with them is theirs."""
+    if run.spread_of_arrivals is None:
+        return []
+    return [
+        f"arrivals are drawn anew: by chance {run.num_requests:,} of them take up to "
+        f"{200 * run.spread_of_arrivals:.0f} % more or less time (95 %), and throughput is theirs where the engine keeps up"
+    ]
 
 
 def _setting(run: MeasuredRun) -> dict[str, Any]:

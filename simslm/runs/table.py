@@ -145,6 +145,14 @@ class MeasuredRun:
         """Whether arrivals are drawn by chance: those of the measurement were others."""
         return self.paced and self.arrivals != "recorded"
 
+    @property
+    def spread_of_arrivals(self) -> float | None:
+        """Relative standard deviation of the time that the arrivals take; None where they are not drawn by chance."""
+        if not self.drawn:
+            return None
+        _, _, *cv = self.arrivals.split(":")
+        return float(cv[0] if cv else 1.0) / math.sqrt(self.num_requests)
+
 
 @dataclass(frozen=True)
 class Column:

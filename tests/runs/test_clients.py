@@ -169,6 +169,22 @@ def test_lengths_files_may_say_when_requests_arrived(tmp_path):
         assert requests.prompt_tokens.tolist() == ([20, 30, 10] if any(times) else [10, 20, 30])
 
 
+@pytest.mark.parametrize(
+    ("arrivals", "spread"),
+    [("poisson:3", 0.1), ("gamma:3:2", 0.2), ("closed-loop:3", None), ("all-at-once", None)],
+)
+def test_how_long_random_arrivals_take_is_left_to_chance(tmp_path, arrivals, spread):
+    (run,) = read(saved(tmp_path, VLLM), SERVER | {"arrivals": arrivals})
+    run = replace(run, num_requests=100)
+    assert run.spread_of_arrivals == spread
+    if spread is not None:
+        ends = [
+            prepare(scenario_of(run, {"roofline": {}}, seed=seed)).requests.arrival_s[-1]
+            for seed in range(200)
+        ]
+        assert np.std(ends) / np.mean(ends) == pytest.approx(spread, rel=0.2)
+
+
 # ---- windows -----------------------------------------------------------------------------------------------
 
 
