@@ -76,7 +76,8 @@ def _of_chance(run: MeasuredRun) -> list[str]:
         return []
     return [
         f"arrivals are drawn anew: by chance {run.num_requests:,} of them take up to "
-        f"{200 * run.spread_of_arrivals:.0f} % more or less time (95 %), and throughput is theirs where the engine keeps up"
+        f"{200 * run.spread_of_arrivals:.0f} % more or less time (95 %), and throughput is theirs where the engine "
+        "keeps up"
     ]
 
 
