@@ -215,6 +215,7 @@ def write_calibration(
             "allowed": most_residual,
         },
         "flags": calibration.quality.flags(most_residual),
+        "forced": not calibration.quality.good(most_residual),
         "remarks": list(calibration.warnings),
         "power_note": cost.power_note,
     }

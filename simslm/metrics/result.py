@@ -253,10 +253,14 @@ def _summary(name: str, books: _Books, gaps: Distribution, unused_devices: int) 
     }
 
 
-def _flags(replicas: Sequence[Priced]) -> dict[str, list[str]]:
-    """What the traces of the costs have to say of themselves, where they do."""
+def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
+    """What the traces of the costs have to say of themselves, and whether one is not to be relied on; nothing where
+    they have nothing to say."""
     found = [flag for priced in replicas for flag in flags_of(priced.cost.provenance)]
-    return {"flags": list(dict.fromkeys(found))} if found else {}
+    if not found:
+        return {}
+    forced = any(priced.cost.provenance.get("forced") for priced in replicas)
+    return {"flags": list(dict.fromkeys(found)), "forced": forced}
 
 
 def _weakest(costs: list[CostModel]) -> CostModel:

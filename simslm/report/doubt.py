@@ -7,9 +7,6 @@ from simslm.report.verdict import Verdict
 from simslm.report.wording import attained, share
 from simslm.units import number
 
-FORCED = "written with --force"
-"""What a flag says of a calibration that is not to be relied on."""
-
 
 def doubted(run: RunTables, answer: Verdict) -> Verdict:
     """The same verdict, or that it cannot be told whether the SLO is met, and why."""
@@ -20,8 +17,7 @@ def doubted(run: RunTables, answer: Verdict) -> Verdict:
 
 
 def _forced(run: RunTables) -> str:
-    flags = dig(run.summary, "cost.flags", [])
-    if any(FORCED in str(flag) for flag in flags):
+    if dig(run.summary, "cost.forced"):
         return "The costs miss the runs they were calibrated on."
     return ""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 
@@ -88,8 +87,7 @@ def check_trace(trace: Trace) -> list[Finding]:
 
 def _flagged(trace: Trace) -> Iterator[Finding]:
     """A calibration that misses the runs it was made of: forced beyond what was allowed, it is not to be used."""
-    residual = trace.provenance.get("residual") or {}
-    forced = residual.get("largest", 0.0) > residual.get("allowed", inf)
+    forced = bool(trace.provenance.get("forced"))
     for number, flag in enumerate(flags_of(trace.provenance)):
         yield Finding(
             "error" if forced and number == 0 else "warning",
