@@ -234,8 +234,15 @@ def test_every_model_goes_by_its_repository_too(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["", "my-model", "Qwen/Qwen2.5-0.5B-Instruct-AWQ", "Qwen/Qwen3-8B-FP8", "Qwen/Qwen2.5-14B", "deepseek-ai/R1-Qwen-7B"],
-)  # fmt: skip
+    [
+        "",
+        "my-model",
+        "Qwen/Qwen2.5-0.5B-Instruct-AWQ",
+        "Qwen/Qwen3-8B-FP8",
+        "Qwen/Qwen2.5-14B",
+        "acme/R1-Qwen-7B",
+    ],
+)
 def test_other_models_are_not_taken_for_one_of_the_catalogue(name):
     assert named_model(name) is None
 
