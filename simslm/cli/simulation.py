@@ -118,13 +118,16 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     from simslm.report.bound import bound
     from simslm.report.certainty import certainty
     from simslm.report.division import divisions
+    from simslm.report.doubt import doubted
     from simslm.report.facts import facts
     from simslm.report.tables import read_drawn
     from simslm.report.verdict import apart, populations, verdict
 
     run = read_drawn(directory)
-    answer = verdict(run)
+    answer = doubted(run, verdict(run))
     screen.show_text(f"{answer.word}:", answer.sentence)
+    for flag in summary["cost"].get("flags", ()):
+        screen.show_text("warning:", flag)
     print()
     rows = [
         [metric.name, *(seconds(summary[metric.key][name]) for name in STATISTICS)] for metric in LATENCIES

@@ -88,6 +88,10 @@ TERMS = (
         "service-level objective: bounds on latencies, and the share of requests that must meet them all",
     ),
     Term(
+        "residual",
+        "of a calibration: its largest error of a run in throughput, TPOT or ITL; beyond 0.25 it writes no trace",
+    ),
+    Term(
         "trace", "a directory of measured, calibrated, imported or computed costs of one model on one device"
     ),
     Term(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +25,7 @@ from simslm.sim.log import Settled, SimulationLog
 from simslm.sim.rows import Requests, Stream
 from simslm.sim.window import Window
 from simslm.sim.world import Deployment, OnStart, Progress, run
+from simslm.traces.files import flags_of
 from simslm.traces.schema import SOURCES
 
 if TYPE_CHECKING:
@@ -322,8 +323,18 @@ def _summary(
         "utilization": figures.utilization(accounts, seconds),
         "coverage": figures.coverage(ledger.accounts),
         "intervals": unknown("the run was not repeated"),
-        "cost": {"source": cost.source, "engine": cost.engine},
+        "cost": {"source": cost.source, "engine": cost.engine} | _flags(ledger.replicas),
     }
+
+
+def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
+    """What the traces of the costs have to say of themselves, and whether one is not to be relied on; nothing where
+    they have nothing to say."""
+    found = [flag for priced in replicas for flag in flags_of(priced.cost.provenance)]
+    if not found:
+        return {}
+    forced = any(priced.cost.provenance.get("forced") for priced in replicas)
+    return {"flags": list(dict.fromkeys(found)), "forced": forced}
 
 
 def _weakest(costs: list[CostModel]) -> CostModel:

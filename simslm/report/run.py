@@ -9,6 +9,7 @@ from typing import Any
 from simslm.metrics.definitions import APART, ATTAINMENT, ENERGY, GOODPUT, LATENCIES, STATISTICS
 from simslm.report.bound import Bound, bound
 from simslm.report.division import Division, divisions
+from simslm.report.doubt import doubted
 from simslm.report.facts import facts
 from simslm.report.latencies import distributions, first_token_plot, first_tokens
 from simslm.report.life import life_figure, life_plot, life_title, life_words
@@ -161,7 +162,7 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         anchor=anchor,
         name=run.name,
         setup=setup(run),
-        verdict=verdict(run),
+        verdict=doubted(run, verdict(run)),
         tiles=tiles(run),
         provenance=provenance(run),
         bound=bound(found),

@@ -11,7 +11,7 @@ from simslm.catalog.architecture import element_bytes
 from simslm.catalog.devices import load_device
 from simslm.catalog.models import load_model
 from simslm.errors import SimslmError
-from simslm.traces.files import Trace
+from simslm.traces.files import Trace, flags_of
 from simslm.traces.shapes import Shapes, alone, shapes
 from simslm.units import seconds
 
@@ -65,7 +65,7 @@ def check_trace(trace: Trace) -> list[Finding]:
     Held-out points are compared in :mod:`simslm.cost.heldout`, which knows the interpolation.
     """
     if trace.iterations is None:
-        return []
+        return list(_flagged(trace))
     table = alone(trace.iterations)
     measured = shapes(table)
     findings = [
@@ -84,6 +84,18 @@ def check_trace(trace: Trace) -> list[Finding]:
     ]
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _flagged(trace: Trace) -> Iterator[Finding]:
+    """A calibration that misses the runs it was made of: forced beyond what was allowed, it is not to be used."""
+    forced = bool(trace.provenance.get("forced"))
+    for number, flag in enumerate(flags_of(trace.provenance)):
+        yield Finding(
+            "error" if forced and number == 0 else "warning",
+            flag,
+            "provenance, flags",
+            "look at the runs it was fitted to, and calibrate again without those that do not belong together",
+        )
 
 
 def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
