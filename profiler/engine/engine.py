@@ -20,6 +20,7 @@ from torch import Tensor
 
 from profiler.engine.attention import Attention, FusedAttention, TiledAttention
 from profiler.engine.batch import Chunk
+from profiler.engine.between import FusedSteps, TorchSteps
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
 from profiler.engine.experts import GroupedExperts, SeparateExperts, check_experts
 from profiler.engine.graphs import CudaRecorder, DecodeGraphs, DecodeRows, Recorder
@@ -47,7 +48,8 @@ class Engine:
         num_blocks: KV blocks.
         block_size: tokens per block.
         attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device. With
-            ``paged``, experts are grouped by kernels too; else they run one by one, as the host reads the routing.
+            ``paged``, all else that has a kernel in Triton runs as one; without, experts run one by one, as the host
+            reads the routing.
         weights: by name, instead of random ones.
         quantization: ``int8`` or ``fp8`` weights of the layers, as vLLM calls it; None keeps them in ``dtype``.
         sampling: how tokens are chosen.
@@ -95,7 +97,8 @@ class Engine:
         layer = partial(quantized_linear, kind=quantization) if quantization else linear
         grouped = partial(GroupedExperts, quantization=quantization)
         experts = grouped if kind == "paged" else partial(SeparateExperts, layer=layer)
-        self.model = Transformer(architecture, held, self.cache, self.attention, layer, experts)
+        steps = FusedSteps if kind == "paged" else TorchSteps
+        self.model = Transformer(architecture, held, self.cache, self.attention, layer, experts, steps)
         if recorder is None and self.device.type == "cuda":
             recorder = CudaRecorder(self.device)
         self.graphs: DecodeGraphs | None = None

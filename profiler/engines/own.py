@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from profiler import ENGINE
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine
 from profiler.grid import Shape
+from profiler.measure.timing import KernelTimes
 from profiler.serving.stage import Stage
 from simslm.catalog.architecture import Architecture
 
@@ -56,7 +58,11 @@ class OwnEngine(Engine):
         )
 
     def stage(self, shape: Shape, rng: np.random.Generator) -> Stage:
-        return Stage(self, shape, rng)
+        return Stage(self, shape, rng, self._kernels)
+
+    @cached_property
+    def _kernels(self) -> KernelTimes | None:
+        return KernelTimes(self) if self.device.type == "cuda" else None
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -73,5 +79,6 @@ class OwnEngine(Engine):
 _HOST_TIME = {
     "cpu": "the serving loop's planning and books, laying out the batch, reading the sampled tokens; operator "
     "dispatch counts as device time",
-    "cuda": "wall time of the serving loop's step less the time between device events around forward pass and sampler",
+    "cuda": "wall time of the serving loop's step less the time of its kernels, which is measured in every visit "
+    "behind other work on the device, so that no kernel waits to be launched",
 }
