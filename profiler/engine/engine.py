@@ -23,7 +23,7 @@ from profiler.engine.batch import Chunk
 from profiler.engine.between import FusedSteps, TorchSteps
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
 from profiler.engine.experts import GroupedExperts, SeparateExperts, check_experts
-from profiler.engine.graphs import CudaRecorder, DecodeGraphs, DecodeRows, Recorder
+from profiler.engine.graphs import CudaRecorder, IterationGraphs, PaddedRows, Recorder
 from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
 from profiler.engine.staging import staged
@@ -54,11 +54,11 @@ class Engine:
         quantization: ``int8`` or ``fp8`` weights of the layers, as vLLM calls it; None keeps them in ``dtype``.
         sampling: how tokens are chosen.
         enforce_eager: no CUDA graphs, as vLLM calls it.
-        recorder: records decode iterations where paged attention can be had; by default a CUDA graph's on CUDA.
+        recorder: records small iterations where paged attention can be had; by default a CUDA graph's on CUDA.
         seed: of weights and cache.
 
     Attributes:
-        graphs: the recorded decode iterations; None where all run eagerly.
+        graphs: the recorded iterations; None where all run eagerly.
 
     Raises:
         UsageError: for a family, a data type or a quantization the engine does not have.
@@ -101,10 +101,10 @@ class Engine:
         self.model = Transformer(architecture, held, self.cache, self.attention, layer, experts, steps)
         if recorder is None and self.device.type == "cuda":
             recorder = CudaRecorder(self.device)
-        self.graphs: DecodeGraphs | None = None
+        self.graphs: IterationGraphs | None = None
         if recorder is not None and kind == "paged" and not enforce_eager:
             longest = architecture.max_position_embeddings
-            self.graphs = DecodeGraphs(self._step, self.attention, self.cache, longest, recorder)
+            self.graphs = IterationGraphs(self._step, self.attention, self.cache, longest, recorder)
         self._sampling = sampling
         self._generator = torch.Generator(device=self.device).manual_seed(seed)
 
@@ -112,10 +112,10 @@ class Engine:
         """One iteration: the next token of every chunk, in the order given."""
         return self.consume(self.run(self.prepare(batch)))
 
-    def prepare(self, batch: Sequence[Chunk]) -> Rows | DecodeRows:
+    def prepare(self, batch: Sequence[Chunk]) -> Rows | PaddedRows:
         """Lay the batch out and move it to the device, in one copy that nothing here waits for."""
-        if self.graphs is not None and self.graphs.take(batch):
-            return self.graphs.prepare(batch)
+        if self.graphs is not None and (size := self.graphs.size(batch)) is not None:
+            return self.graphs.prepare(batch, size)
         return self.lay_out(batch)
 
     def lay_out(self, batch: Sequence[Chunk]) -> Rows:
@@ -125,9 +125,9 @@ class Engine:
         return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout, positions, tables))
 
     @torch.inference_mode()
-    def run(self, rows: Rows | DecodeRows) -> Tensor:
+    def run(self, rows: Rows | PaddedRows) -> Tensor:
         """Forward pass and sampler; the tokens, still on the device."""
-        if isinstance(rows, DecodeRows):
+        if isinstance(rows, PaddedRows):
             assert self.graphs is not None
             found = self.graphs.run(rows)
         else:

@@ -22,6 +22,7 @@ from torch import Tensor
 from profiler.engine.batch import Chunk, Layout, lay_out_ragged
 from profiler.engine.cache import PagedCache
 from profiler.engine.kernels import attend_tile, combine_splits, product_type
+from profiler.engine.tables import BlockTables
 from profiler.engine.tiles import Fitting, Options, power_of_two, shared_bytes
 from simslm.catalog.architecture import Architecture
 
@@ -88,7 +89,7 @@ class PagedPlan:
 
     Attributes:
         launches: cover all rows.
-        pages: block tables end to end.
+        pages: block tables end to end, of these sequences and of others.
     """
 
     launches: list[Launch]
@@ -103,6 +104,10 @@ class PagedAttention:
         cache: what is read.
         processors: multiprocessors that contexts are split over; by default the device's.
         shared: bytes of shared memory that a tile may take; by default the device's.
+
+    Attributes:
+        queries: most queries of a small and of a large tile.
+        tables: the block tables of the sequences, on the device.
     """
 
     def __init__(
@@ -135,22 +140,24 @@ class PagedAttention:
         self._most_splits = min(_MOST_SPLITS, -(-architecture.max_position_embeddings // _SPLIT_KEYS))
         room = shared or shared_bytes(like.device)
         self._small, self._large = _sizes(self._group, self._padded, like.element_size(), room)
+        self.queries = self._small.rows // self._group, self._large.rows // self._group
+        longest = -(-architecture.max_position_embeddings // cache.block_size)
+        self.tables = BlockTables(longest, like.device)
         self._fitting = Fitting()
         self._options = {size: size.compiling() for size in (self._small, self._large)}
 
     def lay_out(self, batch: Sequence[Chunk]) -> Layout:
-        queries = (self._small.rows // self._group, self._large.rows // self._group)
-        return lay_out_ragged(batch, self._cache.block_size, *queries)
+        return lay_out_ragged(batch, self._cache.block_size, self.tables, *self.queries)
 
     def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> PagedPlan:
-        small, large, pages = tables
+        small, large, *lacking = tables
+        self.tables.update(*lacking)
         launches = []
         if len(small):
-            most = int(layout.tables[0][:, 1].max()) * self._group
-            launches.append(self._split(small, most))
+            launches.append(self._split(small, layout.tallest * self._group))
         if len(large):
             launches.append(Launch(large, self._large, 1, self._large.rows))
-        return PagedPlan(launches, pages)
+        return PagedPlan(launches, self.tables.pages)
 
     def attend(self, layer: int, queries: Tensor, plan: PagedPlan) -> Tensor:
         out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)

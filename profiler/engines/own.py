@@ -70,6 +70,7 @@ class OwnEngine(Engine):
             "quantization": self.quantization,
             "attention": type(self.attention).__name__,
             "graph_sizes": self.graphs and self.graphs.sizes,
+            "mixed_graph_sizes": self.graphs and self.graphs.mixed_sizes,
             "block_size": self.cache.block_size,
             "num_gpu_blocks": self.cache.num_blocks,
             "host_time": _HOST_TIME[self.device.type],
