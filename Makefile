@@ -14,9 +14,10 @@ demo: .venv/core
 test: .venv/dev
 	$(BIN)/pytest -n 2
 
-# The random scenarios of the simulator's tests, thousands of each instead of hundreds.
+# The random scenarios of the simulator's tests, thousands of each instead of hundreds; every kernel for every GPU.
 nightly: .venv/dev
 	SIMSLM_EXAMPLES=5000 $(BIN)/pytest -n 2 tests/sim tests/policies
+	SIMSLM_KERNELS=all $(BIN)/pytest -n 2 tests/profiler/test_compiles.py
 
 bench: .venv/dev
 	$(BIN)/python tests/bench/speed.py

@@ -28,7 +28,7 @@ from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
 from profiler.engine.staging import staged
 from profiler.engine.transformer import Rows, Transformer
-from profiler.engine.weights import DTYPES, check_supported, linear, random_weights
+from profiler.engine.weights import DTYPES, RandomWeights, check_supported, linear
 from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError, UsageError, nearest
 
@@ -93,7 +93,7 @@ class Engine:
             architecture, num_blocks, block_size=block_size, dtype=number, device=self.device
         )
         self.attention = _attention(kind, architecture, self.cache)
-        held = dict(weights) if weights else random_weights(architecture, number, self.device, seed)
+        held = dict(weights) if weights else RandomWeights(architecture, number, self.device, seed)
         layer = partial(quantized_linear, kind=quantization) if quantization else linear
         grouped = partial(GroupedExperts, quantization=quantization)
         experts = grouped if kind == "paged" else partial(SeparateExperts, layer=layer)

@@ -17,6 +17,8 @@ from simslm.errors import DeviceError
 LEAST_SHARED_BYTES = 99 * 2**10
 """Shared memory of a block where the driver does not say: that of an L4, as of all consumer GPUs since Ampere."""
 
+_LEAST_DEPTH = 32
+
 Options = dict[str, Any]
 """Widths, stages and warps, as a kernel takes them."""
 
@@ -32,6 +34,16 @@ def shared_bytes(device: torch.device) -> int:
         return LEAST_SHARED_BYTES
     properties = torch.cuda.get_device_properties(device)
     return getattr(properties, "shared_memory_per_block_optin", 0) or LEAST_SHARED_BYTES
+
+
+def shallower(options: Options) -> list[Options]:
+    """A product's options, after that with fewer stages, and after that with less depth in each."""
+    found = [options]
+    while found[-1]["num_stages"] > 1:
+        found.append(found[-1] | {"num_stages": found[-1]["num_stages"] - 1})
+    while found[-1]["BLOCK_K"] > _LEAST_DEPTH:
+        found.append(found[-1] | {"BLOCK_K": found[-1]["BLOCK_K"] // 2})
+    return found
 
 
 class Fitting:

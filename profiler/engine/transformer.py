@@ -20,7 +20,7 @@ from profiler.engine.attention import Attention
 from profiler.engine.between import HeadNorms, Norm, Steps, TorchSteps, Where
 from profiler.engine.cache import PagedCache
 from profiler.engine.experts import Experts, MakeExperts, SeparateExperts
-from profiler.engine.weights import Linear, MakeLinear, linear
+from profiler.engine.weights import Linear, MakeLinear, Weights, linear
 from simslm.catalog.architecture import Architecture
 
 MakeSteps = Callable[[Architecture, PagedCache, Tensor | None], Steps]
@@ -67,8 +67,8 @@ class Transformer:
 
     Args:
         architecture: of a supported family.
-        weights: as from :func:`profiler.engine.weights.random_weights`; emptied, so that no matrix is held
-            both fused and unfused.
+        weights: by the names of :func:`profiler.engine.weights.weight_shapes`; taken one by one, so that no more than
+            a layer's are held both fused and unfused.
         cache: where keys and values go.
         attention: how they are read.
         layer: makes the linear layers of the blocks, of a matrix ``(out, in)`` and perhaps a bias.
@@ -79,7 +79,7 @@ class Transformer:
     def __init__(
         self,
         architecture: Architecture,
-        weights: dict[str, Tensor],
+        weights: Weights,
         cache: PagedCache,
         attention: Attention,
         layer: MakeLinear = linear,
@@ -165,7 +165,7 @@ class _Parts:
     """Makes the parts of an architecture, and takes their weights out of those that are given."""
 
     a: Architecture
-    weights: dict[str, Tensor]
+    weights: Weights
     steps: Steps
     layer: MakeLinear
     experts: MakeExperts
@@ -193,7 +193,9 @@ class _Parts:
         matrices = [self.weights.pop(f"{prefix}{name}.weight") for name in names]
         biases = [self.weights.pop(f"{prefix}{name}.bias", None) for name in names]
         bias = torch.cat([b for b in biases if b is not None]) if biases[0] is not None else None
-        return self.layer(torch.cat(matrices), bias)
+        fused = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+        del matrices
+        return self.layer(fused, bias)
 
     def _head_norms(self, prefix: str) -> HeadNorms:
         return HeadNorms(*(self.weights.pop(f"{prefix}{name}.weight") for name in ("q_norm", "k_norm")))
