@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from profiler.engine.graphs import CudaRecorder, IterationGraphs, PaddedRows, Re
 from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
 from profiler.engine.staging import staged
+from profiler.engine.support import kernels_lack
 from profiler.engine.transformer import Rows, Transformer
 from profiler.engine.weights import DTYPES, RandomWeights, check_supported, linear
 from simslm.catalog.architecture import Architecture
@@ -62,7 +62,8 @@ class Engine:
 
     Raises:
         UsageError: for a family, a data type or a quantization the engine does not have.
-        DeviceError: for a device that is not there, cannot read such weights, or is a GPU without Triton for experts.
+        DeviceError: for a device that is not there, cannot read such weights, or is a GPU on which kernels that are
+            needed cannot be compiled.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Engine:
         check_quantization(quantization, self.device)
         self.quantization = quantization
         number, kind = torch_dtype(dtype), attention or _fastest(self.device)
+        _check_kernels(kind, architecture.num_experts > 1, quantization, self.device)
         if architecture.num_experts > 1:
             check_experts(kind, self.device)
         self.pool = BlockPool(num_blocks)
@@ -162,7 +164,24 @@ def _attention(kind: str, architecture: Architecture, cache: PagedCache) -> Atte
 def _fastest(device: torch.device) -> str:
     if device.type == "cpu":
         return "tiled"
-    return "paged" if find_spec("triton") else "fused"
+    return "fused" if kernels_lack(device) else "paged"
+
+
+def _check_kernels(kind: str, experts: bool, quantization: str | None, device: torch.device) -> None:
+    """Refuses what needs kernels on a GPU that cannot have them.
+
+    Raises:
+        DeviceError: saying what they lack.
+    """
+    if device.type != "cuda":
+        return
+    needs = {"paged attention": kind == "paged", "weights of eight bits": bool(quantization), "experts": experts}
+    wanted = [name for name, needed in needs.items() if needed]
+    if wanted and (lack := kernels_lack(device)):
+        raise DeviceError(
+            f"{' and '.join(wanted)} need kernels on {device}: {lack}",
+            remedy="install what is missing, or profile a dense model without --quantization",
+        )
 
 
 def torch_dtype(name: str) -> torch.dtype:

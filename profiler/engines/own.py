@@ -11,6 +11,7 @@ import numpy as np
 from profiler import ENGINE
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine
+from profiler.engine.support import kernels_lack
 from profiler.grid import Shape
 from profiler.measure.timing import KernelTimes
 from profiler.serving.stage import Stage
@@ -64,11 +65,18 @@ class OwnEngine(Engine):
     def _kernels(self) -> KernelTimes | None:
         return KernelTimes(self) if self.device.type == "cuda" else None
 
+    def _kernel_note(self) -> str:
+        if self.device.type == "cpu":
+            return "torch's own"
+        lack = kernels_lack(self.device)
+        return f"torch's own: {lack}" if lack else "Triton's, and torch's own for matrix products"
+
     def facts(self) -> dict[str, Any]:
         return {
             "engine": ENGINE,
             "quantization": self.quantization,
             "attention": type(self.attention).__name__,
+            "kernels": self._kernel_note(),
             "graph_sizes": self.graphs and self.graphs.sizes,
             "mixed_graph_sizes": self.graphs and self.graphs.mixed_sizes,
             "block_size": self.cache.block_size,
