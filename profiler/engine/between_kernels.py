@@ -32,7 +32,7 @@ def place_heads(
     FIRST: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """``BLOCK`` heads of one row: norms and rotates queries and keys, and writes keys and values where the row's slot is.
+    """``BLOCK`` heads of one row: norms and rotates queries and keys, and writes keys and values to the row's slot.
 
     Args:
         qkv: ``(rows, (HEADS + 2 * KV_HEADS) * HEAD_DIM)``, ``row_stride`` elements from row to row.
@@ -51,6 +51,7 @@ def place_heads(
     is_query, is_value = head < HEADS, head >= HEADS + KV_HEADS
     source = qkv + row * row_stride + head[:, None] * HEAD_DIM
     x = tl.load(source + dim[None, :], mask=here, other=0.0).to(tl.float32)
+    factor = 1.0
     if NORMED:
         factor = 1.0 / tl.sqrt(tl.sum(x * x, 1) / HEAD_DIM + eps)
         factor = tl.where(is_value, 1.0, factor)[:, None]

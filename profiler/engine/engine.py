@@ -175,7 +175,11 @@ def _check_kernels(kind: str, experts: bool, quantization: str | None, device: t
     """
     if device.type != "cuda":
         return
-    needs = {"paged attention": kind == "paged", "weights of eight bits": bool(quantization), "experts": experts}
+    needs = {
+        "paged attention": kind == "paged",
+        "weights of eight bits": bool(quantization),
+        "experts": experts,
+    }
     wanted = [name for name, needed in needs.items() if needed]
     if wanted and (lack := kernels_lack(device)):
         raise DeviceError(

@@ -146,7 +146,9 @@ class IterationGraphs:
         self._device, self._longest = cache.keys[0].device, longest
         spare = np.full(-(-min(longest, MIXED_ROWS[-1]) // cache.block_size), cache.num_blocks)
         self._padding = Chunk([0], 0, spare)
-        most = max(self._mixed(MIXED_ROWS[-1], MIXED_SEQS[-1]).integers, Size(SIZES[-1], SIZES[-1], 0).integers)
+        most = max(
+            self._mixed(MIXED_ROWS[-1], MIXED_SEQS[-1]).integers, Size(SIZES[-1], SIZES[-1], 0).integers
+        )
         self._buffer = torch.zeros(most, dtype=torch.int64, device=self._device)
         self._recorded: dict[Size, Callable[[], Tensor]] = {}
         self._generation = attention.tables.generation

@@ -24,6 +24,7 @@ _AHEAD = 1.5
 _LEAST_AHEAD_S = 50e-6
 _MOST_FILLERS = 2000
 _PROBED = 20
+_LEAST_LEAD = 0.1
 
 
 class KernelClock:
@@ -38,7 +39,7 @@ class KernelClock:
         self._stream = torch.cuda.current_stream(device)
         self._filler = filler or CacheEviction(device)
         self._filler()
-        self._filler_s = self._between(lambda: [self._filler() for _ in range(_PROBED)]) / _PROBED
+        self._ahead_s = self._lead()
 
     def seconds(self, launch: Callable[[], object], repeats: int = REPEATS) -> float:
         """Of the kernels that ``launch`` launches: the median of several times."""
@@ -50,6 +51,21 @@ class KernelClock:
             found.append(self._between(launch))
         return median(found)
 
+    def _lead(self) -> float:
+        """How much longer a filler takes than its launch: each one gives the host so much of a lead."""
+
+        def several() -> None:
+            for _ in range(_PROBED):
+                self._filler()
+
+        self._stream.synchronize()
+        start = time.perf_counter()
+        several()
+        launching_s = time.perf_counter() - start
+        self._stream.synchronize()
+        running_s = self._between(several)
+        return max(running_s - launching_s, _LEAST_LEAD * running_s) / _PROBED
+
     def _fillers(self, launch: Callable[[], object]) -> int:
         """How many keep the device busy until all is launched, judging by one more launch."""
         self._stream.synchronize()
@@ -57,7 +73,7 @@ class KernelClock:
         launch()
         launching_s = time.perf_counter() - start
         self._stream.synchronize()
-        wanted = max(_AHEAD * launching_s, _LEAST_AHEAD_S) / max(self._filler_s, 1e-9)
+        wanted = max(_AHEAD * launching_s, _LEAST_AHEAD_S) / self._ahead_s
         return min(_MOST_FILLERS, 1 + int(wanted))
 
     def _between(self, launch: Callable[[], object]) -> float:

@@ -82,7 +82,10 @@ def compile_model(capability, name, dtype):
     options = {"processors": PROCESSORS[capability], "shared": SHARED[capability]}
     attention = paged.PagedAttention(a, cache, **options)
     layers = {window: i for i, window in enumerate(a.windows())}.values()
-    decodes, prompt = [Chunk([1], 520, np.arange(33))], Chunk(np.zeros(2048, dtype=np.int64), 0, np.arange(128))
+    decodes, prompt = (
+        [Chunk([1], 520, np.arange(33))],
+        Chunk(np.zeros(2048, dtype=np.int64), 0, np.arange(128)),
+    )
     for batch in (decodes, [*decodes * 256, prompt]):
         layout = attention.lay_out(batch)
         tables = [torch.from_numpy(field.reshape(-1)).to("meta") for field in layout.tables]

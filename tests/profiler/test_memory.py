@@ -19,7 +19,9 @@ GIB = 2**30
 
 def live_bytes():
     """Of all tensors that are there now."""
-    tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and not each.is_mkldnn]
+    tensors = [
+        each for each in gc.get_objects() if issubclass(type(each), torch.Tensor) and not each.is_mkldnn
+    ]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
