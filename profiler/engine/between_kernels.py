@@ -149,6 +149,6 @@ def activate_and_multiply(gate_up, out, WIDTH: tl.constexpr, BLOCK: tl.constexpr
     up = tl.load(source + WIDTH, mask=here, other=0.0).to(tl.float32)
     # x sigmoid(x); tanh(u) is 2 sigmoid(2 u) - 1
     inner = gate if SILU else 1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)
-    tl.store(
-        out + row * WIDTH + index, (gate / (1.0 + tl.exp(-inner)) * up).to(out.dtype.element_ty), mask=here
-    )
+    falling = tl.exp(-tl.abs(inner))
+    sigmoid = tl.where(inner >= 0, 1.0, falling) / (1.0 + falling)
+    tl.store(out + row * WIDTH + index, (gate * sigmoid * up).to(out.dtype.element_ty), mask=here)

@@ -22,7 +22,7 @@ from profiler.engine.batch import Chunk
 from profiler.engine.between import FusedSteps, TorchSteps
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
 from profiler.engine.experts import GroupedExperts, SeparateExperts, check_experts
-from profiler.engine.graphs import CudaRecorder, IterationGraphs, PaddedRows, Recorder
+from profiler.engine.graphs import CudaRecorder, IterationGraphs, PaddedRows, Recorder, ReplayableAttention
 from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
 from profiler.engine.staging import staged
@@ -104,7 +104,7 @@ class Engine:
         if recorder is None and self.device.type == "cuda":
             recorder = CudaRecorder(self.device)
         self.graphs: IterationGraphs | None = None
-        if recorder is not None and kind == "paged" and not enforce_eager:
+        if recorder is not None and isinstance(self.attention, ReplayableAttention) and not enforce_eager:
             longest = architecture.max_position_embeddings
             self.graphs = IterationGraphs(self._step, self.attention, self.cache, longest, recorder)
         self._sampling = sampling

@@ -15,7 +15,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -75,7 +75,8 @@ class CudaRecorder:
         return replay
 
 
-class TiledAttention(Attention, Protocol):
+@runtime_checkable
+class ReplayableAttention(Attention, Protocol):
     """Attention whose plan depends on the numbers of tiles alone, over block tables on the device.
 
     Attributes:
@@ -128,7 +129,7 @@ class IterationGraphs:
 
     Args:
         step: the iteration.
-        attention: see :class:`TiledAttention`; its plans hold for any tiles.
+        attention: see :class:`ReplayableAttention`; its plans hold for any tiles.
         cache: has a spare block.
         longest: most tokens of a sequence.
         recorder: makes the recordings.
@@ -137,7 +138,7 @@ class IterationGraphs:
     def __init__(
         self,
         step: Callable[[Rows], Tensor],
-        attention: TiledAttention,
+        attention: ReplayableAttention,
         cache: PagedCache,
         longest: int,
         recorder: Recorder,

@@ -6,7 +6,7 @@ Weights are never zeros: processors and memories spend less on zeros than on dat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,10 +120,8 @@ class RandomWeights:
         return values.normal_(mean, std, generator=generator)
 
 
-class Weights(Protocol):
-    """Weights by name, each taken once."""
-
-    def pop(self, name: str, *default: Tensor | None) -> Any: ...
+Weights = dict[str, Tensor] | RandomWeights
+"""Weights by name, each taken once."""
 
 
 def random_weights(

@@ -1,9 +1,9 @@
 """Timing one iteration: whole wall time, and the part of it in which no kernel runs.
 
 On CUDA an iteration that is timed as it runs has its forward pass and sampler between two events, with the gaps in
-which the device waits for launches: :class:`profiler.measure.kernel_clock.KernelClock` measures a shape's kernels without
-them, and where that is known, host time is the rest of the wall time. On a CPU host and device are one processor: host
-time is the Python that lays the batch out before the forward pass and reads the sampled tokens after it.
+which the device waits for launches. :class:`profiler.measure.kernel_clock.KernelClock` measures a shape's kernels
+without them, and where that is known, host time is the rest of the wall time. On a CPU host and device are one
+processor: host time is the Python that lays the batch out before the forward pass and reads the tokens after it.
 """
 
 from __future__ import annotations

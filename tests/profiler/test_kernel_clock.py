@@ -87,23 +87,23 @@ def test_long_iterations_are_repeated_less(monkeypatch, latency_s, repeats):
     assert asked == [repeats]
 
 
-class TooLarge(Exception):
+class TooLargeError(Exception):
     pass
 
 
 def test_launches_fall_back_to_what_fits_and_stay_there():
-    fitting, tried = Fitting((TooLarge,)), []
+    fitting, tried = Fitting((TooLargeError,)), []
 
     def run(options):
         tried.append(options["BLOCK_K"])
         if options["BLOCK_K"] > 64:
-            raise TooLarge("out of resource: shared memory")
+            raise TooLargeError("out of resource: shared memory")
 
     options = [{"BLOCK_K": depth} for depth in (256, 128, 64, 32)]
     for _ in range(2):
         fitting.launch("one", options, run)
     assert tried == [256, 128, 64, 64]
-    with pytest.raises(DeviceError, match="does not fit on this GPU.*shared memory"):
+    with pytest.raises(DeviceError, match=r"does not fit on this GPU.*shared memory"):
         fitting.launch("other", options[:2], run)
 
 
