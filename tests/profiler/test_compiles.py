@@ -28,11 +28,12 @@ TARGETS = (80, 86, 89, 90, 120)
 COVER = {
     80: ("opt-1.3b:bf16", "gemma-2-2b:fp16"),
     86: ("llama-3.1-8b:fp16", "qwen2.5-0.5b:bf16"),
-    89: ("gemma-2-2b:bf16", "phi-2:fp16", "gemma-2-2b:fp32"),
+    89: ("gemma-2-2b:bf16", "phi-2:fp16"),
     90: ("llama-3.1-8b:bf16", "olmoe-1b-7b:bf16"),
     120: ("phi-2:bf16", "qwen3-0.6b:fp16", "opt-1.3b:fp32"),
 }
-"""Every target, family, width and data type, but not each with each: that takes minutes on two cores."""
+"""Every target, family, width and data type, but not each with each: that takes minutes on two cores, wide heads in
+fp32 above all."""
 
 EVERY = {target: tuple(map(":".join, product(FAMILIES, ("bf16", "fp16", "fp32")))) for target in TARGETS}
 
@@ -40,7 +41,7 @@ EVERY = {target: tuple(map(":".join, product(FAMILIES, ("bf16", "fp16", "fp32"))
 @pytest.mark.parametrize("target", TARGETS)
 def test_kernels_compile_and_fit(target):
     """In a process of its own, as this one interprets kernels; what was compiled once is read from pytest's cache."""
-    cases = (EVERY if "SIMSLM_WHOLE" in os.environ else COVER)[target]
+    cases = (EVERY if os.environ.get("SIMSLM_WHOLE") else COVER)[target]
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     environment["TRITON_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "triton")
