@@ -15,7 +15,7 @@ from simslm.traces.files import Trace, holds_trace, read_trace, write_trace
 from simslm.traces.shapes import together
 
 if TYPE_CHECKING:
-    from profiler.campaign import Campaign
+    from profiler.passes import Campaign
 
 SETTINGS = (
     "model",

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from profiler import campaign as campaign_module
-from profiler import memory
+from profiler import memory, passes
 from profiler.campaign import Turns, profile
 from profiler.engines.own import OwnEngine
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal
+from profiler.measure import energy
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, warm_up
 from profiler.provenance import cpu_model, match_device, shown_command
@@ -128,7 +129,7 @@ def test_a_readable_meter_gives_energy_and_power(tmp_path):
     assert (states.power_w > 0).all()
     assert (states.sampled_power_w == 90.0).all()
     assert set(rows.throttle) == {"power cap"}
-    assert (rows.energy_j == 4.0).all()  # two readings at each end, until the counter moves
+    assert (rows.energy_j == 2.0).all()  # one reading at each end of a single call
     assert (rows.power_w > 0).all()
     assert (rows.sm_clock_mhz == 1500.0).all()
     assert trace.provenance["power_note"] == ""
@@ -161,7 +162,7 @@ def test_three_visits_do_when_the_time_for_more_is_over(tmp_path, monkeypatch):
 
 def test_shapes_that_are_added_late_get_three_visits_too(tmp_path, monkeypatch):
     monkeypatch.setitem(campaign_module.ENOUGH_S, ("cpu", "quick"), 0.0)
-    monkeypatch.setattr(campaign_module, "refined", lambda latency_s, heldout, most: [Shape(3, 21)])
+    monkeypatch.setattr(passes, "refined", lambda latency_s, heldout, most: [Shape(3, 21)])
     trace = read_trace(measure(tmp_path, repeats=9))
     visits = trace.iterations.to_pandas().groupby(SHAPE).visit.nunique()
     assert (3, 63, 0, 0, 0) in visits.index
@@ -257,8 +258,10 @@ def test_rows_of_a_visit_share_its_number_and_its_energy(tmp_path, monkeypatch, 
     clock = [0.0]
     monkeypatch.setattr(campaign_module.time, "perf_counter", lambda: sum(clock))
     monkeypatch.setattr(OwnEngine, "stage", lambda self, shape, rng: Fake())
-    monkeypatch.setattr(campaign_module.Campaign, "_last_visits", lambda self: [])
-    meter = ReplayMeter(iter(lambda: 5.0 * (round(100 * sum(clock)) // 10), None), window_s=0.5)
+    monkeypatch.setattr(passes.Campaign, "_last_visits", lambda self: [])
+    monkeypatch.setattr(energy, "_WATCH_S", 3600.0)
+    readings = iter(lambda: 5.0 * (round(100 * sum(clock)) // 10), None)
+    meter = ReplayMeter(readings, window_s=0.5, step_s=0.1)
     rows = read_trace(measure(tmp_path, repeats=2, meter=meter)).iterations.to_pandas()
     assert (rows.power_w - 50.0).abs().max() < 1e-6
     assert (rows.energy_j - 0.5).abs().max() < 1e-6
@@ -280,7 +283,7 @@ def test_time_allowed_ends_between_visits_and_whole_passes_count(tmp_path, monke
 
 
 def test_settled_shapes_are_left_alone(tmp_path, monkeypatch, llama):
-    monkeypatch.setattr(campaign_module, "settled", lambda values: len(values) >= 6)
+    monkeypatch.setattr(passes, "settled", lambda values: len(values) >= 6)
     trace = read_trace(measure(tmp_path, repeats=8))
     rows = trace.iterations.to_pandas()
     assert (rows.groupby(SHAPE).size() == 1 + 5).all()
@@ -289,7 +292,7 @@ def test_settled_shapes_are_left_alone(tmp_path, monkeypatch, llama):
 
 
 def test_the_grid_becomes_finer_where_it_bends_and_the_same_when_resumed(tmp_path, monkeypatch, llama):
-    monkeypatch.setattr(campaign_module, "refined", refined)
+    monkeypatch.setattr(passes, "refined", refined)
 
     def measured(path, repeats):
         return read_trace(measure(path, repeats=repeats)).iterations.to_pylist()
