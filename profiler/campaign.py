@@ -145,7 +145,9 @@ def profile(
         common.measure(target, header)
         return target
     opened = partial(OwnEngine.open, quantization=quantization, **cache) if kind is OwnEngine else kind.open
-    with refusals(f"opening {architecture.name} on {device}", "free memory of the device, or end other work on it"):
+    with refusals(
+        f"opening {architecture.name} on {device}", "free memory of the device, or end other work on it"
+    ):
         subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
     header["attention"] = subject.facts()["attention"]
     meter = meter or open_meter(subject.device)

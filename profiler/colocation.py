@@ -185,7 +185,11 @@ class Together:
                 journal.add(("refused", at, 0), [{"why": error.message}])
         labels = {group.label(name) for name in fitting}
         if not any(kind == "colocated" and label in labels for kind, label, _ in journal.entries):
-            whys = [rows[0]["why"] for key, rows in journal.entries.items() if key[0] == "refused" and key[1] in labels]
+            whys = [
+                rows[0]["why"]
+                for key, rows in journal.entries.items()
+                if key[0] == "refused" and key[1] in labels
+            ]
             raise DeviceError(whys[0], remedy="measure fewer --replicas, or free memory")
 
     def _left(self, journal: Journal, fitting: Mapping[str, Shape], group: _Group) -> list[tuple[str, Key]]:

@@ -95,7 +95,9 @@ class Campaign:
 
     def __post_init__(self) -> None:
         counted = (
-            key[1] for key, rows in self.journal.entries.items() if rows and rows[0].get("energy_j") is not None
+            key[1]
+            for key, rows in self.journal.entries.items()
+            if rows and rows[0].get("energy_j") is not None
         )
         self._visitor = Visits(self.engine, self.meter, self.seed, counted)
         self._visited = Counter(key[:2] for key in self.journal.entries)
@@ -252,6 +254,7 @@ class Campaign:
             ),
             "heldout": [shape._asdict() for shape in self.heldout],
             "not_measurable": self.not_measurable(),
+            "counter_step_s": self._visitor.step_s(),
         }
 
     def _visits(self, number: int) -> list[Visit]:

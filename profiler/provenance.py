@@ -38,6 +38,7 @@ def setting(engine: Subject, meter: Meter, seed: int) -> dict[str, Any]:
         "seed": seed,
         "meter": meter.name,
         "power_note": meter.note,
+        "meter_note": meter.remark,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         **machine,
     }

@@ -74,6 +74,11 @@ class Visits:
         self._rng = np.random.default_rng(seed)
         self._calls: dict[str, float] = {}
         self._windows = Counter(counted)
+        self._steps_s: list[float] = []
+
+    def step_s(self) -> float | None:
+        """Time between two moves of the energy counter, in the median over windows; None before there are any."""
+        return median(self._steps_s) if self._steps_s else None
 
     def warm_up(self, shape: Shape) -> None:
         """Repeats a shape until its duration is stationary."""
@@ -84,10 +89,10 @@ class Visits:
         stage, label = self.engine.stage(shape, self._rng), shape.label()
         if label not in self._calls:
             stage.time()  # it may set the shape up: compile, record, fill a library's own tables
-        if self._calls.get(label, 0.0) < LONG_CALL_S:
-            stage.time()
         visits = 1 if self.meter.lead_s else ENERGY_VISITS
         counted = not self.meter.note and self._windows[label] < visits
+        if counted or self._calls.get(label, 0.0) < LONG_CALL_S:
+            stage.time()
         calls = self._window(stage) if counted else self._burst(stage)
         self._windows[label] += counted
         self._calls[label] = median(timing.latency_s for timing in calls.timings)
@@ -121,6 +126,8 @@ class Visits:
                 if seen.enough(calls.spent_s):
                     break
         calls.energy = seen.energy()
+        if (step_s := seen.step_s()) is not None:
+            self._steps_s.append(step_s)
         return calls
 
     def operators(self, engine: Engine, shapes: Sequence[Shape], note: Note) -> list[dict[str, Any]]:

@@ -48,7 +48,9 @@ def multiprocessors(device: torch.device, count: int) -> tuple[int, int]:
     whole = int(torch.cuda.get_device_properties(device).multi_processor_count)
     each = whole // count // _UNIT * _UNIT
     if not each:
-        raise DeviceError(f"{count} parts of {whole} multiprocessors are too small", remedy="use fewer replicas")
+        raise DeviceError(
+            f"{count} parts of {whole} multiprocessors are too small", remedy="use fewer replicas"
+        )
     return each, whole
 
 
@@ -66,7 +68,9 @@ def green_context(device: torch.device, count: int) -> Iterator[None]:
         enter, leave, stream = context.set_context, context.pop_context, context.Stream()
     except (ImportError, AttributeError, RuntimeError, TypeError) as error:
         said = str(error).strip().splitlines()
-        raise DeviceError(f"no green contexts here ({said[0] if said else type(error).__name__})", remedy=_REMEDY) from None
+        raise DeviceError(
+            f"no green contexts here ({said[0] if said else type(error).__name__})", remedy=_REMEDY
+        ) from None
     enter()
     try:
         with torch.cuda.stream(stream):

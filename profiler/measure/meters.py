@@ -186,7 +186,9 @@ class IntegratedPower(_Plain):
     def __init__(self, sensor: Meter) -> None:
         self._sensor, self._joules = sensor, 0.0
         self.name = f"{sensor.name}, power integrated"
-        parts = [f"energy is the integral of the power sensor, every {1e3 * self.step_s:.0f} ms: {sensor.note}"]
+        parts = [
+            f"energy is the integral of the power sensor, every {1e3 * self.step_s:.0f} ms: {sensor.note}"
+        ]
         self.remark = "; ".join([*parts, *([sensor.remark] if sensor.remark else [])])
         self.power_w, self.clock_mhz, self.throttle = sensor.power_w, sensor.clock_mhz, sensor.throttle
         threading.Thread(target=_integrate, args=(weakref.ref(self),), daemon=True).start()

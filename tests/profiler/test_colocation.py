@@ -161,7 +161,7 @@ def test_a_replica_that_fails_says_why(tmp_path, monkeypatch):
     """The ways that can be had are measured, and the trace says what is missing."""
     measure(tmp_path)
     monkeypatch.setattr(colocation, "Engine", lambda *_, **__: 1 / 0)
-    with pytest.raises(DeviceError, match="streams ×2 was not measured.*a replica failed: division by zero"):
+    with pytest.raises(DeviceError, match=r"streams ×2 was not measured.*a replica failed: division by zero"):
         measure(tmp_path, replicas=[2])
     provenance = read_trace(tmp_path / "trace").provenance
     assert provenance["colocation_refused"] == {"streams ×2": "a replica failed: division by zero"}

@@ -90,7 +90,7 @@ def test_without_a_server_processes_would_take_turns(daemon, monkeypatch):
         running.check_serving()
 
 
-def test_a_daemon_that_was_killed_serves_nobody(daemon):
+def test_a_daemon_that_was_killed_has_no_server(daemon):
     with mps_daemon() as running:
         os.kill(pids(daemon)[0], signal.SIGKILL)
         assert gone(pids(daemon)[0])
@@ -102,7 +102,10 @@ def test_a_daemon_that_was_killed_serves_nobody(daemon):
 def test_one_that_does_not_start_says_why(daemon, monkeypatch):
     monkeypatch.setenv("FAULT", "broken")
     monkeypatch.setattr(mps, "_START_S", 2.0)
-    with pytest.raises(DeviceError, match=r"does not start \(daemon.log: cannot bind the device"), mps_daemon():
+    with (
+        pytest.raises(DeviceError, match=r"does not start \(daemon.log: cannot bind the device"),
+        mps_daemon(),
+    ):
         pass
 
 
@@ -120,7 +123,9 @@ def test_nothing_is_left_of_it_when_its_process_is_killed(daemon, tmp_path):
         "with mps_daemon():\n    print(os.environ['CUDA_MPS_PIPE_DIRECTORY'], flush=True)\n    time.sleep(100)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert process.stdout is not None
     directory = Path(process.stdout.readline().strip())
     assert directory.is_dir()
