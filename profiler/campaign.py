@@ -53,9 +53,9 @@ class Turns:
 REPEATS = {"quick": 8, "full": 12}
 """Most passes over the grid, by grid."""
 
-ENOUGH_S = {("cuda", "quick"): 130.0, ("cuda", "full"): 800.0}
+ENOUGH_S = {("cuda", "quick"): 130.0, ("cuda", "full"): 540.0}
 """Seconds after which three visits of a shape do, settled or not, by kind of device and grid; operators and power take
-some 30 s after that. A CPU has no such limit."""
+some 40 s after that. A CPU has no such limit."""
 
 
 def profile(
@@ -213,21 +213,49 @@ def _shapes(
     num_blocks: int = 0,
     block_size: int | None = None,
 ) -> tuple[list[Shape], list[Shape]]:
-    """The grid's shapes and the held-out ones, as far as the device's memory allows and the engine can be made to.
+    """Those of :func:`shapes_within` what is free now, and room for ``num_blocks`` KV blocks.
 
     Raises:
-        InfeasibleError: no shape fits, or not ``num_blocks`` KV blocks.
+        InfeasibleError: no shape fits, or not so many blocks.
     """
     size = block_size or kind.block_size
     room = affordable_blocks(architecture, device, dtype, size, loads_twice=kind.loads_twice)
     affordable = int(kind.memory_share * room)
     check_affordable(num_blocks, affordable, device)
-    shapes = measured_shapes(architecture, device.partition(":")[0], grid, affordable, size, reach)
+    return shapes_within(
+        kind, architecture, device.partition(":")[0], grid, reach, affordable, size, device, dtype
+    )
+
+
+def shapes_within(
+    kind: type[Subject],
+    architecture: Architecture,
+    sort: str,
+    grid: str,
+    reach: Reach | None,
+    blocks: int,
+    size: int,
+    device: str,
+    dtype: str,
+) -> tuple[list[Shape], list[Shape]]:
+    """The grid's shapes and the held-out ones, as far as memory allows and the engine can be made to.
+
+    Args:
+        kind: of engine.
+        architecture, grid, reach: as of :func:`profile`.
+        sort: of device, ``cpu`` or ``cuda``.
+        blocks, size: KV blocks that fit, and tokens in each.
+        device, dtype: for what an error says.
+
+    Raises:
+        InfeasibleError: no shape fits.
+    """
+    shapes = measured_shapes(architecture, sort, grid, blocks, size, reach)
     if not shapes:
         raise InfeasibleError(
             f"no shape of the grid fits beside the weights of {architecture.name} in {dtype}",
             where=f"device {device}",
             remedy="profile a smaller model or a narrower dtype, or free memory",
         )
-    heldout = heldout_shapes(architecture, affordable, size, reach)
+    heldout = heldout_shapes(architecture, blocks, size, reach)
     return list(dict.fromkeys(map(kind.possible, shapes))), list(dict.fromkeys(map(kind.possible, heldout)))

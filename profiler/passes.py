@@ -45,10 +45,12 @@ POWER_PASSES = 3
 OPERATOR_PASSES = 3
 """How often power, and the operators one by one, are measured when all passes are over."""
 
+REFINED_SHARE = 0.25
+"""Shapes that may be added where the grid bends, as a share of those it has."""
+
 _PASS_S = 0.25
 _MOST_VISITS = 5
 _REFINED_AFTER = (1, 2)
-_REFINED_SHARE = 0.25
 _SAVED_EVERY_S = 30.0
 _DEAD_TWICE = 2
 
@@ -101,7 +103,7 @@ class Campaign:
         )
         self._visitor = Visits(self.engine, self.meter, self.seed, counted)
         self._visited = Counter(key[:2] for key in self.journal.entries)
-        self._refinable = int(len(self.shapes) * _REFINED_SHARE)
+        self._refinable = int(len(self.shapes) * REFINED_SHARE)
 
     def run(self) -> bool:
         """Measure what the journal lacks; whether all of it is there at the end.

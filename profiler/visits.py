@@ -52,6 +52,9 @@ _MOST_CALLS = {"cpu": 5, "cuda": 1000}
 _IDLE_SETTLE_S = 3.0
 _SETTLE_S = 1.0
 _POWER_S = 1.0
+POWER_VISIT_S = _IDLE_SETTLE_S + 2 * _SETTLE_S + 3 * _POWER_S
+"""Seconds that power takes idle and under two loads."""
+
 _LONGEST_OPERATOR = 2048
 _MOST_IN_WINDOW = 10_000
 
