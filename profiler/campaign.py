@@ -33,7 +33,7 @@ from profiler.provenance import catalogue_device, describe
 from profiler.writing import TraceWriter
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.models import load_model
-from simslm.errors import InfeasibleError, UsageError
+from simslm.errors import DeviceError, InfeasibleError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +195,25 @@ def profile(
         writer.save(campaign)
     else:
         writer.write(campaign)
-        journal.remove()
         if together:
             del subject, writer, campaign, described
             release_freed_memory(device)
-            common.measure(target, header)
+            _measure_together(common, target, header, journal)
+        journal.remove()
     return target
+
+
+def _measure_together(common: Together, target: Path, header: dict[str, Any], journal: Journal) -> None:
+    """Replicas that share the device; the journal of one alone stays while they are measured, or interrupted.
+
+    Raises:
+        DeviceError, InfeasibleError: part of it cannot be measured; the rest is.
+    """
+    try:
+        common.measure(target, header)
+    except (DeviceError, InfeasibleError):
+        journal.remove()
+        raise
 
 
 def _shapes(

@@ -93,6 +93,7 @@ class Campaign:
     _refinable: int = field(init=False)
     _visited: Counter[tuple[str, str]] = field(init=False)
     _done: int = field(init=False, default=0)
+    _refusals: set[Key] = field(init=False, default_factory=set)
     _saved: float = field(init=False, default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -190,13 +191,18 @@ class Campaign:
     def _note(self, label: str, error: Exception, kind: str = "kernel") -> None:
         """Puts into the journal that the device refuses something, and why."""
         count = sum(key[:2] == ("refused", label) for key in self.journal.entries)
-        row = {"kind": kind, "why": reason(error), "dead": deadly(error)}
+        row = {"kind": kind, "why": reason(error), "dead": deadly(error), "memory": short_of_memory(error)}
         self.journal.add(("refused", label, count), [row])
+        self._refusals.add(("refused", label, count))
 
     def _refused(self, label: str) -> bool:
-        """Whether something is not tried again: it was refused, or twice the end of a process."""
-        found = [rows[0] for key, rows in self.journal.entries.items() if key[:2] == ("refused", label)]
-        return any(not row["dead"] for row in found) or len(found) >= _DEAD_TWICE
+        """Whether something is not tried again: it was refused, or twice the end of a process.
+
+        What ran out of memory in an earlier process is tried again, as others may have had that memory.
+        """
+        found = {key: rows[0] for key, rows in self.journal.entries.items() if key[:2] == ("refused", label)}
+        final = (not row["dead"] and (not row["memory"] or key in self._refusals) for key, row in found.items())
+        return any(final) or sum(row["dead"] for row in found.values()) >= _DEAD_TWICE
 
     def _dead(self, kind: str, label: str, error: Exception) -> DeviceError:
         self._note(label, error, kind)
@@ -208,10 +214,10 @@ class Campaign:
 
     def _nothing(self) -> DeviceError:
         why = next(rows[0]["why"] for key, rows in self.journal.entries.items() if key[0] == "refused")
+        if all(kind == "refused" for kind, *_ in self.journal.entries):
+            self.journal.remove()
         return DeviceError(
-            f"no shape of the grid can be measured ({why})",
-            where=str(self.journal.path),
-            remedy="mend that, delete this file, and run the command again",
+            f"no shape of the grid can be measured ({why})", remedy="mend that, and run the command again"
         )
 
     def not_measurable(self) -> list[dict[str, Any]]:
