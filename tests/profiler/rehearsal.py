@@ -10,6 +10,7 @@ Each campaign is run again until it is done, as a user would who is told to. Wha
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -330,9 +331,8 @@ def _runs(pid: int) -> bool:
 def main() -> None:
     runs, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
     torch.set_num_threads(1)
-    import profiler.campaign
-    import simslm.cli.app
-    import simslm.cli.profiling  # noqa: F401  # before the forks, so that none of them takes seconds for it
+    for name in ("pandas", "profiler.campaign", "profiler.plan", "simslm.cli.app", "simslm.cli.profiling"):
+        importlib.import_module(name)  # before the forks, so that none of them takes seconds for it
 
     ends: Counter[str] = Counter()
     attempts, start = 0, time.monotonic()
