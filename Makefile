@@ -4,19 +4,27 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test nightly bench fidelity paper reports systems lint clean
+.PHONY: demo test quick nightly bench fidelity paper reports systems lint clean
 
 demo: .venv/core
 	$(BIN)/simslm check scenarios/quickstart.yaml
 	@echo
 	$(BIN)/simslm simulate scenarios/quickstart.yaml
 
+# All tests, or those of T: make test T=tests/sim/test_blocks.py
+T ?=
 test: .venv/dev
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 $(T)
 
-# The random scenarios of the simulator's tests, thousands of each instead of hundreds.
+# What one runs while working: no browser, no profiler, no whole documents, and a quarter of the random examples.
+quick: .venv/dev
+	SIMSLM_SCALE=0.25 $(BIN)/pytest -n 2 -m 'not slow and not browser' --ignore=tests/profiler $(T)
+
+# The random scenarios of the simulator's tests, thousands of each instead of hundreds, and the engine's tests for every
+# family with every attention and shape instead of a fraction of them.
 nightly: .venv/dev
 	SIMSLM_EXAMPLES=5000 $(BIN)/pytest -n 2 tests/sim tests/policies
+	SIMSLM_WHOLE=1 $(BIN)/pytest -n 2 tests/profiler
 
 bench: .venv/dev
 	$(BIN)/python tests/bench/speed.py

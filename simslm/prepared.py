@@ -31,7 +31,7 @@ from simslm.metrics.ledger import Priced
 from simslm.policies.registry import create
 from simslm.scenario.portions import partners, pool_of, utilizations
 from simslm.scenario.roles import decode_group
-from simslm.scenario.schema import GroupSpec, Replicas, Scenario
+from simslm.scenario.schema import GroupSpec, Replicas, Scenario, preempting
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.world import Deployment, Group
@@ -156,6 +156,7 @@ class Prepared:
                 tenants[device],
                 group.memory.num_gpu_blocks,
                 group.spec.engine.speculative_config is not None,
+                preempting(group.spec.engine),
             )
             for group in self.groups
             for device in group.devices
@@ -230,11 +231,13 @@ class Prepared:
             engine.swapping.overlap,
             engine.swapping.reuse,
             engine.swapping.turns,
+            engine.spare_block,
         )
 
         def draws(purpose: str) -> np.random.Generator:
             return stream(self.scenario.seed, f"{purpose} {group.name}")
 
+        preempts = engine.preempts.policy != "youngest"
         asked = engine.speculative_config
         foreseen = None if asked is None else acceptance(asked, self.workload, self.scenario.seed)
 
@@ -244,7 +247,7 @@ class Prepared:
                 create("queueing", engine.scheduling_policy, draws),
                 create("admission", engine.admission, draws),
                 None if asked is None or foreseen is None else speculation(asked, foreseen),
-                create("preemption", engine.preemption_policy, draws) if engine.switches else None,
+                create("preemption", engine.preempts, draws) if engine.switches or preempts else None,
                 create("priorities", engine.priorities, draws) if engine.switches else None,
             )
 
@@ -399,6 +402,7 @@ def _check_windowed(scenario: Scenario, spec: Replicas) -> None:
         "prefix_caching": engine.prefix_caching,
         "speculative_config": engine.speculative_config is not None,
         "context switches": engine.switches,
+        "spare_block": engine.spare_block,
         "roles other than both": getattr(spec, "role", "both") != "both",
     }
     for name, wanted in asked.items():

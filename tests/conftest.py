@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.browser import browser, opened
 
 __all__ = ["browser", "opened"]
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: kernels run on a CPU
+
+settings.register_profile("simslm", deadline=None)  # how long an example takes is the machine's business
+settings.load_profile("simslm")
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SIMSLM_SHARED", ROOT.parent / "shared"))
@@ -24,6 +28,14 @@ def workloads() -> Path:
             f"no public workload files at {SHARED / 'workloads'} (set SIMSLM_SHARED to where they are)"
         )
     return SHARED / "workloads"
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """Public cases with right answers; not part of this repository."""
+    if not (SHARED / "cases").is_dir():
+        pytest.skip(f"no public cases at {SHARED / 'cases'} (set SIMSLM_SHARED to where they are)")
+    return SHARED / "cases"
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ _REQUEST = (
     "first_token_s",
     "finish_s",
     "preemptions",
+    "recomputed_tokens",
     "rejected",
 )
 

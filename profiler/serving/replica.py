@@ -1,7 +1,7 @@
 """What waits and what runs on one engine: the state a batching policy plans from, and what a plan does to it.
 
 It is to its policies what a simulated replica is, in the same terms: a queue in the order its policy states,
-prompts in part in the cache, blocks above a watermark, and preemption of the youngest by recompute.
+prompts in part in the cache, blocks above a watermark, and preemption by recompute.
 
 Invariants: requests are conserved; a block has one owner; what decodes has all its tokens but the last cached.
 """
@@ -19,6 +19,7 @@ from profiler.engine.cache import BlockPool
 from profiler.serving.sequence import NO_BLOCKS, Sequence
 from simslm.errors import UsageError
 from simslm.policies.plan import BatchingPolicy, Plan
+from simslm.policies.preemption import PreemptionPolicy
 from simslm.policies.queueing import QueueOrder
 from simslm.policies.route import Admission, ArrivingRequest
 
@@ -38,11 +39,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """The choices a replica leaves to others."""
+    """The choices a replica leaves to others; without ``preemption`` the last admitted is preempted."""
 
     batching: BatchingPolicy
     order: QueueOrder
     admission: Admission
+    preemption: PreemptionPolicy | None = None
 
 
 class Work(NamedTuple):
@@ -96,6 +98,7 @@ class Replica:
         self.max_num_batched_tokens = limits.max_num_batched_tokens
         self.watermark_blocks = limits.watermark_blocks
         self.batching, self.admission = policies.batching, policies.admission
+        self._preemption = policies.preemption
         self.waiting: list[Sequence] = []
         self.partial: list[Sequence] = []
         self.running: dict[Sequence, None] = {}
@@ -236,17 +239,25 @@ class Replica:
         return self._key(sequence), sequence.request_id
 
     def _make_room(self, plan: Plan) -> Plan:
-        """The plan without the youngest, preempted until all others that decode have their blocks."""
+        """The plan without those that are preempted until all others that decode have their blocks."""
         chunks = plan.chunks
         while self.decode_blocks > self.pool.free:
-            victim = next(reversed(self.running))
+            victim = self._victim()
             chunks = [chunk for chunk in chunks if chunk[0] is not victim]
             self.leave(victim)
             victim.preemptions += 1
+            victim.recomputed_tokens += victim.cached
             self.enqueue(victim)
         kept = Plan(self, decode=self.decoding > 0)
         kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
         return kept
+
+    def _victim(self) -> Sequence:
+        """Whose blocks are taken first; without a policy, the last admitted's."""
+        if self._preemption is None:
+            return next(reversed(self.running))
+        running = list(self.running)
+        return running[self._preemption.victim(running)]
 
     def leave(self, sequence: Sequence) -> None:
         """A sequence is off the engine, and its blocks are free."""

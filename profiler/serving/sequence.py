@@ -29,7 +29,8 @@ class Sequence:
         blocks: KV blocks that admitting it takes.
         table: the blocks it owns.
         first_scheduled_s, first_token_s, last_token_s, finish_s: what became of it; NaN until then.
-        preemptions: how often it was.
+        preemptions: how often it was preempted.
+        recomputed_tokens: tokens that it lost from the cache by that.
         rejected: it was not let in.
     """
 
@@ -53,6 +54,7 @@ class Sequence:
     last_token_s: float = nan
     finish_s: float = nan
     preemptions: int = 0
+    recomputed_tokens: int = 0
     rejected: bool = False
 
     @property

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from simslm.workload.requests import RequestArrays
 
 SCENARIO_ENDINGS = (".yaml", ".yml", ".json")
+RARE_S = 3600.0
+"""Mean gap from which on arrival times are asked about, seconds."""
 RATE_WINDOWS = 200
 """Windows in which the page shows the rate, at most."""
 
@@ -111,7 +113,7 @@ def make(source: str, output: Path, sets: list[str], seed: int | None, as_json: 
 def _found(source: str, format_: str, settings: list[str]) -> Found:
     """What a source names: a preset, a scenario or a trace."""
     path = Path(source)
-    if source in preset_names() or path.suffix in SCENARIO_ENDINGS:
+    if source in preset_names() or (path.suffix in SCENARIO_ENDINGS and not _is_trace(path)):
         return _generated(source, settings)
     if settings:
         raise UsageError("--set and --seed are for presets and scenarios", where=source)
@@ -123,6 +125,15 @@ def _found(source: str, format_: str, settings: list[str]) -> Found:
     return recorded(path, format_)
 
 
+def _is_trace(path: Path) -> bool:
+    """Whether a file with the ending of a scenario is a trace, or a data set, in JSON: a list, or an object a line."""
+    if path.suffix != ".json" or not path.is_file():
+        return False
+    from simslm.workload.readers import begins_as_trace
+
+    return begins_as_trace(path)
+
+
 def recorded(path: Path, format_: str) -> Found:
     from simslm.workload.readers import FORMATS, detect, read_pieces
 
@@ -132,18 +143,33 @@ def recorded(path: Path, format_: str) -> Found:
         )
     name = detect(path) if format_ == "auto" else format_
     dropped: dict[str, int] = {}
-    images, sessions = 0, -1
+    images, sessions, chained = 0, -1, 0
     pieces = []
     for piece in read_pieces(path, name):
         for reason, count in piece.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count
         images += 0 if piece.images is None else int(piece.images.sum())
+        chained += piece.chained
         sessions = max(sessions, -1 if piece.session_id is None else int(piece.session_id.max(initial=-1)))
         pieces.append(piece)
     notes = [f"{count:,} rows dropped: {reason}" for reason, count in dropped.items()]
     notes += [f"{sessions + 1:,} sessions"] if sessions >= 0 else []
     notes += [f"{images:,} images, whose encoding is not simulated"] if images else []
+    if chained:
+        notes.append(
+            f"{chained:,} requests state a delay after the answer before them: here as if answers took no time; to "
+            "replay them, add programs: {kind: sessions, think_time_s: {dist: recorded}}"
+        )
     traffic = recorded_traffic(pieces)
+    if traffic.timed and len(traffic) > 1 and traffic.span_s > RARE_S * (len(traffic) - 1):
+        notes.append(
+            f"a request every {seconds(traffic.span_s / (len(traffic) - 1))}: are the arrival times in the unit that "
+            "this format has?"
+        )
+    if not traffic.timed:
+        notes.append(
+            "says nothing of when requests arrive: replay it with arrivals: {process: ...} beside it"
+        )
     if not len(traffic):
         raise UsageError("holds no request", where=str(path), remedy="; ".join(notes))
     return Found(path.name, traffic, f"{name}: {FORMATS[name].what}", (), notes, dropped)

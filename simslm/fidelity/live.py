@@ -234,6 +234,8 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
         "no prefix_caching": engine.prefix_caching,
         "no outputs looked at late (disable_async_output_proc false)": not engine.disable_async_output_proc,
         "no preemption by swap": engine.preemption == "swap",
+        "no preemption_policy that displaces, and no priorities that change": engine.switches,
+        "no spare_block": engine.spare_block,
         "no speculative_config": engine.speculative_config is not None,
         "no clients that leave": requests.patience_s is not None,
         "no closed loop": requests.closed_loop is not None,
@@ -293,8 +295,9 @@ def _request_columns(prepared: Prepared, served: Served) -> dict[str, np.ndarray
     for name in TIMES:
         columns[name] = np.full(count, np.nan)
         columns[name][kept] = served.requests[name]
-    columns["preemptions"] = np.zeros(count, dtype=np.int64)
-    columns["preemptions"][kept] = served.requests["preemptions"]
+    for name in ("preemptions", "recomputed_tokens"):
+        columns[name] = np.zeros(count, dtype=np.int64)
+        columns[name][kept] = served.requests[name]
     rejected = ~kept
     rejected[kept] = served.requests["rejected"]
     columns["status"] = np.where(rejected, REJECTED, FINISHED)

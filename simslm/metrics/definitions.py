@@ -273,6 +273,22 @@ KV = (
         formula="Σ preemptions",
     ),
     Metric(
+        "kv.recomputed_tokens",
+        "Recomputed tokens",
+        "tokens computed again because their request had been preempted",
+        unit="tokens",
+        formula="Σ recomputed_tokens",
+    ),
+    Metric(
+        "kv.recomputed_share",
+        "Recomputed share",
+        "share of all computed tokens that had been computed before; a run with more than 0.2, or more than one "
+        "preemption for each finished request, is called a preemption storm in `kv.note`",
+        unit="1",
+        formula="recomputed_tokens / (recomputed_tokens + Σ (prompt_tokens − cached_prompt_tokens + output_tokens) of "
+        "finished requests)",
+    ),
+    Metric(
         "kv.cached_prompt_share",
         "Cached prompt share",
         "share of the prompt tokens of finished requests that the prefix cache held",
@@ -424,6 +440,8 @@ FAIRNESS = (
 )
 """Of runs with classes."""
 
+BY_CLASS_KV = ("kv.preemptions", "kv.recomputed_tokens", "kv.recomputed_share", "kv.cached_prompt_share")
+
 BY_CLASS = (
     *REQUESTS,
     *THROUGHPUT,
@@ -431,7 +449,7 @@ BY_CLASS = (
     ATTAINMENT,
     GOODPUT,
     TOKEN_GOODPUT,
-    *(metric for metric in KV if metric.key in ("kv.preemptions", "kv.cached_prompt_share")),
+    *(metric for metric in KV if metric.key in BY_CLASS_KV),
     SERVICE,
 )
 """What a summary has of each class, in ``classes.NAME``; token gaps are not known by class."""

@@ -38,6 +38,7 @@ REQUESTS = (
     ("queue_s", pa.float64()),
     ("cached_prompt_tokens", pa.int64()),
     ("preemptions", pa.int64()),
+    ("recomputed_tokens", pa.int64()),
     ("energy_j", pa.float64()),
 )
 ITERATIONS = (

@@ -32,12 +32,14 @@ class Priced:
         sharers: replicas on its device.
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
+        policies: who is preempted, who waits where, and how, in words; empty where that is not known.
     """
 
     cost: CostModel
     sharers: int
     num_gpu_blocks: int
     speculates: bool = False
+    policies: str = ""
 
 
 @dataclass(slots=True)
@@ -142,11 +144,18 @@ class Ledger:
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
         """Charges requests with the window's energy; idle energy is charged to nobody.
 
-        The decode part of an iteration is divided equally among the sequences that emit a token, the prefill part
-        among the chunks in proportion to their tokens; padding is charged to those it was made for.
+        The decode part of an iteration is divided equally among the sequences that emit a token and those whose last
+        token had not been looked at yet, the prefill part among the chunks in proportion to their tokens; padding is
+        charged to those it was made for.
         """
         decoding = table.columns["decoding"] > 0
-        each = (energy_j * (1 - table.prefill_share))[decoding] / table.columns["decoding"][decoding]
+        late = window.lingered["iteration"].astype(np.int64)
+        rows = table.columns["decoding"] + np.bincount(late, minlength=len(table))
+        row_j = np.divide(
+            energy_j * (1 - table.prefill_share), rows, where=rows > 0, out=np.zeros(len(table))
+        )
+        self._add(window.lingered["request_id"], row_j[late])
+        each = row_j[decoding]
         total = account.decode_j + np.concatenate([[0.0], np.cumsum(each)])
         account.decode_j = float(total[-1])
         before = window.decoded_before
@@ -188,8 +197,13 @@ def _gaps(account: Account, window: Window) -> None:
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
     gaps before a request's first decode iteration and across its preemptions are in the window one by one. Drafted
-    tokens that are accepted come with the token before them.
+    tokens that are accepted come with the token before them, and so does all but the first of an answer that goes out
+    whole.
     """
+    if window.at_once is not None:
+        if window.at_once:
+            account.gaps.add(np.zeros(1), weights=np.array([float(window.at_once)]))
+        return
     decoding = window.columns["decoding"] > 0
     ends = window.columns["end_s"][decoding]
     if len(ends):

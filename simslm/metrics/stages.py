@@ -1,7 +1,7 @@
 """What became of each request between its arrival and its end: every piece of its prompt, every stretch of decoding.
 
-Where a request was neither being prefilled nor decoding, it waited: for its turn, after a preemption, or on its way
-from one replica to another.
+Where a request was neither being prefilled nor decoding, it waited: for its turn, after a preemption, on its way
+from one replica to another, or for the rest of a static batch.
 """
 
 from __future__ import annotations

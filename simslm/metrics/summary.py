@@ -9,6 +9,12 @@ from simslm.metrics.tally import Tally
 
 SCHEMA_VERSION = 1
 
+STORM_PREEMPTIONS = 1.0
+"""Preemptions for each finished request beyond which a run is called a storm."""
+
+STORM_SHARE = 0.2
+"""Share of the computed tokens that were computed before, beyond which it is one too."""
+
 
 def makespan(first_s: float, accounts: list[Account]) -> float:
     """Seconds from the first arrival to the end of the last iteration; 0 when nothing ran."""
@@ -80,25 +86,47 @@ def energy_figures(ledger: Ledger, tally: Tally, seconds: float, unused_devices:
 
 
 def kv_figures(tally: Tally, ledger: Ledger) -> dict[str, Any]:
-    """Blocks per replica (of the first group), the fullest moment of any replica, preemptions, and the share of
-    prompt tokens that the prefix cache held."""
+    """Blocks per replica (of the first group), the fullest moment of any replica, and :func:`reuse`; with a ``note``
+    where preemptions undid each other, see :func:`storm`."""
     fullest = (
         account.peak_blocks / priced.num_gpu_blocks
         for priced, account in zip(ledger.replicas, ledger.accounts, strict=True)
     )
+    note = storm(tally, ledger)
     return {
         "num_gpu_blocks": ledger.replicas[0].num_gpu_blocks,
         "peak_utilization": max(fullest),
         **reuse(tally),
-    }
+    } | ({"note": note} if note else {})
 
 
 def reuse(tally: Tally) -> dict[str, Any]:
-    """Preemptions, and the share of prompt tokens that the prefix cache held."""
+    """Preemptions, what was computed again because of them, also as a share of all that was computed, and the share of
+    prompt tokens that the prefix cache held."""
+    once = tally.prompt_tokens - tally.cached_tokens + tally.output_tokens
     return {
         "preemptions": tally.preemptions,
+        "recomputed_tokens": tally.recomputed_tokens,
+        "recomputed_share": rate(tally.recomputed_tokens, once + tally.recomputed_tokens),
         "cached_prompt_share": rate(tally.cached_tokens, tally.prompt_tokens),
     }
+
+
+def storm(tally: Tally, ledger: Ledger) -> str:
+    """A sentence where preemptions cost more than they bring, with the policies that cause it; else empty.
+
+    That is where there are more than :data:`STORM_PREEMPTIONS` for each finished request, or more than
+    :data:`STORM_SHARE` of the computed tokens had been computed before.
+    """
+    each, share = rate(tally.preemptions, max(tally.finished, 1)), reuse(tally)["recomputed_share"]
+    if each <= STORM_PREEMPTIONS and share <= STORM_SHARE:
+        return ""
+    policies = "; ".join(dict.fromkeys(priced.policies for priced in ledger.replicas if priced.policies))
+    return (
+        f"preemption storm: {each:.1f} preemptions for each finished request, and {100 * share:.0f} % of the computed "
+        f"tokens had been computed before{f' ({policies})' if policies else ''}. Fewer sequences at once "
+        "(max_num_seqs), more KV blocks, or policies that preempt less make it less"
+    )
 
 
 def utilization(accounts: list[Account], seconds: float) -> dict[str, float]:

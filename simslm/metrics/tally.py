@@ -34,7 +34,7 @@ class Tally:
         first_s: the earliest arrival, inf before any.
         prompt_tokens, output_tokens, cached_tokens, in_system_s: of those that finished: tokens, prompt tokens that
             were cached, and seconds from arrival to end.
-        preemptions: of all.
+        preemptions, recomputed_tokens: of all.
         good, good_tokens: those that finished within every bound, and their output tokens.
         latencies: by name, of those that got that far.
     """
@@ -47,6 +47,7 @@ class Tally:
     cached_tokens: int = 0
     in_system_s: float = 0.0
     preemptions: int = 0
+    recomputed_tokens: int = 0
     good: int = 0
     good_tokens: int = 0
     latencies: dict[str, Pool] = field(default_factory=lambda: {name: Pool() for name in LATENCY_COLUMNS})
@@ -73,6 +74,7 @@ class Tally:
             pool.add(known[~np.isnan(known)], MOST_LATENCIES)
         self.first_s = min(self.first_s, float(np.min(columns["arrival_s"])))
         self.preemptions += int(columns["preemptions"].sum())
+        self.recomputed_tokens += int(columns["recomputed_tokens"].sum())
         self.cached_tokens += int(columns["cached_prompt_tokens"][done].sum())
         self._judge(columns, done)
 

@@ -156,6 +156,7 @@ class BatchingPolicy(Protocol):
         reserves_output: a sequence gets the blocks of its declared ``max_tokens`` when it is admitted, and
             takes none later; else blocks are taken as it grows.
         holds_batch: a sequence that has finished stays in the batch, padded, until the whole batch has.
+        returns_batch: tokens go out when the whole batch has finished, all at once; else each when it is there.
         by_layers: a chunk is a share of the layers instead of the tokens: all that its prompt had to prefill when
             admitted pass as many of the model's layers as the chunk's tokens are of them, those after the ones passed
             before.
@@ -164,6 +165,7 @@ class BatchingPolicy(Protocol):
     whole_prompts: bool
     reserves_output: bool
     holds_batch: bool
+    returns_batch: bool
     by_layers: bool
 
     def plan(self, view: ReplicaView) -> Plan:
@@ -183,4 +185,5 @@ class Batching:
     whole_prompts = False
     reserves_output = False
     holds_batch = False
+    returns_batch = False
     by_layers = False

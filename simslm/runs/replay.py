@@ -11,6 +11,7 @@ import numpy as np
 from simslm.catalog.models import load_model
 from simslm.errors import UsageError
 from simslm.metrics.result import Result
+from simslm.policies.registry import lookup
 from simslm.runs.lengths import read_lengths, rescale
 from simslm.runs.power import device_samples
 from simslm.runs.table import LATENCIES, STATISTICS, MeasuredRun
@@ -51,11 +52,12 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
     prompts, outputs = _lengths(run)
     longest = load_model(run.model).max_position_embeddings
     engine = {
-        "batching": {"policy": run.batching},
+        "batching": _batching(run),
         "max_num_seqs": run.max_num_seqs,
         "max_num_batched_tokens": run.max_num_batched_tokens or _default_tokens(run, longest),
         "num_gpu_blocks": run.num_gpu_blocks,
         "disable_async_output_proc": not late_output(run.engine),
+        "spare_block": late_output(run.engine) and not lookup("batching", run.batching).cls.reserves_output,
     }
     return load_scenario(
         {
@@ -81,9 +83,17 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
     )
 
 
+def _batching(run: MeasuredRun) -> dict[str, Any]:
+    """The run's policy; where the times of single tokens were measured, tokens of static batches were streamed."""
+    streamed = any(name.startswith(("ttft", "tpot", "itl")) for name in run.measured)
+    return {"policy": run.batching} | (
+        {"returns": "request"} if run.batching == "static" and streamed else {}
+    )
+
+
 def late_output(engine: str) -> bool:
     """Whether an engine looks at the outputs of an iteration while the next one runs: vLLM 0.6 and 0.7 with the V0
-    engine (``use_async_output_proc`` of vllm/config.py)."""
+    engine (``use_async_output_proc`` of vllm/config.py). It is also the one that asks for a ``spare_block``."""
     return re.match(r"vllm[ -]v?0\.[67]\.", engine) is not None
 
 

@@ -81,10 +81,20 @@ class AllAtOnce(WorkloadPart):
 
 
 class ClosedLoopArrivals(WorkloadPart):
-    """A fixed number of clients, each sending its next request when its last one has finished."""
+    """A fixed number of clients, each sending its next request when its last one has finished.
+
+    With ``rate_rps`` requests become due by a Poisson process, and one that is due waits at its client while
+    ``concurrency`` are in flight: ``--request-rate`` with ``--max-concurrency`` of ``vllm bench serve``.
+    """
 
     process: Literal["closed-loop"]
-    concurrency: int = Field(ge=1, description="clients, i.e. requests in flight")
+    concurrency: int = Field(ge=1, description="clients, i.e. the most requests in flight")
+    rate_rps: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e12,
+        description="requests become due at this rate (Poisson), per second; null = whenever a client is free",
+    )
     think_time_s: float = Field(default=0.0, ge=0, description="pause of a client between two requests")
 
 

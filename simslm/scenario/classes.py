@@ -119,5 +119,10 @@ class Traffic(Workload):
             raise ValueError(
                 "arrivals of clients cannot be divided between classes; a class can have them as its own"
             )
-        self.parts()
+        paced = [name for name, part in self.parts().items() if part.paced]
+        if paced:
+            raise ValueError(
+                f"arrivals: rate_rps of a closed loop cannot be that of a class ({', '.join(paced)}); give "
+                "its clients no rate, or its arrivals another process"
+            )
         return self

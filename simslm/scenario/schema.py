@@ -91,7 +91,11 @@ class Engine(Section):
         default="recompute",
         description="what becomes of a sequence whose blocks others need: prefilled again, or moved to the host",
     )
-    preemption_policy: Preemption = _default(Preemption, "youngest", "who is preempted")
+    preemption_policy: Preemption | None = Field(
+        default=None,
+        description="who is preempted; null = least-urgent under scheduling_policy: priority, else youngest, as in "
+        "vLLM V1; `simslm list policies` shows the choice",
+    )
     priorities: Priorities = _default(
         Priorities, "fixed", "how priorities change while requests are served (scheduling_policy: priority)"
     )
@@ -100,6 +104,11 @@ class Engine(Section):
         default=True,
         description="false: outputs are looked at while the next iteration runs, as vLLM's V0 engine does since 0.6.0; "
         "a sequence then keeps its slot for one iteration after its last token (static batching keeps it anyway)",
+    )
+    spare_block: bool = Field(
+        default=False,
+        description="true: where several sequences run, the last needs a free KV block though it has room in its own, "
+        "as in vLLM's V0 engine (can_append_slots), so that preemption starts earlier",
     )
     swap_space: float = Field(
         default=4.0, ge=0, le=1e6, description="host memory for swapped sequences, GiB per replica (vLLM: 4)"
@@ -116,7 +125,7 @@ class Engine(Section):
                 f"({self.max_num_seqs}): every running sequence decodes one token an iteration"
             )
         reserves = lookup("batching", self.batching.policy).cls.reserves_output
-        for option in ("prefix_caching", "speculative_config"):
+        for option in ("prefix_caching", "speculative_config", "spare_block"):
             if reserves and getattr(self, option):
                 raise ValueError(
                     f"{option} needs blocks taken as needed; {self.batching.policy} reserves them"
@@ -124,11 +133,30 @@ class Engine(Section):
         return self
 
     @property
+    def preempts(self) -> Any:
+        """The policy of preemption, stated or not; a choice of the register."""
+        if self.preemption_policy is not None:
+            return self.preemption_policy
+        name = "least-urgent" if self.scheduling_policy.policy == "priority" else "youngest"
+        return TypeAdapter(Preemption).validate_python(name)
+
+    @property
     def switches(self) -> bool:
         """Whether sequences make place for others, or are swapped, in another way than vLLM's."""
-        policies = (self.preemption_policy.policy, self.priorities.policy)
+        displaces = lookup("preemption", self.preempts.policy).cls.displaces
         swapping = self.swapping
-        return policies != ("youngest", "fixed") or swapping.overlap or swapping.reuse or swapping.turns
+        changing = self.priorities.policy != "fixed"
+        return displaces or changing or swapping.overlap or swapping.reuse or swapping.turns
+
+    @model_validator(mode="after")
+    def _priorities_are_gone_by(self) -> Engine:
+        order = self.scheduling_policy.policy
+        if self.priorities.policy != "fixed" and order != "priority":
+            raise ValueError(
+                f"priorities {self.priorities.policy} change what a {order} queue does not go by, so requests would be "
+                "preempted and admitted again in turn: set scheduling_policy: priority, or leave priorities out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _switching_fits(self) -> Engine:
@@ -161,11 +189,25 @@ class Engine(Section):
                 f"num_speculative_tokens ({most}) must be less than block_size ({self.block_size}): an iteration "
                 "takes at most one KV block for a sequence"
             )
+        if self.spare_block:
+            raise ValueError("speculative_config and spare_block do not go together: leave spare_block out")
         if not self.disable_async_output_proc:
             raise ValueError(
                 "speculative_config needs disable_async_output_proc: what was accepted must be known"
             )
         return self
+
+
+def preempting(engine: Engine) -> str:
+    """What decides who is preempted and when it comes back, in words."""
+    said = {
+        "preemption_policy": engine.preempts.policy,
+        "scheduling_policy": engine.scheduling_policy.policy,
+        "priorities": engine.priorities.policy,
+        "preemption": engine.preemption,
+        "batching": engine.batching.policy,
+    }
+    return ", ".join(f"{key}: {name}" for key, name in said.items())
 
 
 class Replicas(Section):

@@ -65,6 +65,9 @@ class Cancellations(WorkloadPart):
 # ---- a trace to replay -------------------------------------------------------------------------------------
 
 
+TICKS_PER_S = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+"""By unit of time."""
+
 ReplayFormat = Literal[
     "auto",
     "azure-2023",
@@ -72,6 +75,7 @@ ReplayFormat = Literal[
     "azure-2025",
     "burstgpt",
     "mooncake",
+    "qwen-bailian",
     "ragpulse",
     "vidur",
     "vidur-lengths",
@@ -116,9 +120,20 @@ class Replay(WorkloadPart):
     format: ReplayFormat = Field(
         default="auto",
         description="file format, by default that which the file's columns name; csv, jsonl and parquet have "
-        "arrival_s,prompt_tokens,output_tokens and may have priority,session_id,patience_s",
+        "prompt_tokens,output_tokens and may have arrival_s,priority,session_id,patience_s; without arrival_s give "
+        "arrivals beside replay",
     )
     path: str = Field(min_length=1, description="the file, relative to the scenario")
+    time_unit: Literal["s", "ms", "us", "ns"] | None = Field(
+        default=None,
+        description="unit of timestamps in mooncake and qwen-bailian files; null = ms for mooncake, s for the other",
+    )
+    hash_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_TOKENS,
+        description="prompt tokens that one of hash_ids stands for; null = 512 for mooncake, 16 for qwen-bailian",
+    )
     from_s: float | None = Field(
         default=None,
         ge=0,
@@ -149,6 +164,15 @@ class Replay(WorkloadPart):
         description="play it so many times, one after the other, a mean gap between; sessions and prefixes are others",
     )
     limit: int | None = Field(default=None, ge=1, description="replay only the first so many requests")
+
+    @property
+    def dialect(self) -> dict[str, int]:
+        """What is stated of the file's units, by the name that its reader knows."""
+        stated = {
+            "ticks_per_s": None if self.time_unit is None else TICKS_PER_S[self.time_unit],
+            "unit_tokens": self.hash_tokens,
+        }
+        return {name: value for name, value in stated.items() if value is not None}
 
     @model_validator(mode="after")
     def _window_ordered(self) -> Replay:
@@ -306,6 +330,17 @@ class Workload(WorkloadPart):
             raise ValueError(f"{', '.join(foreign)} cannot stand beside programs of kind {programs.kind}")
         if isinstance(self.arrivals, ClientArrivals):
             raise ValueError("programs arrive by any process but clients")
+
+    @property
+    def paced(self) -> bool:
+        """Whether the clients of a closed loop send nothing before it is due."""
+        return isinstance(self.arrivals, ClosedLoopArrivals) and self.arrivals.rate_rps is not None
+
+    @model_validator(mode="after")
+    def _paced_alone(self) -> Workload:
+        if self.paced and self.programs is not None:
+            raise ValueError("arrivals: rate_rps of a closed loop cannot stand beside programs")
+        return self
 
     def _bounded(self) -> None:
         if self.num_requests is None and isinstance(self.arrivals, AllAtOnce | ClosedLoopArrivals):

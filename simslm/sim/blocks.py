@@ -20,15 +20,20 @@ class BlockPool:
         num_blocks: all of them.
         block_size: tokens in each.
         prefix: keeps the blocks of finished prompts for others, or None.
+
+    Attributes:
+        touching: the running sequences in order of admission, where the last of several needs a free block although it
+            has room in its own; None where it does not.
     """
 
-    __slots__ = ("_growing", "_growth", "block_size", "free", "num_blocks", "prefix")
+    __slots__ = ("_growing", "_growth", "block_size", "free", "num_blocks", "prefix", "touching")
 
     def __init__(self, num_blocks: int, block_size: int, prefix: PrefixCache | None = None) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.prefix = prefix
         self.free = num_blocks
+        self.touching: dict[Sequence, None] | None = None
         self._growth = [0] * block_size
         self._growing = 0
 
@@ -73,9 +78,38 @@ class BlockPool:
         """Blocks that iteration ``at`` takes if everybody decodes."""
         return self._growth[at % self.block_size]
 
+    def needed(self, at: int) -> int:
+        """Blocks that must be free for iteration ``at``.
+
+        vLLM's V0 engine asks for each running sequence in turn whether a block is free (``can_append_slots``), also
+        for one that has room in its last. Each takes what it needs before the next is asked, so it matters for the
+        last one only. One that runs alone is let be, or a cache that it fills would stop it for ever.
+        """
+        running = self.touching
+        if running is None or len(running) < 2 or self._takes(next(reversed(running)), at):
+            return self.demand(at)
+        return self.demand(at) + 1
+
+    def _takes(self, sequence: Sequence, at: int) -> bool:
+        return sequence.phase >= 0 and sequence.phase == at % self.block_size
+
     def horizon(self, at: int, limit: int) -> int:
         """How many decode iterations from ``at`` on fit in the free blocks, at most ``limit``."""
-        size, free = self.block_size, self.free
+        running = self.touching
+        if running is None or len(running) < 2:
+            return self._fitting(at, limit, self.free)
+        most = self._fitting(at, limit, self.free)
+        count = self._fitting(at, limit, self.free - 1)
+        last = next(reversed(running))
+        while count < most and self._takes(last, at + count):
+            count += 1
+        return count
+
+    def _fitting(self, at: int, limit: int, free: int) -> int:
+        """How many iterations fit in so many blocks, of which there may be -1."""
+        if free < 0:
+            return 0
+        size = self.block_size
         cycles = free // self._growing if self._growing else limit
         if cycles * size >= limit:
             return limit
@@ -106,12 +140,16 @@ class BlockPool:
     # ---- shared prefixes -----------------------------------------------------------------------------------
 
     def find_prefix(self, sequence: Sequence) -> None:
-        """Notes what of a waiting sequence's prompt is cached now: what is left to prefill, and its blocks."""
+        """Notes what of a waiting sequence's prompt is cached now: what is left to prefill, and its blocks.
+
+        Only whole blocks are reused, and the last token is always computed: of a prompt that is cached whole, the last
+        block is computed again, in its place (vLLM looks up at most all tokens but one, in whole blocks).
+        """
         assert self.prefix is not None
         found = sequence.units[: self.prefix.match(sequence.units)]
         shared = self._full_blocks(sequence, len(found))
         sequence.held = found
-        hit = min(shared * self.block_size, sequence.prefill_tokens - 1)
+        hit = min(shared, (sequence.prefill_tokens - 1) // self.block_size) * self.block_size
         sequence.remaining = sequence.prefill_tokens - hit
         sequence.blocks = self.blocks(sequence.prefill_tokens) - shared + self.prefix.idle_blocks(found)
 

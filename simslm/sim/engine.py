@@ -32,6 +32,8 @@ class EngineConfig:
         swap_turns: what a finished turn has computed stays on the host for the next turn of its session.
         swap_reuse: the copy on the host is kept while a sequence is back, and what it holds is not copied again.
         kept_tokens: most tokens that a sequence keeps in the KV cache, at least 1; None = all of them.
+        spare_block: the last running sequence needs a free block although it has room in its own, see
+            :meth:`~simslm.sim.blocks.BlockPool.needed`.
     """
 
     max_num_seqs: int
@@ -51,14 +53,15 @@ class EngineConfig:
     swap_overlap: bool = False
     swap_reuse: bool = False
     swap_turns: bool = False
+    spare_block: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Policies:
     """The choices a replica leaves to others, and how it speculates, if it does; made fresh for every replica.
 
-    With ``preemption`` and ``priorities``, both of them, it switches contexts as
-    :class:`~simslm.sim.switching.SwitchingReplica` does; with neither the youngest is preempted.
+    Without ``preemption`` the youngest is preempted; with ``priorities`` too it switches contexts as
+    :class:`~simslm.sim.switching.SwitchingReplica` does.
     """
 
     batching: BatchingPolicy

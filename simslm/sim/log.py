@@ -83,14 +83,18 @@ class ReplicaLog:
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
+        at_once: tokens that went out together with one before them; None where tokens go out one by one.
         held: packed like ``stays``: from which decode iteration to which a sequence kept its place in the batch but did
             not grow, and the phase in which it would have taken blocks; empty where all sequences keep all tokens.
         open_held: those that do not grow now, when the log is taken.
+        lingered: packed :data:`CHUNK` rows of one token each: the rows that iterations computed for sequences that had
+            their last token already, see ``late_output`` of :class:`~simslm.sim.engine.EngineConfig`.
     """
 
     __slots__ = (
         "_taken",
         "_taken_decodes",
+        "at_once",
         "block_size",
         "chunks",
         "count",
@@ -98,6 +102,7 @@ class ReplicaLog:
         "gaps",
         "held",
         "late",
+        "lingered",
         "open_held",
         "spans",
         "stays",
@@ -111,9 +116,11 @@ class ReplicaLog:
         self.stays = bytearray()
         self.held = bytearray()
         self.open_held = b""
+        self.lingered = bytearray()
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
+        self.at_once: int | None = None
         self._taken = 0
         self._taken_decodes = 0
 
@@ -127,8 +134,9 @@ class ReplicaLog:
         Args:
             open_stays: packed like ``stays``, for the sequences that decode now.
         """
-        chunks = table(self.chunks, CHUNK)
-        chunks["iteration"] -= self._taken
+        chunks, lingered = table(self.chunks, CHUNK), table(self.lingered, CHUNK)
+        for rows in (chunks, lingered):
+            rows["iteration"] -= self._taken
         late = np.array(self.late, dtype=np.int64)
         begun = late < self.count
         window = Window(
@@ -142,13 +150,16 @@ class ReplicaLog:
             self.emitted,
             self.block_size,
             table(self.held + self.open_held, STAY),
+            lingered,
+            self.at_once,
         )
         self._taken = self.count
         self._taken_decodes += window.decode_iterations
         self.spans, self.chunks, self.stays = bytearray(), bytearray(), bytearray()
-        self.held, self.open_held = bytearray(), b""
+        self.held, self.open_held, self.lingered = bytearray(), b"", bytearray()
         self.gaps, self.late = array("d"), array("q", late[~begun].tobytes())
         self.emitted = 0
+        self.at_once = None if self.at_once is None else 0
         return window
 
 
@@ -159,6 +170,7 @@ _NOTHING: dict[str, tuple[str, float]] = {
     "finish_s": ("d", float("nan")),
     "preemptions": ("q", 0),
     "cached_prompt_tokens": ("q", 0),
+    "recomputed_tokens": ("q", 0),
     "status": ("b", UNFINISHED),
 }
 """The columns of a request log: the type code of each, and what it says before anything happens."""
@@ -173,6 +185,7 @@ class RequestLog:
         "first_scheduled_s",
         "first_token_s",
         "preemptions",
+        "recomputed_tokens",
         "replica",
         "status",
     )
@@ -183,6 +196,7 @@ class RequestLog:
     finish_s: array[float]
     preemptions: array[int]
     cached_prompt_tokens: array[int]
+    recomputed_tokens: array[int]
     status: array[int]
 
     def __init__(self) -> None:

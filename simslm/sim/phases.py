@@ -39,7 +39,8 @@ class PhaseReplica(RousedReplica):
     def join(self, store: BlockStore, block_size: int) -> None:
         """Takes its blocks from ``store`` from here on; before the simulation begins."""
         self.store = store
-        self.pool = StorePool(store, block_size)
+        touching, self.pool = self.pool.touching, StorePool(store, block_size)
+        self.pool.touching = touching
         self.partitioner = None
         store.replicas.append(self)
 

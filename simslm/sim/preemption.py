@@ -6,6 +6,7 @@ Invariant: whoever is preempted has its blocks on the host, or is in the queue w
 from __future__ import annotations
 
 from simslm.policies.plan import Plan
+from simslm.policies.preemption import PreemptionPolicy
 from simslm.sim.log import RequestLog
 from simslm.sim.sequence import SWAPPED, Sequence
 from simslm.sim.swap import HostPool
@@ -24,9 +25,10 @@ class Preempting(Visible):
     requests: RequestLog
     watermark_blocks: int
     _displaced: bool
+    _policy: PreemptionPolicy | None
 
     def _make_room(self, plan: Plan) -> tuple[Plan, int]:
-        """Preempts the youngest until the decoding sequences have the blocks of their next iteration.
+        """Preempts those the policy names until the decoding sequences have the blocks of their next iteration.
 
         What they leave may be room for somebody who waits: the plan holds for one iteration.
 
@@ -34,7 +36,7 @@ class Preempting(Visible):
             The plan without them, and the blocks swapped to the host.
         """
         moved, chunks = 0, plan.chunks
-        while self.pool.demand(self.batch.decoded) > self.pool.free:
+        while self.pool.needed(self.batch.decoded) > self.pool.free:
             victim = self._victim()
             if victim in self.batch.lingering:
                 self._dismiss(victim)
@@ -47,8 +49,11 @@ class Preempting(Visible):
         return kept, moved
 
     def _victim(self) -> Sequence:
-        """Whose blocks are taken first."""
-        return next(reversed(self.batch.running))
+        """Whose blocks are taken first; without a policy, the last admitted's."""
+        if self._policy is None:
+            return next(reversed(self.batch.running))
+        running = list(self.batch.running)
+        return running[self._policy.victim(running)]
 
     def _preempt(self, victim: Sequence) -> int:
         """Takes a sequence off the device: to the host if there is room, else to be prefilled again.

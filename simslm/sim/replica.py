@@ -56,11 +56,12 @@ class Replica(Preempting):
     """
 
     __slots__ = (
-        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_holds", "_last_decode_s", "_late", "_leaving",
-        "_prefill_shape", "_queued", "_reserves", "_unread", "_used", "_wake", "admission", "batch", "batching",
-        "clock", "cost", "device", "host", "index", "log", "max_num_batched_tokens", "max_num_seqs",
-        "most_iterations", "on_done", "on_window", "output_tokens", "outstanding", "partial", "pool",
-        "priority", "queue", "requests", "sm_fraction", "span", "swapped", "watermark_blocks",
+        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_holds", "_last_decode_s", "_late",
+        "_leaving", "_policy", "_prefill_shape", "_queued", "_reserves", "_together", "_unread", "_used",
+        "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index", "log",
+        "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window", "output_tokens",
+        "outstanding", "partial", "pool", "priority", "queue", "requests", "sm_fraction", "span", "swapped",
+        "watermark_blocks",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class Replica(Preempting):
         self.cost = cost
         self.batching = policies.batching
         self.admission = policies.admission
+        self._policy = policies.preemption
         self.output_tokens = output_tokens
         self.requests = requests
         self.on_done = on_done
@@ -111,6 +113,9 @@ class Replica(Preempting):
         self._last_decode_s = 0.0
         self._holds, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
         self._late = engine.late_output and not self._holds
+        self.pool.touching = self.batch.running if engine.spare_block and not self._reserves else None
+        self._together = policies.batching.returns_batch
+        self.log.at_once = 0 if self._together else None
         self._leaving = False
         self._unread = 0
         self._queued = 0
@@ -135,7 +140,7 @@ class Replica(Preempting):
             if not (batch.scheduled if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
-            if plan.decode and pool.free < batch.rows and pool.demand(batch.decoded) > pool.free:
+            if plan.decode and pool.free <= batch.rows and pool.needed(batch.decoded) > pool.free:
                 plan, blocks = self._make_room(plan)
                 moved += blocks
                 if not plan.decode and not plan.chunks:
@@ -256,6 +261,11 @@ class Replica(Preempting):
             pool.allocate(prompt.blocks)
             batch.admit(prompt)
             row = prompt.row
+            if prompt.lost:
+                requests.recomputed_tokens[row] += max(
+                    prompt.lost - (prompt.prefill_tokens - prompt.remaining), 0
+                )
+                prompt.lost = 0
             if scheduled[row] != scheduled[row]:
                 scheduled[row] = now
                 if pool.prefix is not None:
@@ -283,6 +293,7 @@ class Replica(Preempting):
     def _depart(self, sequence: Sequence) -> None:
         """Takes a running sequence off the device before its time, keeping count of what it has generated."""
         steps = self.batch.remove(sequence)
+        sequence.lost = sequence.prefill_tokens - sequence.remaining + steps
         if sequence.decode_from < 0:
             self._give_back(sequence, 0)
             return
@@ -317,6 +328,8 @@ class Replica(Preempting):
         end_s, iterations, iteration = span.end_s, span.count, log.count
         late = self._late
         seen = list(batch.lingering) if late else ()
+        for sequence in seen if plan.decode else ():
+            log.lingered += PACK_CHUNK(iteration, sequence.request_id, 1)
         decoding, emitted = batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,
@@ -328,7 +341,7 @@ class Replica(Preempting):
             span.done,
             *shape,
             self._queued,
-            batch.decoding + len(batch.partial),
+            batch.decoding + len(batch.partial) + (len(batch.padded) if self._together else 0),
             decoding,
             batch.accepted,
             len(batch.starting) if plan.decode else 0,
@@ -340,7 +353,7 @@ class Replica(Preempting):
         if decoding:
             self.pool.grow(batch.decoded + self._grown, iterations - self._grown)
             self._grown = 0
-            if batch.starting:
+            if batch.starting and not self._together:
                 first_s = span.end(1) if iterations > 1 else end_s
                 for sequence in batch.starting:
                     log.gaps.append(first_s - sequence.last_token_s)
@@ -364,6 +377,8 @@ class Replica(Preempting):
             span.steady = False
             for sequence in batch.clear():
                 self._give_back(sequence, 0)
+                if self._together:
+                    self._answer(sequence, end_s)
         if self.on_window is not None and log.full:
             self.on_window(self.index, self.window())
 
@@ -379,7 +394,8 @@ class Replica(Preempting):
                 batch.linger(sequence)
             else:
                 self._give_back(sequence, batch.finish(sequence))
-            self._end(sequence, now)
+            if not self._together:
+                self._end(sequence, now)
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
@@ -387,7 +403,7 @@ class Replica(Preempting):
         self.partial.remove(sequence)
         if sequence.generated:
             self.log.gaps.append(now - sequence.last_token_s)
-        else:
+        elif not self._together:
             self.requests.first_token_s[row] = now
         sequence.generated += 1
         sequence.last_token_s = now
@@ -405,7 +421,8 @@ class Replica(Preempting):
         else:
             del batch.running[sequence]
             self._give_back(sequence, 0)
-        self._end(sequence, now)
+        if not self._together:
+            self._end(sequence, now)
 
     def _start_decoding(self, sequence: Sequence) -> None:
         batch = self.batch
@@ -434,6 +451,14 @@ class Replica(Preempting):
             pool.release(pool.blocks(sequence.prefill_tokens + steps))
         if pool.prefix is not None:
             pool.leave_prefix(sequence, 0 if sequence.remaining else sequence.prefill_tokens + steps)
+
+    def _answer(self, sequence: Sequence, now: float) -> None:
+        """All tokens of a sequence go out at once, to a client that is still there."""
+        if not sequence.cancelled:
+            assert self.log.at_once is not None
+            self.requests.first_token_s[sequence.row] = now
+            self.log.at_once += self.output_tokens[sequence.row] - 1
+        self._end(sequence, now)
 
     def _end(self, sequence: Sequence, now: float) -> None:
         """A request is done with: its last token is out, or its client has gone, perhaps while that was computed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,8 +21,8 @@ from simslm.sim.sequence import Sequence as InFlight
 
 
 class ClosedLoop(Protocol):
-    """Clients that each send the next request when the last is answered, ``think_time_s`` later, while
-    there are requests and it is not yet ``until_s``."""
+    """Clients that each send the next request when the last is answered, ``think_time_s`` later, and where they are
+    ``paced`` not before it is due, while there are requests and it is not yet ``until_s``."""
 
     @property
     def concurrency(self) -> int: ...
@@ -30,6 +30,8 @@ class ClosedLoop(Protocol):
     def think_time_s(self) -> float: ...
     @property
     def until_s(self) -> float | None: ...
+    @property
+    def paced(self) -> bool: ...
 
 
 class Requests(Protocol):
@@ -41,7 +43,7 @@ class Requests(Protocol):
         units: hashes of each prompt's prefix, of ``unit_tokens`` tokens each.
         context_units: the same of each prompt and its output together, as far as another prompt may go on from there.
         patience_s: how long a client waits for its last token before it goes.
-        closed_loop: how arrivals follow completions; then ``arrival_s`` does not apply.
+        closed_loop: how arrivals follow completions; then ``arrival_s`` is when each is due at the earliest.
         programs: how requests follow each other; then neither of the two applies.
     """
 
@@ -190,12 +192,15 @@ class RequestRows:
             if self.context_units is not None:
                 sequence.context_units = self.context_units[row]
 
-    def over(self) -> int:
-        """How many pieces, from the oldest on, have no request that is still to be sent or answered."""
+    def over(self, lingering: Iterable[int] = ()) -> int:
+        """How many pieces, from the oldest on, have no request that is still to be sent or answered, or has a row of
+        ``lingering``: an iteration for it is still to come."""
         status = _view(self.log.status)
+        busy = set(lingering)
         count = 0
         for piece in self._pieces:
-            if (status[piece.rows] == UNFINISHED).any():
+            rows = range(piece.rows.start, piece.rows.stop)
+            if (status[piece.rows] == UNFINISHED).any() or any(row in rows for row in busy):
                 break
             count += 1
         return count

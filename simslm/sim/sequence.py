@@ -38,6 +38,7 @@ class Sequence:
             :data:`SWAPPED` while its blocks are on the host.
         last_token_s: when its last token came, as far as noted: at a prefill's end and at a preemption.
         held: the cached units it holds.
+        lost: tokens it had in the cache when it was taken off the device, until it is admitted again.
         cancelled: its client has gone.
     """
 
@@ -61,4 +62,5 @@ class Sequence:
     phase: int = field(default=-1, repr=False)
     last_token_s: float = field(default=-1.0, repr=False)
     held: Units = field(default=(), repr=False)
+    lost: int = field(default=0, repr=False)
     cancelled: bool = field(default=False, repr=False)

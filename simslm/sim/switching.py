@@ -7,7 +7,8 @@ turn has computed stays on the host for the next turn of its session, which comp
 
 Invariants: a block is free, or held by a sequence that runs, arrives, leaves, or has landed; a block on the host is
 free, or of a swapped or returning sequence, of a copy, or of a finished turn; the same blocks cross the link with and
-without overlap; nobody is displaced by whom it would displace.
+without overlap; nobody is displaced by whom it would displace, and who was displaced stays out until the one that it
+made place for has been admitted, or priorities have changed.
 """
 
 from __future__ import annotations
@@ -53,12 +54,15 @@ class SwitchingReplica(RousedReplica):
         returning: what the host has of sequences that wait for it, of which not all is computed: they are among the
             swapped ones, and their prompts go on when it is here.
         landed: those of them that have it and wait for their first iteration, at the head of the queue.
+        promised: those that wait and for which others made place: they come before all that have nothing here. Empty
+            where the queue has the urgent first, for nobody yields to the less urgent.
         turns: finished turns on the host, or None.
     """
 
     __slots__ = (
-        "_inward", "_longest", "_outward", "_overlap", "_owed", "_pattern", "_policy", "_reuse", "_until_s", "_update",
-        "arriving", "copies", "landed", "leaving", "returning", "turns",
+        "_inward", "_longest", "_outward", "_overlap", "_owed", "_pattern", "_promises", "_reuse", "_until_s",
+        "_update",
+        "arriving", "copies", "landed", "leaving", "promised", "returning", "turns",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +88,7 @@ class SwitchingReplica(RousedReplica):
         assert policies.priorities is not None
         self._policy: PreemptionPolicy = policies.preemption
         self._pattern: PriorityPattern = policies.priorities
+        self._promises = not policies.order.urgent_first
         self._overlap, self._reuse = engine.swap_overlap, engine.swap_reuse
         self._longest = most_iterations
         self._update = self._pattern.every
@@ -95,9 +100,12 @@ class SwitchingReplica(RousedReplica):
         self.copies: dict[Sequence, HostCopy] = {}
         self.returning: dict[Sequence, HostCopy] = {}
         self.landed: dict[Sequence, None] = {}
+        self.promised: set[Sequence] = set()
         self.turns = KeptTurns(self.host, engine.block_size) if engine.swap_turns else None
         key = policies.order.key
-        self.queue = WaitingQueue(lambda sequence: (not self._here(sequence), key(sequence)))
+        self.queue = WaitingQueue(
+            lambda sequence: (not self._here(sequence), sequence not in self.promised, key(sequence))
+        )
 
     # ---- who is next ---------------------------------------------------------------------------------------
 
@@ -137,6 +145,7 @@ class SwitchingReplica(RousedReplica):
             sequence.blocks = 0
         self.landed.pop(sequence, None)
         super().cancel(sequence)
+        self.promised.discard(sequence)
         if here:
             self._give_back(sequence, 0)
 
@@ -152,6 +161,7 @@ class SwitchingReplica(RousedReplica):
         drawn = self._pattern.redraw([sequence.priority for sequence in present])
         for sequence, priority in zip(present, drawn, strict=True):
             sequence.priority = priority
+        self.promised.clear()
         self.queue.sort()
         self._sort_swapped()
 
@@ -175,6 +185,7 @@ class SwitchingReplica(RousedReplica):
         slots = self.max_num_seqs - len(batch.running) - len(self.arriving)
         staying = [each for each in batch.running if each.decode_from >= 0]
         leaving: list[Sequence] = []
+        promised: list[Sequence] = []
         for waiting in merge(self.swapped, self.queue, key=self.queue.place):
             victims = self._victims(waiting, staying, waiting.blocks - free, 1 - slots)
             if victims is None:
@@ -182,7 +193,12 @@ class SwitchingReplica(RousedReplica):
             free += sum(map(self._blocks_of, victims)) - waiting.blocks
             slots += len(victims) - 1
             leaving += victims
+            promised += [waiting] * bool(victims)
             staying = [each for each in staying if each not in victims]
+        if promised and self._promises:
+            self.promised.update(promised)
+            self.queue.sort()
+            self._sort_swapped()
         for victim in leaving:
             self._switch_out(victim)
 
@@ -343,6 +359,7 @@ class SwitchingReplica(RousedReplica):
             if self._outranked(sequence):
                 break
             self.swapped.popleft()
+            self.promised.discard(sequence)
             self.pool.allocate(sequence.blocks)
             copied = self.returning[sequence].blocks if sequence in self.returning else sequence.blocks
             if sequence.blocks and self._overlap:
@@ -405,8 +422,9 @@ class SwitchingReplica(RousedReplica):
     def _admit(self, plan: Plan, now: float) -> None:
         super()._admit(plan, now)
         prompt: Any
-        for prompt, _ in plan.chunks if self.landed else ():
+        for prompt, _ in plan.chunks if self.landed or self.promised else ():
             self.landed.pop(prompt, None)
+            self.promised.discard(prompt)
 
     def _when(self, time: float, then: Callable[[Event], None]) -> None:
         alarm = self.clock.alarm(time, URGENT)

@@ -42,14 +42,14 @@ class Turn:
     units: Units
     unit_tokens: int
 
-    def shared_tokens(self, sequence: Sequence) -> int:
-        """Tokens at the head of a sequence's prompt that are these; its last one is always computed."""
+    def shared_tokens(self, sequence: Sequence, block_size: int) -> int:
+        """Tokens at the head of a sequence's prompt that are these, in whole blocks; never its last one."""
         same = 0
         for mine, theirs in zip(self.units, sequence.units, strict=False):
             if mine != theirs:
                 break
             same += 1
-        return min(same * self.unit_tokens, sequence.prompt_tokens - 1)
+        return min(same * self.unit_tokens, sequence.prompt_tokens - 1) // block_size * block_size
 
 
 class KeptTurns:
@@ -80,10 +80,10 @@ class KeptTurns:
             None if there is nothing of it.
         """
         turn = self._turns.get(sequence.session_id)
-        if turn is None or not (tokens := turn.shared_tokens(sequence)):
+        if turn is None or not (tokens := turn.shared_tokens(sequence, self._block_size)):
             return None
         self._take(sequence.session_id)
-        blocks = -(-tokens // self._block_size)
+        blocks = tokens // self._block_size
         self._host.release(turn.copy.blocks - blocks)
         return HostCopy(blocks, tokens, turn.copy.there_s)
 

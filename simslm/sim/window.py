@@ -27,6 +27,8 @@ class Window:
         emitted: tokens that prefills emitted.
         block_size: tokens in a KV block.
         held: sequences that did not grow, like stays, those included that do not grow at the window's end.
+        lingered: rows computed for sequences that had their last token already, like chunks of one token.
+        at_once: tokens that went out together with one before them; None where tokens go out as they are computed.
     """
 
     spans: Columns
@@ -39,6 +41,8 @@ class Window:
     emitted: int
     block_size: int
     held: Columns
+    lingered: Columns
+    at_once: int | None
 
     def __len__(self) -> int:
         return int(self.spans["iterations"].sum())

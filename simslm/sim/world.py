@@ -197,7 +197,7 @@ def _kind(group: Group, policies: Policies) -> type[Replica]:
         f"role {group.role}": CLASSES[group.role],
         "a bounded KV cache": WindowedReplica if group.engine.kept_tokens is not None else Replica,
         "speculative decoding": SpeculativeReplica if policies.speculation is not None else Replica,
-        "context switches": SwitchingReplica if policies.preemption is not None else Replica,
+        "context switches": SwitchingReplica if policies.priorities is not None else Replica,
     }
     kinds = {name: kind for name, kind in asked.items() if kind is not Replica}
     if len(kinds) > 1:
@@ -219,6 +219,7 @@ class _World:
         self.progress = progress
         self.done = 0
         self.answers: dict[int, Event] = {}
+        self.replicas: list[Replica] = []
         self.deployment, self.on_window, self.on_settled = deployment, on_window, on_settled
         if isinstance(requests, Stream):
             self.count, self.pieces, programs = requests.count, requests.pieces(), None
@@ -234,7 +235,6 @@ class _World:
             runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
         self.routers = [group.router() for group in deployment.groups]
-        self.replicas: list[Replica] = []
         self.members: list[list[Replica]] = []
         self.handoffs: Handoffs | None = None
         self.partitioners: dict[int, Partitioner] = {}
@@ -244,6 +244,8 @@ class _World:
             runs.start()
         elif loop is None:
             self._open_loop()
+        elif loop.paced:
+            self.clock.process(self._capped(loop))
         else:
             for _ in range(min(loop.concurrency, self.count)):
                 self.clock.process(self._client(loop))
@@ -274,7 +276,10 @@ class _World:
 
     def _settle(self) -> None:
         """The pieces that are over are handed out, after the iterations of all replicas up to now."""
-        if self.on_window is None or self.on_settled is None or not (over := self.rows.over()):
+        if self.on_window is None or self.on_settled is None:
+            return
+        lingering = (each.row for replica in self.replicas for each in replica.batch.lingering)
+        if not (over := self.rows.over(lingering)):
             return
         for replica in self.replicas:
             self.on_window(replica.index, replica.window())
@@ -379,6 +384,46 @@ class _World:
                 yield answered
             if loop.think_time_s:
                 yield self.clock.alarm(self.clock.now + loop.think_time_s, URGENT)
+
+    def _capped(self, loop: ClosedLoop) -> Generator[Event, None, None]:
+        """Requests are sent when they are due, in order, each as soon as fewer than ``concurrency`` are in flight.
+
+        One process for all clients: with one each, all that are free would wake for every request.
+        """
+        until, rows, clock = float("inf") if loop.until_s is None else loop.until_s, self.rows, self.clock
+        free, freed = loop.concurrency, Event(clock)
+
+        def back(_event: Event) -> None:
+            nonlocal free
+            free += 1
+            if not freed.triggered:
+                freed.succeed()
+
+        def answered(event: Event) -> None:
+            if not loop.think_time_s:
+                back(event)
+                return
+            rested = clock.alarm(clock.now + loop.think_time_s, URGENT)
+            assert rested.callbacks is not None
+            rested.callbacks.append(back)
+
+        while rows.row < rows.stop or self._load():
+            due_s = rows.due_s[rows.row]
+            if due_s > clock.now and due_s < until:
+                yield clock.alarm(due_s, URGENT)
+            while not free:
+                freed = Event(clock)
+                yield freed
+            if max(due_s, clock.now) >= until:
+                return
+            row = rows.row
+            rows.row += 1
+            free -= 1
+            answer = Event(clock)
+            answer.callbacks.append(answered)
+            self.answers[row] = answer
+            if not self._send(row):
+                answered(answer)
 
     def _send(self, row: int) -> bool:
         """Routes the request of a row; False when it is not let in, or can never be served."""

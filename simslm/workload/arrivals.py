@@ -30,6 +30,7 @@ from simslm.scenario.arrivals import (
 from simslm.workload.curves import curve
 from simslm.workload.gaps import Draw, gamma_gaps, running_sums, unit_gaps, weibull_gaps
 from simslm.workload.population import merged_clients
+from simslm.workload.requests import ClosedLoop
 
 PIECE = 1 << 18
 """Requests that are drawn at once."""
@@ -62,6 +63,13 @@ def arrival_times(
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
+def clients_of(arrivals: ClosedLoopArrivals, until_s: float | None) -> ClosedLoop:
+    """The clients of a closed loop, who send nothing from ``until_s`` on."""
+    return ClosedLoop(
+        arrivals.concurrency, arrivals.think_time_s, until_s, paced=arrivals.rate_rps is not None
+    )
+
+
 def arrival_pieces(
     arrivals: Any, num_requests: int | None, duration_s: float | None, rng: np.random.Generator
 ) -> Iterator[Arrived]:
@@ -78,6 +86,11 @@ def arrival_pieces(
     Raises:
         ScenarioError: when there would be too many of them, or too many changes of state to follow.
     """
+    if isinstance(arrivals, ClosedLoopArrivals) and arrivals.rate_rps is not None:
+        # When requests become due; duration_s ends their sending, which is for the clients to heed.
+        due = Poisson(process="poisson", rate_rps=arrivals.rate_rps)
+        yield from arrival_pieces(due, num_requests, None, rng)
+        return
     if isinstance(arrivals, AllAtOnce | ClosedLoopArrivals):
         for begin in range(0, num_requests or 0, PIECE):
             yield Arrived(np.zeros(min(PIECE, (num_requests or 0) - begin)))

@@ -112,7 +112,7 @@ def _alone(requests: RequestArrays) -> ProgramArrays:
     clients: tuple[ProgramClients, ...] = ()
     start_s = requests.arrival_s
     if loop is not None:
-        clients = (ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, number),)
+        clients = (ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, programs=number),)
         start_s = np.full(count, np.nan)
     none = np.zeros(0, dtype=np.int64)
     return ProgramArrays(
@@ -166,7 +166,7 @@ def _clients(
             if part.shared
         ]
         together = np.sort(np.concatenate(mine))
-        clients.append(ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, together))
+        clients.append(ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, programs=together))
     return tuple(clients)
 
 

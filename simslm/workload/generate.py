@@ -12,11 +12,11 @@ import numpy as np
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import LONGEST_S, ClosedLoopArrivals
 from simslm.scenario.workload import Workload
-from simslm.workload.arrivals import Arrived, arrival_pieces
+from simslm.workload.arrivals import Arrived, arrival_pieces, clients_of
 from simslm.workload.clients import patience, priorities
 from simslm.workload.drawing import Drawing
 from simslm.workload.replay import replayed, replayed_pieces
-from simslm.workload.requests import ClosedLoop, RequestArrays
+from simslm.workload.requests import RequestArrays
 from simslm.workload.streams import Streams
 
 REPLACED = "the workload's priorities stand in place of those of the trace"
@@ -108,7 +108,7 @@ def _origin(workload: Workload) -> dict[str, Any]:
     assert arrivals is not None  # the model has made sure of it
     closed_loop = None
     if isinstance(arrivals, ClosedLoopArrivals):
-        closed_loop = ClosedLoop(arrivals.concurrency, arrivals.think_time_s, workload.duration_s)
+        closed_loop = clients_of(arrivals, workload.duration_s)
     preset = "" if workload.preset is None else f"{workload.preset}, "
     return {"source": f"generated: {preset}{arrivals.process} arrivals", "closed_loop": closed_loop}
 
@@ -151,7 +151,7 @@ def _check_span(workload: Workload, columns: Mapping[str, Any]) -> None:
     loop = columns.get("closed_loop")
     if loop is not None:
         turns = -(-len(columns["arrival_s"]) // loop.concurrency)
-        last_s = min(turns * loop.think_time_s, loop.until_s or math.inf)
+        last_s = min(max(last_s, turns * loop.think_time_s), loop.until_s or math.inf)
     if not last_s <= LONGEST_S:
         raise ScenarioError(
             f"workload: its last request arrives after {last_s:.3g} s, but time is kept to {LONGEST_S:.3g} s",

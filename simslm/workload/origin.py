@@ -79,7 +79,7 @@ class Origin:
         times = spec.think_time_s
         if not isinstance(times, RecordedTime):
             draws = stream(self.seed, "programs.think_time_s")
-            return lambda _gaps_s, elapsed_s: times_at(times, draws.random(len(elapsed_s)))
+            return lambda _gaps_s, elapsed_s, _stated_s: times_at(times, draws.random(len(elapsed_s)))
         replay = workload.replay
         assert replay is not None
         if workload.arrivals is not None or replay.rate_scale is not None or replay.copies > 1:

@@ -62,7 +62,7 @@ def program_columns(workload: Workload, starts: RequestArrays, seed: int, base_d
     clients = ()
     if loop is not None:
         number, start_s = np.arange(len(starts)), np.full(len(starts), np.nan)
-        clients = (ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, number),)
+        clients = (ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, programs=number),)
     structure = {name: columns.pop(name) for name in ("parents", "parent_ends", "delay_s")}
     programs = ProgramArrays(program_of, start_s, **structure, clients=clients)
     return columns | {

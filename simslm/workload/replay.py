@@ -25,10 +25,10 @@ import numpy as np
 
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import MOST_REQUESTS, ClosedLoopArrivals
+from simslm.scenario.programs import Sessions
 from simslm.scenario.workload import RateScale, Replay, Thinning, Workload
-from simslm.workload.arrivals import arrival_times
-from simslm.workload.readers import Recording, detect, read_pieces, read_trace
-from simslm.workload.requests import ClosedLoop
+from simslm.workload.arrivals import arrival_times, clients_of
+from simslm.workload.readers import FORMATS, OPTIONAL, Recording, detect, read_pieces, read_trace
 from simslm.workload.streams import Streams
 
 IMAGES = "{images:,} images come with the prompts of {prompts:,} requests: what encoding them takes is not simulated"
@@ -76,9 +76,10 @@ def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, 
     replay = workload.replay
     assert replay is not None
     path = base_dir / replay.path
-    recording, name = read_trace(path, replay.format)
+    recording, name = read_trace(path, replay.format, **replay.dialect)
     _check_some(recording, len(recording), path, "choose another file or format")
     _check_timed(recording, workload, path)
+    _check_chained(recording.chained, workload, path)
     order = np.argsort(recording.ticks, kind="stable")
     played = Played(recording.arrival_s()[order], order, np.zeros(len(order), dtype=np.int64))
     played = _scaled(played, recording, replay, streams, path)
@@ -88,7 +89,7 @@ def replayed(workload: Workload, streams: Streams, base_dir: Path) -> dict[str, 
         columns["arrival_s"] = arrival_times(workload.arrivals, len(played), None, streams["arrivals"])
         columns["source"] += f" with {workload.arrivals.process} arrivals"
     if isinstance(workload.arrivals, ClosedLoopArrivals):
-        columns["closed_loop"] = ClosedLoop(workload.arrivals.concurrency, workload.arrivals.think_time_s)
+        columns["closed_loop"] = clients_of(workload.arrivals, None)
     return columns
 
 
@@ -104,7 +105,7 @@ def in_order(workload: Workload, base_dir: Path, least: int) -> dict[str, int] |
     if by_session or again or workload.arrivals is not None:
         return None
     last, known, count, dropped = None, set(), 0, Counter[str]()
-    for piece in read_pieces(base_dir / replay.path, replay.format):
+    for piece in read_pieces(base_dir / replay.path, replay.format, **replay.dialect):
         dropped.update(piece.dropped)
         if not len(piece):
             continue
@@ -114,7 +115,9 @@ def in_order(workload: Workload, base_dir: Path, least: int) -> dict[str, int] |
             or np.any(np.diff(piece.ticks) < 0)
         ):
             return None
-        known.add((piece.units is None, piece.session_id is None))
+        if piece.chained:
+            return None
+        known.add(tuple(getattr(piece, name) is None for name in ("units", *OPTIONAL)))
         last, count = piece.ticks[-1], count + len(piece)
     return dict(dropped) if len(known) == 1 and count > least else None
 
@@ -131,7 +134,7 @@ def replayed_pieces(workload: Workload, streams: Streams, base_dir: Path) -> Ite
     source = f"replayed: {detect(path) if replay.format == 'auto' else replay.format} {path.name}"
     trimmed, seen, first = Trimmed(replay, streams), Seen(), None
     left = replay.limit or MOST_REQUESTS
-    for recording in read_pieces(path, replay.format):
+    for recording in read_pieces(path, replay.format, **replay.dialect):
         first = recording.ticks[0] if first is None and len(recording) else first
         rows = np.arange(len(recording))
         played = Played(recording.arrival_s(first), rows, np.zeros_like(rows))
@@ -339,6 +342,7 @@ def _columns(played: Played, recording: Recording, seen: Seen, *, whole: bool = 
         "session_id": None if whole and not seen.sessions else sessions,
         "patience_s": None if recording.patience_s is None else recording.patience_s[rows],
         "elapsed_s": None if recording.elapsed_s is None else recording.elapsed_s[rows],
+        "pause_s": None if recording.pause_s is None else recording.pause_s[rows],
         "units": None if units is None else _units(units, played),
         "unit_tokens": recording.unit_tokens,
     }
@@ -374,6 +378,22 @@ def _check_count(count: float, path: Path) -> None:
         )
 
 
+def _no_time(path: Path, replay: Replay) -> str:
+    """Which column says it, where the format has one that this file lacks."""
+    time = FORMATS[detect(path) if replay.format == "auto" else replay.format].time
+    return f" (it has no {time})" if time else ""
+
+
+def _check_chained(chained: int, workload: Workload, path: Path) -> None:
+    """Requests that follow an answer have no time of their own: something has to wait for the answers."""
+    if chained and not isinstance(workload.programs, Sessions):
+        raise ScenarioError(
+            f"{chained:,} of its requests state a delay after the answer before them, and no time",
+            where=str(path),
+            remedy="add programs: {kind: sessions, think_time_s: {dist: recorded}} beside replay",
+        )
+
+
 def _check_timed(recording: Recording, workload: Workload, path: Path) -> None:
     """A file that says nothing of time has arrivals beside it, and nothing is asked of its times."""
     if recording.timed:
@@ -393,4 +413,6 @@ def _check_timed(recording: Recording, workload: Workload, path: Path) -> None:
     ]
     if asked or workload.arrivals is None:
         remedy = f"remove {', '.join(asked)}" if asked else "give arrivals: {process: ...} beside replay"
-        raise ScenarioError("says nothing of when requests arrive", where=str(path), remedy=remedy)
+        raise ScenarioError(
+            f"says nothing of when requests arrive{_no_time(path, replay)}", where=str(path), remedy=remedy
+        )

@@ -14,14 +14,16 @@ class ClosedLoop:
     """Arrivals that wait for completions: the simulator sends them, as no array can know when.
 
     Attributes:
-        concurrency: clients; each sends its first request at time 0.
+        concurrency: clients; each sends its first request at time 0, or when it is due.
         think_time_s: pause of a client between a completion and its next request.
         until_s: no request is sent at or after this time; None = until the requests run out.
+        paced: whether a request is not sent before it is due either.
     """
 
     concurrency: int
     think_time_s: float = 0.0
     until_s: float | None = None
+    paced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ COLUMNS = (
     "context_units",
     "patience_s",
     "elapsed_s",
+    "pause_s",
     "class_of",
 )
 """What has an element for each request."""
@@ -90,8 +93,9 @@ class RequestArrays:
     """The requests of a run in order of arrival, one element per request.
 
     Attributes:
-        arrival_s: seconds, float64, never decreasing; all 0 under ``closed_loop``, where they do not apply, and the
-            start of each request's program where there are ``programs``, 0 where clients start it.
+        arrival_s: seconds, float64, never decreasing; under ``closed_loop`` when each is due, before which its client
+            does not send it, 0 without a rate; the start of each request's program where there are ``programs``, 0
+            where clients start it.
         prompt_tokens: int64, at least 1.
         output_tokens: int64, at least 1: the true length, which policies never see.
         max_tokens: int64, at least 1: the declared limit on the output, which they do.
@@ -109,6 +113,8 @@ class RequestArrays:
         patience_s: how long each client waits for its last token before it goes, inf for ever; None = all do.
         elapsed_s: how long each answer took when the trace was recorded, NaN where that is not known; None when nobody
             says.
+        pause_s: from the answer before it in its session to each request, as the trace states it, NaN where it does
+            not; None where it states none.
         programs: how requests follow each other; None when ``arrival_s`` or ``closed_loop`` says it all.
         class_of: the class of each request by its place in ``classes``, int64; None where there are no classes.
         classes: their names.
@@ -129,6 +135,7 @@ class RequestArrays:
     context_units: Sequence[Sequence[int]] | None = None
     patience_s: np.ndarray | None = None
     elapsed_s: np.ndarray | None = None
+    pause_s: np.ndarray | None = None
     programs: ProgramArrays | None = None
     class_of: np.ndarray | None = None
     classes: tuple[str, ...] = ()

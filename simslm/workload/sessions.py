@@ -12,9 +12,10 @@ from simslm.scenario.programs import Sessions
 from simslm.workload.calls import Call, Calls
 from simslm.workload.requests import ProgramArrays, ProgramClients, RequestArrays
 
-Pauses = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""The pauses before some requests, from the gaps between their arrivals and those before them in their sessions, and
-from how long the answers in between took, NaN where that is not known; all in seconds."""
+Pauses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""The pauses before some requests: from the gaps between their arrivals and those before them in their sessions, from
+how long the answers in between took, and from the pauses that the trace states, the last two NaN where they are not
+known; all in seconds."""
 
 
 def in_sessions(recorded: RequestArrays, spec: Sessions, pauses_s: Pauses) -> RequestArrays:
@@ -42,13 +43,14 @@ def in_sessions(recorded: RequestArrays, spec: Sessions, pauses_s: Pauses) -> Re
     delay_s = np.zeros(len(order))
     after = np.flatnonzero(follows)
     elapsed_s = np.full(len(order), np.nan) if recorded.elapsed_s is None else recorded.elapsed_s[order]
+    stated_s = np.full(len(order), np.nan) if recorded.pause_s is None else recorded.pause_s[order]
     gaps_s = np.diff(recorded.arrival_s[order], prepend=0.0)
-    delay_s[follows] = pauses_s(gaps_s[after], elapsed_s[after - 1])
+    delay_s[follows] = pauses_s(gaps_s[after], elapsed_s[after - 1], stated_s[after])
     program_of = np.cumsum(begins) - 1
     start_s, clients = recorded.arrival_s[order][begins], ()
     if (loop := recorded.closed_loop) is not None:
         number, start_s = np.arange(len(start_s)), np.full(len(start_s), np.nan)
-        clients = (ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, number),)
+        clients = (ProgramClients(loop.concurrency, loop.think_time_s, loop.until_s, programs=number),)
     programs = ProgramArrays(
         program_of, start_s, np.flatnonzero(follows) - 1, np.cumsum(follows), delay_s, clients
     )
@@ -59,6 +61,7 @@ def in_sessions(recorded: RequestArrays, spec: Sessions, pauses_s: Pauses) -> Re
         "priority",
         "patience_s",
         "elapsed_s",
+        "pause_s",
         "session_id",
     )
     columns = {name: None if (column := getattr(recorded, name)) is None else column[order] for name in names}
@@ -74,22 +77,26 @@ def in_sessions(recorded: RequestArrays, spec: Sessions, pauses_s: Pauses) -> Re
     return _gone_on(moved, programs) if spec.history else moved
 
 
-def thought_s(time_scale: float, gaps_s: np.ndarray, elapsed_s: np.ndarray) -> np.ndarray:
-    """How long users thought: what a gap has beyond the answer, 0 where the next request did not wait for it.
+def thought_s(
+    time_scale: float, gaps_s: np.ndarray, elapsed_s: np.ndarray, stated_s: np.ndarray
+) -> np.ndarray:
+    """How long users thought: what the trace states, else what a gap has beyond the answer, 0 where the next request
+    did not wait for it.
 
     Args:
         time_scale: of the replay: what users thought is scaled as the gaps are.
-        gaps_s, elapsed_s: see :data:`Pauses`.
+        gaps_s, elapsed_s, stated_s: see :data:`Pauses`.
 
     Raises:
         ScenarioError: it is not known of every answer how long it took.
     """
-    if np.isnan(elapsed_s).any():
+    known = ~np.isnan(stated_s)
+    if np.isnan(elapsed_s[~known]).any():
         raise ScenarioError(
             "workload.programs: the replayed trace does not say how long each answer took, nor so the pause after it",
             remedy="state think_time_s in seconds or as a distribution",
         )
-    return np.maximum(gaps_s - time_scale * elapsed_s, 0.0)
+    return np.where(known, time_scale * stated_s, np.maximum(gaps_s - time_scale * elapsed_s, 0.0))
 
 
 def _by_session(sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -114,10 +114,13 @@ def recorded_traffic(pieces: Iterable[Any]) -> Traffic:
 
 
 def generated_traffic(pieces: Iterable[Any]) -> Traffic:
-    """The traffic of requests in pieces, in order of arrival; those of clients that wait for answers have no times."""
+    """The traffic of requests in pieces, in order of arrival; those of clients that wait for answers have no times,
+    but where they are due at some."""
     found = list(pieces)
     arrival_s = np.concatenate([piece.arrival_s for piece in found])
-    timed = all(piece.closed_loop is None and piece.programs is None for piece in found)
+    timed = all(
+        (piece.closed_loop is None or piece.closed_loop.paced) and piece.programs is None for piece in found
+    )
     return Traffic(arrival_s - arrival_s[0], *_tokens(found), timed)
 
 

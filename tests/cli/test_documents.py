@@ -14,6 +14,8 @@ from cli.transcript import furnish
 
 from simslm.scenario.load import load_scenario
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TYPED = re.compile(r"^\s*(?:\.venv/bin/)?simslm (?P<arguments>.+)$", re.MULTILINE)
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)

@@ -8,6 +8,8 @@ import shlex
 import pytest
 from cli.test_help import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 RUNS = (
     "run,model,device,engine,prompt_tokens,output_tokens,num_requests,arrivals,max_num_seqs,batching,num_gpu_blocks,"
     "max_num_batched_tokens,output_tokens_per_s,tpot_mean_s\n"

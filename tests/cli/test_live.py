@@ -17,6 +17,8 @@ from simslm.cli import live  # noqa: E402
 from simslm.cli.interruption import Interruption  # noqa: E402
 from simslm.errors import DeviceError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SCENARIO = """\
 name: tiny
 model: {family: llama, num_layers: 1, hidden_size: 32, num_heads: 2, num_kv_heads: 1, intermediate_size: 48,

@@ -19,6 +19,8 @@ from simslm.fidelity.replicas import interference, routed
 from simslm.metrics.iterations import IterationTable
 from simslm.report.repeats import figure, repeat_tables
 
+pytestmark = pytest.mark.slow
+
 LIVE = Path(__file__).parents[2] / "scenarios" / "live"
 SCENARIO: dict[str, Any] = {
     "name": "live",

@@ -33,6 +33,7 @@ def columns() -> dict[str, np.ndarray]:
         "e2e_s": np.array([1.0, 2.0, 10.0, 0.4, nan, nan]),
         "queue_s": np.array([0.0, 0.0, 2.0, 0.0, 1.0, nan]),
         "preemptions": np.array([0, 1, 0, 0, 2, 0]),
+        "recomputed_tokens": np.array([0, 7, 0, 0, 0, 0]),
         "cached_prompt_tokens": np.array([0, 16, 0, 8, 0, 0]),
     }
 
@@ -90,7 +91,12 @@ def test_figures_by_class_are_those_of_its_rows():
     }
     assert parts["a"]["throughput"]["output_tokens_per_s"] == 4.0
     assert parts["b"]["ttft_s"]["mean"] == pytest.approx(0.3)
-    assert parts["b"]["kv"] == {"preemptions": 3, "cached_prompt_share": 24 / 60}
+    assert parts["b"]["kv"] == {
+        "preemptions": 3,
+        "recomputed_tokens": 7,
+        "recomputed_share": 7 / (60 - 24 + 21 + 7),
+        "cached_prompt_share": 24 / 60,
+    }
     assert parts["a"]["service_tokens_per_s"] == 40 / 11
     assert parts["b"]["service_tokens_per_s"] == 21 / 2.4
 

@@ -38,7 +38,7 @@ DEPLOYMENTS = {
     "prefill-first": {
         "engine": {"batching": {"policy": "prefill-first"}, "num_gpu_blocks": 60, "max_num_seqs": 32}
     },
-    "static": {"engine": {"batching": {"policy": "static"}, "max_num_seqs": 8}},
+    "static": {"engine": {"batching": {"policy": "static", "returns": "request"}, "max_num_seqs": 8}},
     "replicas": {"replicas_per_device": 2, "sharing": "mps", "engine": TIGHT["engine"]},
 }
 

@@ -184,6 +184,16 @@ def test_who_holds_a_batch_reserves_its_blocks(name):
 @each("queueing")
 @UNTIMED
 @given(data=st.data())
+def test_an_order_that_has_the_urgent_first_does(name, data):
+    order = Choice("queueing", name).make()
+    one, other = (data.draw(prompts(i, 100)) for i in range(2))
+    if order.urgent_first and one.priority < other.priority:
+        assert order.key(one) < order.key(other)
+
+
+@each("queueing")
+@UNTIMED
+@given(data=st.data())
 def test_keys_order_all_prompts_and_do_not_change_while_they_wait(name, data):
     """What is left to prefill, and the blocks for it, may change as prefixes come and go."""
     order = data.draw(policies("queueing", name)).make()

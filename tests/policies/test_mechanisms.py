@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.invariants import simulate
+from support.scenarios import Choice
 from support.synthetic import Lists, deployment
 from support.views import SeenLoad, SeenRequest
 
 from simslm.policies.registry import lookup, registered
+from simslm.sim.log import FAILED, FINISHED
 
 
 def crowd(seed: int, count: int = 40, longest: int = 60, rate: float = 300.0, **more: Any) -> Lists:
@@ -49,6 +52,53 @@ def test_static_batches_never_mix_and_are_held_padded_to_their_end(seed, most):
         assert (columns["decode_seqs"][iteration + 1 : following] == len(members)).all()
         assert following - iteration == requests.output_tokens[members].max()
         earlier = members
+
+
+def static_pair(returns: str, **more: Any) -> Any:
+    """Two requests of one batch, of 2 and 9 tokens, and one that comes after them."""
+    made = Choice("batching", "static", {"returns": returns}).make()
+    served = deployment(batching="static", max_num_seqs=2)
+    group = served.groups[0]
+    served = replace(
+        served, groups=(replace(group, policies=lambda: replace(group.policies(), batching=made)),)
+    )
+    return simulate(Lists.of([0.0, 0.0, 0.0], 10, [2, 9, 4], **more), served)
+
+
+def gaps(result: Any) -> int:
+    """How many gaps between tokens were counted."""
+    return int(result.token_gaps.last[-1]) + 1
+
+
+def test_a_static_batch_returns_when_all_of_it_is_done():
+    """The whole answer goes out at the end of the batch: TTFT is E2E, and the tokens of an answer come at once."""
+    result = static_pair("batch")
+    columns, ends = result.request_columns, result.tables[0].end_s
+    assert columns["finish_s"].tolist() == [ends[8], ends[8], ends[-1]]
+    assert columns["first_token_s"].tolist() == columns["finish_s"].tolist()
+    assert columns["tpot_s"].tolist() == [0.0, 0.0, 0.0]
+    assert result.summary["itl_s"]["max"] == 0.0
+    assert gaps(result) == 1 + 8 + 3
+
+
+def test_a_static_batch_may_return_each_request_at_its_end():
+    result = static_pair("request")
+    columns, ends = result.request_columns, result.tables[0].end_s
+    assert columns["finish_s"].tolist() == [ends[1], ends[8], ends[-1]]
+    assert columns["first_token_s"].tolist() == [ends[0], ends[0], ends[9]]
+    assert result.summary["itl_s"]["p50"] > 0
+    batched = static_pair("batch")
+    assert result.summary["makespan_s"] == batched.summary["makespan_s"]
+    assert result.summary["energy"] == batched.summary["energy"]
+
+
+def test_a_client_that_left_before_its_static_batch_was_done_has_no_answer():
+    """Its two tokens were computed long before; they would have gone out with the batch."""
+    result = static_pair("batch", patience_s=np.array([0.02, np.inf, np.inf]))
+    columns = result.request_columns
+    assert columns["status"].tolist() == [FAILED, FINISHED, FINISHED]
+    assert np.isnan(columns["first_token_s"][0])
+    assert gaps(result) == 8 + 3
 
 
 def test_static_batches_outlive_clients_that_leave():

@@ -1,14 +1,53 @@
 import importlib.util
+import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
+from support.fractions import Pair, fraction
 
 from profiler import campaign, passes, visits
 from profiler.measure import ceilings, operators
 from simslm.catalog.families import architecture_from_mapping
 
 NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+LARGE = 12
+"""Cases from which on ``make test`` runs a fraction of a test's product of parameters."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of the large products of families, attentions and shapes a fraction is run, unless all are asked for.
+
+    Of tests of the kernels alone every pair of parameters comes; of tests over families every value comes in each
+    test, and cases are chosen so that the tests of a file meet as many pairs as they can.
+    """
+    named = any("[" in argument for argument in config.invocation_params.args if isinstance(argument, str))
+    if named or os.environ.get("SIMSLM_WHOLE"):
+        return
+    by_test = defaultdict(list)
+    for item in items:
+        if item.path.parent == Path(__file__).parent and hasattr(item, "callspec"):
+            by_test[item.path, item.originalname].append(item)
+    met: dict[Path, set[Pair]] = defaultdict(set)
+    dropped = set()
+    for (path, _), cases in by_test.items():
+        values = [values_of(case) for case in cases]
+        if len(cases) < LARGE or min(map(len, values)) < 2:
+            continue
+        over_families = "architecture" in cases[0].callspec.params
+        kept = set(fraction(values, met[path], pairwise=not over_families))
+        dropped |= {id(case) for i, case in enumerate(cases) if i not in kept}
+    if dropped:
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in dropped])
+        items[:] = [item for item in items if id(item) not in dropped]
+
+
+def values_of(item):
+    """The values of a case's parameters."""
+    return frozenset((name, repr(value)) for name, value in item.callspec.params.items())
+
 
 SIZES = {
     "num_layers": 2,

@@ -94,7 +94,7 @@ def looped(requests: Lists, setting: Deployment, *, vocabulary: int = 7) -> Serv
         BlockPool(limits.num_gpu_blocks),
         limits.block_size,
         Limits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.watermark_blocks),
-        Policies(made.batching, made.order, made.admission),
+        Policies(made.batching, made.order, made.admission, made.preemption),
     )
     assert isinstance(group.cost, LinearCost)
     workload = sequences(vars(requests), vocabulary, np.random.default_rng(0))
@@ -140,7 +140,8 @@ def test_the_loop_keeps_the_simulators_schedule(batching, crowd):
     assert (expected["status"] == 0).all()
     for name in TIMES:
         np.testing.assert_allclose(served.requests[name], expected[name], rtol=1e-12, atol=0)
-    assert (served.requests["preemptions"] == expected["preemptions"]).all()
+    for name in ("preemptions", "recomputed_tokens"):
+        assert (served.requests[name] == expected[name]).all()
     table = simulated.tables[0].columns
     for name in (*SHAPE, *BOOKS):
         assert (served.iterations[name] == table[name]).all(), name
@@ -159,7 +160,8 @@ def test_some_of_those_crowds_are_preempted(batching):
     assert served.requests["preemptions"].sum() > 10
     assert served.iterations["kv_blocks_used"].max() == 30
     expected = simulate(requests, setting).request_columns
-    assert (served.requests["preemptions"] == expected["preemptions"]).all()
+    for name in ("preemptions", "recomputed_tokens"):
+        assert (served.requests[name] == expected[name]).all()
 
 
 @settings(max_examples=examples(40), deadline=None)

@@ -13,6 +13,8 @@ from simslm.cli import main
 from simslm.scenario.classes import Traffic
 from simslm.scenario.programs import Graph, ProgramSpec
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "sessions.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)

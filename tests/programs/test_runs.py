@@ -148,7 +148,7 @@ def test_clients_start_the_next_program_when_all_of_the_last_is_over():
     """One client, three programs: the second loses its first request, which is all that is sent of it."""
     chain = [Call(10, 3), Call(10, 5, after=[0], delay_s=0.25)]
     lost = [Call(5000, 3), Call(10, 5, after=[0])]
-    clients = (ProgramClients(1, 0.5, None, np.arange(3)),)
+    clients = (ProgramClients(1, 0.5, programs=np.arange(3)),)
     result = simulate(programs([chain, lost, chain], np.nan, clients), deployment(cost=STEADY))
     begin_s, over_s = result.log.arrival_s[[0, 2, 4]], 8 * TICK + 0.25
     assert begin_s.tolist() == [0.0, over_s + 0.5, over_s + 1.0]
@@ -156,7 +156,7 @@ def test_clients_start_the_next_program_when_all_of_the_last_is_over():
 
 
 def test_clients_stop_when_their_time_is_up():
-    clients = (ProgramClients(2, 0.0, 10.5 * TICK, np.arange(9)),)
+    clients = (ProgramClients(2, 0.0, 10.5 * TICK, programs=np.arange(9)),)
     chain = [Call(10, 2), Call(10, 3, after=[0])]
     log = simulate(programs([chain] * 9, np.nan, clients), deployment(cost=STEADY)).log
     assert [t for t in log.arrival_s[::2].tolist() if t == t] == [

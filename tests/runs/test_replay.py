@@ -187,3 +187,12 @@ def test_a_burst_takes_its_time_to_the_first_iteration(run):
     assert late["itl_mean_s"] == plain["itl_mean_s"]
     trickling = replace(run, arrivals="poisson:5")
     assert simulated(result, trickling, 0.5) == simulated(result, trickling)
+
+
+def test_tokens_of_static_batches_are_streamed_where_their_times_were_measured(run):
+    static = replace(run, batching="static", prompt_tokens=100.0, max_num_batched_tokens=8192)
+    timed, untimed = (
+        scenario_of(replace(static, measured=figures), {"roofline": {}}).deployment.engine.batching.returns
+        for figures in ({"itl_mean_s": 0.01}, {"output_tokens_per_s": 100.0})
+    )
+    assert (timed, untimed) == ("request", "batch")

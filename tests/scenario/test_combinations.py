@@ -66,3 +66,30 @@ def test_each_goes_with_every_batching_that_takes_blocks_as_needed_and_with_pref
     }
     found = simulate(load_scenario(SCENARIOS / "sarathi-serve.yaml", changes), with_intervals=False)
     assert found.summary["requests"]["finished"] == 8
+
+
+def test_priorities_that_change_need_a_queue_that_goes_by_them():
+    changing = {f"{ENGINE}.priorities": "markov", f"{ENGINE}.preemption_policy": "lowest-priority"}
+    with pytest.raises(ScenarioError) as refused:
+        load_scenario(SCENARIOS / "sarathi-serve.yaml", changing)
+    words = str(refused.value)
+    assert "sarathi-serve.yaml:" in words
+    assert "set scheduling_policy: priority" in words
+    load_scenario(SCENARIOS / "sarathi-serve.yaml", changing | {f"{ENGINE}.scheduling_policy": "priority"})
+
+
+@pytest.mark.parametrize(
+    ("order", "stated", "policy"),
+    [
+        ("fcfs", None, "youngest"),
+        ("shortest-prompt", None, "youngest"),
+        ("priority", None, "least-urgent"),
+        ("priority", "youngest", "youngest"),
+        ("fcfs", "least-urgent", "least-urgent"),
+    ],
+)
+def test_who_is_preempted_follows_the_order_unless_stated(small, order, stated, policy):
+    small["deployment"] = {"engine": {"scheduling_policy": order, "preemption_policy": stated}}
+    engine = load_scenario(small).deployment.engine
+    assert engine.preempts.policy == policy
+    assert not engine.switches

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from support.scenarios import examples
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = (sys.executable, "-c", "from simslm.cli import main; main()")
 FILES = ("frontier.json", "trials.parquet")
 KILLS = examples(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 
 from simslm.errors import SimslmError
 from simslm.sim.blocks import BlockPool
+from simslm.sim.sequence import Sequence
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -88,6 +89,39 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPool = PoolMachine.TestCase
 TestPool.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([1, 3, 16]),
+    st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    st.integers(0, 12),
+    st.integers(1, 60),
+)
+def test_with_a_spare_block_a_jump_ends_where_the_last_sequence_finds_none_free(size, cached, free, limit):
+    """Each sequence in turn must find a block free, and takes one if its own are full (vLLM V0, ``can_append_slots``);
+    one that runs alone must find one only if it takes it."""
+    held = sum(-(-tokens // size) for tokens in cached)
+    pool = BlockPool(held + free, size)
+    pool.allocate(held)
+    running = {}
+    for number, tokens in enumerate(cached):
+        sequence = Sequence(number, 0.0, tokens, 1, phase=pool.start(tokens, 0))
+        running[sequence] = None
+    pool.touching = running
+    left, fits = free, 0
+    while fits < limit:
+        for tokens in cached:
+            takes = (tokens + fits) % size == 0
+            if left < (1 if len(cached) > 1 else takes):
+                break
+            left -= takes
+        else:
+            fits += 1
+            continue
+        break
+    assert pool.horizon(0, limit) == fits
+    assert (pool.needed(0) <= free) == (fits > 0)
 
 
 class LeaksTheLastBlock(BlockPool):

@@ -63,7 +63,7 @@ def blocks_of(row: dict) -> list[int]:
 
 def hit_tokens(row: dict, matched: int) -> int:
     """What the engine does not compute again: whole blocks, and never the last token of a prompt."""
-    return min(sum(blocks_of(row)[:matched]) * BLOCK, row["input_length"] - 1)
+    return min(sum(blocks_of(row)[:matched]), (row["input_length"] - 1) // BLOCK) * BLOCK
 
 
 def leading(cache, row: dict) -> int:
@@ -136,6 +136,19 @@ def test_a_crowd_gives_everything_back(swap_blocks):
     assert not (cached % 16).any()
     assert (found.request_columns["status"] == FINISHED).all()
     assert found.request_columns["first_scheduled_s"][-1] == 1000
+
+
+@pytest.mark.parametrize("unit", [8, 16, 512])
+@pytest.mark.parametrize("block_size", [1, 16, 32, 64])
+@pytest.mark.parametrize("prompt", [1, 16, 17, 32, 512, 1000, 1024])
+def test_of_a_prompt_that_is_cached_whole_the_last_block_is_computed_again(prompt, block_size, unit):
+    """All whole blocks before the last token are reused (vLLM: 16 of 32 and 1,008 of 1,024, at 16 tokens a block)."""
+    requests = Lists.of([0.0, 10.0, 20.0], prompt, 4)
+    requests.units, requests.unit_tokens = [tuple(range(-(-prompt // unit)))] * 3, unit
+    engine = deployment(block_size=block_size, prefix_caching=True, num_gpu_blocks=9000)
+    cached = simulate(requests, engine).request_columns["cached_prompt_tokens"]
+    reused = range(0, prompt, block_size)[-1]
+    assert cached.tolist() == [0, reused, reused]
 
 
 @pytest.mark.parametrize("block_size", [1, 16, 24, 32, 100, 4096])
@@ -246,7 +259,8 @@ class PrefixMachine(RuleBasedStateMachine):
         found = self.model.matching(sequence.units)
         full = sum(self.model.size[unit] for unit in found)
         assert sequence.held == found
-        hit = min(full * self.pool.block_size, sequence.prefill_tokens - 1)
+        size = self.pool.block_size
+        hit = min(full * size, (sequence.prefill_tokens - 1) // size * size)
         assert sequence.prefill_tokens - sequence.remaining == hit
         idle = sum(self.model.size[unit] for unit in found if unit in self.model.idle)
         needed = -(-sequence.prefill_tokens // self.pool.block_size) - full

@@ -72,7 +72,7 @@ def program_workloads(draw: st.DrawFn) -> Lists:
     if closed:
         until = draw(st.sampled_from([None, 0.2]))
         think_s = draw(st.sampled_from([0.0, 0.25]))
-        clients = (ProgramClients(draw(st.integers(1, 3)), think_s, until, np.arange(closed)),)
+        clients = (ProgramClients(draw(st.integers(1, 3)), think_s, until, programs=np.arange(closed)),)
     requests = programs(written, start_s, clients)
     size = len(requests.prompt_tokens)
     if draw(st.booleans()):

@@ -22,8 +22,9 @@ SHARINGS = ("mps", "time-slice", "streams", "sm-partition")
 
 
 def examples(usual: int) -> int:
-    """How many random scenarios a test draws: ``SIMSLM_EXAMPLES`` where set (5000 every night), else the usual."""
-    return int(os.environ.get("SIMSLM_EXAMPLES", usual))
+    """How many random scenarios a test draws: ``SIMSLM_EXAMPLES`` where set (5000 every night), else the usual, times
+    ``SIMSLM_SCALE`` where set (0.25 in ``make quick``)."""
+    return int(os.environ.get("SIMSLM_EXAMPLES", max(1, usual * float(os.environ.get("SIMSLM_SCALE", 1)))))
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _share_prefixes(requests: Lists, unit_tokens: int, rng: np.random.Generator)
     """Prompts begin with full units of one of three documents and go on by themselves; some are copies of others."""
     requests.unit_tokens, requests.units = unit_tokens, []
     for i in range(len(requests.prompt_tokens)):
-        if i and rng.random() < 0.2:
+        if i and rng.random() < 0.5:
             other = int(rng.integers(i))
             requests.prompt_tokens[i] = requests.prompt_tokens[other]
             requests.units.append(requests.units[other])
@@ -138,7 +139,8 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
     batching = draw(policies("batching", named.get("batching")))
     longest = int((requests.prompt_tokens + requests.max_tokens).max())
     block_size = draw(st.sampled_from([1, 4, 16]))
-    num_gpu_blocks = draw(st.integers(1, 2 * longest // block_size + 4))
+    least = draw(st.sampled_from([1, longest // block_size + 2]))
+    num_gpu_blocks = draw(st.integers(least, longest // block_size + 8))
     limits = EngineConfig(
         max_num_seqs=draw(st.integers(1, 24)),
         max_num_batched_tokens=draw(st.sampled_from([24, 64, 512])),
@@ -149,6 +151,7 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
         swap_blocks=draw(st.sampled_from([0, 5, 500])),
         swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
         late_output=draw(st.booleans()),
+        spare_block=draw(st.booleans()),
     )
     made = {kind: draw(policies(kind, named.get(kind))) for kind in ("queueing", "admission", "routing")}
 
@@ -218,7 +221,7 @@ def speculating(draw: st.DrawFn, served: Deployment, requests: Lists, **named: s
     foreseen = Acceptance(rates * draw(st.sampled_from([0.0, 0.5, 0.99])), 0)
 
     def speculative(group: Group) -> Group:
-        limits = replace(group.engine, block_size=16, late_output=False)
+        limits = replace(group.engine, block_size=16, late_output=False, spare_block=False)
         return replace(
             group,
             engine=limits,
@@ -235,7 +238,9 @@ def windowed(draw: st.DrawFn, served: Deployment) -> Deployment:
     """The same where a sequence keeps only so many tokens."""
     kept = draw(st.sampled_from([1, 5, 16, 17, 40, 100]))
     groups = (
-        replace(group, engine=replace(group.engine, kept_tokens=kept, prefix_caching=False))
+        replace(
+            group, engine=replace(group.engine, kept_tokens=kept, prefix_caching=False, spare_block=False)
+        )
         for group in served.groups
     )
     return replace(served, groups=tuple(groups))

@@ -67,6 +67,7 @@ class Loop:
     concurrency: int
     think_time_s: float = 0.0
     until_s: float | None = None
+    paced: bool = False
 
 
 @dataclass

@@ -156,7 +156,9 @@ class Windowed:
         self.whole_prompts = batching.whole_prompts
         self.reserves_output = batching.reserves_output
         self.holds_batch = batching.holds_batch
+        self.returns_batch = batching.returns_batch
         self.by_layers = batching.by_layers
+        self.urgent_first = self.policies.order.urgent_first
 
     def plan(self, view: ReplicaView) -> Plan:
         plan = self.policies.batching.plan(Shown(view, ReplicaView))  # type: ignore[arg-type]

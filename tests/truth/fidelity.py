@@ -67,7 +67,7 @@ def main() -> int:
             study([run for run in runs if run.model == model], Path(directory) / model, options.jobs)
             for model in sorted({run.model for run in runs})
         ]
-        text = page(studies, Path(directory), options.jobs)
+        text = page(studies)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.output, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(options.output)

@@ -57,14 +57,10 @@ class Evidence:
     Attributes:
         recorded: runs of the table as they were run; none without a table.
         posed: points of the scenarios.
-        stretched: runs of listed lengths, with output lengths spread until the KV peak is the measured one.
-        power: the exponent that does it.
     """
 
     recorded: Sequence[Comparison]
     posed: Sequence[Comparison]
-    stretched: Sequence[Comparison] = ()
-    power: float | None = None
 
 
 @dataclass(frozen=True)
@@ -283,16 +279,13 @@ def replicas(evidence: Evidence) -> list[Row]:
         for batch in REPLICATED_BATCHES
     ]
     rows += headline(evidence.recorded or evidence.posed)
-    if evidence.stretched:
-        rows += [_diagnosis(row) for row in headline(evidence.stretched)]
-    for words, mine in _sets(evidence):
+    mine = evidence.recorded or evidence.posed
+    for name, kind, figure in (
+        ("output tokens/s", "rate", output_tokens_per_s),
+        ("J per output token", "joules", joules_per_output_token),
+    ):
         for count, batch in ((2, 128), (1, 384)):
-            rates = _at(mine, output_tokens_per_s, count, batch)
-            rows.append(Row(f"output tokens/s, {count} × {batch}{words}", "rate", *rates))
-    for words, mine in _sets(evidence):
-        for count, batch in ((2, 128), (1, 384)):
-            joules = _at(mine, joules_per_output_token, count, batch)
-            rows.append(Row(f"J per output token, {count} × {batch}{words}", "joules", *joules))
+            rows.append(Row(f"{name}, {count} × {batch}", kind, *_at(mine, figure, count, batch)))
     return rows
 
 
@@ -323,16 +316,6 @@ def headline(comparisons: Sequence[Comparison]) -> list[Row]:
     return rows
 
 
-def _diagnosis(row: Row) -> Row:
-    """The same figure with stretched lengths, which is held to no bound."""
-    return Row(f"{row.name}, lengths stretched", row.kind, row.measured, row.simulated)
-
-
-def _sets(evidence: Evidence) -> list[tuple[str, Sequence[Comparison]]]:
-    found = [("", evidence.recorded or evidence.posed)]
-    return found + ([(", lengths stretched", evidence.stretched)] if evidence.stretched else [])
-
-
 def _at(
     comparisons: Sequence[Comparison], figure: Callable[[Metrics], float | None], replicas: int, batch: int
 ) -> tuple[float | None, float | None]:
@@ -344,12 +327,6 @@ def _at(
 
 def output_tokens_per_s(metrics: Metrics) -> float | None:
     return metrics.get("output_tokens_per_s")
-
-
-def throughput_error(comparisons: Sequence[Comparison], replicas: int, batch: int) -> float | None:
-    """How far the output throughput of OPT-2.7B's conversations is off, as a fraction."""
-    theirs, ours = _at(comparisons, output_tokens_per_s, replicas, batch)
-    return None if theirs is None or ours is None else ours / theirs - 1
 
 
 def _rate_gain(many: Comparison, one: Comparison, who: Callable[[Comparison], Metrics]) -> float | None:

@@ -18,9 +18,7 @@ from pathlib import Path
 from truth import findings
 from truth.findings import Evidence, Row, chosen
 from truth.posed import Posed, posed
-from truth.stretching import Stretched, stretched
 
-from simslm.catalog.models import load_model
 from simslm.errors import SimslmError
 from simslm.fidelity.comparison import Comparison
 from simslm.fidelity.recorded import read_sources, validate
@@ -55,12 +53,10 @@ def main() -> int:
     print("simulating the points of scenarios/paper", file=sys.stderr)
     found = posed(sorted(SCENARIOS.glob("*.yaml")), options.jobs)
     recorded: tuple[Comparison, ...] = ()
-    spread = None
     if options.table.is_file():
         print(f"simulating the runs of {options.table.name}", file=sys.stderr)
         recorded = as_they_were_run(read_runs(options.table), options.jobs)
-        spread = spread_of(recorded, options.jobs)
-    page = view(found, recorded, spread)
+    page = view(found, recorded)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".md", markdown(page)), (".html", render(page))):
         target = options.output.with_suffix(suffix)
@@ -83,31 +79,18 @@ def as_they_were_run(runs: Sequence[MeasuredRun], jobs: int) -> tuple[Comparison
     return found.comparisons
 
 
-def spread_of(recorded: Sequence[Comparison], jobs: int, model: str = "opt-2.7b") -> Stretched | None:
-    """The runs of the replicated model with lengths spread such that the KV peak is the measured one."""
-    mine = [each for each in recorded if each.run.model == model and each.run.lengths_file is not None]
-    if not mine:
-        return None
-    return stretched(mine, TRACES[model], load_model(model).max_position_embeddings, jobs)
-
-
 # ---- the page -------------------------------------------------------------------------------------------------
 
 
-def view(found: Sequence[Posed], recorded: Sequence[Comparison], spread: Stretched | None) -> FindingsView:
+def view(found: Sequence[Posed], recorded: Sequence[Comparison]) -> FindingsView:
     """Everything there is to say and to draw."""
-    evidence = Evidence(
-        recorded,
-        [each for one in found for each in one.comparisons],
-        spread.after if spread else (),
-        spread.power if spread else None,
-    )
+    evidence = Evidence(recorded, [each for one in found for each in one.comparisons])
     sections = [
         _plateau(evidence, found),
         _latency(evidence),
         _energy(evidence),
         _gaps(evidence),
-        _replicas(evidence, spread),
+        _replicas(evidence),
         _family_gains(evidence, found),
         _advice(evidence),
     ]
@@ -255,39 +238,19 @@ def _gaps(evidence: Evidence) -> Section:
     )
 
 
-def _replicas(evidence: Evidence, spread: Stretched | None) -> Section:
-    words = (
-        "OPT-2.7B, ShareGPT conversations, prefill-first with 2,048 tokens an iteration, replicas under MPS; gains in "
-        "output tokens/s. The best single replica is that of all batch limits and both schedulers that were run. Lines "
-        "marked scenario are no run of the table, but `scenarios/paper/replicas-opt-2.7b.yaml`."
-    )
-    if spread:
-        words += (
-            " The lengths of single requests were not published but reconstructed, and what a batch holds in KV blocks "
-            f"follows from them whatever an iteration costs: its peak comes out {100 * spread.kv_bias:+.1f} % off. "
-            f"Stretched: output lengths to the power {spread.power:.2f}, their mean kept, at which that error "
-            "vanishes: a diagnosis that uses a figure of the runs, not a prediction, and held to no bound. "
-            f"`reports/fidelity.md` has more.{_what_is_left(evidence)}"
-        )
+def _replicas(evidence: Evidence) -> Section:
     return Section(
         "replicas",
         "5 Replicas win it back",
-        words,
+        "OPT-2.7B, ShareGPT conversations, prefill-first with 2,048 tokens an iteration, replicas under MPS; gains in "
+        "output tokens/s. The best single replica is that of all batch limits and both schedulers that were run. Lines "
+        "marked scenario are no run of the table, but `scenarios/paper/replicas-opt-2.7b.yaml`. The lengths of single "
+        "requests were not published but reconstructed. Until November 2026 this page used Llama-2-7B's for both "
+        "models, so that single replicas came out 9 % too fast and two under MPS 6 %; `reports/fidelity.md` has more.",
         HEAD,
         _table(findings.replicas(evidence)),
         [_bars(evidence)],
     )
-
-
-def _what_is_left(evidence: Evidence) -> str:
-    """Whose throughput is off once the lengths are stretched: one replica's, or that of two."""
-    one, two = (findings.throughput_error(evidence.stretched, *where) for where in ((1, 384), (2, 128)))
-    if one is None or two is None:
-        return ""
-    words = f" So stretched, 1 × 384 is {100 * one:+.1f} % off and 2 × 128 {100 * two:+.1f} %"
-    if (one > 0) != (two > 0):
-        return f"{words}: on opposite sides, and the gain is their ratio."
-    return f"{words}."
 
 
 def _family_gains(evidence: Evidence, found: Sequence[Posed]) -> Section:
@@ -381,7 +344,6 @@ def _bars(evidence: Evidence) -> Plot:
     sets: Mapping[str, Mapping[tuple[int, int], float]] = {
         "measured": _rates(chosen(evidence.recorded, **what), findings.measured),
         "as run": _rates(chosen(evidence.recorded, **what), findings.simulated),
-        "stretched": _rates(chosen(evidence.stretched, **what), findings.simulated),
         "scenario": _rates(chosen(evidence.posed, **what), findings.simulated),
     }
     known = {name: rates for name, rates in sets.items() if rates}

@@ -132,7 +132,7 @@ def no_others(monkeypatch):
 
 
 def test_without_a_table_the_page_says_so_and_measured_is_empty(short, no_others):
-    page = paper.view(short, (), None)
+    page = paper.view(short, ())
     assert page.notes == ["No table of measured runs was found: what was measured is left empty."]
     measured = [row[2] for section in page.sections for row in section.rows]
     assert len(measured) > 20
@@ -153,7 +153,7 @@ def test_with_a_table_both_are_drawn_and_the_sentence_counts_the_bounds(short, n
         for one in short
         for each in one.comparisons
     ]
-    page = paper.view(short, recorded, None)
+    page = paper.view(short, recorded)
     assert page.notes == []
     rows = [row for section in page.sections for row in section.rows if row[2]]
     assert len(rows) > 20

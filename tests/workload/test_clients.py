@@ -161,7 +161,6 @@ def test_what_the_workload_states_applies_to_a_replay(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("priority", "", "priority: expected a whole number, found ''"),
         ("priority", "1.5", "priority: expected a whole number"),
         ("patience_s", "-1", "patience_s: expected a number of seconds, 0 or more"),
         ("patience_s", "nan", "patience_s: expected a number of seconds, 0 or more"),

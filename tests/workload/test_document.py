@@ -16,6 +16,8 @@ from simslm.scenario.load import load_scenario
 from simslm.workload import requests_of
 from simslm.workload.readers import FORMATS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 TEXT = DOCUMENT.read_text(encoding="utf-8")

@@ -244,7 +244,10 @@ GOOD_LINE = '{"timestamp": 1, "input_length": 2, "output_length": 3}'
         ("[1, 2]", "expected one JSON object per line"),
         ('{"timestamp": 1, "input_length": 2}', "output_length: expected a whole number.*found nothing"),
         ('{"timestamp": 1, "input_length": "2", "output_length": 3}', "input_length: expected"),
-        ('{"timestamp": 1.5, "input_length": 2, "output_length": 3}', "timestamp: expected a whole number"),
+        (
+            '{"timestamp": 1.5, "input_length": 2, "output_length": 3}',
+            "timestamp: no whole number of milliseconds",
+        ),
         ('{"timestamp": 1, "input_length": -2, "output_length": 3}', "input_length: expected"),
         ('{"timestamp": 1, "input_length": true, "output_length": 3}', "input_length: expected"),
         ('{"timestamp": 1, "input_length": 1e400, "output_length": 3}', "input_length: expected"),

@@ -10,11 +10,14 @@ from simslm.policies.registry import PolicyOptions, policy
 
 @policy("preemption", "lowest-priority")
 class LowestPriority:
-    """The least urgent goes first, also for somebody more urgent who waits (FastSwitch, arXiv:2411.18424).
+    """The least urgent goes first, also for a more urgent one that waits (vLLM V0; FastSwitch, arXiv:2411.18424).
 
-    Of equals the last admitted. With priorities that change over time this is the preemption-based scheduling whose
-    context switches FastSwitch makes cheaper.
+    Of equals the last admitted. The victim stays out until the one it made place for has been admitted. With
+    priorities that change over time this is the preemption-based scheduling whose context switches FastSwitch makes
+    cheaper.
     """
+
+    displaces = True
 
     def __init__(self, options: PolicyOptions) -> None:
         del options

@@ -12,6 +12,8 @@ from simslm.policies.registry import PolicyOptions, policy
 class Youngest:
     """The last admitted goes first, and only where blocks are short (vLLM, SOSP 2023, §4.5)."""
 
+    displaces = False
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
 

@@ -11,6 +11,15 @@ from simslm.policies.plan import Prompt
 
 
 class QueueOrder(Protocol):
+    """Orders those that wait.
+
+    Attributes:
+        urgent_first: whether a more urgent prompt (a lower ``priority``) always comes before a less urgent one. Where
+            it does not, a prompt that running sequences made place for is admitted before all others.
+    """
+
+    urgent_first: bool
+
     def key(self, prompt: Prompt) -> Any:
         """What the queue is sorted by; it must not change while a prompt waits."""
         ...

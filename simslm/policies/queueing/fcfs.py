@@ -10,6 +10,8 @@ from simslm.policies.registry import PolicyOptions, policy
 class FirstComeFirstServed:
     """In order of arrival (vLLM `--scheduling-policy fcfs`)."""
 
+    urgent_first = False
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
 

@@ -10,6 +10,8 @@ from simslm.policies.registry import PolicyOptions, policy
 class Priority:
     """Lower priority numbers first, in order of arrival among equals (vLLM `--scheduling-policy priority`)."""
 
+    urgent_first = True
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
 

@@ -10,6 +10,8 @@ from simslm.policies.registry import PolicyOptions, policy
 class ShortestPrompt:
     """The shortest prompt first: shortest job first on what is known, the prompt (Schrage, 1968)."""
 
+    urgent_first = False
+
     def __init__(self, options: PolicyOptions) -> None:
         del options
 

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from simslm.workload.readers.formats import FORMATS, Format, detect, read_pieces, read_trace, rows_at_most
-from simslm.workload.readers.recording import Recording
+from simslm.workload.readers.formats import (
+    FORMATS,
+    Format,
+    begins_as_trace,
+    detect,
+    read_pieces,
+    read_trace,
+    rows_at_most,
+)
+from simslm.workload.readers.recording import OPTIONAL, Recording
 
-__all__ = ["FORMATS", "Format", "Recording", "detect", "read_pieces", "read_trace", "rows_at_most"]
+__all__ = [
+    "FORMATS",
+    "OPTIONAL",
+    "Format",
+    "Recording",
+    "begins_as_trace",
+    "detect",
+    "read_pieces",
+    "read_trace",
+    "rows_at_most",
+]

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = 2**53
-"""Whole numbers up to here are exact as doubles too; beyond it a double does not tell seconds."""
+from simslm.scenario.arrivals import LONGEST_S
 
+LARGEST = 2**53
+"""Whole numbers up to here are exact as doubles too."""
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:?\d\d)?")
 
 
@@ -63,7 +64,7 @@ def _number(value: Any) -> float:
 
 def _whole(value: Any, least: int, most: int) -> bool:
     if isinstance(value, str):
-        return re.fullmatch(r"[+-]?\d{1,18}", value.strip()) is not None and least <= int(value) <= most
+        return re.fullmatch(r"[+-]?\d{1,19}", value.strip()) is not None and least <= int(value) <= most
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
@@ -73,7 +74,23 @@ def _hashes(value: Any) -> bool:
 
 
 def _seconds(value: Any) -> bool:
+    return -LONGEST_S <= _number(value) <= LONGEST_S
+
+
+def _finite(value: Any) -> bool:
     return -LARGEST <= _number(value) <= LARGEST
+
+
+def _finite_or_none(value: Any) -> bool:
+    return value is None or _finite(value)
+
+
+def _priority(value: Any) -> bool:
+    return value in ("", None) or _whole(value, -LARGEST, LARGEST)
+
+
+def _label(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def _patience(value: Any) -> bool:
@@ -98,18 +115,40 @@ TOKENS = _whole_field("a whole number of tokens, 0 or more", 0)
 LENGTH = _whole_field("a whole number of tokens, 1 or more", 1)
 COUNT = _whole_field("a whole number, 0 or more", 0)
 ONE = _whole_field("1", 1, 1)
-TICKS = _whole_field("a whole number", -LARGEST)
-SECONDS = Field("a number of seconds, at most 2**53 either way", "float64", _seconds, -LARGEST)
+NUMBER = Field("a number, at most 2**53 either way", "float64", _finite, -LARGEST)
+NUMBER_OR_NONE = Field(
+    "a number, at most 2**53 either way, or nothing", "float64", _finite_or_none, -LARGEST, blank=math.nan
+)
+WHOLE = _whole_field("a whole number", -LARGEST)
+NANOSECONDS = _whole_field("a whole number of nanoseconds, at most 2**32 s either way", -(2**62), 2**62)
+PRIORITY = Field("a whole number, or nothing for 0", "int64", _priority, -LARGEST, blank=0)
+SECONDS = Field(
+    "a number of seconds, at most 2**32 either way (divide times in ms, us or ns)",
+    "float64",
+    _seconds,
+    -LONGEST_S,
+    most=LONGEST_S,
+)
+SECONDS_OR_NONE = Field(
+    SECONDS.expected,
+    "float64",
+    lambda value: value is None or _seconds(value),
+    -LONGEST_S,
+    blank=math.nan,
+    most=LONGEST_S,
+)
 QUOTED_SECONDS = Field(
-    "a text of a number of seconds",
+    "a text of a number of seconds, at most 2**32 either way",
     "string",
     lambda value: isinstance(value, str) and _seconds(value),
-    -LARGEST,
+    -LONGEST_S,
+    most=LONGEST_S,
 )
 PATIENCE = Field("a number of seconds, 0 or more, or nothing for ever", "float64", _patience, blank=math.inf)
 ELAPSED = Field(
     "a number of seconds, 0 or more, or nothing where it is not known", "float64", _patience, blank=math.nan
 )
-LABEL = Field("a name", "string", lambda value: isinstance(value, str), blank="")
+LABEL = Field("a name, or nothing", "string", _label, blank="")
+"""In JSON a whole number will do too, as long as all rows have one."""
 HASHES = Field("a list of whole numbers of 64 bits", "list", _hashes, blank=())
 TIMESTAMP = Field("a date and time like 2023-11-16 18:15:46.6805900", "string", _timestamp)

@@ -25,10 +25,17 @@ from simslm.workload.readers import (
 from simslm.workload.readers.recording import Recording, gathered
 from simslm.workload.readers.table import check_file, first_line, opened_text
 
-Read = Callable[[Path], Iterator[Recording]]
+Read = Callable[..., Iterator[Recording]]
+"""From a path, and what is stated of the file's units, to its requests."""
+KEYS = {"ticks_per_s": "replay.time_unit", "unit_tokens": "replay.hash_tokens"}
+"""What a scenario calls the units of a file."""
+
+TEXTS = ("conversations", "conversation", "messages", "prompt", "text", "instruction")
+"""Keys of data sets that hold texts."""
+
 _MOST_HEAD_BYTES = 1 << 24
-_LEAST_CSV_BYTES = len("0,1,1\n")
-_LEAST_JSON_BYTES = len('{"arrival_s":0,"prompt_tokens":1,"output_tokens":1}\n')
+_LEAST_CSV_BYTES = len("1,1\n")
+_LEAST_JSON_BYTES = len('{"prompt_tokens":1,"output_tokens":1}\n')
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class Format:
         columns: a file of this format has all of these.
         read: from a file to its requests, in pieces.
         fits: whether a file's first row, by column, is of this format; where formats have the same columns.
+        time: the column of arrival times, where a file may be without.
+        dialect: what of its units a scenario may state, by the names that ``read`` takes.
     """
 
     name: str
@@ -48,6 +57,8 @@ class Format:
     columns: Collection[str]
     read: Read
     fits: Callable[[dict[str, Any]], bool] = lambda _row: True
+    time: str = ""
+    dialect: Collection[str] = ()
 
 
 _TEXT = (
@@ -69,21 +80,47 @@ _TEXT = (
     Format("splitwise", "splitwise-sim's own (ISCA 2024)", splitwise.FIELDS, splitwise.read),
     Format("vidur", "Vidur's processed traces (MLSys 2024)", vidur.FIELDS, vidur.read),
     Format("vidur-lengths", "Vidur's lengths without arrivals", vidur.LENGTHS, vidur.read_lengths),
-    Format("csv", "simslm's own: arrival_s,prompt_tokens,output_tokens", plain.FIELDS, plain.read_csv),
+    Format(
+        "csv",
+        "simslm's own: arrival_s,prompt_tokens,output_tokens",
+        plain.FIELDS,
+        plain.read_csv,
+        time="arrival_s",
+    ),
 )
 _JSON = (
     Format(
         "ragpulse",
         "RAGPulse, with sessions (github.com/flashserve/RAGPulse)",
-        mooncake.COUNTED,
+        {"timestamp", *mooncake.LENGTHS},
         ragpulse.read,
         ragpulse.fits,
     ),
-    Format("mooncake", "Mooncake, with prefix hashes (FAST 2025)", mooncake.COUNTED, mooncake.read),
+    Format(
+        "qwen-bailian",
+        "Qwen-Bailian, with prefix hashes and conversations",
+        mooncake.CHATS,
+        mooncake.read_bailian,
+        dialect=("ticks_per_s", "unit_tokens"),
+    ),
+    Format(
+        "mooncake",
+        "Mooncake, with prefix hashes (FAST 2025), and what aiperf, Dynamo and ServeGen write",
+        mooncake.LENGTHS,
+        mooncake.read,
+        time="timestamp",
+        dialect=("ticks_per_s", "unit_tokens"),
+    ),
     Format(
         "llmservingsim", "LLMServingSim's workloads (IISWC 2024)", llmservingsim.FIELDS, llmservingsim.read
     ),
-    Format("jsonl", "simslm's own, one JSON object per line", plain.FIELDS, plain.read_json),
+    Format(
+        "jsonl",
+        "simslm's own, one JSON object per line",
+        plain.FIELDS,
+        plain.read_json,
+        time="arrival_s",
+    ),
 )
 _PARQUET = Format("parquet", "simslm's own as Parquet", plain.FIELDS, parquet.read)
 
@@ -91,23 +128,31 @@ FORMATS: dict[str, Format] = {each.name: each for each in (*_TEXT, *_JSON, _PARQ
 """By name; where a file could be several, the first is meant."""
 
 
-def read_trace(path: Path, format_: str = "auto") -> tuple[Recording, str]:
+def read_trace(path: Path, format_: str = "auto", **dialect: int) -> tuple[Recording, str]:
     """The requests of a file, whole, and the name of its format.
 
     Args:
         path: the file.
         format_: a name in :data:`FORMATS`, or ``auto`` for what the file's columns say.
+        dialect: what is stated of its units: ``ticks_per_s``, ``unit_tokens``.
 
     Raises:
         ScenarioError: naming file and line, what was expected, and the remedy.
     """
     name = detect(path) if format_ == "auto" else format_
-    return gathered(FORMATS[name].read(path)), name
+    return gathered(read_pieces(path, name, **dialect)), name
 
 
-def read_pieces(path: Path, format_: str = "auto") -> Iterator[Recording]:
+def read_pieces(path: Path, format_: str = "auto", **dialect: int) -> Iterator[Recording]:
     """The same piece by piece: memory does not grow with the file, but for its sessions and prefixes."""
-    return FORMATS[detect(path) if format_ == "auto" else format_].read(path)
+    chosen = FORMATS[detect(path) if format_ == "auto" else format_]
+    if foreign := [KEYS[name] for name in dialect if name not in chosen.dialect]:
+        raise ScenarioError(
+            f"is of format {chosen.name}, whose units are fixed",
+            where=str(path),
+            remedy=f"leave {' and '.join(foreign)} out",
+        )
+    return chosen.read(path, **dialect)
 
 
 def rows_at_most(path: Path) -> float:
@@ -131,20 +176,68 @@ def detect(path: Path) -> str:
     if _is_parquet(path):
         return _PARQUET.name
     line = first_line(path, _MOST_HEAD_BYTES)
-    row = _json_row(path, line) if line.lstrip().startswith("{") else _csv_row(path, line)
-    candidates = _JSON if line.lstrip().startswith("{") else _TEXT
+    if line.lstrip().startswith("["):
+        raise _listed(path)
+    as_json = line.lstrip().startswith("{")
+    row = _json_row(path, line) if as_json else _csv_row(path, line)
+    candidates = _JSON if as_json else _TEXT
+    known = sorted({name for each in candidates for name in (*each.columns, each.time) if name})
     for each in candidates:
         if set(each.columns) <= set(row) and each.fits(row):
+            if each.time and each.time not in row and (close := _misspelt(row, [each.time], known)):
+                raise _unknown(path, row, close)
             return each.name
-    known = sorted({name for each in candidates for name in each.columns})
-    close = next((hint for name in row if name not in known and (hint := nearest(name, known))), "")
+    if as_json and (texts := [name for name in TEXTS if name in row]):
+        raise _of_texts(path, texts[0])
+    raise _unknown(path, row, _misspelt(row, known, known))
+
+
+def begins_as_trace(path: Path) -> bool:
+    """Whether a JSON file is one list, or an object a line with the keys of a trace or of a text, not one object."""
+    line = first_line(path, _MOST_HEAD_BYTES).strip()
+    if line.startswith("["):
+        return True
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    known = any(set(each.columns) <= set(row) for each in _JSON) if isinstance(row, dict) else False
+    return known or (isinstance(row, dict) and any(name in row for name in TEXTS))
+
+
+def _misspelt(row: Collection[str], meant: list[str], known: Collection[str]) -> str:
+    """A hint at the first unknown column that is nearly one that is meant; empty without."""
+    return next((hint for name in row if name not in known and (hint := nearest(name, meant))), "")
+
+
+def _unknown(path: Path, row: Collection[str], close: str) -> ScenarioError:
     columns = ", ".join(row)[:200]
     if not columns.isprintable():
         columns, close = "no text", ""
-    raise ScenarioError(
+    return ScenarioError(
         f"of no known format: it has {columns or 'nothing'}{close}",
         where=f"{path}:1",
         remedy=f"csv has arrival_s,prompt_tokens,output_tokens; known formats: {', '.join(FORMATS)}",
+    )
+
+
+def _of_texts(path: Path, key: str) -> ScenarioError:
+    return ScenarioError(
+        f"holds texts ({key}), and no numbers of tokens",
+        where=str(path),
+        remedy="count them with your model's tokenizer, and give prompt_tokens and output_tokens in each line",
+    )
+
+
+def _listed(path: Path) -> ScenarioError:
+    """What is wrong with a file that is one JSON list."""
+    with opened_text(path) as file:
+        head = file.read(1 << 16)
+    texts = [key for key in TEXTS if f'"{key}"' in head]
+    if texts:
+        return _of_texts(path, texts[0])
+    return ScenarioError(
+        "is one JSON list", where=str(path), remedy="write one JSON object per line, each a request"
     )
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from simslm.workload.readers.fields import TICKS, TOKENS
+from simslm.workload.readers.fields import NANOSECONDS, TOKENS
 from simslm.workload.readers.recording import Recording, keep_requests
 from simslm.workload.readers.table import json_pieces
 
-FIELDS = {"arrival_time_ns": TICKS, "input_toks": TOKENS, "output_toks": TOKENS}
+FIELDS = {"arrival_time_ns": NANOSECONDS, "input_toks": TOKENS, "output_toks": TOKENS}
 REMEDY = "llmservingsim has one JSON object per line with arrival_time_ns, input_toks and output_toks"
 
 

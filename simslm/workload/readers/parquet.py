@@ -10,9 +10,9 @@ import numpy as np
 
 from simslm.errors import ScenarioError
 from simslm.workload.readers.fields import Field
-from simslm.workload.readers.plain import FIELDS, OPTIONAL, REMEDY, requests
+from simslm.workload.readers.plain import FIELDS, OPTIONAL, REMEDY, TIME, requests
 from simslm.workload.readers.recording import Recording
-from simslm.workload.readers.table import NO_ROWS, check_file
+from simslm.workload.readers.table import NO_ROWS, check_file, check_once
 
 PIECE_ROWS = 1 << 18
 
@@ -50,6 +50,7 @@ def _pieces(path: Path) -> Iterator[dict[str, Any]]:
     row = 0
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:
+            check_once(file.schema_arrow.names, str(path))
             fields = _fields(file.schema_arrow.names, path)
             for batch in file.iter_batches(PIECE_ROWS, columns=list(fields)):
                 yield {
@@ -74,7 +75,7 @@ def _fields(names: list[str], path: Path) -> dict[str, Field]:
             where=str(path),
             remedy=REMEDY,
         )
-    return {**FIELDS, **{name: kind for name, kind in OPTIONAL.items() if name in names}}
+    return {**FIELDS, **{name: kind for name, kind in (TIME | OPTIONAL).items() if name in names}}
 
 
 def _column(column: Any, name: str, kind: Field, path: Path, row: int) -> Any:

@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 
-OPTIONAL = ("priority", "session_id", "patience_s", "images", "elapsed_s")
-"""Columns that a file has throughout or not at all."""
+OPTIONAL: dict[str, Any] = {
+    "priority": 0,
+    "session_id": -1,
+    "patience_s": np.inf,
+    "images": 0,
+    "elapsed_s": np.nan,
+    "pause_s": np.nan,
+}
+"""Columns that a file may have, and what stands for a value that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,9 @@ class Recording:
         elapsed_s: float64, from arrival to the end of each answer, NaN where that is not known; None where the file
             does not say.
         timed: False where the file says nothing of time; ``ticks`` are 0 then.
+        pause_s: float64, from the answer before it in its session to each request, NaN where that is not stated; None
+            where the file does not say.
+        chained: rows that state a pause in place of a time; their ticks are as if answers took no time.
     """
 
     ticks: np.ndarray
@@ -47,7 +57,9 @@ class Recording:
     unit_tokens: int = 0
     images: np.ndarray | None = None
     elapsed_s: np.ndarray | None = None
+    pause_s: np.ndarray | None = None
     timed: bool = True
+    chained: int = 0
 
     def __len__(self) -> int:
         return len(self.ticks)
@@ -73,12 +85,15 @@ def keep_requests(
     unit_tokens: int = 0,
     images: np.ndarray | None = None,
     elapsed_s: np.ndarray | None = None,
+    pause_s: np.ndarray | None = None,
     timed: bool = True,
+    chained: np.ndarray | None = None,
 ) -> Recording:
     """The rows with at least one prompt token and one output token; the rest are counted.
 
     Args:
         no_output: what a row without output tokens is in this format.
+        chained: a mask of rows that state a pause in place of a time.
     """
     empty = output_tokens < 1
     promptless = (prompt_tokens < 1) & ~empty
@@ -97,7 +112,9 @@ def keep_requests(
         unit_tokens,
         None if images is None else images[keep],
         None if elapsed_s is None else elapsed_s[keep],
+        None if pause_s is None else pause_s[keep],
         timed,
+        0 if chained is None else int(np.count_nonzero(chained[keep])),
     )
 
 
@@ -117,13 +134,24 @@ def gathered(pieces: Iterable[Recording]) -> Recording:
         units=units,
         unit_tokens=max(piece.unit_tokens for piece in found),
         timed=first.timed,
-        **{name: _joined([getattr(piece, name) for piece in found]) for name in OPTIONAL},
+        chained=sum(piece.chained for piece in found),
+        **{name: _joined(name, found) for name in OPTIONAL},
     )
 
 
-def _joined(columns: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    known = [column for column in columns if column is not None]
-    return np.concatenate(known) if known else None
+def _joined(name: str, pieces: Sequence[Recording]) -> np.ndarray | None:
+    """An optional column of all pieces; None where no piece has it."""
+    columns = [getattr(piece, name) for piece in pieces]
+    known = next((column for column in columns if column is not None), None)
+    if known is None:
+        return None
+    blank = OPTIONAL[name]
+    return np.concatenate(
+        [
+            np.full(len(piece), blank, dtype=known.dtype) if column is None else column
+            for piece, column in zip(pieces, columns, strict=True)
+        ]
+    )
 
 
 class Numbering(dict[str, int]):

@@ -10,18 +10,23 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn, TextIO, cast
 
 import numpy as np
 
 from simslm.errors import ScenarioError
-from simslm.workload.readers.fields import Field
+from simslm.workload.readers.fields import LABEL, NUMBER, Field
 
 NO_ROWS = "the file has no rows"
+_ROWS_ASKED = 1_000
+"""Rows that say whether labels are numbers or texts."""
 _BLOCK_BYTES = 1 << 24
 """How much of a file is parsed at once; no line may be longer."""
 
@@ -52,7 +57,7 @@ def csv_pieces(
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
-    header = _check_header(path, fields, remedy)
+    header = _check_header(path, {**fields, **(optional or {})}, fields, remedy)
     fields = {**fields, **{name: kind for name, kind in (optional or {}).items() if name in header}}
     types = {name: pa.type_for_alias(kind.arrow) for name, kind in fields.items()}
     convert = arrow_csv.ConvertOptions(column_types=types, include_columns=list(fields), null_values=[""])
@@ -66,28 +71,53 @@ def json_pieces(
 ) -> Iterator[dict[str, Any]]:
     """The same for a file with one JSON object per line; other keys are ignored.
 
-    A column of lists comes as a pyarrow array, with nothing where the key is missing. Optional columns are those of
-    the first line.
+    A column of lists comes as a pyarrow array, with nothing where the key is missing. An optional key may be missing
+    in any row, so that what a file means does not depend on the order of its rows; a piece in which no row has it
+    has no such column.
     """
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
     check_file(path, remedy)
-    if optional:
-        _, first = next(_json_rows(path), (0, ""))
-        fields = {**fields, **{name: kind for name, kind in optional.items() if name in first}}
+    optional = optional or {}
+    fields = {**fields, **optional}
+    numbered = _numbered(path, [name for name, kind in fields.items() if kind is LABEL])
     types = {"list": pa.list_(pa.int64())}
     schema = pa.schema(
-        [(name, types.get(kind.arrow) or pa.type_for_alias(kind.arrow)) for name, kind in fields.items()]
+        [
+            (name, pa.int64() if name in numbered else types.get(kind.arrow) or pa.type_for_alias(kind.arrow))
+            for name, kind in fields.items()
+        ]
     )
     parse = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     read = arrow_json.ReadOptions(block_size=_BLOCK_BYTES)
     opened = partial(arrow_json.open_json, path, read_options=read, parse_options=parse)
-    yield from _pieces(opened, path, fields, remedy, "JSON lines")
+    for columns in _pieces(opened, path, fields, remedy, "JSON lines", optional):
+        yield columns | {name: columns[name].cast(pa.string()) for name in numbered if name in columns}
+
+
+def _numbered(path: Path, labels: Sequence[str]) -> list[str]:
+    """Those of some label columns that hold numbers rather than texts, by the first rows that have them."""
+    found: dict[str, bool] = {}
+    for _, row in islice(_json_rows(path), _ROWS_ASKED) if labels else ():
+        if isinstance(row, str):
+            continue
+        for name in labels:
+            value = row.get(name)
+            if value is not None:
+                found.setdefault(name, isinstance(value, int) and not isinstance(value, bool))
+        if len(found) == len(labels):
+            break
+    return [name for name, number in found.items() if number]
 
 
 def _pieces(
-    opened: Callable[[], Any], path: Path, fields: Mapping[str, Field], remedy: str, kind: str
+    opened: Callable[[], Any],
+    path: Path,
+    fields: Mapping[str, Field],
+    remedy: str,
+    kind: str,
+    optional: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """What pyarrow reads piece by piece, checked; what it cannot read is found and named."""
     import pyarrow as pa
@@ -97,7 +127,12 @@ def _pieces(
         with opened() as reader:
             for batch in reader:
                 some = some or len(batch) > 0
-                yield _columns(batch, path, fields, remedy)
+                here = {
+                    name: each
+                    for name, each in fields.items()
+                    if name not in optional or batch.column(name).null_count < len(batch)
+                }
+                yield _columns(batch, path, here, remedy)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         blame(path, fields, remedy, f"cannot be read as {kind} ({_first_line(error)})")
     if not some:
@@ -149,6 +184,43 @@ def _columns(table: Any, path: Path, fields: Mapping[str, Field], remedy: str) -
     return columns
 
 
+@dataclass(slots=True)
+class Timing:
+    """Whether the rows of a JSON-lines file have times: all of them, or none.
+
+    Attributes:
+        path: the file.
+        name: of the column of times.
+        remedy: what to do when only some have one.
+        timed: None before the first piece.
+        rows: of the pieces before.
+    """
+
+    path: Path
+    name: str
+    remedy: str
+    timed: bool | None = None
+    rows: int = 0
+
+    def check(self, missing: np.ndarray) -> None:
+        """Goes on with the next rows, a mask of which have no time.
+
+        Raises:
+            ScenarioError: some have one and some have none; it names the first that is not like those before it.
+        """
+        if self.timed is None and len(missing):
+            self.timed = not bool(missing.all())
+        unlike = np.flatnonzero(missing if self.timed else ~missing)
+        if len(unlike):
+            found = f"expected {NUMBER.expected}, found nothing" if self.timed else "rows before have none"
+            raise ScenarioError(
+                f"{self.name}: {found}",
+                where=f"{self.path}:{line_of(self.path, self.rows + int(unlike[0]))}",
+                remedy=self.remedy,
+            )
+        self.rows += len(missing)
+
+
 def line_of(path: Path, row: int) -> int:
     """The line of a JSON-lines file that its row number ``row`` stands on, both counted from their own first."""
     return next(line for number, (line, _) in enumerate(_json_rows(path)) if number == row)
@@ -181,6 +253,17 @@ def opened_text(path: Path, newline: str | None = None) -> Iterator[TextIO]:
 
 
 def check_file(path: Path, remedy: str) -> None:
+    """The path is that of a file that is not empty; files are read several times, so a pipe will not do.
+
+    Raises:
+        ScenarioError: it is not.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ScenarioError(
+            "is a pipe or a device, and a trace is read more than once",
+            where=str(path),
+            remedy="write it to a file first",
+        )
     if not path.is_file():
         raise ScenarioError(
             "is a folder" if path.is_dir() else "no such file",
@@ -191,11 +274,12 @@ def check_file(path: Path, remedy: str) -> None:
         raise ScenarioError("the file is empty", where=str(path), remedy=remedy)
 
 
-def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> list[str]:
+def _check_header(path: Path, used: Collection[str], needed: Collection[str], remedy: str) -> list[str]:
     check_file(path, remedy)
     with opened_text(path, newline="") as file:
         header = next(csv.reader(file), [])
-    missing = [name for name in fields if name not in header]
+    check_once([name for name in header if name in used], f"{path}:1")
+    missing = [name for name in needed if name not in header]
     if missing:
         raise ScenarioError(
             f"the header has no column {', '.join(missing)}; it has {', '.join(header)[:200] or 'nothing'}",
@@ -203,6 +287,18 @@ def _check_header(path: Path, fields: Mapping[str, Field], remedy: str) -> list[
             remedy=remedy,
         )
     return header
+
+
+def check_once(names: Sequence[str], where: str) -> None:
+    """No column is there twice.
+
+    Raises:
+        ScenarioError: one is, and which of the two is meant is not known.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ScenarioError(
+            f"has the column {', '.join(twice)} twice", where=where, remedy="leave one of them out"
+        )
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
