@@ -201,7 +201,9 @@ class Campaign:
         What ran out of memory in an earlier process is tried again, as others may have had that memory.
         """
         found = {key: rows[0] for key, rows in self.journal.entries.items() if key[:2] == ("refused", label)}
-        final = (not row["dead"] and (not row["memory"] or key in self._refusals) for key, row in found.items())
+        final = (
+            not row["dead"] and (not row["memory"] or key in self._refusals) for key, row in found.items()
+        )
         return any(final) or sum(row["dead"] for row in found.values()) >= _DEAD_TWICE
 
     def _dead(self, kind: str, label: str, error: Exception) -> DeviceError:

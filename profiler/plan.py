@@ -125,10 +125,17 @@ def plan(
     subject, longest = choose_engine(engine), architecture.max_position_embeddings
 
     def within(blocks: int) -> tuple[list[Shape], list[Shape]]:
-        return shapes_within(subject, architecture, kind, grid, reach, blocks, subject.block_size, device, dtype)
+        return shapes_within(
+            subject, architecture, kind, grid, reach, blocks, subject.block_size, device, dtype
+        )
 
     room = affordable_blocks(
-        architecture, kind, dtype, subject.block_size, loads_twice=subject.loads_twice, free_bytes=memory_bytes
+        architecture,
+        kind,
+        dtype,
+        subject.block_size,
+        loads_twice=subject.loads_twice,
+        free_bytes=memory_bytes,
     )
     shapes, heldout = within(int(subject.memory_share * room))
     passes = repeats or REPEATS[grid]
@@ -138,7 +145,9 @@ def plan(
     if not alone:
         steps = {}
     if more := [count for count in replicas if count > 1]:
-        steps["replicas that share the device"] = _together_s(architecture, kind, more, sharing, reach, seconds)
+        steps["replicas that share the device"] = _together_s(
+            architecture, kind, more, sharing, reach, seconds
+        )
     largest = max(shape.blocks(subject.block_size, longest) for shape in (*shapes, *heldout))
     rows = max(shape.decode_seqs + shape.prefill_seqs * shape.prefill_new for shape in shapes)
     sampled = max(shape.decode_seqs + shape.prefill_seqs for shape in shapes)
@@ -165,7 +174,10 @@ def plan(
 
 def _areas(shapes: Sequence[Shape]) -> dict[str, int]:
     """How many are decodes, prefills and both."""
-    kinds = ["mixed" if s.decode_seqs and s.prefill_seqs else "decode" if s.decode_seqs else "prefill" for s in shapes]
+    kinds = [
+        "mixed" if s.decode_seqs and s.prefill_seqs else "decode" if s.decode_seqs else "prefill"
+        for s in shapes
+    ]
     return {kind: kinds.count(kind) for kind in ("decode", "prefill", "mixed")}
 
 
@@ -197,7 +209,9 @@ def _steps(
         "more visits, where medians are not settled": more,
         "operators one by one": min(passes, OPERATOR_PASSES) * operators * _OPERATOR_S,
     }
-    return steps | ({"power idle and under load": min(passes, POWER_PASSES) * POWER_VISIT_S} if kind == "cuda" else {})
+    return steps | (
+        {"power idle and under load": min(passes, POWER_PASSES) * POWER_VISIT_S} if kind == "cuda" else {}
+    )
 
 
 def _visit_s(kind: str, call_s: float, energy: int) -> float:
@@ -231,4 +245,8 @@ def facts(found: Plan) -> dict[str, Any]:
     """All of it, for JSON."""
     from dataclasses import asdict
 
-    return asdict(found) | {"seconds": found.seconds, "needed_bytes": found.needed_bytes, "block_size": BLOCK_SIZE}
+    return asdict(found) | {
+        "seconds": found.seconds,
+        "needed_bytes": found.needed_bytes,
+        "block_size": BLOCK_SIZE,
+    }

@@ -368,7 +368,8 @@ def profile(
     planned: Annotated[
         bool,
         typer.Option(
-            "--plan", help="measure nothing: say what would be measured, how long it takes and what memory it needs"
+            "--plan",
+            help="measure nothing: say what would be measured, how long it takes and what memory it needs",
         ),
     ] = False,
     json: Json = False,

@@ -78,7 +78,9 @@ class Measured(StrEnum):
 
 Sharing = Annotated[
     str,
-    typer.Option(metavar="WAY,...", help="how: time-slice, mps, streams, sm-partition (by MPS), green-contexts"),
+    typer.Option(
+        metavar="WAY,...", help="how: time-slice, mps, streams, sm-partition (by MPS), green-contexts"
+    ),
 ]
 MeasuredEngine = Annotated[
     Measured,

@@ -93,7 +93,9 @@ def drawn(rng: random.Random, uncompiled: int, mps: bool) -> Faults:
     def sometimes(share: float, value: Any, otherwise: Any) -> Any:
         return value if rng.random() < share else otherwise
 
-    reading = rng.choice(["TotalEnergyConsumption", "ClockInfo", "PowerUsage", "CurrentClocksThrottleReasons"])
+    reading = rng.choice(
+        ["TotalEnergyConsumption", "ClockInfo", "PowerUsage", "CurrentClocksThrottleReasons"]
+    )
     return Faults(
         rng.randrange(2**31),
         memory=sometimes(0.4, rng.choice([0.01, 0.1, 0.9]), 0.0),
@@ -247,7 +249,18 @@ def campaign(seed: int, run: int) -> list[str]:
     daemon.write_text(DAEMON)
     daemon.chmod(daemon.stat().st_mode | stat.S_IXUSR)
     arguments = ["profile", "--model", str(folder / "config.json"), "--device", "cuda:0", "--dtype", "fp32"]
-    arguments += ["--grid", "quick", "--reach", "2,32,16", "--repeats", "3", "--threads", "1", "-o", str(trace)]
+    arguments += [
+        "--grid",
+        "quick",
+        "--reach",
+        "2,32,16",
+        "--repeats",
+        "3",
+        "--threads",
+        "1",
+        "-o",
+        str(trace),
+    ]
     arguments += ["--replicas", "1,2", "--sharing", "mps,time-slice"] if mps else []
     seen: dict[str, list[Any]] = {}
     ends: list[str] = []
@@ -262,7 +275,9 @@ def campaign(seed: int, run: int) -> list[str]:
         _kill_group(pid)
         ends.append(str(code))
         told = f"run {run}, attempt {number}, {faults}:\n{said.read_text()[-2000:] if said.exists() else ''}"
-        assert code in ENDS or code in (-faults.signal, -9 if faults.signal else 0), f"exit code {code} in {told}"
+        assert code in ENDS or code in (-faults.signal, -9 if faults.signal else 0), (
+            f"exit code {code} in {told}"
+        )
         assert "Traceback" not in said.read_text(errors="replace"), told
         for path in journals:
             _keep(seen, entries(path), told)
@@ -300,7 +315,9 @@ def _check_whole(seen: dict[str, list[Any]], trace: Any, told: str) -> None:
     tables = {"iteration": trace.iterations, "heldout": trace.heldout, "colocated": trace.iterations}
     tables |= {"kernel": trace.kernels}
     kept = {
-        kind: set(table.column("latency_s").to_pylist()) for kind, table in tables.items() if table is not None
+        kind: set(table.column("latency_s").to_pylist())
+        for kind, table in tables.items()
+        if table is not None
     }
     assert "unfinished" not in trace.provenance, told
     for key, rows in seen.items():
