@@ -1,4 +1,4 @@
-"""Whole campaigns on the stand-in of a GPU, with faults drawn at random: ``python tests/profiler/rehearsal.py RUNS SEED``.
+"""Whole campaigns on the stand-in of a GPU, with faults drawn at random: ``python rehearsal.py RUNS SEED``.
 
 Each campaign is run again until it is done, as a user would who is told to. What must hold, whatever happens:
 
