@@ -377,8 +377,6 @@ def profile(
     """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
 
     Example: simslm profile --model opt-125m --device cpu --grid quick --replicas 1,2
-
-    Example: simslm profile --model opt-1.3b --device h200 --grid full --plan
     """
     from simslm.cli import profiling
 
