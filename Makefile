@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --quiet --disable-pip-version-check install --constraint constraints.txt
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test quick nightly bench fidelity paper reports systems lint clean
+.PHONY: demo test quick nightly bench fidelity paper reports systems intervals lint clean
 
 demo: .venv/core
 	$(BIN)/simslm check scenarios/quickstart.yaml
@@ -41,6 +41,10 @@ paper: .venv/dev
 # The published systems of tests/systems/claims, each against its baseline; needs no data from outside.
 systems: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m systems.report -o reports/systems.md
+
+# How often the intervals of a comparison are right: 640 runs of a queue at four loads, some six minutes.
+intervals: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m comparison.study -o reports/intervals.md
 
 # A page of each kind in reports/, and the pictures of the README; see reports/README.md.
 reports: .venv/dev

@@ -6,15 +6,18 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from simslm.comparison.intervals import sampling_of
+from simslm.comparison.sampled import Sampled
 from simslm.errors import ScenarioError
 from simslm.lookups import Found
 from simslm.manifest import manifest
 from simslm.metrics.economics import economics_figures
-from simslm.metrics.intervals import intervals, unknown
+from simslm.metrics.intervals import intervals, sampling, unknown
 from simslm.metrics.result import Forget, Result, Sink, observe
 from simslm.prepared import Prepared, PreparedGroup, prepare
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import Scenario
+from simslm.sim.log import FINISHED
 from simslm.sim.world import OnStart, Progress
 
 __all__ = [
@@ -52,7 +55,8 @@ def simulate(
             :func:`~simslm.metrics.result.observe`.
         on_start: called with a function that ends the simulation early; the result is what had happened by then.
         with_intervals: repeat the run with costs a standard error lower and higher, where that is known of them and
-            requests are no more than :data:`MOST_REPEATED`, and say in the summary how sure its figures are.
+            requests are no more than :data:`MOST_REPEATED`, and say in the summary how sure its figures are; also what
+            other requests of the same kind would change.
 
     Raises:
         ScenarioError: not one request of the workload can be served.
@@ -63,6 +67,7 @@ def simulate(
     result = observed(prepared, progress=progress, jump=jump, sink=sink, on_start=on_start)
     if with_intervals and not result.log.interrupted:
         result.summary["intervals"] = _intervals(prepared, result, on_start, progress)
+        result.summary["intervals"]["sampling"] = _sampling(scenario, result)
     result.manifest.update(
         manifest(prepared, result.log.events, result.log.interrupted, time.perf_counter() - begun, command)
     )
@@ -121,6 +126,18 @@ def _intervals(
             return unknown("the repeats were interrupted")
         pairs.append((cheaper.summary, dearer.summary))
     return intervals(result.summary, pairs)
+
+
+def _sampling(scenario: Scenario, result: Result) -> dict[str, Any]:
+    """What other requests of the same kind would change."""
+    columns = result.request_columns
+    if len(columns["status"]) < result.summary["requests"]["arrived"]:
+        return sampling(
+            {}, "the requests were written while the run went on: compare runs under several seeds"
+        )
+    requests = {**columns, "finished": columns["status"] == FINISHED}
+    run = Sampled(requests, result.summary, scenario.slo.bounds() if scenario.slo else {})
+    return sampling(*sampling_of(run))
 
 
 def _repeating(progress: Progress | None, number: int) -> Progress | None:

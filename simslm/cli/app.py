@@ -213,7 +213,7 @@ def search(
 @app.command()
 def plan(
     scenario: ScenarioPath,
-    rate: Annotated[float, typer.Option(metavar="RPS", help="requests per second that are to be served")],
+    rate: Annotated[list[float], typer.Option(metavar="RPS", help="requests/s to be served; repeatable")],
     device: Annotated[
         list[str] | None,
         typer.Option(

@@ -71,7 +71,11 @@ def _show(path: Path, prepared: Prepared, expected: list[Expectation]) -> None:
     about = "at most" if max(prepared.tenants.values()) > 1 else "about"
     capacity = number(summary["estimated_capacity_rps"])
     lines += [
-        ("capacity", f"{about} {capacity} requests/s (estimated, not simulated)"),
+        (
+            "throughput limit",
+            f"{about} {capacity} requests/s with every slot busy (by hand, whatever the latencies; the capacity within "
+            "an SLO is what `simslm plan` and `simslm search` simulate)",
+        ),
         ("expected load", _load(summary["offered_rps"], summary["expected_load"])),
     ]
     screen.show_facts(lines)

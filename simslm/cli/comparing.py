@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ SHOWN = (
     "throughput.requests_per_s",
     "throughput.output_tokens_per_s",
     "ttft_s.mean",
+    "ttft_s.p95",
     "ttft_s.p99",
     "tpot_s.mean",
     "tpot_s.p99",
@@ -28,6 +30,8 @@ SHOWN = (
     "energy.j_per_output_token",
     "kv.peak_utilization",
     "kv.preemptions",
+    "requests.rejected",
+    "requests.failed",
     "economics.usd_per_million_output_tokens",
 )
 """Figures on the screen; ``--json`` and the page have all."""
@@ -35,7 +39,14 @@ SHOWN = (
 MOST_CHANGES = 12
 """Differing keys on the screen."""
 
-MARKS = {"better": "better", "worse": "worse", "different": "differs", "unclear": "unclear", "same": "="}
+MARKS = {
+    "better": "better",
+    "worse": "worse",
+    "different": "differs",
+    "unclear": "unclear",
+    "same": "=",
+    "untested": "open",
+}
 
 
 def compare(directories: Sequence[Path], output: Path | None, fail_on: Sequence[str], as_json: bool) -> None:
@@ -107,20 +118,38 @@ def _described(configuration: Any) -> dict[str, Any]:
         "label": configuration.label,
         "runs": list(configuration.places),
         "seeds": list(configuration.seeds),
+        "requests": {
+            "arrived": configuration.arrived,
+            **{status: configuration.count(status) for status in ("finished", "rejected", "failed")},
+        },
     }
 
 
 def _figures(delta: Delta) -> dict[str, Any]:
+    """JSON has no infinity: null stands for it, and ``infinite`` says of which."""
+    infinite = [
+        name for name in ("baseline", "value") if _finite(getattr(delta, name)) != getattr(delta, name)
+    ]
     return {
-        "baseline": delta.baseline,
-        "value": delta.value,
-        "delta": delta.delta,
-        "interval": delta.interval,
-        "relative": delta.relative,
-        "relative_interval": delta.relative_interval,
+        "baseline": _finite(delta.baseline),
+        "value": _finite(delta.value),
+        "infinite": infinite,
+        "delta": _finite(delta.delta),
+        "interval": _ends(delta.interval),
+        "relative": _finite(delta.relative),
+        "relative_interval": _ends(delta.relative_interval),
+        "direction": delta.direction,
         "verdict": delta.verdict,
         "note": delta.note,
     }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
+
+
+def _ends(interval: tuple[float, float] | None) -> list[float | None] | None:
+    return None if interval is None else [_finite(end) for end in interval]
 
 
 def _show(comparison: Comparison, page: Path) -> None:
@@ -135,57 +164,39 @@ def _show(comparison: Comparison, page: Path) -> None:
 
 
 def _show_contrast(baseline: str, contrast: Contrast) -> None:
-    name = contrast.configuration.label
-    print(f"{name} against {baseline}: {answer(contrast)}")
+    from simslm.comparison.wording import change, interval, sentences, shown, untold
+
+    said = " ".join(words for _, words in sentences(contrast, SHOWN))
+    screen.show_text(f"{contrast.configuration.label} against {baseline}:", said)
     print()
+    deltas = [delta for delta in map(contrast.delta, SHOWN) if delta.delta is not None and _matters(delta)]
     rows = [
         (
             delta.title,
-            delta.metric.show(delta.baseline),
-            delta.metric.show(delta.value),
+            shown(delta, delta.baseline),
+            shown(delta, delta.value),
             change(delta),
-            _interval(delta),
-            MARKS.get(delta.verdict, ""),
+            interval(delta),
+            _mark(delta),
         )
-        for delta in map(contrast.delta, SHOWN)
-        if delta.delta is not None
+        for delta in deltas
     ]
     screen.show_table(("", "before", "after", "change", "95 % interval", ""), rows, left=(0, 5))
     print()
     screen.show_text("why: ", _why(contrast))
+    for words in untold(deltas):
+        screen.show_text("open:", words)
 
 
-def answer(contrast: Contrast) -> str:
-    """What is better and what worse beyond doubt, in a few words."""
-    told = {"better": [], "worse": []}
-    for delta in map(contrast.delta, SHOWN):
-        if delta.verdict in told:
-            told[delta.verdict].append(f"{delta.title} {change(delta)}")
-    parts = [f"{verdict}: {', '.join(texts[:4])}" for verdict, texts in told.items() if texts]
-    return "; ".join(parts) or "no difference beyond what the intervals leave open"
+def _mark(delta: Delta) -> str:
+    """Nothing of a count that has no interval: it is what it is."""
+    counted = delta.path.startswith("requests.") and delta.verdict == "untested"
+    return "" if counted else MARKS.get(delta.verdict, "")
 
 
-def change(delta: Delta) -> str:
-    """The change in per cent, in the figure's own unit where the baseline is 0."""
-    if delta.delta == 0:
-        return "0"
-    return (
-        f"{_percent(delta.relative)} %"
-        if delta.relative is not None
-        else f"+{delta.metric.show(delta.delta)}"
-    )
-
-
-def _percent(share: float) -> str:
-    """A signed percentage without its unit: ``+1,040``, ``-3.21``."""
-    return f"{100 * share:+,.0f}" if abs(share) >= 10 else f"{100 * share:+.3g}"
-
-
-def _interval(delta: Delta) -> str:
-    if delta.relative_interval is None or delta.delta == 0 == max(map(abs, delta.relative_interval)):
-        return ""
-    low, high = sorted(delta.relative_interval)
-    return f"{_percent(low)} to {_percent(high)} %"
+def _matters(delta: Delta) -> bool:
+    """Counts of requests that were missed only where there are any."""
+    return not delta.path.startswith("requests.") or bool(delta.baseline or delta.value)
 
 
 def _why(contrast: Contrast) -> str:

@@ -106,8 +106,7 @@ class Draft:
             "  space:",
             f"    deployment.replicas_per_device: {list(self.replicas)}",
             f"    {_seqs_key()}: {list(self.max_num_seqs)}",
-            _said(f"  objectives: {_flow(objectives)}", "`simslm explain`"),
-            f'  constraints: ["slo.attainment >= {self.slo["attainment"]:g}"]',
+            _said(f"  objectives: {_flow(objectives)}", "`simslm explain`; the slo above is a constraint"),
             _said("  method: grid", "also random, nsga2, halving, advisor"),
         ]
 

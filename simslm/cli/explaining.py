@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,25 +100,36 @@ def _values(metric: Metric, name: str, directory: Path) -> dict[str, Any]:
 
     run = read_drawn(directory)
     asked = [name] if metric_of(name) is not None else paths(metric)
-    intervals = dig(run.summary, "intervals.figures", {})
     section = metric.key.partition(".")[0]
     return {
         "directory": str(directory),
         "values": {path: figure_of(run.summary, path) for path in asked},
-        "intervals": {path: intervals[path] for path in asked if path in intervals},
+        "intervals": _of(run.summary, "intervals.figures", asked),
+        "sampling_intervals": _of(run.summary, "intervals.sampling.figures", asked),
         "note": dig(run.summary, f"{section}.note", ""),
         "bound": list(bound(facts(run)).sentences),
     }
 
 
+def _of(summary: Mapping[str, Any], section: str, paths: Sequence[str]) -> dict[str, list[float]]:
+    """The intervals of some figures, of those that have one."""
+    from simslm.report.tables import dig
+
+    known = dig(summary, section, {})
+    return {path: known[path] for path in paths if path in known}
+
+
 def _told(metric: Metric, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from simslm.metrics.intervals import OF, OF_SAMPLING
+
     for path, value in values["values"].items():
-        interval = values["intervals"].get(path)
         text = (
             metric.show(value) if value is not None else f"not known: {values['note'] or 'nothing had one'}"
         )
-        sure = f", 95 % interval {' to '.join(map(metric.show, interval))}" if interval else ""
-        yield title(path), text + sure
+        for kind, of in (("intervals", OF), ("sampling_intervals", OF_SAMPLING)):
+            if ends := values[kind].get(path):
+                text += f", 95 % interval {' to '.join(map(metric.show, ends))} ({of})"
+        yield title(path), text
 
 
 def _described(metric: Metric) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from simslm.units import number, seconds
 
 def plan(
     path: Path,
-    rate: float,
+    rates: list[float],
     devices: list[str],
     traces: Path,
     sets: list[str],
     seed: int | None,
     as_json: bool,
 ) -> None:
-    """Plans and prints what each kind of device comes to.
+    """Plans and prints what each kind of device comes to, at each rate.
 
     Raises:
-        InfeasibleError: no kind of device serves the rate within the SLO.
+        InfeasibleError: no kind of device serves one of the rates within the SLO.
     """
     from simslm.api import load_scenario
     from simslm.search.fleet import Planner, infeasible, kinds
@@ -31,29 +32,61 @@ def plan(
     with screen.progress("planning") as update:
         planner = Planner(
             scenario,
-            rate,
             progress=update,
             again=(str(path), *(word for text in overrides(sets, seed) for word in ("--set", text))),
         )
-        found = planner.plan(kinds(scenario, devices, traces))
+        plans = planner.plans(kinds(scenario, devices, traces), list(dict.fromkeys(rates)))
     if as_json:
-        screen.show_json(found)
-    elif found["recommended"] is not None:
-        _show(found)
-    if found["recommended"] is None:
-        raise infeasible(found)
+        screen.show_json(
+            plans[0] if len(plans) == 1 else {"schema_version": 1, "name": plans[0]["name"], "plans": plans}
+        )
+    else:
+        _show([found for found in plans if found["recommended"] is not None])
+    without = [found for found in plans if found["recommended"] is None]
+    if without:
+        raise infeasible(without)
 
 
-def _show(found: dict[str, Any]) -> None:
-    able = [option for option in found["options"] if option["feasible"]]
-    best = able[0]
-    print(
-        f"{number(found['rate_rps'])} requests/s: {best['devices']} × {best['device']}, {_setup(best)}; "
-        f"{number(100 * best['attainment'])} % of requests meet the SLO "
-        f"({number(100 * found['slo']['attainment'])} % asked)"
-    )
+def _show(plans: Sequence[dict[str, Any]]) -> None:
+    if not plans:
+        return
+    for found in plans:
+        print(_answer(found))
     print()
+    _show_table(plans)
+    print()
+    _show_rules(plans)
+    for found in plans:
+        for option in found["options"]:
+            if not option["feasible"]:
+                screen.note(
+                    f"{option['device']} does not serve {number(found['rate_rps'])} requests/s: {option['reason']}"
+                )
+    for found in plans:
+        best = found["options"][0]
+        print()
+        of = f" the {number(found['rate_rps'])} requests/s" if len(plans) > 1 else " it"
+        print(f"simulate{of}: {best['command']}")
+        print(f"serve{of}:")
+        print(best["vllm"])
+
+
+def _answer(found: dict[str, Any]) -> str:
+    """``20 requests/s: choose 2 × l4, max_num_seqs 64; 97.3 % of requests meet the SLO (90 % asked)``."""
+    best = found["options"][0]
+    lost = sum(best["lost"].values())
+    turned = f"; {number(100 * lost)} % are rejected or fail" if lost else ""
+    return (
+        f"{number(found['rate_rps'])} requests/s: choose {best['devices']} × {best['device']}, {_setup(best)}; "
+        f"{number(100 * best['attainment'])} % of requests meet the SLO "
+        f"({number(100 * found['slo']['attainment'])} % asked){turned}"
+    )
+
+
+def _show_table(plans: Sequence[dict[str, Any]]) -> None:
+    several = len(plans) > 1
     columns = (
+        *(("requests/s",) if several else ()),
         "device",
         "devices",
         "each serves",
@@ -62,14 +95,18 @@ def _show(found: dict[str, Any]) -> None:
         "headroom",
         "$/h",
         "$/M output tokens",
+        "J/output token",
+        "costs from",
+        "set up",
     )
     rows = [
         (
+            *((number(found["rate_rps"]),) if several else ()),
             option["device"],
             str(option["devices"]),
             f"{number(option['capacity_rps']['value'])}/s",
-            seconds(option["ttft_p99_s"]),
-            seconds(option["tpot_p99_s"]),
+            _latency(option, "ttft_p99_s"),
+            _latency(option, "tpot_p99_s"),
             _headroom(option["headroom"]),
             number(option["usd_per_hour"]),
             number(option["usd_per_million_output_tokens"]),
@@ -77,36 +114,48 @@ def _show(found: dict[str, Any]) -> None:
             _source(option),
             _setup(option),
         )
-        for option in able
+        for found in plans
+        for option in found["options"]
+        if option["feasible"]
     ]
-    screen.show_table((*columns, "J/output token", "from", "set up"), rows, left=(0, 9, 10))
-    print()
-    ranked = (
-        "dollars per hour"
-        if found["ranked_by"] == "usd_per_hour"
-        else "number of devices (a price is missing)"
+    device = int(several)
+    screen.show_table(columns, rows, left=(device, len(columns) - 2, len(columns) - 1))
+
+
+def _show_rules(plans: Sequence[dict[str, Any]]) -> None:
+    """What the columns mean, and what each device's figures rest on."""
+    ranked = {found["ranked_by"] for found in plans}
+    order = "dollars per hour" if ranked == {"usd_per_hour"} else "number of devices (a price is missing)"
+    print(f"order:       by {order}")
+    print(
+        "each serves: the highest rate at which one device meets the SLO, by simulation, as search.capacity finds it"
     )
-    print(f"by {ranked}; headroom: how much more than that rate so many devices serve, as simulated")
-    for option in able:
-        assumed = option["assumptions"] or "no price is known"
-        inside = number(100 * option["in_domain_time"])
+    print("headroom:    how much more than the rate so many devices serve within the SLO")
+    known = {}
+    for found in plans:
+        for option in found["options"]:
+            if option["feasible"]:
+                known.setdefault(option["device"], []).append(option)
+    for device, options in known.items():
+        assumed = options[0]["assumptions"] or "no price is known"
+        inside = min(option["in_domain_time"] for option in options)
         measured = (
             ""
-            if option["source"] == "roofline"
-            else f"; {inside} % of busy time inside what its trace covers"
+            if options[0]["source"] == "roofline"
+            else f"; {number(100 * inside)} % of busy time inside what its trace covers"
         )
-        print(f"{option['device']}: {assumed}{measured}")
-    for option in found["options"]:
-        if not option["feasible"]:
-            screen.note(f"{option['device']}: does not serve it: {option['reason']}")
-    print()
-    print(f"simulate it: {best['command']}")
-    print("serve it:")
-    print(best["vllm"])
+        print(f"{device}: {assumed}{measured}")
 
 
 def _setup(option: dict[str, Any]) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in option["setup"].items())
+
+
+def _latency(option: dict[str, Any], name: str) -> str:
+    """Of all requests that arrive: none where too many of them are missed."""
+    if option[name] is None and any(option["lost"].values()):
+        return "none"
+    return seconds(option[name])
 
 
 def _headroom(headroom: dict[str, Any]) -> str:

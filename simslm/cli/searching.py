@@ -12,10 +12,10 @@ from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import held_back
 from simslm.cli.simulation import directory_name, overrides
 from simslm.errors import InfeasibleError
-from simslm.units import number
+from simslm.report import choice
+from simslm.search import reasons
 
 if TYPE_CHECKING:
-    from simslm.report.tradeoff import Scale
     from simslm.search.run import SearchResult
 
 SHOWN = 20
@@ -41,7 +41,6 @@ def search(
     from simslm.api import load_scenario
     from simslm.report import write_report
     from simslm.search import files
-    from simslm.search.reasons import infeasible
     from simslm.search.run import search
 
     scenario = load_scenario(path, overrides(sets, seed))
@@ -70,29 +69,24 @@ def search(
             f"interrupted: {directory} holds the {len(result.done):,} trials done by then; --resume continues"
         )
     if not result.points:
-        raise InfeasibleError(infeasible(result.frontier))
+        raise InfeasibleError(reasons.infeasible(result.frontier))
 
 
 def _show(result: SearchResult, page: Path) -> None:
     found = result.frontier
-    counts = found["counts"]
-    print(
-        f"{counts['frontier']:,} of {counts['points']:,} points are on the frontier; {counts['infeasible']:,} cannot "
-        f"be, {counts['violating']:,} break a constraint ({counts['trials']:,} trials, {counts['requests']:,} requests)"
-    )
-    print()
     if found["points"]:
+        print(choice.headline(found))
+        print(choice.reason(found))
+        print()
         _show_points(found)
         print()
     if found["advice"] is not None:
         _show_advice(found["advice"])
+    _show_counts(found)
     if found["capacity"] is not None and found["capacity"]["note"]:
         screen.note(found["capacity"]["note"])
     for each in found["infeasible"]:
         screen.note(f"{each['points']:,} cannot be: {each['reason']}")
-    if found["hypervolume"] is not None:
-        reference = ", ".join(f"{path} {number(value)}" for path, value in found["reference_point"].items())
-        print(f"hypervolume: {number(found['hypervolume'])} above {reference}")
     cost = found["cost"]
     if cost is not None:
         roofline = cost["source"] == "roofline"
@@ -100,35 +94,44 @@ def _show(result: SearchResult, page: Path) -> None:
     print(f"page: {page}")
 
 
-def _show_points(found: dict[str, Any]) -> None:
-    """The points, the best in the first objective first; parameters that are the same in all are left out."""
-    from simslm.report.tradeoff import scale
-
-    objectives = found["objectives"]
-    first, direction = next(iter(objectives.items()))
-    sign = -1 if direction == "max" else 1
-    points = sorted(found["points"], key=lambda point: sign * point["objectives"][first]["value"])
-    scales = {
-        path: scale(path, [point["objectives"][path]["value"] for point in points]) for path in objectives
-    }
-    columns = (
-        *(path.rpartition(".")[2] for path in found["space"]),
-        *(scales[path].title for path in objectives),
+def _show_counts(found: dict[str, Any]) -> None:
+    """What became of the points, in one line and one more for each constraint that some break."""
+    counts = found["counts"]
+    print(
+        f"{counts['points']:,} points tried: {counts['feasible']:,} keep all constraints, {counts['frontier']:,} of "
+        f"them on the frontier; {counts['violating']:,} break one, {counts['infeasible']:,} cannot be "
+        f"({counts['trials']:,} trials, {counts['requests']:,} requests)"
     )
+    bounds = dict(zip(found["constraints"], found["bounds"], strict=True))
+    for each in found["violated"]:
+        of = bounds[each["constraint"]]
+        print(f"  {each['points']:,} of {each['of']:,} break {choice.bound(of)}: {choice.closest(each, of)}")
+
+
+def _show_points(found: dict[str, Any]) -> None:
+    """The points, the best first; parameters that do not vary are left out."""
+    points = found["points"]
+    scales = choice.scales(found, choice.of_points(found))
+    paths = choice.varying(found)
+    lost = [choice.lost(point) for point in points]
+    fates = max(lost, key=len)
+    columns = (*choice.labels(paths), *(each.title for each in scales.values()), *fates)
     rows = [
         (
-            *(str(point["parameters"][path]) for path in found["space"]),
-            *(_estimate(scales[path], point["objectives"][path]) for path in objectives),
+            *(choice.text(point["parameters"][path]) for path in paths),
+            *(choice.estimated(scales[path], point["objectives"][path]) for path in scales),
+            *(missed.get(name, "0 %") for name in fates),
         )
-        for point in points[:SHOWN]
+        for point, missed in zip(points[:SHOWN], lost, strict=False)
     ]
-    screen.show_table(columns, rows, left=range(len(found["space"])))
+    screen.show_table(columns, rows, left=range(len(paths)))
     if len(points) > SHOWN:
         print(f"  … and {len(points) - SHOWN:,} more in frontier.json and on the page")
     print()
-    print(
-        "± is the half width of the interval over seeds; one command for each point is in frontier.json, such as"
-    )
+    for words in filter(None, (choice.sames(found, point) for point in points[:SHOWN])):
+        print(words)
+    print(choice.seeds(found))
+    print("simulate the best (frontier.json has the command of each):")
     print(f"  {points[0]['command']}")
 
 
@@ -143,8 +146,3 @@ def _show_advice(advice: dict[str, Any]) -> None:
     print(shown.sentence)
     print(shown.rule)
     print()
-
-
-def _estimate(scale: Scale, estimate: dict[str, Any]) -> str:
-    interval, shown = estimate["interval"], scale.show(estimate["value"])
-    return shown if interval is None else f"{shown} ± {scale.show((interval[1] - interval[0]) / 2)}"

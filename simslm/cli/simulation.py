@@ -155,8 +155,8 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
         print(
             f"from: {cost['source']} on {cost['engine']}; {number(100 * inside)} % of busy time inside what it covers"
         )
-    if sure := certainty(summary):
-        screen.show_text("sure:", sure)
+    for i, sure in enumerate(certainty(summary)):
+        screen.show_text("     " if i else "sure:", sure)
     print(f"page: {page}")
 
 

@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean, variance
 
 import numpy as np
 
 from simslm.comparison.contrast import Comparison, Configuration, Contrast, Pairing
-from simslm.comparison.delta import CONFIDENCE, Delta
+from simslm.comparison.deltas import by_run, by_section, by_seed
 from simslm.comparison.difference import NOT_COMPARED, changes
-from simslm.comparison.pairs import Run, paired_latencies, same_requests
-from simslm.comparison.sections import (
-    PAIRED,
-    UNPAIRED,
-    Sectioned,
-    figures,
-    paired_interval,
-    unpaired_interval,
-    welch,
-)
-from simslm.comparison.student import interval
+from simslm.comparison.pairs import Run, paired_latencies, same_requests, same_workload
+from simslm.comparison.sampled import Sampled
 from simslm.errors import UsageError
-from simslm.metrics.definitions import FIGURES
 
+SECTIONS = (
+    "sections of the run, each at least five times as long as its load lasts (batch means: Law 2015, 9.5.3; integrated "
+    "autocorrelation time: Geyer 1992); for quantiles the share of requests beyond (Heidelberger and Lewis 1984)"
+)
+PAIRED = f"intervals: 95 %, request by request under the same requests, over 10 to 32 {SECTIONS}"
+UNPAIRED = f"intervals: 95 %, of two independent runs, over 10 to 32 {SECTIONS}"
 OVER_SEEDS = (
     "intervals: 95 %, paired t over the differences under the same seeds (common random numbers: Law 2015, "
-    "sections 10.2.1 and 11.2)"
+    "sections 10.2.1 and 11.2), of runs as long as these"
 )
-OVER_OTHER_SEEDS = "intervals: 95 %, Welch's t over runs under different seeds (Law 2015, section 10.2.2)"
+OVER_OTHER_SEEDS = (
+    "intervals: 95 %, Welch's t over runs under different seeds (Law 2015, section 10.2.2), of runs as long as "
+    "these"
+)
 
 
 def compare(runs: Sequence[Run], places: Sequence[str]) -> Comparison:
@@ -80,83 +78,56 @@ def configurations(runs: Sequence[Run], places: Sequence[str]) -> list[Configura
 
 def contrast(baseline: Configuration, other: Configuration) -> Contrast:
     """One configuration against another."""
-    first, second = baseline.runs[0], other.runs[0]
-    differing = changes(first.manifest, second.manifest)
+    differing = changes(baseline.runs[0].manifest, other.runs[0].manifest)
     shared = [seed for seed in baseline.seeds if seed in other.seeds]
-    if len(shared) > 1:
+    several = not (_seedless(baseline) and _seedless(other))
+    if several and len(shared) > 1:
         pairing = Pairing("seeds", len(shared), _over_seeds(baseline, other, shared), OVER_SEEDS)
         differing = tuple(change for change in differing if change.path != "seed")
-        return Contrast(other, pairing, differing, tuple(_by_seed(baseline, other, shared)), ())
-    if len(baseline.runs) > 1 and len(other.runs) > 1:
+        deltas = by_seed(*([_sampled(_of_seed(each, seed)) for seed in shared] for each in (baseline, other)))
+        return Contrast(baseline, other, pairing, differing, tuple(deltas), ())
+    if several and len(baseline.runs) > 1 and len(other.runs) > 1:
         pairing = Pairing("unpaired", 0, "the runs are under different seeds", OVER_OTHER_SEEDS)
-        return Contrast(other, pairing, differing, tuple(_over_runs(baseline, other)), ())
+        deltas = by_run(*([_sampled(run) for run in each.runs] for each in (baseline, other)))
+        return Contrast(baseline, other, pairing, differing, tuple(deltas), ())
+    return _of_one(baseline, other, shared)
+
+
+def _of_one(baseline: Configuration, other: Configuration, shared: Sequence[int]) -> Contrast:
+    """One run of each: under the same seed where there is one."""
+    first, second = baseline.runs[0], other.runs[0]
     if shared:
         first, second = _of_seed(baseline, shared[0]), _of_seed(other, shared[0])
     paired = same_requests(first, second)
     why = _why(first, second) if paired else _why_not(first, second)
-    count = len(first.requests["request_id"]) if paired else 0
     pairing = Pairing(
         "requests" if paired else "unpaired",
-        count,
+        len(first.requests["request_id"]) if paired else 0,
         why + _left(baseline, other),
         PAIRED if paired else UNPAIRED,
     )
-    latencies = paired_latencies(first, second) if paired else ()
-    return Contrast(other, pairing, differing, tuple(_by_section(first, second, paired)), latencies)
+    before, after = _sampled(first), _sampled(second)
+    if paired:
+        both = before.order[np.isin(before.order, after.order)]
+        before, after = _sampled(first, both), _sampled(second, both)
+    return Contrast(
+        baseline,
+        other,
+        pairing,
+        changes(first.manifest, second.manifest),
+        tuple(by_section(before, after, paired)),
+        paired_latencies(first, second) if paired else (),
+    )
 
 
-def _by_section(baseline: Run, other: Run, paired: bool) -> Iterator[Delta]:
-    first, second = figures(baseline.summary), figures(other.summary)
-    a, b = Sectioned(baseline), Sectioned(other)
-    for path in FIGURES:
-        before, after = first[path], second[path]
-        if before is None or after is None:
-            yield Delta(path, before, after, None, None, "not known of both")
-            continue
-        delta = after - before
-        if why := a.missing.get(path) or b.missing.get(path):
-            yield Delta(path, before, after, delta, None, why)
-        elif paired:
-            yield Delta(path, before, after, delta, paired_interval(delta, a.values[path], b.values[path]))
-        else:
-            bounds = unpaired_interval(delta, (before, a.values[path]), (after, b.values[path]))
-            yield Delta(path, before, after, delta, bounds)
+def _sampled(run: Run, order: np.ndarray | None = None) -> Sampled:
+    return Sampled(run.requests, run.summary, run.manifest["scenario"].get("slo"), order)
 
 
-def _by_seed(baseline: Configuration, other: Configuration, seeds: Sequence[int]) -> Iterator[Delta]:
-    first = [figures(_of_seed(baseline, seed).summary) for seed in seeds]
-    second = [figures(_of_seed(other, seed).summary) for seed in seeds]
-    for path in FIGURES:
-        before, after = _known(first, path), _known(second, path)
-        if before is None or after is None:
-            yield Delta(path, _mean(before), _mean(after), None, None, "not known of all")
-        else:
-            differences = [b - a for a, b in zip(before, after, strict=True)]
-            yield Delta(
-                path, fmean(before), fmean(after), fmean(differences), interval(differences, CONFIDENCE)
-            )
-
-
-def _over_runs(baseline: Configuration, other: Configuration) -> Iterator[Delta]:
-    first, second = ([figures(run.summary) for run in each.runs] for each in (baseline, other))
-    for path in FIGURES:
-        before, after = _known(first, path), _known(second, path)
-        if before is None or after is None:
-            yield Delta(path, _mean(before), _mean(after), None, None, "not known of all")
-        else:
-            delta = fmean(after) - fmean(before)
-            one, two = ((variance(values) / len(values), len(values)) for values in (before, after))
-            yield Delta(path, fmean(before), fmean(after), delta, welch(delta, one, two))
-
-
-def _known(found: Sequence[Mapping[str, float | None]], path: str) -> list[float] | None:
-    """A figure of every run; None where one lacks it."""
-    values = [value for each in found if (value := each[path]) is not None]
-    return values if len(values) == len(found) else None
-
-
-def _mean(values: list[float] | None) -> float | None:
-    return fmean(values) if values is not None else None
+def _seedless(configuration: Configuration) -> bool:
+    """Whether its seeds change nothing of the workload: runs under them are no repetitions."""
+    first, *more = configuration.runs
+    return all(same_workload(first, run) for run in more)
 
 
 def _of_seed(configuration: Configuration, seed: int) -> Run:
@@ -195,58 +166,70 @@ def _label(names: Sequence[str]) -> str:
 
 def _over_seeds(baseline: Configuration, other: Configuration, shared: Sequence[int]) -> str:
     left = len(baseline.runs) + len(other.runs) - 2 * len(shared)
-    more = f"; {left} runs under seeds that one of them lacks are left out" if left else ""
+    more = f"; {_runs(left)} under seeds that one of them lacks left out" if left else ""
     return f"paired over {len(shared)} seeds under which both ran{more}"
 
 
 def _left(baseline: Configuration, other: Configuration) -> str:
     left = len(baseline.runs) + len(other.runs) - 2
-    return f"; {left} runs under other seeds are left out" if left else ""
+    return f"; {_runs(left)} under other seeds left out" if left else ""
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"
 
 
 def _why(baseline: Run, other: Run) -> str:
     count = len(baseline.requests["request_id"])
     same = np.array_equal(baseline.requests["arrival_s"], other.requests["arrival_s"])
-    late = "" if same else ", though they arrived at other times"
-    return f"paired request by request: both served the same {count:,}{late}"
+    late = "" if same else ", at other times"
+    return f"paired request by request: the same {count:,} requests arrived in both{late}"
 
 
 def _why_not(baseline: Run, other: Run) -> str:
     counts = [len(run.requests["request_id"]) for run in (baseline, other)]
     if counts[0] != counts[1]:
         return f"unpaired: {counts[0]:,} and {counts[1]:,} requests arrived"
-    return "unpaired: the requests differ in length, so that differences are those of the workloads as well"
+    return "unpaired: the requests differ in length, so the differences are also those of the workloads"
 
 
 def _notes(baseline: Configuration, contrasts: Sequence[Contrast]) -> Iterator[str]:
-    everybody = [baseline, *(each.configuration for each in contrasts)]
-    sources = {str((run.summary.get("cost") or {}).get("source")) for each in everybody for run in each.runs}
+    configurations = [baseline, *(each.configuration for each in contrasts)]
+    yield from _of_seeds(configurations, contrasts)
+    sources = {
+        str((run.summary.get("cost") or {}).get("source")) for each in configurations for run in each.runs
+    }
     if len(sources) > 1:
         yield f"costs are {' and '.join(sorted(sources))}: the difference between those is in the figures too"
     elif any(change.path.startswith("traces[") for each in contrasts for change in each.changes):
-        yield "costs come from different traces, whose errors do not cancel and are not in the intervals"
-    for each in contrasts:
-        if lost := _lost(baseline, each.configuration):
-            yield lost
-    if any(run.manifest.get("interrupted") for each in everybody for run in each.runs):
+        yield "costs come from different traces: their errors do not cancel and are not in the intervals"
+    if any(each.missed for each in configurations):
+        yield (
+            "a request that was rejected, failed or did not finish counts as a miss: quantiles are over all that "
+            "arrived, with its latency infinite (∞)"
+        )
+    if any(run.manifest.get("interrupted") for each in configurations for run in each.runs):
         yield "a run was interrupted: its figures are of what had happened by then"
     yield (
-        "the intervals hold what other requests of the same kind would change, not the error of the costs; each holds "
-        "for its own figure"
+        "the intervals say what other requests of the same kind would change, not how wrong the costs may be; each "
+        "holds for its own figure"
     )
 
 
-def _lost(baseline: Configuration, other: Configuration) -> str:
-    """That latencies are not of as many requests, empty where they are."""
-    shares = [
-        (float(np.sum(finished)) / max(len(finished), 1), each.label)
-        for each in (baseline, other)
-        for finished in (np.concatenate([run.requests["finished"] for run in each.runs]),)
+def _of_seeds(configurations: Sequence[Configuration], contrasts: Sequence[Contrast]) -> Iterator[str]:
+    """That some runs are no repetitions of each other."""
+    seedless = [each for each in configurations if len(each.runs) > 1 and _seedless(each)]
+    alone = [
+        each
+        for each in contrasts
+        if [change.path for change in each.changes] == ["seed"]
+        and same_workload(configurations[0].runs[0], each.configuration.runs[0])
     ]
-    (before, first), (after, second) = shares
-    if before == after:
-        return ""
-    return (
-        f"{100 * before:.3g} % of the requests finished in {first}, {100 * after:.3g} % in {second}: latencies are of "
-        "those alone; attainment and goodput count all"
-    )
+    if seedless or alone:
+        runs = [each.runs[0] for each in seedless] or [configurations[0].runs[0]]
+        replay = any((run.manifest["scenario"].get("workload") or {}).get("replay") for run in runs)
+        what = "seeds do not change a replay" if replay else "seeds do not change this workload"
+        yield (
+            f"{what}: the same requests arrive at the same times under each, so several seeds are no repetitions; the "
+            "intervals come from the sections of one run"
+        )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from simslm.comparison.delta import Delta
 from simslm.comparison.difference import Change
 from simslm.comparison.pairs import PairedLatency, Run
@@ -27,6 +29,25 @@ class Configuration:
     places: tuple[str, ...]
     runs: tuple[Run, ...]
     seeds: tuple[int, ...]
+
+    @property
+    def arrived(self) -> int:
+        """Requests, over all runs."""
+        return sum(len(run.requests["request_id"]) for run in self.runs)
+
+    @property
+    def served(self) -> int:
+        """Those of them that finished."""
+        return self.count("finished")
+
+    @property
+    def missed(self) -> int:
+        """Those of them that were rejected, failed or did not finish."""
+        return self.arrived - self.served
+
+    def count(self, status: str) -> int:
+        """Requests of a status, over all runs; 0 where the runs do not say."""
+        return sum(int(np.sum(run.requests[status])) for run in self.runs if status in run.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +73,14 @@ class Contrast:
     """One configuration against the baseline.
 
     Attributes:
-        configuration: which.
+        baseline, configuration: which two.
         pairing: how.
         changes: what differs in the manifests.
         deltas: of every figure that a summary has, in its order.
         latencies: request by request; empty unless so paired.
     """
 
+    baseline: Configuration
     configuration: Configuration
     pairing: Pairing
     changes: tuple[Change, ...]

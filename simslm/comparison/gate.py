@@ -2,15 +2,20 @@
 
 A bound with a sign is a change: ``+5%`` of the baseline's figure, ``+0.01`` in the figure's own unit. A bound without
 one is the figure itself: ``ttft_s.p99 > 0.5``. Comparisons are joined by ``and``, ``or``, ``not``.
+
+A latency is that of a comparison: a request that was rejected, failed or did not finish has an infinite one, so that no
+configuration passes by turning requests away.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from math import isfinite
 
 from simslm.comparison.contrast import Contrast
 from simslm.comparison.delta import Delta
+from simslm.comparison.wording import change, served, shown
 from simslm.condition import Condition
 from simslm.errors import UsageError, nearest
 from simslm.metrics.definitions import FIGURES
@@ -108,8 +113,11 @@ def _path(name: str) -> str:
 
 def _told(contrast: Contrast, path: str) -> str:
     delta = contrast.delta(path)
-    change = f", {100 * delta.relative:+.3g} %" if delta.relative is not None else ""
-    return f"{path} is {delta.metric.show(delta.value)} after {delta.metric.show(delta.baseline)}{change}"
+    words = f"{path} is {shown(delta, delta.value)} after {shown(delta, delta.baseline)}"
+    if delta.relative is not None and isfinite(delta.relative):
+        return f"{words}, {change(delta)}"
+    lost = served(contrast) if delta.delta is not None and not isfinite(delta.delta) else ""
+    return f"{words} ({lost.rstrip('.')})" if lost else words
 
 
 def failures(gates: Sequence[Gate], contrasts: Sequence[Contrast]) -> Iterator[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from simslm.metrics.definitions import LATENCIES
-
-OF_REQUESTS = tuple(metric.key for metric in LATENCIES if metric.key != "itl_s")
-"""Latencies of which a request has one; gaps between tokens are pooled."""
+from simslm.comparison.sampled import OF_REQUESTS
 
 LEVELS = np.linspace(0.0, 1.0, 101)
 
@@ -20,7 +17,8 @@ class Run(Protocol):
     """What a run left behind, as :func:`simslm.report.tables.read_run` reads it.
 
     Attributes:
-        requests: columns over arrived requests, NaN where nothing happened; ``finished`` is a mask.
+        requests: columns over arrived requests, NaN where nothing happened; ``finished``,
+            ``rejected`` and ``failed`` are masks, of which the last two may be missing.
         summary: ``summary.json``.
         manifest: ``manifest.json``.
     """
@@ -54,8 +52,16 @@ class PairedLatency:
 
 
 def same_requests(baseline: Run, other: Run) -> bool:
-    """Whether both served the same requests: as many, of the same lengths, in the same order."""
-    names = ("request_id", "prompt_tokens", "output_tokens")
+    """Whether the same requests arrived in both: as many, of the same lengths, in the same order."""
+    return _same(baseline, other, ("request_id", "prompt_tokens", "output_tokens"))
+
+
+def same_workload(baseline: Run, other: Run) -> bool:
+    """Whether, moreover, they arrived at the same times."""
+    return _same(baseline, other, ("request_id", "prompt_tokens", "output_tokens", "arrival_s"))
+
+
+def _same(baseline: Run, other: Run, names: Sequence[str]) -> bool:
     return bool(len(baseline.requests["request_id"])) and all(
         np.array_equal(baseline.requests[name], other.requests[name]) for name in names
     )

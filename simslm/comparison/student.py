@@ -21,6 +21,18 @@ def spread(values: Sequence[float], about: float) -> float:
     return sum((value - about) ** 2 for value in values) / (len(values) - 1)
 
 
+def welch(
+    delta: float, baseline: tuple[float, int], other: tuple[float, int], confidence: float
+) -> tuple[float, float]:
+    """The interval of a difference of two means (Welch 1947), each given as its variance and its sample size."""
+    (first, n), (second, m) = baseline, other
+    if not first + second:
+        return delta, delta
+    degrees = (first + second) ** 2 / (first**2 / (n - 1) + second**2 / (m - 1))
+    half = quantile(confidence, degrees) * sqrt(first + second)
+    return delta - half, delta + half
+
+
 def quantile(confidence: float, degrees: float) -> float:
     """The quantile of Student's t at which a two-sided interval ends; degrees of freedom may be fractional."""
     return _quantile(confidence, round(degrees, 6))
@@ -28,6 +40,6 @@ def quantile(confidence: float, degrees: float) -> float:
 
 @cache
 def _quantile(confidence: float, degrees: float) -> float:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf((1 + confidence) / 2, degrees))
+    return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -87,11 +87,18 @@ TERMS = (
     ),
     Term(
         "capacity",
-        "the highest arrival rate at which the SLO is still met",
+        "the highest arrival rate at which the SLO is still met, by simulation in runs that are long enough to show an "
+        "overload",
+    ),
+    Term(
+        "miss",
+        "a request that was rejected, failed or did not finish: where a configuration is chosen or compared its "
+        "latency counts as infinite, so that the mean is, and every percentile that it reaches",
     ),
     Term(
         "frontier",
-        "the points of a search of which none is better in one objective without being worse in another (Pareto)",
+        "the points of a search that no other beats: surely better in one objective and surely worse in none, small "
+        "differences aside (Pareto, with a margin)",
     ),
     Term(
         "hypervolume",
@@ -118,8 +125,9 @@ TERMS = (
     ),
     Term(
         "interval",
-        "where a figure lies with 95 % confidence: of a run, as far as its costs are uncertain; of a comparison or a "
-        "search, as far as other requests would change it",
+        "where a figure lies with 95 % confidence: of a run, as far as its costs are uncertain (cost error only) and, "
+        "apart from that, as far as other requests of the same kind would change it; of a comparison or a search, as "
+        "far as other requests would change it",
     ),
 )
 """In the order in which one needs the other."""

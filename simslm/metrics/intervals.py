@@ -1,4 +1,7 @@
-"""How far the figures of a run may be off because its costs are uncertain.
+"""How far the figures of a run may be off because its costs are uncertain, and that alone.
+
+What other requests of the same kind would change is another matter: ``intervals.sampling`` of a summary, by
+:mod:`simslm.comparison.intervals`.
 
 The run is repeated with costs a standard error ``s`` lower and higher in each independent direction in which they
 are uncertain, with the same requests. A figure ``f`` then has the standard error ``sqrt(sum(((f+ - f-) / 2)^2))``
@@ -20,12 +23,18 @@ SECTIONS = ("makespan_s", "throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s", "q
 OF_ENERGY = ("g_co2",)
 """Beginnings of names in those sections that follow from energy alone."""
 
+OF = "cost error only"
+"""What these intervals hold, for the lines that print them."""
+
+OF_SAMPLING = "other requests of the same kind only"
+"""What those of ``intervals.sampling`` hold."""
+
 NO_ERROR = "how uncertain the costs are is not known"
 
 
 def unknown(why: str = NO_ERROR) -> dict[str, Any]:
     """What stands in place of intervals."""
-    return {"level": None, "figures": {}, "note": why}
+    return {"level": None, "of": OF, "figures": {}, "note": why}
 
 
 def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping]]) -> dict[str, Any]:
@@ -36,7 +45,7 @@ def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping
         pairs: summaries of the run with lower and with higher costs, one pair for each direction.
 
     Returns:
-        ``{level, figures: {path: [low, high]}, note}``; without pairs, :func:`unknown`.
+        ``{level, of, figures: {path: [low, high]}, note}``; without pairs, :func:`unknown`.
     """
     if not pairs:
         return unknown()
@@ -49,7 +58,23 @@ def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping
             figures[path] = [max(value - spread, 0.0), value + spread]
     if "slo.attainment" in figures:
         figures["slo.attainment"][1] = min(figures["slo.attainment"][1], 1.0)
-    return {"level": LEVEL, "figures": figures, "note": ""}
+    return {"level": LEVEL, "of": OF, "figures": figures, "note": ""}
+
+
+def sampling(figures: Mapping[str, tuple[float, float]], why: str = "") -> dict[str, Any]:
+    """What stands in ``intervals.sampling``.
+
+    Args:
+        figures: the interval of each figure that has one, by path.
+        why: of the others, or of all, there is none.
+    """
+    level = LEVEL if figures else None
+    return {
+        "level": level,
+        "of": OF_SAMPLING,
+        "figures": {path: list(each) for path, each in figures.items()},
+        "note": why,
+    }
 
 
 def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

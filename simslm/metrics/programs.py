@@ -66,7 +66,7 @@ def program_figures(requests: Mapping[str, np.ndarray], programs: ProgramColumns
     sent = of_program(np.ones(len(mine), dtype=bool))
     lost = of_program((status == FAILED) | (status == REJECTED)) > 0
     finished = (of_program(status == FINISHED) == size) & (sent > 0)
-    took_s, active_s = _times(requests, mine, finished)
+    took_s, active_s = program_times(requests, mine, finished)
     return {
         "arrived": int(np.count_nonzero(sent)),
         "finished": int(np.count_nonzero(finished)),
@@ -78,7 +78,7 @@ def program_figures(requests: Mapping[str, np.ndarray], programs: ProgramColumns
     }
 
 
-def _times(
+def program_times(
     requests: Mapping[str, np.ndarray], mine: np.ndarray, finished: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each finished program, seconds from its first arrival to its last token, and those of them in which at least

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -28,12 +29,22 @@ class Distribution:
     last: np.ndarray
     mean: float
 
-    def spread(self) -> dict[str, float | None]:
+    def spread(self, misses: int = 0) -> dict[str, float | None]:
         """``{mean, p50, p90, p95, p99, max}``, all None when there is nothing.
 
         Percentiles interpolate linearly between order statistics, as ``numpy.percentile`` does on the values written
         out as often as they count.
+
+        Args:
+            misses: further values, each infinite: with one of them the mean and the maximum are, and so is every
+                percentile that rests on one.
         """
+        if misses:
+            return {
+                "mean": inf,
+                **{name: self._with_misses(level, misses) for name, level in LEVELS.items()},
+                "max": inf,
+            }
         if not len(self.values):
             return dict.fromkeys(("mean", *LEVELS, "max"))
         lowest, highest = float(self.values[0]), float(self.values[-1])
@@ -49,8 +60,16 @@ class Distribution:
         kept = np.unique(np.searchsorted(self.values, values, side="right") - 1)
         return self.values[kept], (self.last[kept] + 1) / (self.last[-1] + 1)
 
+    def _with_misses(self, level: float, misses: int) -> float:
+        known = int(self.last[-1]) + 1 if len(self.values) else 0
+        position = level * (known + misses - 1)
+        return inf if np.ceil(position) >= known else self._at(position)
+
     def _quantile(self, level: float) -> float:
-        position = level * self.last[-1]
+        return self._at(level * self.last[-1])
+
+    def _at(self, position: float) -> float:
+        """The value at a rank from 0, between two of them linearly."""
         below = np.floor(position)
         low, high = self.values[np.searchsorted(self.last, [below, min(below + 1, self.last[-1])])]
         return float(low + (high - low) * (position - below))

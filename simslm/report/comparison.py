@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from simslm.comparison import Comparison, Configuration, Contrast, Delta
+from simslm.comparison.wording import change, interval, sentences, shown
 from simslm.metrics.definitions import BY_KEY
 from simslm.metrics.whole import write_whole
 from simslm.report.distribution import cdf
@@ -16,10 +17,8 @@ from simslm.report.overlays import (
     cdfs_figure,
     changes_figure,
     differences_figure,
-    interval_words,
     legend,
     overtime_figure,
-    relative_words,
 )
 from simslm.report.page import Plot, render_template
 from simslm.report.tables import RunTables
@@ -38,8 +37,8 @@ OVERLAID = ("ttft_s", "tpot_s", "e2e_s")
 MOST_OVERLAID = 12
 """Configurations that are drawn over one another; the tables have all."""
 
-MOST_SAID = 4
-"""Figures named in the sentence of each verdict."""
+VERDICTS = {"untested": "open", "different": "differs"}
+"""Verdicts that the table names otherwise."""
 
 MARK = {"better": "met", "worse": "missed"}
 
@@ -152,15 +151,7 @@ def _sentence(comparison: Comparison) -> str:
 
 def _verdicts(contrast: Contrast) -> list[tuple[str, str]]:
     """What is better and what is worse beyond what the intervals leave open, each with its mark."""
-    told: list[tuple[str, str]] = []
-    known = {delta.path: delta for delta in contrast.deltas}
-    for verdict, mark in MARK.items():
-        found = [known[path] for path in HEADLINES if path in known and known[path].verdict == verdict]
-        if found:
-            said = ", ".join(f"{each.title} {relative_words(each)}" for each in found[:MOST_SAID])
-            more = f" and {count(len(found) - MOST_SAID)} more" if len(found) > MOST_SAID else ""
-            told.append((mark, f"{verdict.capitalize()}: {said}{more}."))
-    return told or [("", "No difference beyond what the intervals leave open.")]
+    return [(MARK.get(verdict, ""), words) for verdict, words in sentences(contrast, HEADLINES)]
 
 
 def _contrast(contrast: Contrast) -> ContrastView:
@@ -173,23 +164,23 @@ def _contrast(contrast: Contrast) -> ContrastView:
         headlines=[rows[path] for path in HEADLINES if path in rows],
         rest=[row for path, row in rows.items() if path not in HEADLINES],
         latencies=[
-            f"{BY_KEY[each.metric].name}: less for {share(each.faster)} of {count(each.pairs)} requests, more for "
-            f"{share(each.slower)}"
+            f"{BY_KEY[each.metric].name}: less for {share(each.faster)} of the {count(each.pairs)} requests that "
+            f"have it in both, more for {share(each.slower)}"
             for each in contrast.latencies
         ],
     )
 
 
 def _row(delta: Delta) -> DeltaRow:
-    show = delta.metric.show
+    counted = delta.path.startswith("requests.")
     return DeltaRow(
         delta.title,
-        show(delta.baseline),
-        show(delta.value),
-        relative_words(delta),
-        interval_words(delta),
-        delta.note if delta.verdict == "untested" else "",
-        delta.verdict,
+        shown(delta, delta.baseline),
+        shown(delta, delta.value),
+        change(delta),
+        interval(delta),
+        delta.note if delta.verdict == "untested" and not counted else "",
+        "" if delta.verdict == "untested" and counted else VERDICTS.get(delta.verdict, delta.verdict),
         MARK.get(delta.verdict, ""),
     )
 

@@ -2,6 +2,7 @@
 
 The browser recomputes which points keep the bounds and which of them are on the frontier by the rule of the search
 (:data:`simslm.search.intervals.TEST`), so that objectives come unrounded, seed by seed, with the quantiles of the test.
+A figure that is infinite, because requests were missed, is null.
 Long texts, such as the commands of each point, are lists of numbers into one table of words.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from simslm.metrics.definitions import BY_KEY, LATENCIES, OF_PATH, STATISTICS
+from simslm.report.choice import labels, text
 from simslm.report.figures import frame, rounded, titled_axis
 from simslm.report.page import Key, Plot
 from simslm.report.palette import SCALE
@@ -42,10 +44,13 @@ BOUNDED = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
 LEGEND = (
     Key("frontier", "@accent", "circle"),
     Key("frontier of the two figures shown", "@accent", "dot"),
-    Key("knee", "@second", "diamond"),
-    Key("dominated", "@muted", "circle"),
+    Key("best", "@second", "diamond"),
+    Key("beaten or the same", "@muted", "circle"),
     Key("breaks a bound", "@muted", "circle-open"),
 )
+
+TURNED_AWAY = ("requests.rejected_share", "requests.failed_share")
+"""Said of every point."""
 
 NEXT = ("ttft_s.p99", "throughput.output_tokens_per_s", "energy.j_per_output_token", "tpot_s.p99")
 """Figures on the axes where there are fewer objectives than axes."""
@@ -100,8 +105,11 @@ def explored(trials: Mapping[str, Sequence[Any]], frontier: set[int]) -> Explore
             by_point.setdefault(point, {})[seed] = row
             if status != "finished":
                 impossible.add(point)
+    figures = [path for path in OF_PATH if path in trials]
     found = {
-        point: list(_consecutive(by_point[point])) for point in sorted(by_point) if point not in impossible
+        point: _differing(list(_consecutive(by_point[point])), trials, figures)
+        for point in sorted(by_point)
+        if point not in impossible
     }
     step = math.ceil(len(found) / MOST_POINTS)
     numbers = [point for i, point in enumerate(found) if i % step == 0 or point in frontier]
@@ -116,22 +124,11 @@ def _consecutive(by_seed: Mapping[int, int]) -> Iterator[int]:
         seed += 1
 
 
-def labels(paths: Sequence[str]) -> list[str]:
-    """Short names of parameters: the last words of their paths that tell them apart."""
-    found = []
-    for path in paths:
-        words = path.split(".")
-        for length in range(1, len(words) + 1):
-            short = ".".join(words[-length:])
-            if sum(other == short or other.endswith(f".{short}") for other in paths) == 1:
-                break
-        found.append(short)
-    return found
-
-
-def text(value: Any) -> str:
-    """A parameter's value as it is written."""
-    return value if isinstance(value, str) else json.dumps(value)
+def _differing(rows: list[int], trials: Mapping[str, Sequence[Any]], figures: Sequence[str]) -> list[int]:
+    """The rows; the first alone where seeds change no figure, as in a replay."""
+    first, *more = rows
+    same = all(trials[path][row] == trials[path][first] for row in more for path in figures)
+    return [first] if same else rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +203,8 @@ def payload(found: Mapping[str, Any], points: Explored, quantiles: Sequence[floa
     objectives = found["objectives"]
     bounded = [each["path"] for each in found["bounds"]]
     judged = {*objectives, *bounded, "slo.attainment", *_statistics(BOUNDED)}
-    scales = _scales(points, [*objectives, *bounded])
+    of = (found["capacity"] or {}).get("of", "")
+    scales = _scales(points, [*objectives, *bounded, *TURNED_AWAY], of)
     figures = [_figure(each, points, objectives, each.path in judged) for each in scales]
     parameters = [
         {"path": path, "name": name, **_parameter(points.column(f"parameters.{path}"))}
@@ -226,10 +224,12 @@ def payload(found: Mapping[str, Any], points: Explored, quantiles: Sequence[floa
         "axes": [axes[i % len(axes)] for i in range(3)],
         "heat": heat,
         "objectives": list(objectives),
-        "seeds": {path: points.seeds(path) for path in objectives},
+        "deciding": found["deciding"],
+        "margin": found["test"]["margin"],
+        "seeds": {path: [_finite(values) for values in points.seeds(path)] for path in objectives},
         "figures": figures,
         "bounds": bounds(found, {each["path"] for each in figures}),
-        "near": found["test"]["near"] if found["test"]["replications"] > 1 else 0,
+        "near": found["test"]["near"],
         "quantiles": list(quantiles),
         "frame": {**frame(height=430, left=66, top=14, bottom=50), "hovermode": "closest"},
         "axis": titled_axis(""),
@@ -238,13 +238,18 @@ def payload(found: Mapping[str, Any], points: Explored, quantiles: Sequence[floa
     }
 
 
-def _scales(points: Explored, needed: Sequence[str]) -> Iterator[Scale]:
+def _scales(points: Explored, needed: Sequence[str], capacity_of: str) -> Iterator[Scale]:
     """Of the figures that are needed, and of every other that is known everywhere and varies."""
     others = [path for path in (*OF_PATH, "capacity.value") if path in points.trials and path not in needed]
     for path in dict.fromkeys((*needed, *others)):
         values = points.own(path)
-        if path in needed or (np.isfinite(points.means(path)).all() and np.ptp(values) > 0):
-            yield scale(path, values.tolist())
+        known = not np.isnan(points.means(path)).any()
+        if path in needed or (known and len(set(values.tolist())) > 1):
+            yield scale(path, values.tolist(), capacity_of)
+
+
+def _finite(values: Sequence[float] | np.ndarray) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def _figure(each: Scale, points: Explored, objectives: Mapping[str, str], exact: bool) -> dict[str, Any]:
@@ -258,8 +263,8 @@ def _figure(each: Scale, points: Explored, objectives: Mapping[str, str], exact:
         "per": each.unit.per_s,
         "better": each.better if way is None else {"max": 1, "min": -1}[way],
         "objective": way is not None,
-        "values": values.tolist() if exact else rounded(values),
-        **({"means": means.tolist()} if exact and np.any(values != means) else {}),
+        "values": _finite(values) if exact else rounded(values),
+        **({"means": _finite(means)} if exact and np.any(values != means) else {}),
     }
 
 

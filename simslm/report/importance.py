@@ -67,13 +67,16 @@ def share(level: np.ndarray, values: np.ndarray) -> float:
 
 
 def importance(name: str, columns: Sequence[Sequence[Any]], values: np.ndarray) -> Importance:
-    """What each parameter matters to a figure.
+    """What each parameter matters to a figure, over the points at which it is finite.
 
     Args:
         name: of the figure.
         columns: for each parameter, its value at each point.
-        values: of the figure at each point, all known.
+        values: of the figure at each point, all known, perhaps infinite.
     """
+    there = np.isfinite(values)
+    values = values[there]
+    columns = [[each for each, known in zip(column, there, strict=True) if known] for column in columns]
     if len(values) < 2 or np.ptp(values) == 0:
         return Importance(name, [], None)
     found = [share(levels(column), values) for column in columns]

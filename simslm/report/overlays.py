@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from simslm.comparison import Delta, PairedLatency
+from simslm.comparison.wording import change, interval, shown
 from simslm.metrics.definitions import BY_KEY
 from simslm.report.distribution import Cdf
 from simslm.report.figures import WIDE_RANGE, Figure, decades, frame, panel_heading, rounded, titled_axis
@@ -21,9 +22,6 @@ from simslm.units import number
 
 FURTHEST = 20.0
 """Times more, or less, than the baseline beyond which a change is drawn at the edge."""
-
-MANY = 9.0
-"""Change as a share of the baseline from which it is said as a multiple."""
 
 LEAST_REACH = 1.06
 """Ratio to the baseline that the axis of changes shows at least, to either side."""
@@ -150,29 +148,10 @@ def _ratio(relative: float | None) -> float | None:
 
 
 def _said(delta: Delta) -> str:
-    show = delta.metric.show
-    words = f"{delta.title}: {show(delta.baseline)} → {show(delta.value)}, {relative_words(delta)}"
-    bounds = interval_words(delta)
+    values = f"{shown(delta, delta.baseline)} → {shown(delta, delta.value)}"
+    words = f"{delta.title}: {values}, {change(delta)}"
+    bounds = interval(delta)
     return f"{words}<br>95 % interval {bounds}" if bounds else f"{words}<br>{delta.note}"
-
-
-def relative_words(delta: Delta) -> str:
-    """A change in per cent, a large one as a multiple; in the figure's own unit where the baseline is 0."""
-    if not delta.delta:
-        return "0" if delta.delta == 0 else "–"
-    if delta.relative is None:
-        return f"{'+' if delta.delta > 0 else ''}{delta.metric.show(delta.delta)}"
-    if delta.relative >= MANY:
-        return f"{number(1 + delta.relative)} times"
-    return f"{100 * delta.relative:+.3g} %"
-
-
-def interval_words(delta: Delta) -> str:
-    """The interval of a change in per cent; empty where there is none."""
-    if delta.relative_interval is None or not any((delta.delta, *delta.relative_interval)):
-        return ""
-    low, high = sorted(delta.relative_interval)
-    return f"{100 * low:+.3g} to {100 * high:+.3g} %"
 
 
 def cdfs_figure(found: Sequence[tuple[int, str, Cdf]]) -> Figure:

@@ -111,7 +111,7 @@ def _cost_rows(run: RunTables, source: str, coverage: float | None) -> list[tupl
     rows = [
         ("Source", source),
         ("Busy time inside the domain", inside),
-        ("How sure", certainty(run.summary)),
+        ("How sure", "; ".join(certainty(run.summary))),
         ("Host time of engine", str(dig(run.manifest, "cost.engine", "unknown"))),
         ("Note", note if note != power else ""),
         ("Power", power),

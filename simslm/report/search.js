@@ -2,7 +2,7 @@
 // The explorer of a search: bounds, axes and the chosen point are the reader's; everything drawn follows from them and
 // from `simslm.data`, which explorer.py makes.
 const explorer = (() => {
-  const data = simslm.data;
+  const data = revived(simslm.data);
   const count = data.numbers.length;
   const every = [...Array(count).keys()];
   const figures = new Map(data.figures.map((each) => [each.path, each]));
@@ -15,21 +15,34 @@ const explorer = (() => {
     heat: data.heat && { ...data.heat },
   };
   const STEPS = 200;
+  const NAMED = 3;
+  const TURNED_AWAY = ["requests.rejected_share", "requests.failed_share"];
   const WIDE = 30;
   const grouped = new Intl.NumberFormat("en-US");
   const at = (id) => document.getElementById(id);
 
+  // A null among figures is one that is infinite, because requests were missed.
+  function revived(data) {
+    const infinite = (values) => values.map((value) => value ?? Infinity);
+    for (const figure of data.figures) {
+      figure.values = infinite(figure.values);
+      if (figure.means) figure.means = infinite(figure.means);
+    }
+    for (const path of data.objectives) data.seeds[path] = data.seeds[path].map(infinite);
+    return data;
+  }
+
   // ---- numbers on screens -------------------------------------------------------------------------------------
 
   function number(value) {
-    if (!Number.isFinite(value)) return "–";
+    if (!Number.isFinite(value)) return "none";
     if (Math.abs(value) >= 999.5) return grouped.format(Math.round(value));
     return String(Number(value.toPrecision(3)));
   }
 
   function shown(path, value) {
     const { unit, per } = figures.get(path);
-    return `${number(value * per)} ${unit}`.trimEnd();
+    return Number.isFinite(value) ? `${number(value * per)} ${unit}`.trimEnd() : "none";
   }
 
   // ---- which points keep the bounds, and which are on the frontier ----------------------------------------------
@@ -73,62 +86,123 @@ const explorer = (() => {
     });
   }
 
-  // Where the t interval of a mean begins and ends; the value itself from a single one.
-  function interval(values) {
+  // Half the width of the t interval of a mean.
+  function half(values) {
     const size = values.length;
     const mean = values.reduce((sum, value) => sum + value, 0) / size;
-    if (size < 2) return [mean, mean];
     const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-    const half = (data.quantiles[size - 2] * Math.sqrt(squares / (size - 1))) / Math.sqrt(size);
-    return [mean - half, mean + half];
+    return (data.quantiles[size - 2] * Math.sqrt(squares / (size - 1))) / Math.sqrt(size);
   }
 
-  function surelyDominates(one, other) {
-    const first = data.objectives[0];
-    const seeds = Math.min(data.seeds[first][one].length, data.seeds[first][other].length);
-    const pairs = [...Array(seeds).keys()].map((seed) => [gains(one, seed), gains(other, seed)]);
-    const lows = data.objectives.map((_, i) => interval(pairs.map(([mine, theirs]) => mine[i] - theirs[i]))[0]);
-    return lows.every((low) => low >= 0) && lows.some((low) => low > 0);
+  const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const seedsOf = (point) => data.seeds[data.objectives[0]][point].length;
+
+  // How one point compares with another in each objective, under the seeds that both have; see intervals.py.
+  function compared(one, other) {
+    const seeds = [...Array(Math.min(seedsOf(one), seedsOf(other))).keys()];
+    const [mine, theirs] = [one, other].map((point) => seeds.map((seed) => gains(point, seed)));
+    return data.objectives.map((_, i) => {
+      const differences = seeds.map((seed) => (mine[seed][i] === theirs[seed][i] ? 0 : mine[seed][i] - theirs[seed][i]));
+      const [low, high] = [Math.min(...differences), Math.max(...differences)];
+      let [better, worse] = [low >= 0 && high > 0, high <= 0 && low < 0];
+      if (seeds.length > 1 && differences.every(Number.isFinite)) {
+        const [middle, arm] = [average(differences), half(differences)];
+        [better, worse] = [middle > arm, middle < -arm];
+      }
+      const [a, b] = [mine, theirs].map((each) => average(each.map((gain) => gain[i])));
+      const apart = a === b ? 0 : Math.abs(a - b);
+      const beyond = apart === Infinity || apart > data.margin * Math.max(Math.abs(a), Math.abs(b));
+      return { better, worse, beyond };
+    });
   }
 
+  function relations(points) {
+    const both = points.map((one) => points.map((other) => compared(one, other)));
+    const beats = both.map((row) => row.map((each) => {
+      const plainly = each.some(({ better }) => better) && !each.some(({ worse }) => worse);
+      const largely = each.some(({ better, beyond }) => better && beyond)
+        && !each.some(({ worse, beyond }) => worse && beyond);
+      return plainly || largely;
+    }));
+    const alike = both.map((row, i) => row.map((each, j) => i !== j && !each.some(({ beyond }) => beyond)));
+    return { beats, alike };
+  }
+
+  // Places of points that stand: each of the others is beaten by one of them; see intervals.py.
+  function standing(beats, rank) {
+    let left = beats.map((_, i) => i);
+    const kept = [];
+    while (left.length) {
+      let free = left.filter((i) => !left.some((j) => beats[j][i]));
+      if (!free.length) free = [ofCircle(beats, left, rank)];
+      kept.push(...free);
+      left = left.filter((i) => !free.includes(i) && !free.some((j) => beats[j][i]));
+    }
+    return kept;
+  }
+
+  function ofCircle(beats, left, rank) {
+    const reaching = (start) => {
+      const seen = new Set([start]);
+      for (const i of seen) for (const j of left) if (beats[j][i]) seen.add(j);
+      return seen.size;
+    };
+    const sizes = new Map(left.map((i) => [i, reaching(i)]));
+    return left.reduce((found, i) => (sizes.get(i) - sizes.get(found) || rank[i] - rank[found]) < 0 ? i : found);
+  }
+
+  // The place of each point in the order of the search: those first of which every objective is finite, by the deciding
+  // objective, then the others, then numbers.
+  function ranks(points) {
+    const paths = [data.deciding, ...data.objectives.filter((path) => path !== data.deciding)];
+    const gain = (point) => {
+      const gains = paths.map((path) => figures.get(path).better * mean(path, point));
+      return [gains.every(Number.isFinite) ? 1 : 0, ...gains];
+    };
+    const all = points.map((point, i) => [i, gain(point), data.numbers[point]]);
+    all.sort(([, one, first], [, other, second]) => {
+      const i = one.findIndex((each, j) => each !== other[j]);
+      return i < 0 ? first - second : other[i] - one[i];
+    });
+    const rank = [];
+    all.forEach(([i], place) => { rank[i] = place; });
+    return rank;
+  }
+
+  // The points that no other beats, the best first, and for each those that are the same.
   function frontier(points) {
     const candidates = near(points);
-    return candidates.filter((point) => !candidates.some((other) => surelyDominates(other, point)));
+    const { beats, alike } = relations(candidates);
+    const rank = ranks(candidates);
+    const kept = [];
+    for (const i of standing(beats, rank).sort((one, other) => rank[one] - rank[other])) {
+      if (!kept.some((j) => alike[i][j])) kept.push(i);
+    }
+    const same = new Map(kept.map((i) => [candidates[i], []]));
+    candidates.forEach((point, j) => {
+      const first = kept.find((i) => alike[i][j]);
+      if (first !== undefined && !kept.includes(j)) same.get(candidates[first]).push(point);
+    });
+    return same;
   }
 
-  // The frontier of two figures alone, in the order of the first, and its knee: where it bulges most beyond the line
-  // between its ends, both figures scaled to their range on it (Das 1999).
+  // The frontier of two figures alone, in the order of the first.
   function curve(points, first, second) {
     const pair = [first, second].map((path) => figures.get(path));
-    if (first === second || !pair.every((each) => each?.better)) return { line: [], knee: null };
+    if (first === second || !pair.every((each) => each?.better)) return [];
     const [a, b] = pair.map(({ better, values }) => (point) => better * values[point]);
-    const line = nonDominated(points, (point) => [a(point), b(point)]).sort((one, other) => a(one) - a(other));
-    const scaled = (gain) => {
-      const all = line.map(gain);
-      const [low, high] = [Math.min(...all), Math.max(...all)];
-      return (point) => (gain(point) - low) / (high - low || 1);
-    };
-    const bulge = (point) => scaledA(point) + scaledB(point) - 1;
-    const [scaledA, scaledB] = [scaled(a), scaled(b)];
-    const inner = line.slice(1, -1).filter((point) => bulge(point) > 1e-9);
-    const knee = inner.length ? inner.reduce((best, point) => (bulge(point) > bulge(best) ? point : best)) : null;
-    return { line, knee };
-  }
-
-  function best(points, path) {
-    const { better, values } = figures.get(path);
-    if (!points.length) return null;
-    return points.reduce((found, point) => (better * (values[point] - values[found]) > 0 ? point : found));
+    const finite = points.filter((point) => [a(point), b(point)].every(Number.isFinite));
+    return nonDominated(finite, (point) => [a(point), b(point)]).sort((one, other) => a(one) - a(other));
   }
 
   // What is to be drawn and said now.
   function answer() {
     const kept = every.filter(keeps);
-    const front = frontier(kept);
-    const { line, knee } = curve(kept, state.axes[0], state.axes[1]);
-    const top = best(kept, data.objectives[0]);
-    const chosen = state.chosen ?? (state.solid ? null : knee) ?? top;
-    return { kept, front, line, knee, top, chosen };
+    const same = frontier(kept);
+    const front = [...same.keys()];
+    const line = curve(kept, state.axes[0], state.axes[1]);
+    const best = front[0] ?? null;
+    return { kept, front, same, line, best, chosen: state.chosen ?? best };
   }
 
   // ---- words ----------------------------------------------------------------------------------------------------
@@ -143,9 +217,22 @@ const explorer = (() => {
     const seeds = data.seeds[path]?.[point] ?? [];
     const value = shown(path, values[point]);
     if (seeds.length < 2) return { name, value, note: "" };
-    const [low, high] = interval(seeds);
-    const note = `mean of ${seeds.length} seeds ${number(mean(path, point) * per)} ± ${number(((high - low) / 2) * per)}`;
-    return { name, value, note };
+    return { name, value, note: `mean of ${seeds.length} seeds ${spread(seeds, per)}` };
+  }
+
+  // The mean over seeds with its interval: of positive values in the logarithm, see intervals.py.
+  function spread(seeds, per) {
+    const mean = average(seeds);
+    if (!seeds.every(Number.isFinite)) return "none";
+    const arm = half(seeds);
+    const factor = Math.exp(Math.min(arm / mean, 700));
+    const [low, high] = Math.min(...seeds) < 0 || !mean ? [mean - arm, mean + arm] : [mean / factor, mean * factor];
+    const [below, above] = [mean - low, high - mean];
+    if (low === high) return number(mean * per);
+    if (Math.abs(above - below) <= 0.1 * Math.max(above, below)) {
+      return `${number(mean * per)} ± ${number(((high - low) / 2) * per)}`;
+    }
+    return `${number(mean * per)} (${number(low * per)} to ${number(high * per)})`;
   }
 
   function hover(point, paths) {
@@ -163,7 +250,7 @@ const explorer = (() => {
 
   function along(path, points) {
     const { values, per } = axisOf(path);
-    return points.map((point) => values[point] * per);
+    return points.map((point) => (Number.isFinite(values[point]) ? values[point] * per : null));
   }
 
   function titled(path) {
@@ -183,7 +270,8 @@ const explorer = (() => {
 
   // Logarithmic where the figures span it.
   function scaling(path) {
-    const values = along(path, every);
+    const values = along(path, every).filter((value) => value !== null);
+    if (!values.length) return { nticks: 6 };
     const [low, high] = [Math.min(...values), Math.max(...values)];
     if (low <= 0 || high / low <= WIDE) return { nticks: 6, separatethousands: true };
     const vals = ticks(low, high);
@@ -193,9 +281,9 @@ const explorer = (() => {
 
   const LAYERS = {
     broken: { name: "breaks a bound", marker: { color: "@muted", symbol: "circle-open", size: 6, opacity: 0.5 } },
-    dominated: { name: "dominated", marker: { color: "@muted", size: 6, opacity: 0.4 } },
+    dominated: { name: "beaten or the same", marker: { color: "@muted", size: 6, opacity: 0.4 } },
     front: { name: "frontier", marker: { color: "@accent", size: 9 } },
-    knee: { name: "knee", marker: { color: "@second", symbol: "diamond", size: 14 } },
+    best: { name: "best", marker: { color: "@second", symbol: "diamond", size: 14 } },
     chosen: { name: "chosen", marker: { color: "@ink", symbol: "circle-open", size: 20, line: { width: 2 } } },
   };
 
@@ -206,7 +294,7 @@ const explorer = (() => {
       broken: every.filter((point) => !kept.has(point)),
       dominated: found.kept.filter((point) => !front.has(point)),
       front: found.front,
-      knee: state.solid || found.knee === null ? [] : [found.knee],
+      best: found.best === null ? [] : [found.best],
       chosen: found.chosen === null ? [] : [found.chosen],
     };
   }
@@ -290,7 +378,7 @@ const explorer = (() => {
       type: "heatmap",
       x: column.levels.map((_, i) => i),
       y: row.levels.map((_, i) => i),
-      z: each((point) => values[point] * per, null),
+      z: each((point) => (Number.isFinite(values[point]) ? values[point] * per : null), null),
       customdata: cells,
       hovertext: each((point) => hover(point, [path, ...data.objectives]), "no point keeps the bounds"),
       hovertemplate: "%{hovertext}<extra></extra>",
@@ -314,23 +402,29 @@ const explorer = (() => {
 
   // ---- the page ---------------------------------------------------------------------------------------------------
 
-  function sentence({ kept, front, knee, top }) {
+  function sentence({ kept, front, best }) {
     if (!kept.length) return `None of ${number(count)} points keeps the bounds: loosen one.`;
-    const path = data.objectives[0];
-    const { name } = figures.get(path);
-    const parts = [`${number(kept.length)} of ${number(count)} points keep the bounds; ${number(front.length)} on the frontier.`];
-    parts.push(`Best ${/^.[a-z]/.test(name) ? name[0].toLowerCase() + name.slice(1) : name}: ${shown(path, figures.get(path).values[top])} with ${label(top)}.`);
-    if (knee !== null && !state.solid) parts.push(`Knee: ${label(knee)}.`);
-    return parts.join(" ");
+    const path = data.deciding;
+    const { name, better, per, unit } = figures.get(path);
+    const what = /^.[a-z]/.test(name) ? name[0].toLowerCase() + name.slice(1) : name;
+    const seeds = data.seeds[path][best];
+    const figure = seeds.length > 1 ? spread(seeds, per) : number(seeds[0] * per);
+    return `Choose ${label(best)}: ${`${figure} ${unit}`.trimEnd()}, the ${better > 0 ? "highest" : "lowest"} ${what}. `
+      + `${number(kept.length)} of ${number(count)} points keep the bounds; ${number(front.length)} on the frontier.`;
   }
 
-  function card(point) {
+  function card({ chosen: point, same }) {
     const card = at("chosen");
     card.hidden = point === null;
     if (point === null) return;
     at("choice").value = String(point);
     at("chosen-name").textContent = plainText(label(point));
-    const facts = [...new Set([...data.objectives, ...state.axes, ...state.bounds.map(({ path }) => path)])];
+    const others = same.get(point) ?? [];
+    const few = others.slice(0, NAMED).map((each) => label(each)).join("; ");
+    const more = others.length > NAMED ? `; and ${number(others.length - NAMED)} more` : "";
+    at("chosen-same").textContent = others.length
+      ? plainText(`The same within ${number(100 * data.margin)} % in every objective: ${few}${more}`) : "";
+    const facts = [...new Set([...data.objectives, ...TURNED_AWAY, ...state.axes, ...state.bounds.map(({ path }) => path)])];
     const rows = facts.filter((path) => figures.has(path)).map((path) => estimate(path, point));
     at("chosen-figures").replaceChildren(...rows.map(({ name, value, note }) => {
       const [row, term, figure, more] = ["div", "dt", "dd", "dd"].map((tag) => document.createElement(tag));
@@ -362,7 +456,7 @@ const explorer = (() => {
     const found = answer();
     at("answer").textContent = plainText(sentence(found));
     options(found);
-    card(found.chosen);
+    card(found);
     const drawn = [simslm.show("explorer", state.solid ? solid(found) : flat(found))];
     if (state.heat) drawn.push(simslm.show("heat", heat(found)));
     await Promise.all(drawn);
@@ -377,8 +471,9 @@ const explorer = (() => {
   // A slider's positions: evenly over the figure's range, in logarithms where it is wide, and one for no bound.
   function positions({ path, sign, start }) {
     const { per } = figures.get(path);
-    const known = [...every.map((point) => mean(path, point)), ...(start?.path === path ? [start.bound] : [])];
-    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const known = [...every.map((point) => mean(path, point)), ...(start?.path === path ? [start.bound] : [])]
+      .filter(Number.isFinite);
+    const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 1];
     const wide = low > 0 && high / low > 3;
     const round = sign < 0 ? Math.ceil : Math.floor;
     const all = [...Array(STEPS).keys()].map((step) => {

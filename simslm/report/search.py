@@ -13,12 +13,13 @@ import numpy as np
 from simslm.comparison.student import quantile
 from simslm.errors import UsageError
 from simslm.metrics.definitions import BY_KEY
+from simslm.report import choice
 from simslm.report.advice import AdviceView, advice_view
-from simslm.report.explorer import Explored, Explorer, explored, explorer, labels, text
+from simslm.report.explorer import Explored, Explorer, explored, explorer
 from simslm.report.importance import caution, importance, importance_figure
 from simslm.report.page import Key, Plot, render_template
 from simslm.report.palette import SERIES
-from simslm.report.tradeoff import Scale, growth_figure, scale
+from simslm.report.tradeoff import Scale, growth_figure
 from simslm.report.wording import count
 from simslm.units import number
 
@@ -36,7 +37,7 @@ KEYS = (
     "nearest",
 )
 KEYS += ("reference_point", "reference_stated", "hypervolume", "points", "interrupted", "capacity", "cost")
-KEYS += ("slo", "bounds")
+KEYS += ("slo", "bounds", "deciding", "best", "topmost")
 COLUMNS = ("trial", "point", "seed", "share", "status", "hypervolume", "command", "vllm", "scenario")
 
 REMEDY = "run `simslm search` again with `-o` its directory"
@@ -44,11 +45,14 @@ REMEDY = "run `simslm search` again with `-o` its directory"
 
 @dataclass(frozen=True, slots=True)
 class PointRow:
-    """A point of the frontier: its parameters, its objectives with intervals, and what to do with it."""
+    """A point of the frontier: its parameters, its objectives with intervals, the shares of its requests that were
+    rejected and that failed, which points are the same, and what to do with it."""
 
     anchor: str
     parameters: list[str]
     objectives: list[str]
+    lost: list[str]
+    same: str
     capacity: str
     command: str
     vllm: str
@@ -63,6 +67,7 @@ class SearchView:
     state: str
     word: str
     sentence: str
+    counted: str
     source: str
     engine: str
     notes: list[str]
@@ -145,20 +150,17 @@ def read_trials(path: Path) -> dict[str, list[Any]]:
 
 def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> SearchView:
     """What there is to say and to draw."""
-    scales = {path: scale(path, _known(trials, path)) for path in found["objectives"]}
-    first, direction = next(iter(found["objectives"].items()))
-    sign = -1 if direction == "max" else 1
-    points = sorted(found["points"], key=lambda point: sign * point["objectives"][first]["value"])
+    scales = choice.scales(found, {path: _known(trials, path) for path in found["objectives"]})
+    points = found["points"]
     seen = explored(trials, {point["point"] for point in points})
     answered = bool(points)
     return SearchView(
         title=str(found["name"]),
         setup=_setup(found),
         state="met" if answered else "missed",
-        word=f"{count(len(points))} point{'s' if len(points) > 1 else ''} on the frontier"
-        if answered
-        else "No point is feasible",
-        sentence=_sentence(found),
+        word=choice.headline(found) if answered else "No point is feasible.",
+        sentence=choice.reason(found) if answered else _sentence(found),
+        counted=_sentence(found),
         source=found["cost"]["source"] if found["cost"] else "",
         engine=_engine(found["cost"]),
         notes=["Interrupted: not all trials were done."] if found["interrupted"] else [],
@@ -167,14 +169,14 @@ def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Searc
         importance_note=caution(_columns(found, seen)) if seen.numbers else "",
         growth=_growth(trials),
         volume=_volume(found, scales),
-        parameter_names=labels(list(found["space"])),
+        parameter_names=choice.labels(list(found["space"])),
         objective_names=[f"{scales[path].title} ({way})" for path, way in found["objectives"].items()],
         definitions=_definitions(found),
         points=[_row(found, scales, point) for point in points],
-        test=_test(found["test"]),
+        test=_test(found),
         counts=_counts(found["counts"]),
-        infeasible=[(each["reason"], _reason(each)) for each in found["infeasible"]],
-        violated=[(each["constraint"], _broken(each)) for each in found["violated"]],
+        infeasible=[(each["reason"], _reason(found, each)) for each in found["infeasible"]],
+        violated=_violated(found),
         nearest=None if found["nearest"] is None else _row(found, scales, found["nearest"]),
         advice=None if found.get("advice") is None else advice_view(found["advice"]),
     )
@@ -191,14 +193,20 @@ def _setup(found: Mapping[str, Any]) -> list[str]:
         words.append(f"each at its highest {found['capacity']['of']} that meets the SLO")
         if found["capacity"].get("note"):
             words.append(found["capacity"]["note"])
-    return [*words, *found["constraints"]]
+    return [*words, *(choice.bound(each) + _origin(each) for each in found["bounds"])]
+
+
+def _origin(each: Mapping[str, Any]) -> str:
+    """Where a constraint comes from that the search does not state."""
+    return {"slo": " (the scenario’s SLO)", "default": " (a default)"}.get(each["origin"], "")
 
 
 def _sentence(found: Mapping[str, Any]) -> str:
     counts = found["counts"]
     return (
         f"{count(counts['points'])} points: {count(counts['feasible'])} keep all constraints, "
-        f"{count(counts['violating'])} break one, {count(counts['infeasible'])} cannot be."
+        f"{count(counts['frontier'])} of them on the frontier; {count(counts['violating'])} break one, "
+        f"{count(counts['infeasible'])} cannot be."
     )
 
 
@@ -223,25 +231,34 @@ def _counts(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     return [(name, count(value)) for name, value in rows]
 
 
-def _reason(each: Mapping[str, Any]) -> str:
-    return f"{count(each['points'])} points, such as {_label(each['example'])}"
+def _reason(found: Mapping[str, Any], each: Mapping[str, Any]) -> str:
+    example = choice.label(found, each["example"])
+    return f"{count(each['points'])} points, such as {example}"
 
 
-def _broken(each: Mapping[str, Any]) -> str:
-    return (
-        f"{count(each['points'])} of {count(each['of'])} points; the closest has {number(each['closest'])}, "
-        f"{number(100 * each['excess'])} % beyond"
+def _violated(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each constraint that some points break, and how near the nearest of them comes."""
+    bounds = dict(zip(found["constraints"], found["bounds"], strict=True))
+    rows = []
+    for each in found["violated"]:
+        of = bounds[each["constraint"]]
+        rows.append(
+            (
+                choice.bound(of),
+                f"{count(each['points'])} of {count(each['of'])} points; {choice.closest(each, of)}",
+            )
+        )
+    return rows
+
+
+def _test(found: Mapping[str, Any]) -> str:
+    test = found["test"]
+    near = f"Points near the frontier (within {number(100 * test['near'])} %) were simulated under several seeds."
+    rule = f"{test['rule'][0].upper()}{test['rule'][1:]}. The margin is {number(100 * test['margin'])} %."
+    missed = (
+        "None: so many requests were rejected, failed or did not finish that the figure has no finite value."
     )
-
-
-def _test(test: Mapping[str, Any]) -> str:
-    if test["replications"] == 1:
-        return "Every point was simulated under one seed; no interval is known."
-    return (
-        f"Points near the frontier (within {number(100 * test['near'])} %) were simulated under "
-        f"{test['replications']} seeds; ± is the half width of the {number(100 * test['confidence'])} % interval. "
-        f"{test['rule'][0].upper()}{test['rule'][1:]}."
-    )
+    return " ".join([*([near] if test["replications"] > 1 else []), choice.seeds(found), rule, missed])
 
 
 def _volume(found: Mapping[str, Any], scales: Mapping[str, Scale]) -> str:
@@ -252,7 +269,9 @@ def _volume(found: Mapping[str, Any], scales: Mapping[str, Scale]) -> str:
         for path, value in found["reference_point"].items()
     )
     origin = (
-        "stated" if found["reference_stated"] else "a tenth of the range beyond the worst of each objective"
+        "stated"
+        if found["reference_stated"]
+        else "a tenth of the range beyond the worst of each objective, as far as that can be"
     )
     return f"Hypervolume {number(found['hypervolume'])} (units of the files), reference point {reference}: {origin}."
 
@@ -263,27 +282,20 @@ def _definitions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(BY_KEY[key].name, BY_KEY[key].meaning) for key in BY_KEY if key in metrics]
 
 
-def _label(parameters: Mapping[str, Any]) -> str:
-    names = labels(list(parameters))
-    return ", ".join(f"{name} {text(value)}" for name, value in zip(names, parameters.values(), strict=True))
-
-
 def _row(found: Mapping[str, Any], scales: Mapping[str, Scale], point: Mapping[str, Any]) -> PointRow:
     capacity = point["runs"][0].get("capacity")
     return PointRow(
         anchor=f"point-{point['point']}",
-        parameters=[text(point["parameters"][path]) for path in found["space"]],
-        objectives=[_estimate(scales[path], point["objectives"][path]) for path in found["objectives"]],
+        parameters=[choice.text(point["parameters"][path]) for path in found["space"]],
+        objectives=[
+            choice.estimated(scales[path], point["objectives"][path]) for path in found["objectives"]
+        ],
+        lost=[choice.lost(point)[name] for name in ("rejected", "failed")],
+        same=choice.sames(found, point),
         capacity="" if capacity is None else number(capacity["value"]),
         command=point["command"],
         vllm=point["vllm"],
     )
-
-
-def _estimate(scale: Scale, estimate: Mapping[str, Any]) -> str:
-    shown = scale.show(estimate["value"])
-    interval = estimate["interval"]
-    return shown if interval is None else f"{shown} ± {scale.show((interval[1] - interval[0]) / 2)}"
 
 
 def _quantiles(test: Mapping[str, Any]) -> list[float]:
@@ -304,7 +316,7 @@ def _importance(scales: Mapping[str, Scale], found: Mapping[str, Any], seen: Exp
     each = [importance(scales[path].name, columns, seen.own(path)) for path in found["objectives"]]
     if not any(one.shares for one in each):
         return None
-    names = labels(list(found["space"]))
+    names = choice.labels(list(found["space"]))
     words = "; ".join(
         f"{one.name}: "
         + ", ".join(f"{name} {number(100 * part)} %" for name, part in zip(names, one.shares, strict=True))

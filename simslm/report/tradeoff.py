@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isinf
 
 import numpy as np
 
@@ -36,15 +37,36 @@ class Scale:
     def title(self) -> str:
         return f"{self.name}, {self.unit.name}" if self.unit.name else self.name
 
-    def show(self, value: float) -> str:
-        return number(value * self.unit.per_s)
+    def show(self, value: float | None) -> str:
+        """A figure without its unit; ``none`` where it is infinite, because requests are missed."""
+        return "none" if value is None or isinf(value) else number(value * self.unit.per_s)
 
 
-def scale(path: str, values: Sequence[float]) -> Scale:
-    """The scale of a figure of a summary, for some of its values."""
+SHARES = {
+    "requests.finished_share": ("Finished requests", 1),
+    "requests.rejected_share": ("Rejected requests", -1),
+    "requests.failed_share": ("Failed requests", -1),
+    "requests.unfinished_share": ("Unfinished requests", -1),
+}
+"""Figures of a search that no summary has: their names, and what is better."""
+
+
+def scale(path: str, values: Sequence[float | None], capacity_of: str = "") -> Scale:
+    """The scale of a figure, for some of its values.
+
+    Args:
+        path: of the figure.
+        values: to be shown; None where one is infinite.
+        capacity_of: the key whose highest value is the capacity of a point.
+    """
     metric = metric_of(path)
-    if metric is None:  # the capacity of a search, which no summary has
-        return Scale(path, path.partition(".")[0], TimeUnit("", 1.0), 1)
+    if metric is None and path.endswith("_share"):
+        whose, _, own = path.rpartition("requests.")
+        name, better = SHARES[f"requests.{own}"]
+        return Scale(path, f"{name} of {whose.split('.')[1]}" if whose else name, SHARE, better)
+    if metric is None:  # the capacity of a search
+        unit = "requests/s" if capacity_of.endswith("rate_rps") else capacity_of.rpartition(".")[2]
+        return Scale(path, "Capacity", TimeUnit(unit, 1.0), 1)
     units = {"s": time_unit(values), "1": SHARE}
     unit = units.get(metric.unit, TimeUnit(metric.unit, 1.0))
     return Scale(path, name_of(path), unit, {"more": 1, "less": -1}.get(metric.better, 0))

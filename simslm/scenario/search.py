@@ -186,6 +186,22 @@ class Search(SearchPart):
     constraints: tuple[str, ...] = Field(
         default=(), description='bounds on the summary: "ttft_s.p99 <= 0.5" or ">="'
     )
+    slo: Literal["constraint", "ignored"] = Field(
+        default="constraint",
+        description="the scenario's own SLO, and those of its classes: slo.attainment is a constraint unless "
+        "constraints bound it themselves; ignored = points may miss it",
+    )
+    finished_share: float = Field(
+        default=0.99, ge=0, le=1,
+        description="least share of arrived requests that finish, where no SLO is a constraint and constraints bound "
+        "none of requests.*; rejected, failed and unfinished ones are the rest; 0 = any",
+    )  # fmt: skip
+    rejected_share: float = Field(
+        default=0.01, ge=0, le=1,
+        description="largest share of arrived requests that are rejected, where an SLO is a constraint and constraints "
+        "bound none of requests.*: an SLO that lets some be missed is no leave to turn them away; 1 = as many as the "
+        "SLO lets be missed",
+    )  # fmt: skip
     capacity: Capacity | None = Field(
         default=None, description="null = as many requests as the scenario states"
     )
@@ -201,6 +217,11 @@ class Search(SearchPart):
     near: float = Field(
         default=0.02, ge=0, le=1,
         description="near: not dominated any more if it were better by this share in every objective",
+    )  # fmt: skip
+    margin: float = Field(
+        default=0.01, ge=0, lt=1,
+        description="differences up to this share of a figure do not count against a point that is surely better by "
+        "more in another, and points that differ by no more in every objective are the same; 0 = any difference counts",
     )  # fmt: skip
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="of the intervals and of the paired test"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from typing import Any
 
 from simslm.api import prepare
@@ -149,11 +149,16 @@ def room(method: Advisor, scenario: Scenario, singles: Mapping[int, Outcome]) ->
 
 
 def _curve(singles: Mapping[int, Outcome]) -> dict[int, dict[str, float]]:
+    """The figures of each batch limit under which every request was served: only those compare."""
     return {
         batch: {name: outcome.values[path] for name, path in COLUMNS.items()}
         for batch, outcome in sorted(singles.items())
-        if outcome.status == FINISHED
+        if outcome.status == FINISHED and _served(outcome)
     }
+
+
+def _served(outcome: Outcome) -> bool:
+    return all(isfinite(outcome.values[path]) for path in ADVISED)
 
 
 def advice(method: Advisor, scenario: Scenario, goals: Goals, known: Sequence[Point]) -> dict[str, Any]:
@@ -185,7 +190,9 @@ def advice(method: Advisor, scenario: Scenario, goals: Goals, known: Sequence[Po
         return found | {"reason": _why_none(curve)}
     rates = throughput(curve)
     best = max(rates, key=lambda batch: rates[batch])
-    choices = [point for point in able if point.parameters[BATCH_LIMIT] == space.batch]
+    choices = [
+        point for point in able if point.parameters[BATCH_LIMIT] == space.batch and _served(point.outcomes[0])
+    ]
     rows = [_gained(goals, point, rates[best], rates[max(rates)], curve) for point in choices]
     rows.sort(key=lambda row: row["replicas"])
     keeping = [row for row in rows if row["keeps_constraints"]]
@@ -220,7 +227,10 @@ def _rows(curve: Mapping[int, Mapping[str, float]]) -> list[dict[str, Any]]:
 def _why_none(curve: Mapping[int, Any]) -> str:
     missing = [batch for batch in (1, REFERENCE_BATCH) if batch not in curve]
     if missing:
-        return f"B_opt is relative to batch limits 1 and {REFERENCE_BATCH}, and {missing[0]} could not be simulated"
+        return (
+            f"B_opt is relative to batch limits 1 and {REFERENCE_BATCH}, and {missing[0]} could not be simulated, or "
+            "rejected requests"
+        )
     return "no batch limit pays off within the latency that is allowed"
 
 

@@ -7,7 +7,7 @@ one that misses it, within the tolerance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -16,12 +16,6 @@ from simslm.errors import InfeasibleError, ScenarioError
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
 from simslm.search.trial import Attained
-
-TIMES_IN_FLIGHT = 10
-"""Requests of a run, beside those in flight at once (rate x mean E2E, Little's law), from which it shows an overload.
-
-In a shorter one most requests come before a queue has grown, and meet an SLO that they would miss in the long run.
-"""
 
 LOWEST, HIGHEST = 2.0**-10, 2.0**20
 """Factors on the scenario's value beyond which nothing is tried, where the search does not say."""
@@ -85,20 +79,6 @@ def span(scenario: Scenario, capacity: Capacity) -> Span:
     return Span(min(max(value, low), high), low, high, whole, capacity.relative_tolerance)
 
 
-def too_short(values: Mapping[str, float]) -> bool:
-    """Whether the run at a capacity is too short to show an overload, see :data:`TIMES_IN_FLIGHT`.
-
-    Args:
-        values: figures of the run by path; where one is missing, nothing is said.
-    """
-    arrived, rate_rps, stay_s = (
-        values.get(path) for path in ("requests.arrived", "throughput.requests_per_s", "e2e_s.mean")
-    )
-    if arrived is None or rate_rps is None or stay_s is None:
-        return False
-    return arrived < TIMES_IN_FLIGHT * rate_rps * stay_s
-
-
 def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> Attained:
     """The highest value whose attainment is at least ``wanted``.
 
@@ -133,6 +113,7 @@ def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> 
             raise InfeasibleError(
                 f"no value from {span.low:g} on meets the SLO: at {span.low:g} its attainment is {last:.4g}, "
                 f"wanted {wanted:g}"
+                + ("" if last else ", or too many requests are rejected (search.rejected_share)")
             )
         met = missed
         while met > span.low:

@@ -7,24 +7,25 @@ no result.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from simslm.api import Found, Prepared, observed, prepare
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.metrics.definitions import FIGURES
-from simslm.metrics.result import Forget
+from simslm.metrics.misses import CountMisses
+from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
-from simslm.scenario.workload import Workload
 from simslm.search.capacity import Span, highest, span
-from simslm.search.objectives import CAPACITY, figure
+from simslm.search.lasting import Lasted, Seen, attained, lasting, resized
+from simslm.search.objectives import CAPACITY, SHARES, figure, shares
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
+from simslm.search.windows import half_widths
 from simslm.sim.world import OnStart
-from simslm.workload import RequestArrays
 from simslm.workload.supply import RequestStream
 
 
@@ -36,24 +37,13 @@ class Question:
         stated: JSON of the scenario and its folder, see :func:`simslm.search.space.plain`.
         paths: the figures that are wanted.
         capacity: JSON of the search's, empty without one.
+        rejected: largest share of requests that may be rejected at a capacity.
     """
 
     stated: str
     paths: tuple[str, ...]
     capacity: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One simulation.
-
-    Attributes:
-        summary: what came out.
-        requests: how many were simulated.
-    """
-
-    summary: Mapping[str, Any]
-    requests: int
+    rejected: float = 1.0
 
 
 class Evaluator:
@@ -63,6 +53,7 @@ class Evaluator:
         self._stated = json.loads(question.stated)
         self._paths = question.paths
         self._capacity = Capacity.model_validate_json(question.capacity) if question.capacity else None
+        self._rejected = question.rejected
         self._found = Found()
 
     def evaluate(self, trial: Trial, on_start: OnStart | None = None) -> Outcome:
@@ -79,9 +70,10 @@ class Evaluator:
         try:
             scenario = self._scenario(trial)
             if self._capacity is None:
-                seen = self._simulate(prepare(scenario, self._found), on_start)
-                return self._outcome(seen.summary, seen.requests)
-            return self._at_capacity(scenario, self._capacity, on_start)
+                prepared = prepare(scenario, self._found)
+                seen = self._simulate(prepared, on_start, windows=trial.replication == 1)
+                return self._outcome(seen, seen.requests)
+            return self._at_capacity(scenario, self._capacity, trial.full, on_start)
         except (InfeasibleError, ScenarioError) as error:
             return Outcome(INFEASIBLE, infeasible_reason(error))
         except SimslmError as error:
@@ -94,41 +86,58 @@ class Evaluator:
         if trial.replication:
             more["seed"] = scenario.seed + trial.replication
         if not trial.full:
-            more |= shortened(scenario, trial.share, lambda: prepare(scenario, self._found).requests)
+            more |= resized(scenario, trial.share, lambda: prepare(scenario, self._found).requests)
         return overridden(self._stated, trial.parameters, more) if more else scenario
 
-    def _simulate(self, prepared: Prepared, on_start: OnStart | None) -> Seen:
-        sink = Forget() if isinstance(prepared.workload, RequestStream) else None
+    def _simulate(self, prepared: Prepared, on_start: OnStart | None, windows: bool = False) -> Seen:
+        """One simulation; ``windows`` says how its figures vary along it."""
+        streamed = isinstance(prepared.workload, RequestStream)
+        sink = CountMisses() if streamed else None
         result = observed(prepared, on_start=on_start, sink=sink)
         if result.log.interrupted:
             raise KeyboardInterrupt
-        return Seen(result.summary, len(prepared.workload))
+        slo = prepared.scenario.slo
+        bounds = slo.bounds() if slo else {}
+        halves = half_widths(result, self._paths, bounds) if windows and not streamed else {}
+        return Seen(result.summary, len(prepared.workload), missed(result, sink), halves)
 
-    def _at_capacity(self, scenario: Scenario, capacity: Capacity, on_start: OnStart | None) -> Outcome:
+    def _at_capacity(
+        self, scenario: Scenario, capacity: Capacity, full: bool, on_start: OnStart | None
+    ) -> Outcome:
+        """At the highest value that meets the SLO, each told by a run that is long enough (but in the early rounds of
+        halving, which are short on purpose)."""
         slo = scenario.slo
         assert slo is not None  # span() has made sure of it for the scenario, and a point cannot take it away
         where: Span = span(scenario, capacity)
         stated = {"scenario": scenario.model_dump(mode="json", exclude_unset=True)}
         stated |= {"base_dir": str(scenario.base_dir)}
-        seen: dict[float, Seen] = {}
+        lasted: dict[float, Lasted] = {}
 
         def attainment(value: float) -> float:
-            at_value = overridden(stated, {capacity.of: value})
-            seen[value] = self._simulate(prepare(at_value, self._found), on_start)
-            return seen[value].summary["slo"]["attainment"]
+            at_value = {capacity.of: value}
 
-        attained = highest(where, attainment, slo.attainment)
-        requests = sum(each.requests for each in seen.values())
-        outcome = self._outcome(seen[attained.value].summary, requests, attained)
-        return replace(outcome, capacity=attained)
+            def run(changes: Mapping[str, Any]) -> Seen:
+                changed = overridden(stated, at_value, changes)
+                return self._simulate(prepare(changed, self._found), on_start)
 
-    def _outcome(
-        self, summary: Mapping[str, Any], requests: int, attained: Attained | None = None
-    ) -> Outcome:
+            at = overridden(stated, at_value)
+            lasted[value] = lasting(at, run, slo.attainment, self._rejected, lengthen=full)
+            return attained(lasted[value].seen.summary, self._rejected)
+
+        found = highest(where, attainment, slo.attainment)
+        chosen = lasted[found.value]
+        requests = sum(each.requests for each in lasted.values())
+        outcome = self._outcome(chosen.seen, requests, found)
+        return replace(outcome, capacity=replace(found, short=chosen.short), changes=chosen.changes)
+
+    def _outcome(self, seen: Seen, requests: int, capacity: Attained | None = None) -> Outcome:
+        summary = seen.summary
         found = {path: figure(summary, path) for path in dict.fromkeys((*FIGURES, *self._paths))}
         values = {path: value for path, value in found.items() if value is not None}
-        if attained is not None:
-            values[CAPACITY] = attained.value
+        values |= {path: value for path, value in seen.missed.items() if path in found}
+        values |= {path: value for path, value in shares(summary).items() if path in (*SHARES, *self._paths)}
+        if capacity is not None:
+            values[CAPACITY] = capacity.value
         for path in self._paths:
             if path not in values:
                 note = summary.get(path.partition(".")[0], {}).get("note", "")
@@ -136,40 +145,13 @@ class Evaluator:
                 return Outcome(INFEASIBLE, reason, requests=requests)
         cost = summary["cost"]
         return Outcome(
-            FINISHED, values=values, requests=requests, source=cost["source"], engine=cost["engine"]
+            FINISHED,
+            values=values,
+            windows=seen.windows,
+            requests=requests,
+            source=cost["source"],
+            engine=cost["engine"],
         )
-
-
-def shortened(scenario: Scenario, share: float, requests: Callable[[], RequestArrays]) -> dict[str, Any]:
-    """What makes a workload shorter: fewer requests, or less of its time where it states no number.
-
-    The requests of the shorter run are the first of the longer one; those of each class where there are classes.
-    """
-    workload = scenario.workload
-    shorter = _fewer("workload", workload, share, lambda: len(requests()))
-    for number, (name, each) in enumerate((workload.classes or {}).items()):
-        if not each.sharing:
-            place = f"workload.classes.{name}"
-            shorter |= _fewer(place, each, share, partial(_of_class, requests, number))
-    return shorter
-
-
-def _of_class(requests: Callable[[], RequestArrays], number: int) -> int:
-    """How many requests a class has."""
-    of = requests().class_of
-    assert of is not None
-    return int((of == number).sum())
-
-
-def _fewer(place: str, workload: Workload, share: float, count: Callable[[], int]) -> dict[str, Any]:
-    """The same for one workload: that of the scenario, or of a class, ``count`` requests in all."""
-    if workload.replay is not None:
-        return {f"{place}.replay.limit": max(1, round(share * count()))}
-    if workload.num_requests is not None:
-        return {f"{place}.num_requests": max(1, round(share * workload.num_requests))}
-    if workload.duration_s is not None:
-        return {f"{place}.duration_s": share * workload.duration_s}
-    return {}
 
 
 @lru_cache(maxsize=1)

@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from simslm.comparison.student import interval
 from simslm.metrics.definitions import FIGURES
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
-from simslm.search.capacity import TIMES_IN_FLIGHT, too_short
-from simslm.search.frontier import Point, points
-from simslm.search.intervals import TEST
-from simslm.search.objectives import CAPACITY, Goals
+from simslm.search.frontier import Choice, Point, nearness, points, possible
+from simslm.search.intervals import TEST, along, interval
+from simslm.search.lasting import TIMES_IN_FLIGHT, recorded
+from simslm.search.objectives import CAPACITY, SHARES, Goals, finite
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
 from simslm.search.usable import serve_commands, simulate_command
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from simslm.search.run import SearchResult
 
 SCHEMA_VERSION = 1
-OF_CAPACITY = ("value", "missed", "simulations")
+OF_CAPACITY = ("value", "missed", "simulations", "short")
 
 
 def write(directory: Path, result: SearchResult) -> None:
@@ -82,7 +81,9 @@ def _figures(result: SearchResult) -> list[str]:
     """What was looked for, and every other figure that some trial has."""
     known = {path for _, outcome in result.done for path in outcome.values}
     return list(
-        dict.fromkeys((*result.goals.paths, *(path for path in (*FIGURES, CAPACITY) if path in known)))
+        dict.fromkeys(
+            (*result.goals.paths, *(path for path in (*FIGURES, *SHARES, CAPACITY) if path in known))
+        )
     )
 
 
@@ -121,9 +122,10 @@ def content(result: SearchResult) -> dict[str, Any]:
         "method": search.method.model_dump(mode="json"),
         "space": _space(result),
         "objectives": dict(search.objectives),
-        "constraints": list(search.constraints),
+        "constraints": [each.text for each in result.goals.constraints],
         "bounds": [
-            {"path": each.path, "sign": each.sign, "bound": each.bound} for each in result.goals.constraints
+            {"path": each.path, "sign": each.sign, "bound": each.bound, "origin": each.origin}
+            for each in result.goals.constraints
         ],
         "capacity": _capacity(result, known),
         "slo": None if result.scenario.slo is None else result.scenario.slo.model_dump(mode="json"),
@@ -131,7 +133,10 @@ def content(result: SearchResult) -> dict[str, Any]:
             "rule": TEST,
             "confidence": search.confidence,
             "replications": search.replications,
-            "near": search.near,
+            "near": nearness(search),
+            "margin": search.margin,
+            "seedless": sum(bool(point.outcomes) and point.seedless for point in known),
+            "recorded": recorded(result.scenario),
         },
         "cost": _cost([outcome for point in known for outcome in point.outcomes]),
         "counts": _counts(result, known),
@@ -141,7 +146,10 @@ def content(result: SearchResult) -> dict[str, Any]:
         "reference_point": None if result.volume is None else dict(result.volume.reference),
         "reference_stated": search.reference is not None,
         "hypervolume": None if result.volume is None else result.volume.total,
-        "points": [_point(result, point) for point in result.points],
+        "deciding": result.goals.deciding.path,
+        "best": result.points[0].number if result.points else None,
+        "topmost": _topmost(result),
+        "points": [_point(result, each.point) | {"same": _same(each)} for each in result.choices],
         "advice": _advice(result, known),
     }
 
@@ -151,10 +159,12 @@ def _capacity(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | 
     asked = result.search.capacity
     if asked is None:
         return None
-    short = sum(any(too_short(outcome.values) for outcome in point.outcomes) for point in known)
+    short = sum(
+        any(each.capacity is not None and each.capacity.short for each in point.outcomes) for point in known
+    )
     note = (
-        f"{short} of {len(known)} capacities come from runs too short to show an overload: fewer than "
-        f"{TIMES_IN_FLIGHT} times the requests in flight at once; raise workload.num_requests, or they are too high"
+        f"{short} of {len(known)} capacities come from recorded requests, fewer than {TIMES_IN_FLIGHT} times those in "
+        "flight at once: too few to show an overload, so that these capacities may be too high"
     )
     return {**asked.model_dump(mode="json"), "note": note if short else ""}
 
@@ -215,8 +225,8 @@ def _violated(result: SearchResult, known: Sequence[Point]) -> list[dict[str, An
                     "constraint": constraint.text,
                     "points": len(breaking),
                     "of": len(values),
-                    "closest": closest,
-                    "excess": constraint.excess(closest),
+                    "closest": finite(closest),
+                    "excess": finite(constraint.excess(closest)),
                 }
             )
     return found
@@ -228,9 +238,33 @@ def _nearest(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | N
     if result.feasible or not able:
         return None
     goals = result.goals
-    point = min(able, key=lambda each: goals.violation(each.means(goals)))
-    found = _point(result, point)
-    return found | {"excess": goals.excesses(point.means(goals))}
+    point = min(able, key=lambda each: goals.distance(each.means(goals) | each.shares))
+    excess = {text: finite(each) for text, each in goals.excesses(point.means(goals)).items()}
+    return _point(result, point) | {"same": [], "excess": excess}
+
+
+def _topmost(result: SearchResult) -> bool:
+    """Whether no point that keeps all constraints is better than the best by more than the margin, where it decides;
+    one that is loses elsewhere, or has no value there."""
+    if not result.points:
+        return False
+    deciding = result.goals.deciding
+    gains = [deciding.gain(point.mean(deciding.path)) for point in result.feasible]
+    best = deciding.gain(result.points[0].mean(deciding.path))
+    most = max(gains)
+    return most - best <= result.search.margin * max(abs(most), abs(best))
+
+
+def _same(choice: Choice) -> list[dict[str, Any]]:
+    """The points that one point of the frontier stands for, beside itself."""
+    return [
+        {
+            "point": each.number,
+            "parameters": dict(each.parameters),
+            "equal": each.number in choice.equal,
+        }
+        for each in choice.same
+    ]
 
 
 def _point(result: SearchResult, point: Point) -> dict[str, Any]:
@@ -241,7 +275,12 @@ def _point(result: SearchResult, point: Point) -> dict[str, Any]:
         "parameters": dict(point.parameters),
         "objectives": {each.path: _estimate(result, point, each.path) for each in result.goals.objectives},
         "constraints": {each.text: _estimate(result, point, each.path) for each in result.goals.constraints},
-        "runs": [_run(result.goals, base + i, outcome) for i, outcome in enumerate(point.outcomes)],
+        "requests": {path.partition(".")[2]: share for path, share in point.shares.items()},
+        "seedless": point.seedless,
+        "runs": [
+            _run(result.goals, base + i, outcome)
+            for i, outcome in enumerate(point.outcomes[:1] if point.seedless else point.outcomes)
+        ],
         **_use(result, point),
     }
 
@@ -252,7 +291,7 @@ def _use(result: SearchResult, point: Point) -> dict[str, Any]:
     parameters = dict(point.parameters)
     first = point.outcomes[0]
     if capacity is not None and first.capacity is not None:
-        parameters[capacity.of] = first.capacity.value
+        parameters |= {capacity.of: first.capacity.value, **first.changes}
     scenario = overridden(plain(result.scenario), parameters)
     return {
         "command": simulate_command(result.again, parameters),
@@ -262,13 +301,19 @@ def _use(result: SearchResult, point: Point) -> dict[str, Any]:
 
 
 def _estimate(result: SearchResult, point: Point, path: str) -> dict[str, Any]:
+    """A figure and its interval; null where it is infinite, because requests were missed."""
+    most = possible(path)[1]
+    if point.seedless:
+        value = point.outcomes[0].values[path]
+        return {"value": finite(value), "interval": along(value, point.outcomes[1].windows.get(path), most)}
     values = [outcome.values[path] for outcome in point.outcomes]
-    return {"value": point.mean(path), "interval": interval(values, result.search.confidence)}
+    found = interval(values, result.search.confidence, most)
+    return {"value": finite(point.mean(path)), "interval": found}
 
 
 def _run(goals: Goals, seed: int, outcome: Outcome) -> dict[str, Any]:
     capacity = outcome.capacity
-    found = {"seed": seed, "values": {path: outcome.values[path] for path in goals.paths}}
+    found = {"seed": seed, "values": {path: finite(outcome.values[path]) for path in goals.paths}}
     if capacity is not None:
         found["capacity"] = {name: getattr(capacity, name) for name in OF_CAPACITY}
     return found

@@ -4,8 +4,8 @@ For each kind of device, and a few ways to set it up, the highest rate that one 
 devices that follows is then simulated, all of them behind the scenario's router at the wanted rate, and corrected
 until it is the smallest found that meets the SLO.
 
-A run that is short beside the time a request takes shows no overload, and would sell too few devices. So no rate
-counts as served until the run has :data:`TIMES_IN_FLIGHT` times as many requests as are in flight at once.
+A run that is short beside the time a request takes shows no overload, and would sell too few devices: see
+:mod:`simslm.search.lasting`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from typing import Any
 from simslm.api import Found, observed, prepare
 from simslm.catalog.devices import device_names, load_device
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError, UsageError
-from simslm.metrics.result import Forget
+from simslm.metrics.misses import CountMisses
+from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
-from simslm.search.capacity import HIGHEST, LOWEST, TIMES_IN_FLIGHT, Span, highest
+from simslm.search.capacity import HIGHEST, LOWEST, Span, highest
+from simslm.search.lasting import Seen, attained, lasting
+from simslm.search.objectives import LOST, allowed_rejections, figure, finite, shares
 from simslm.search.space import Parameters, infeasible_reason, overridden, plain, space
 from simslm.search.usable import serve_commands, simulate_command
 from simslm.traces.files import list_traces
@@ -34,9 +37,6 @@ SETUPS: Mapping[str, Sequence[Any]] = {
     "deployment.engine.max_num_seqs": (64, 256),
 }
 """How a device may be set up, where the scenario's search states no space."""
-
-MOST_REQUESTS = 1_000_000
-"""Of one simulation."""
 
 FEWEST_REQUESTS = 1000
 """Of a simulation, where the workload states a duration instead."""
@@ -117,34 +117,41 @@ def _on_trace(scenario: Scenario, device: str, path: Path) -> Kind:
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans for one scenario at one rate.
+    """Plans for one scenario.
 
     Attributes:
         scenario: with an SLO and arrivals that have a rate.
-        rate_rps: that is to be served.
         progress: called after every setup of a device.
         again: the arguments of ``simslm simulate`` that give the scenario.
     """
 
     scenario: Scenario
-    rate_rps: float
     progress: Progress | None = None
     again: tuple[str, ...] = ()
 
-    def plan(self, compared: Sequence[Kind]) -> dict[str, Any]:
-        """What each kind of device comes to, the recommended one first.
+    def plans(self, compared: Sequence[Kind], rates_rps: Sequence[float]) -> list[dict[str, Any]]:
+        """What each kind of device comes to at each rate, the recommended one first.
 
         Raises:
-            UsageError: the rate is no number above 0.
+            UsageError: a rate is no number above 0.
             SimslmError: a trace cannot be used, or the scenario makes no sense.
         """
-        if not 0 < self.rate_rps < inf:
-            raise UsageError(f"a rate is a number above 0, got {self.rate_rps:g}")
+        for rate_rps in rates_rps:
+            if not 0 < rate_rps < inf:
+                raise UsageError(f"a rate is a number above 0, got {rate_rps:g}")
         setups = _setups(self.scenario)
         options = [
-            self._option(kind, setups, done * len(setups), len(compared) * len(setups))
+            self._options(kind, setups, rates_rps, done * len(setups), len(compared) * len(setups))
             for done, kind in enumerate(compared)
         ]
+        return [
+            self._plan(rate_rps, setups, list(of_rate))
+            for rate_rps, of_rate in zip(rates_rps, zip(*options, strict=True), strict=True)
+        ]
+
+    def _plan(
+        self, rate_rps: float, setups: Sequence[Parameters], options: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]:
         able = [option for option in options if option["feasible"]]
         priced = all(option["usd_per_hour"] is not None for option in able)
         ranked_by = "usd_per_hour" if priced else "devices"
@@ -155,7 +162,7 @@ class Planner:
             "schema_version": 1,
             "name": self.scenario.name,
             "model": self.scenario.model,
-            "rate_rps": self.rate_rps,
+            "rate_rps": rate_rps,
             "slo": slo.model_dump(),
             "setups": [dict(setup) for setup in setups],
             "ranked_by": ranked_by if able else None,
@@ -163,7 +170,11 @@ class Planner:
             "options": [*able, *(option for option in options if not option["feasible"])],
         }
 
-    def _option(self, kind: Kind, setups: Sequence[Parameters], done: int, total: int) -> dict[str, Any]:
+    def _options(
+        self, kind: Kind, setups: Sequence[Parameters], rates_rps: Sequence[float], done: int, total: int
+    ) -> list[dict[str, Any]]:
+        """One kind of device at each rate; how it is set up, and what one of it serves, is found once."""
+
         def step(number: int) -> None:
             if self.progress is not None:
                 self.progress(done + number, total, kind.device)
@@ -171,10 +182,17 @@ class Planner:
         fleet = Fleet(self.scenario, kind)
         base = {"device": kind.device, "feasible": False, "reason": ""}
         try:
-            setup, capacity = fleet.best_setup(setups, self.rate_rps, step)
-            return base | {"feasible": True} | fleet.option(setup, capacity, self.rate_rps, self.again)
+            setup, capacity = fleet.best_setup(setups, step)
         except InfeasibleError as error:
-            return base | {"reason": infeasible_reason(error)}
+            return [base | {"reason": infeasible_reason(error)} for _ in rates_rps]
+        found = []
+        for rate_rps in rates_rps:
+            try:
+                option = {"feasible": True} | fleet.option(setup, capacity, rate_rps, self.again)
+            except InfeasibleError as error:
+                option = {"reason": infeasible_reason(error)}
+            found.append(base | option)
+        return found
 
 
 def _setups(scenario: Scenario) -> list[Parameters]:
@@ -245,27 +263,29 @@ class Fleet:
         self._found = Found()
         assert scenario.slo is not None  # _setups has made sure of it
         self._wanted = scenario.slo.attainment
+        self._rejected = allowed_rejections(scenario)
 
     def best_setup(
-        self, setups: Sequence[Parameters], start_rps: float, step: Callable[[int], None]
+        self, setups: Sequence[Parameters], step: Callable[[int], None]
     ) -> tuple[Parameters, Rate]:
         """The setup with which one device serves the highest rate, the first of equal ones, and that rate.
 
+        The rate is bracketed from the scenario's own, as a search for its capacity does.
+
         Args:
             setups: to try.
-            start_rps: where to begin.
             step: called with the number of setups done.
 
         Raises:
             InfeasibleError: with none of them a device serves any rate within the SLO.
         """
+        start = float(getattr(self._scenario.workload.arrivals, "rate_rps", 1.0))
+        where = Span(start, start * LOWEST, start * HIGHEST, False, TOLERANCE)
         best: tuple[Parameters, Rate] | None = None
         reasons: dict[str, None] = {}
         for number, setup in enumerate(setups, start=1):
             try:
-                rate = self.capacity(
-                    setup, 1, Span(start_rps, start_rps * LOWEST, start_rps * HIGHEST, False, TOLERANCE)
-                )
+                rate = self.capacity(setup, 1, where)
                 if best is None or rate.value > best[1].value:
                     best = setup, rate
             except (InfeasibleError, ScenarioError) as error:
@@ -281,10 +301,8 @@ class Fleet:
         Raises:
             InfeasibleError: not even the lowest.
         """
-        attained = highest(
-            where, lambda rate: self.served(setup, devices, rate)[0]["slo"]["attainment"], self._wanted
-        )
-        return Rate(attained.value, attained.missed)
+        found = highest(where, lambda rate: self.attainment(setup, devices, rate), self._wanted)
+        return Rate(found.value, found.missed)
 
     def option(
         self, setup: Parameters, capacity: Rate, rate_rps: float, again: Sequence[str]
@@ -301,13 +319,18 @@ class Fleet:
             InfeasibleError: no number of devices near the one that follows from the capacity does.
         """
         count = smallest(
-            lambda devices: self.served(setup, devices, rate_rps)[0]["slo"]["attainment"] >= self._wanted,
+            lambda devices: self.attainment(setup, devices, rate_rps) >= self._wanted,
             ceil(rate_rps / capacity.value - 1e-9),
         )
-        summary, parameters = self.served(setup, count, rate_rps)
+        seen, parameters = self.served(setup, count, rate_rps)
+        summary = seen.summary
+        latencies = {
+            path: seen.missed.get(path, figure(summary, path)) for path in ("ttft_s.p99", "tpot_s.p99")
+        }
         most = self.capacity(
             setup, count, Span(rate_rps, rate_rps, HEADROOM * rate_rps, False, HEADROOM_TOLERANCE)
         )
+        lost = shares(summary)
         cost, economics, energy = summary["cost"], summary["economics"], summary["energy"]
         usd = economics["usd_per_million_output_tokens"]
         tokens_per_hour = 3600 * summary["throughput"]["output_tokens_per_s"]
@@ -316,8 +339,9 @@ class Fleet:
             "setup": dict(setup),
             "capacity_rps": {"value": capacity.value, "missed": capacity.missed},
             "attainment": summary["slo"]["attainment"],
-            "ttft_p99_s": summary["ttft_s"]["p99"],
-            "tpot_p99_s": summary["tpot_s"]["p99"],
+            "ttft_p99_s": _bounded(latencies["ttft_s.p99"]),
+            "tpot_p99_s": _bounded(latencies["tpot_s.p99"]),
+            "lost": {status: lost[f"requests.{status}_share"] for status in LOST},
             "headroom": {
                 "value": most.value / rate_rps - 1,
                 "missed": None if most.missed is None else most.missed / rate_rps - 1,
@@ -336,44 +360,41 @@ class Fleet:
             "vllm": serve_commands(overridden(self._stated, parameters)),
         }
 
-    def served(self, setup: Parameters, devices: int, rate_rps: float) -> tuple[dict[str, Any], Parameters]:
+    def attainment(self, setup: Parameters, devices: int, rate_rps: float) -> float:
+        """The SLO attainment of some devices that are sent some rate; 0 where they reject too much of it."""
+        return attained(self.served(setup, devices, rate_rps)[0].summary, self._rejected)
+
+    def served(self, setup: Parameters, devices: int, rate_rps: float) -> tuple[Seen, Parameters]:
         """What comes out when some devices are sent some rate, and what makes the scenario that.
 
-        Where the SLO seems to be met the run is made longer until it has :data:`TIMES_IN_FLIGHT` times the requests
-        (or programs) that are in flight.
+        Where the SLO seems to be met the run is made long enough to tell, see :mod:`simslm.search.lasting`.
 
         Raises:
             InfeasibleError: that takes too many requests, or the model does not fit.
         """
-        requests = self._scenario.workload.num_requests or FEWEST_REQUESTS
-        while True:
-            parameters = {
-                **self._base,
-                **setup,
-                "deployment.num_devices": devices,
-                RATE: float(rate_rps),
-                "workload.num_requests": requests,
-                "workload.duration_s": None,
-            }
-            prepared = prepare(overridden(self._stated, parameters), self._found)
-            summary = observed(prepared, sink=Forget()).summary
-            if summary["slo"]["attainment"] < self._wanted:
-                return summary, parameters
-            enough = ceil(TIMES_IN_FLIGHT * rate_rps * _stay_s(summary))
-            if requests >= enough:
-                return summary, parameters
-            requests = max(enough, 2 * requests)
-            if requests > MOST_REQUESTS:
-                raise InfeasibleError(
-                    f"at {rate_rps:g} requests/s it takes a run of {requests:,} requests to tell, more than the "
-                    f"{MOST_REQUESTS:,} that are simulated"
-                )
+        stated = self._scenario.workload.num_requests or FEWEST_REQUESTS
+        parameters = {
+            **self._base,
+            **setup,
+            "deployment.num_devices": devices,
+            RATE: float(rate_rps),
+            "workload.num_requests": stated,
+            "workload.duration_s": None,
+        }
+
+        def run(changes: Mapping[str, Any]) -> Seen:
+            prepared = prepare(overridden(self._stated, parameters, changes), self._found)
+            sink = CountMisses()
+            result = observed(prepared, sink=sink)
+            return Seen(result.summary, len(prepared.workload), missed(result, sink))
+
+        lasted = lasting(overridden(self._stated, parameters), run, self._wanted, self._rejected)
+        return lasted.seen, {**parameters, **lasted.changes}
 
 
-def _stay_s(summary: Mapping[str, Any]) -> float:
-    """How long what arrives stays on the mean: programs where there are any, else requests."""
-    stay_s = summary["programs"]["jct_s"]["mean"] if "programs" in summary else None
-    return summary["e2e_s"]["mean"] if stay_s is None else stay_s
+def _bounded(value: float | None) -> float | None:
+    """A latency for a file: null where there is none, or where it is infinite because requests were missed."""
+    return None if value is None else finite(value)
 
 
 def smallest(attains: Callable[[int], bool], first: int) -> int:
@@ -404,7 +425,10 @@ def smallest(attains: Callable[[int], bool], first: int) -> int:
     return count
 
 
-def infeasible(found: Mapping[str, Any]) -> SimslmError:
-    """Why no kind of device will do, from a plan without a recommendation."""
-    reasons = "; ".join(f"{option['device']}: {option['reason']}" for option in found["options"])
-    return InfeasibleError(f"no device serves {found['rate_rps']:g} requests/s within the SLO: {reasons}")
+def infeasible(plans: Sequence[Mapping[str, Any]]) -> SimslmError:
+    """Why no kind of device will do, from plans without a recommendation."""
+    parts = []
+    for found in plans:
+        reasons = "; ".join(f"{option['device']}: {option['reason']}" for option in found["options"])
+        parts.append(f"no device serves {found['rate_rps']:g} requests/s within the SLO: {reasons}")
+    return InfeasibleError("; ".join(parts))

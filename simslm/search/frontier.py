@@ -1,19 +1,21 @@
-"""From the outcomes of trials to the points nobody should do without: a pure function, whatever order they came in.
+"""From the outcomes of trials to the points that are worth choosing: a pure function, whatever order they came in.
 
 A point is its figures under one seed or, near the frontier, under several. It is on the frontier when it keeps all
-constraints in the mean and no other point dominates it: of points under several seeds, beyond what the seeds leave
-open (:mod:`simslm.search.intervals`).
+constraints in the mean, no other beats it (:mod:`simslm.search.intervals`), and none that is as good stands for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 
 import numpy as np
 
-from simslm.search.intervals import surely_dominates
-from simslm.search.objectives import Goals
+from simslm.metrics.definitions import metric_of
+from simslm.scenario.search import Search
+from simslm.search.intervals import merged, relations, standing
+from simslm.search.objectives import SHARES, Goals
 from simslm.search.pareto import Gains, growth, hypervolume, non_dominated
 from simslm.search.space import Parameters
 from simslm.search.trial import FINISHED, Outcome, Trial
@@ -37,9 +39,20 @@ class Point:
     outcomes: tuple[Outcome, ...]
     reason: str = ""
 
+    @property
+    def seedless(self) -> bool:
+        """Whether seeds change nothing: under a second one every figure is the same to the last bit."""
+        first, *more = self.outcomes
+        return bool(more) and all(each.values == first.values for each in more)
+
     def mean(self, path: str) -> float:
         """A figure, over the seeds."""
         return sum(outcome.values[path] for outcome in self.outcomes) / len(self.outcomes)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What became of its requests, over the seeds, by :data:`~simslm.search.objectives.SHARES`."""
+        return {path: self.mean(path) for path in SHARES}
 
     def means(self, goals: Goals) -> dict[str, float]:
         return {path: self.mean(path) for path in goals.paths}
@@ -83,25 +96,80 @@ def near(found: Sequence[Point], goals: Goals, margin: float) -> list[Point]:
     if not len(gains):
         return []
     front = gains[non_dominated([tuple(row) for row in gains.tolist()])]
-    better = gains + margin * np.abs(gains)
+    better = gains + margin * np.where(np.isfinite(gains), np.abs(gains), 0.0)
     covered = [bool(np.any(np.all(front >= row, axis=1) & np.any(front > row, axis=1))) for row in better]
     return [point for point, away in zip(found, covered, strict=True) if not away]
 
 
-def frontier(found: Sequence[Point], goals: Goals, confidence: float) -> list[Point]:
-    """The points that no other dominates, each pair compared under the seeds that both have."""
-    gains = {point.number: [goals.gains(outcome.values) for outcome in point.outcomes] for point in found}
+def nearness(asked: Search) -> float:
+    """How near the frontier a point is to be considered for it: at least as near as points are the same."""
+    return max(asked.near if asked.replications > 1 else 0.0, asked.margin)
 
-    def dominated(point: Point) -> bool:
-        mine = gains[point.number]
-        for other in found:
-            theirs = gains[other.number]
-            count = min(len(mine), len(theirs))
-            if surely_dominates(theirs[:count], mine[:count], confidence):
-                return True
-        return False
 
-    return [point for point in found if not dominated(point)]
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A point of the frontier.
+
+    Attributes:
+        point: itself.
+        same: points that differ from it by no more than the margin in every objective, by number.
+        equal: those of them that do not differ at all.
+    """
+
+    point: Point
+    same: tuple[Point, ...] = ()
+    equal: frozenset[int] = frozenset()
+
+
+def frontier(found: Sequence[Point], goals: Goals, confidence: float, margin: float) -> list[Choice]:
+    """The points that no other beats, one for those that are the same, the best in the deciding objective first.
+
+    Each that is left out is beaten by one of them or by one that is the same as one of them, or is the same itself.
+
+    Args:
+        found: points that keep all constraints.
+        goals: what is better.
+        confidence: of the paired test.
+        margin: see :func:`simslm.search.intervals.relations`.
+    """
+    gains = [[goals.gains(outcome.values) for outcome in point.outcomes] for point in found]
+    compared = relations(gains, confidence, margin)
+    order = ranks(found, goals)
+    upright = standing(compared.beats, order)
+    alike = compared.alike[np.ix_(upright, upright)]
+    kept = [upright[i] for i in merged(alike, [order[i] for i in upright])]
+    kept.sort(key=lambda each: order[each])
+    same: dict[int, list[int]] = {i: [] for i in kept}
+    for j in range(len(found)):
+        first = next((i for i in kept if compared.alike[i, j]), None)
+        if first is not None and j not in same:
+            same[first].append(j)
+    return [
+        Choice(
+            found[i],
+            tuple(found[j] for j in others),
+            frozenset(found[j].number for j in others if gains[j] == gains[i]),
+        )
+        for i, others in same.items()
+    ]
+
+
+def ranks(found: Sequence[Point], goals: Goals) -> list[int]:
+    """The rank of each point from 0: those first of which every objective is finite, by the mean of the deciding
+    objective, then of the others, then by number."""
+    first = goals.deciding
+    objectives = [first, *(each for each in goals.objectives if each is not first)]
+
+    def worse(i: int) -> tuple[float, ...]:
+        point = found[i]
+        gains = [each.gain(point.mean(each.path)) for each in objectives]
+        return (not all(map(isfinite, gains)), *(-gain for gain in gains), point.number)
+
+    order = sorted(range(len(found)), key=worse)
+    rank = [0] * len(found)
+    for place, i in enumerate(order):
+        rank[i] = place
+    return rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +203,21 @@ def volume(found: Sequence[Point], goals: Goals, reference: Mapping[str, float] 
 
 
 def beyond_the_worst(gains: Sequence[Gains], goals: Goals) -> dict[str, float]:
-    """A reference point by objective: a tenth of the range of its values beyond the worst of them, so that the ends
-    of the frontier count too (of one value alone, a tenth of its size)."""
+    """A reference point by objective: a tenth of the range of its finite values beyond the worst of them, so that the
+    ends of the frontier count too (of one value alone, a tenth of its size), as far as the figure can be that."""
     found = {}
     for objective, column in zip(goals.objectives, zip(*gains, strict=True), strict=True):
-        worst, best = min(column), max(column)
+        known = [gain for gain in column if isfinite(gain)] or [0.0]
+        worst, best = min(known), max(known)
         size = best - worst or abs(worst) or 1.0
-        found[objective.path] = objective.gain(worst - size / 10)  # a gain's gain is the value
+        least, most = possible(objective.path)
+        value = objective.gain(worst - size / 10)  # a gain's gain is the value
+        found[objective.path] = min(max(value, least), most)
     return found
+
+
+def possible(path: str) -> tuple[float, float]:
+    """The smallest and the largest value that a figure can have: none is negative, and no share is above 1."""
+    metric = metric_of(path)
+    share = path.endswith("_share") if metric is None else metric.unit == "1"
+    return 0.0, 1.0 if share else inf

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from simslm.errors import UsageError
+from simslm.search.objectives import finite, from_file
 from simslm.search.space import identity
 from simslm.search.trial import Attained, Outcome, Trial
 
@@ -61,7 +62,8 @@ class Journal:
 
     def add(self, trial: Trial, outcome: Outcome) -> None:
         """Writes a trial that is done."""
-        values = asdict(outcome) | {"values": dict(outcome.values)}
+        values = asdict(outcome) | {"values": {path: finite(each) for path, each in outcome.values.items()}}
+        values |= {"changes": dict(outcome.changes), "windows": dict(outcome.windows)}
         _append(self._file, {"trial": list(key(trial)), "outcome": values})
 
     def finish(self) -> None:
@@ -124,6 +126,7 @@ def _lines(file: BinaryIO) -> tuple[list[dict[str, Any]], int]:
 
 def _outcome(values: dict[str, Any]) -> Outcome:
     capacity = values.pop("capacity")
+    values["values"] = {path: from_file(each) for path, each in values["values"].items()}
     return Outcome(**values, capacity=None if capacity is None else Attained(**capacity))
 
 

@@ -1,18 +1,30 @@
-"""What a search is after: figures of ``summary.json`` to be small or large, and bounds that others must keep."""
+"""What a search is after: figures of ``summary.json`` to be small or large, and bounds that others must keep.
+
+In all of them a request that did not finish is a miss with infinite latency, see :mod:`simslm.metrics.misses`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf, isinf
 from typing import Any
 
 from simslm.errors import ScenarioError, nearest
 from simslm.metrics.definitions import figures_of
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Advisor, Search
+from simslm.scenario.slo import Slo
 
 CAPACITY = "capacity.value"
 """The highest value that meets the SLO, beside the figures of the summary where the search asks for it."""
+
+FINISHED_SHARE, REJECTED_SHARE = "requests.finished_share", "requests.rejected_share"
+LOST = ("rejected", "failed", "unfinished")
+SHARES = (FINISHED_SHARE, *(f"requests.{status}_share" for status in LOST))
+"""Of the arrived requests, what became of them; beside the figures of the summary."""
+
+REJECTED_DEFAULT = Search.model_fields["rejected_share"].default
 
 ADVISED = (
     "throughput.total_tokens_per_s",
@@ -22,6 +34,10 @@ ADVISED = (
     "kv.num_gpu_blocks",
 )
 """What the advisor looks at, whatever the objectives."""
+
+DECIDING = (CAPACITY, "slo.goodput_rps", "slo.goodput_output_tokens_per_s")
+RATES = "throughput."
+"""What hardware is bought for: the best point is the one with most of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +58,14 @@ class Constraint:
     Attributes:
         text: as it was written.
         path, sign, bound: what it says.
+        origin: ``stated`` by the search, or where it comes from: ``slo``, or ``default``.
     """
 
     text: str
     path: str
     sign: str
     bound: float
+    origin: str = "stated"
 
     def excess(self, value: float) -> float:
         """By how much a value is beyond the bound, as a share of the bound (of 1 where that is 0); 0 inside."""
@@ -75,6 +93,16 @@ class Goals:
         wanted = (each.path for each in (*self.objectives, *self.constraints))
         return tuple(dict.fromkeys((*wanted, *self.beside)))
 
+    @property
+    def deciding(self) -> Objective:
+        """The objective that the best point is best in: the first that is a capacity, a goodput or a throughput to be
+        large, in this order; else the first of all."""
+        large = [each for each in self.objectives if each.direction == "max"]
+        for path in DECIDING:
+            if found := [each for each in large if each.path == path]:
+                return found[0]
+        return next((each for each in large if RATES in each.path), self.objectives[0])
+
     def gains(self, values: Mapping[str, float]) -> tuple[float, ...]:
         """One number per objective, of which more is better."""
         return tuple(objective.gain(values[objective.path]) for objective in self.objectives)
@@ -85,8 +113,15 @@ class Goals:
         return {text: excess for text, excess in found.items() if excess > 0}
 
     def violation(self, values: Mapping[str, float]) -> float:
-        """The sum of all excesses, 0 for a point that may be chosen."""
+        """The sum of all excesses, 0 for a point that may be chosen; infinite where a latency that is bounded is."""
         return sum(self.excesses(values).values())
+
+    def distance(self, values: Mapping[str, float]) -> tuple[int, float, float]:
+        """What orders points that break constraints, the nearest first: how many excesses are infinite, the sum of the
+        others, and the share of requests that did not finish."""
+        excesses = list(self.excesses(values).values())
+        finite = [each for each in excesses if not isinf(each)]
+        return len(excesses) - len(finite), sum(finite), 1 - values.get(FINISHED_SHARE, 1.0)
 
 
 def goals(scenario: Scenario, search: Search) -> Goals:
@@ -96,7 +131,9 @@ def goals(scenario: Scenario, search: Search) -> Goals:
         ScenarioError: one names a figure that a summary does not have, all such at once.
     """
     workload = scenario.workload
-    figures = figures_of(workload.classes or (), workload.has_programs)
+    classes = tuple(workload.classes or ())
+    of_class = (f"classes.{name}.{path}" for name in classes for path in SHARES)
+    figures = (*figures_of(classes, workload.has_programs), *SHARES, *of_class)
     known = (*figures, CAPACITY) if search.capacity is not None else figures
     problems = [
         _unknown(scenario, path, ("search", "objectives", path), known)
@@ -115,9 +152,53 @@ def goals(scenario: Scenario, search: Search) -> Goals:
         raise ScenarioError(problems[0], problems=problems)
     return Goals(
         tuple(Objective(path, direction) for path, direction in search.objectives.items()),
-        tuple(constraints),
+        (*constraints, *_implied(scenario, search, {each.path for each in constraints})),
         ADVISED if isinstance(search.method, Advisor) else (),
     )
+
+
+def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[Constraint]:
+    """What holds unless the search says otherwise: the SLO, and where none does that requests are served at all."""
+    for prefix, slo in _slos(scenario):
+        attainment, share = f"{prefix}slo.attainment", f"{prefix}{FINISHED_SHARE}"
+        if slo is not None and search.slo == "constraint":
+            if attainment not in stated:
+                yield _at_least(attainment, slo.attainment, "slo")
+            continue
+        bounded = any(path == attainment or path.startswith(f"{prefix}requests.") for path in stated)
+        if search.finished_share and not bounded:
+            yield _at_least(share, search.finished_share, "default")
+    attained = [slo for _, slo in _slos(scenario) if slo is not None and search.slo == "constraint"]
+    if attained and search.rejected_share < 1 and not any("requests." in path for path in stated):
+        text = f"{REJECTED_SHARE} <= {search.rejected_share:.12g}"
+        yield Constraint(text, REJECTED_SHARE, "<=", search.rejected_share, "default")
+
+
+def allowed_rejections(scenario: Scenario) -> float:
+    """The largest share of requests that may be rejected at a capacity: as the search says, else its default."""
+    search = scenario.search
+    if search is None:
+        return REJECTED_DEFAULT
+    stated = (match["path"] for match in map(CONSTRAINT.fullmatch, search.constraints) if match is not None)
+    return (
+        1.0
+        if search.slo == "ignored" or any("requests." in path for path in stated)
+        else search.rejected_share
+    )
+
+
+def _at_least(path: str, bound: float, origin: str) -> Constraint:
+    return Constraint(f"{path} >= {bound:.12g}", path, ">=", bound, origin)
+
+
+def _slos(scenario: Scenario) -> Iterator[tuple[str, Slo | None]]:
+    """The SLO of a scenario, or of each of its classes, with what its paths in a summary begin with."""
+    classes = scenario.workload.classes
+    if classes is None:
+        yield "", scenario.slo
+        return
+    for name, each in classes.items():
+        yield f"classes.{name}.", each.slo or scenario.slo
 
 
 def _unknown(scenario: Scenario, path: str, keys: tuple[Any, ...], known: tuple[str, ...]) -> str:
@@ -135,3 +216,27 @@ def figure(summary: Mapping[str, Any], path: str) -> float | None:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return None if value is None else float(value)
+
+
+def shares(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What became of the arrived requests, and of those of each class, by :data:`SHARES`."""
+    found = _shares("", summary["requests"])
+    for name, each in summary.get("classes", {}).items():
+        found |= _shares(f"classes.{name}.", each["requests"])
+    return found
+
+
+def _shares(prefix: str, counts: Mapping[str, int]) -> dict[str, float]:
+    arrived = counts["arrived"] or 1
+    lost = {f"{prefix}requests.{status}_share": counts[status] / arrived for status in LOST}
+    return {f"{prefix}{FINISHED_SHARE}": counts["finished"] / arrived, **lost}
+
+
+def finite(value: float) -> float | None:
+    """A figure for a JSON file: null where it is infinite, because requests were missed."""
+    return None if isinf(value) else value
+
+
+def from_file(value: float | None) -> float:
+    """The figure that :func:`finite` wrote."""
+    return inf if value is None else value

@@ -6,6 +6,7 @@ Equal points do not dominate each other: all of a tie are kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 Gains = tuple[float, ...]
 
@@ -37,10 +38,17 @@ def fronts(points: Sequence[Gains]) -> list[list[int]]:
 
 
 def crowding(points: Sequence[Gains]) -> list[float]:
-    """How far each point's neighbours are (Deb et al. 2002, section III-B); infinite at the ends."""
+    """How far each point's neighbours are (Deb et al. 2002, section III-B); infinite at the ends.
+
+    What has an infinite coordinate is no end, and is as far from the others as if it were not there.
+    """
     distance = [0.0] * len(points)
     for axis in range(len(points[0]) if points else 0):
-        order = sorted(range(len(points)), key=lambda i: points[i][axis])
+        order = sorted(
+            (i for i in range(len(points)) if isfinite(points[i][axis])), key=lambda i: points[i][axis]
+        )
+        if not order:
+            continue
         low, high = points[order[0]][axis], points[order[-1]][axis]
         distance[order[0]] = distance[order[-1]] = float("inf")
         if high > low:

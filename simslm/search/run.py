@@ -23,9 +23,9 @@ from simslm.search import advisor, executors, files
 from simslm.search.capacity import span
 from simslm.search.evaluation import Question
 from simslm.search.executors import Executor, Obey
-from simslm.search.frontier import Point, Volume, frontier, inside, near, points, volume
+from simslm.search.frontier import Choice, Point, Volume, frontier, inside, near, nearness, points, volume
 from simslm.search.journal import Journal, key
-from simslm.search.objectives import Goals, goals
+from simslm.search.objectives import Goals, allowed_rejections, goals
 from simslm.search.space import identity, plain, space
 from simslm.search.strategies import Proposal, rounds, trials_planned
 from simslm.search.trial import FINISHED, Outcome, Trial
@@ -47,7 +47,7 @@ class SearchResult:
         goals: what was better.
         done: every trial with its outcome, by number.
         feasible: points that can be and keep all constraints.
-        points: those of them on the frontier.
+        choices: those of them on the frontier, one for those that are the same, the best first.
         volume: what they dominate; None where there is none.
         interrupted: whether it was stopped before the end.
         again: the arguments of ``simslm simulate`` that give the scenario; empty when it is in no file.
@@ -57,10 +57,15 @@ class SearchResult:
     goals: Goals
     done: tuple[tuple[Trial, Outcome], ...]
     feasible: tuple[Point, ...]
-    points: tuple[Point, ...]
+    choices: tuple[Choice, ...]
     volume: Volume | None
     interrupted: bool = False
     again: tuple[str, ...] = ()
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """The points of the frontier, the best first."""
+        return tuple(choice.point for choice in self.choices)
 
     @cached_property
     def frontier(self) -> dict[str, Any]:
@@ -174,6 +179,7 @@ class _Campaign:
             json.dumps(plain(self.scenario)),
             self.goals.paths,
             "" if capacity is None else capacity.model_dump_json(),
+            allowed_rejections(self.scenario),
         )
         self.planned = trials_planned(self.asked.method, self.space)
         self.best: tuple[float, str] = (float("-inf"), "")
@@ -199,30 +205,37 @@ class _Campaign:
             pass
 
     def replicate(self) -> None:
-        """More seeds for the points near the frontier, until no other point is near."""
+        """More seeds for the points near the frontier, until no other point is near.
+
+        A second one for each of them; and further ones where that changed anything, which it does not in a replay.
+        """
+        replications = range(1, self.asked.replications)
         while True:
             close = near(inside(self._points(), self.goals), self.goals, self.asked.near)
             before = len(self.trials)
-            numbers = [
-                self._number(Proposal(point.parameters), replication)
-                for replication in range(1, self.asked.replications)
-                for point in close
-            ]
+            for some in (replications[:1], replications[1:]):
+                seedless = {point.number for point in self._points() if point.outcomes and point.seedless}
+                self._run(
+                    [
+                        self._number(Proposal(point.parameters), replication)
+                        for replication in some
+                        for point in close
+                        if point.number not in seedless
+                    ]
+                )
             if len(self.trials) == before:
                 return
-            self._run(numbers)
 
     def result(self, again: tuple[str, ...]) -> SearchResult:
         """What there is to say of the trials that are done."""
         feasible = inside(self._points(), self.goals)
-        margin = self.asked.near if self.asked.replications > 1 else 0.0
-        chosen = near(feasible, self.goals, margin)
+        chosen = near(feasible, self.goals, nearness(self.asked))
         return SearchResult(
             self.scenario,
             self.goals,
             tuple(self._done()),
             tuple(feasible),
-            tuple(frontier(chosen, self.goals, self.asked.confidence)),
+            tuple(frontier(chosen, self.goals, self.asked.confidence, self.asked.margin)),
             volume(feasible, self.goals, self.asked.reference),
             self.interrupted,
             again,
@@ -262,7 +275,7 @@ class _Campaign:
     def _take(self, trial: Trial, outcome: Outcome) -> None:
         self.outcomes[trial.number] = outcome
         if outcome.status == FINISHED and trial.full and self.goals.violation(outcome.values) == 0:
-            first = self.goals.objectives[0]
+            first = self.goals.deciding
             gain = first.gain(outcome.values[first.path])
             if gain > self.best[0]:
                 self.best = (gain, f"best {first.path} {outcome.values[first.path]:.4g}")

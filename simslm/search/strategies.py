@@ -26,7 +26,8 @@ IDLE_ROUNDS = 20
 """Generations without a point that is new, after which NSGA-II has nothing more to say."""
 
 NEVER = 1e12
-"""The violation of a point that cannot be: worse than that of any that breaks a constraint."""
+"""The violation of a point that cannot be: worse than that of any that breaks a constraint. And what a latency that is
+infinite, because requests were missed, is worth to NSGA-II."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def ranked(outcomes: Sequence[Outcome], goals: Goals) -> list[int]:
     violation = {i: goals.violation(outcomes[i].values) for i in done}
     inside = [i for i in done if violation[i] == 0]
     best = best_first([goals.gains(outcomes[i].values) for i in inside])
-    outside = sorted((i for i in done if violation[i] > 0), key=lambda i: violation[i])
+    outside = sorted((i for i in done if violation[i] > 0), key=lambda i: goals.distance(outcomes[i].values))
     return [inside[i] for i in best] + outside
 
 
@@ -123,8 +124,9 @@ def _nsga2(method: Nsga2, space: Space, goals: Goals, scenario: Scenario) -> Rou
         for trial, outcome in zip(asked, outcomes, strict=False):
             done = outcome.status == FINISHED
             violation = goals.violation(outcome.values) if done else NEVER
-            trial.set_constraint("violation", violation)
-            study.tell(trial, goals.gains(outcome.values) if done else [0.0] * len(goals.objectives))
+            trial.set_constraint("violation", min(violation, NEVER))
+            gains = goals.gains(outcome.values) if done else [0.0] * len(goals.objectives)
+            study.tell(trial, [max(gain, -NEVER) for gain in gains])
 
 
 def _study(method: Nsga2, goals: Goals, seed: int) -> Any:

@@ -40,12 +40,14 @@ class Attained:
     Attributes:
         value: the highest value that met the SLO.
         missed: the lowest that did not; None when the highest that may be tried met it.
-        simulations: that it took.
+        simulations: values that were tried.
+        short: whether the run is too short to show an overload, see :mod:`simslm.search.lasting`.
     """
 
     value: float
     missed: float | None
     simulations: int
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,13 @@ class Outcome:
     Attributes:
         status: finished, or infeasible: the point cannot be, or has no figure for an objective.
         reason: why it is infeasible.
-        values: every figure of the summary that has a value, by path, and with a capacity that; those that objectives
-            and constraints are about are among them.
+        values: every figure of the summary that has a value, by path, with misses counted (a latency may be infinite),
+            the shares of requests by what became of them, and with a capacity that; those that objectives and
+            constraints are about are among them.
         capacity: where the search asks for it.
+        windows: by path, half the width of the interval that windows of the run give, see
+            :mod:`simslm.search.windows`; of the second seed of a point alone.
+        changes: keys of the scenario that were set beside the point's and the capacity's, by dotted path.
         requests: simulated, over all simulations of the trial.
         source, engine: where its costs come from; empty when it is infeasible.
     """
@@ -66,6 +72,8 @@ class Outcome:
     reason: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     capacity: Attained | None = None
+    windows: Mapping[str, float] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
     requests: int = 0
     source: str = ""
     engine: str = ""

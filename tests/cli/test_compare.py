@@ -24,22 +24,29 @@ def test_it_answers_and_says_why_and_how_sure(simslm, runs):
     ended = simslm("compare", "runs/a", "runs/b")
     assert (ended.code, ended.err) == (0, "")
     first, *_ = ended.out.splitlines()
-    assert first.startswith("b against a: ")
-    assert "worse: " in first
-    assert "TTFT mean" in first
+    assert first.startswith("b against a: Worse: TTFT mean +")
     assert "deployment.engine.max_num_seqs 8 → 1" in ended.out
-    assert "paired request by request: both served the same 200" in ended.out
-    assert "Asmussen and Glynn" in ended.out
+    assert "paired request by request: the same 200 requests arrived in both" in ended.out
+    assert "Heidelberger and Lewis 1984" in ended.out
+    said = " ".join(ended.out.split())
+    assert "TTFT p99, TPOT mean" not in said
+    assert "TTFT p95, TTFT p99" in said
+    assert "fewer than 100 requests beyond it: run more requests or several seeds" in said
     assert ended.out.splitlines()[-1] == "page: runs/comparison.html"
     assert (runs / "comparison.html").stat().st_size > 10_000
 
 
 def test_json_has_every_figure(simslm, runs):
     shown = json.loads(simslm("compare", "runs/a", "runs/b", "runs/c", "--json").out)
-    assert shown["baseline"] == {"label": "a, c", "runs": ["runs/a", "runs/c"], "seeds": [3, 7]}
+    assert shown["baseline"] == {
+        "label": "a, c",
+        "runs": ["runs/a", "runs/c"],
+        "seeds": [3, 7],
+        "requests": {"arrived": 400, "finished": 400, "rejected": 0, "failed": 0},
+    }
     assert [each["label"] for each in shown["contrasts"]] == ["b"]
     assert shown["contrasts"][0]["pairing"]["kind"] == "requests"
-    assert "1 runs under other seeds are left out" in shown["contrasts"][0]["pairing"]["why"]
+    assert "1 run under other seeds left out" in shown["contrasts"][0]["pairing"]["why"]
     before, after = (json.loads((runs / name / "summary.json").read_text()) for name in "ab")
     figure = shown["contrasts"][0]["figures"]["ttft_s.mean"]
     assert figure["delta"] == pytest.approx(after["ttft_s"]["mean"] - before["ttft_s"]["mean"])
@@ -104,3 +111,44 @@ def test_the_page_goes_where_it_is_told_to(simslm, runs, here):
     ended = simslm("compare", "runs/a", "elsewhere", "-o", "both.html")
     assert ended.out.splitlines()[-1] == "page: both.html"
     assert simslm("compare", "runs/a", "elsewhere").out.splitlines()[-1] == "page: comparison.html"
+
+
+@pytest.fixture
+def shedding(simslm, scenario, here):
+    """Twice what a batch of one can serve, with and without turning requests away."""
+    for name, more in (
+        ("waits", ()),
+        ("sheds", ("--set", "deployment.engine.admission={policy: limits, max_queue: 2}")),
+    ):
+        made = simslm(
+            "simulate", scenario, "-o", f"runs/{name}", "--no-intervals", "--set", "workload.num_requests=1000",
+            "--set", "workload.arrivals={process: all-at-once}", "--set", "deployment.engine.max_num_seqs=1", *more,
+        )  # fmt: skip
+        assert made.code == 0, made.err
+    return here / "runs"
+
+
+def test_turning_requests_away_is_no_improvement(simslm, shedding):
+    ended = simslm("compare", "runs/waits", "runs/sheds")
+    served = json.loads((shedding / "sheds" / "summary.json").read_text())["requests"]["finished"]
+    assert 0 < served < 1000
+    said = " ".join(ended.out.split())
+    assert f"sheds against waits: sheds served {served:,} of 1,000 requests: {1000 - served:,} (" in said
+    assert "waits served all 1,000." in said
+    assert "Better: " not in said
+    assert "∞" in said
+    assert "latency infinite (∞)" in said
+    shown = json.loads(simslm("compare", "runs/waits", "runs/sheds", "--json").out)["contrasts"][0]
+    p99 = shown["figures"]["ttft_s.p99"]
+    assert (p99["value"], p99["infinite"], p99["delta"]) == (None, ["value"], None)
+    assert shown["requests"]["rejected"] == 1000 - served
+
+
+@pytest.mark.parametrize("path", ["ttft_s.p99", "ttft_s.mean", "e2e_s.p90", "queue_s.max"])
+def test_a_gate_does_not_pass_what_turns_requests_away(simslm, shedding, path):
+    ended = simslm("compare", "runs/waits", "runs/sheds", "--fail-on", f"{path} > +5%")
+    assert ended.code == 1
+    assert f"{path} is ∞ after " in ended.complaint
+    assert "sheds served " in ended.complaint
+    assert simslm("compare", "runs/sheds", "runs/waits", "--fail-on", f"{path} > +5%").code == 0
+    assert simslm("compare", "runs/sheds", "runs/sheds", "--fail-on", f"{path} > +5%").code == 0

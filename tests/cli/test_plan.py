@@ -10,7 +10,7 @@ SETUP = ("--set", "search={space: {deployment.engine.max_num_seqs: [8]}, objecti
 def test_it_prints_what_each_device_comes_to(simslm, scenario):
     ended = simslm("plan", scenario, "--rate", 3, "--device", "cpu", "--device", "l4", *SETUP)
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.startswith("3 requests/s: 1 × ")
+    assert ended.out.startswith("3 requests/s: choose 1 × ")
     for words in (
         "roofline, not measured",
         "max_num_seqs 8",
@@ -19,6 +19,29 @@ def test_it_prints_what_each_device_comes_to(simslm, scenario):
         "vllm serve",
     ):
         assert words in ended.out
+
+
+def test_every_rate_is_planned_for_in_one_table(simslm, scenario):
+    ended = simslm("plan", scenario, "--rate", 3, "--rate", 300, "--rate", 3, "--device", "cpu", *SETUP)
+    assert (ended.code, ended.err) == (0, "")
+    answers = [line for line in ended.out.splitlines() if " requests/s: choose " in line]
+    assert [line.partition(" ")[0] for line in answers] == ["3", "300"]
+    assert sum("requests/s  device" in line for line in ended.out.splitlines()) == 1
+    assert "simulate the 3 requests/s: simslm simulate " in ended.out
+    assert "serve the 300 requests/s:" in ended.out
+    found = json.loads(
+        simslm("plan", scenario, "--rate", 3, "--rate", 300, "--device", "cpu", "--json", *SETUP).out
+    )
+    assert [plan["rate_rps"] for plan in found["plans"]] == [3, 300]
+    one = json.loads(simslm("plan", scenario, "--rate", 300, "--device", "cpu", "--json", *SETUP).out)
+    assert one == found["plans"][1]
+
+
+def test_a_rate_that_no_device_serves_is_named_beside_the_others(simslm, scenario):
+    ended = simslm("plan", scenario, "--rate", 3, "--rate", 1e9, "--device", "cpu", *SETUP)
+    assert ended.code == 4
+    assert "3 requests/s: choose 1 × cpu" in ended.out
+    assert ended.complaint.startswith("no device serves 1e+09 requests/s within the SLO: cpu: ")
 
 
 def test_the_command_that_it_prints_gives_the_same_figures(simslm, scenario):

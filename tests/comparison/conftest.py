@@ -28,7 +28,8 @@ class FakeRun:
 def _fates(finished: np.ndarray) -> dict[str, np.ndarray]:
     nothing = np.zeros(len(finished), dtype=int)
     status = np.where(finished, FINISHED, FINISHED + 1)
-    return {"status": status, "preemptions": nothing, "cached_prompt_tokens": nothing}
+    names = ("preemptions", "recomputed_tokens", "cached_prompt_tokens")
+    return {"status": status, **dict.fromkeys(names, nothing)}
 
 
 MakeRun = Callable[..., FakeRun]
@@ -36,16 +37,21 @@ MakeRun = Callable[..., FakeRun]
 
 @pytest.fixture
 def make_run() -> MakeRun:
-    """``make_run(ttft_s, seed=0, slo=None, **settings)``: requests with these TTFTs, one a second."""
+    """``make_run(ttft_s, seed=0, slo=None, **settings)``: requests with these TTFTs, one a second.
 
-    def make(ttft_s, *, seed=0, lengths=None, slo=None, content="abc", **settings) -> FakeRun:
+    Those with NaN are ``lost``; a ``replay`` arrives at the same times under every seed.
+    """
+
+    def make(
+        ttft_s, *, seed=0, lengths=None, slo=None, content="abc", lost="rejected", replay=None, **settings
+    ) -> FakeRun:
         ttft = np.asarray(ttft_s, dtype=float)
         count = len(ttft)
         output = np.full(count, 5) if lengths is None else np.asarray(lengths)
         tpot = np.where(output > 1, 0.1, np.nan)
         columns = {
             "request_id": np.arange(count, dtype=float),
-            "arrival_s": np.arange(count, dtype=float),
+            "arrival_s": np.arange(count) + 0.001 * (seed if replay is None else 0),
             "prompt_tokens": np.full(count, 10.0),
             "output_tokens": output.astype(float),
             "ttft_s": ttft,
@@ -53,10 +59,16 @@ def make_run() -> MakeRun:
             "e2e_s": ttft + np.nan_to_num(tpot) * (output - 1),
             "queue_s": ttft / 2,
             "finished": np.isfinite(ttft),
+            "rejected": ~np.isfinite(ttft) & (lost == "rejected"),
+            "failed": ~np.isfinite(ttft) & (lost == "failed"),
         }
         makespan = float(np.nanmax(columns["arrival_s"] + columns["e2e_s"]))
         good = columns["finished"] & ~(ttft > (slo or np.inf))
         summary = {
+            "requests": {
+                "arrived": count,
+                **{name: int(columns[name].sum()) for name in ("finished", "rejected", "failed")},
+            },
             "makespan_s": makespan,
             "throughput": throughput(Tally.of(columns | _fates(columns["finished"])), makespan),
             "slo": {
@@ -73,7 +85,7 @@ def make_run() -> MakeRun:
             "name": "made",
             "seed": seed,
             "cost": {"trace": "../t"},
-            "workload": {"num_requests": count},
+            "workload": {"num_requests": count} if replay is None else {"replay": replay},
             "slo": {"ttft_s": slo} if slo else None,
             "deployment": settings,
         }

@@ -14,7 +14,7 @@ from simslm.errors import ScenarioError
 from simslm.metrics.classes import Classes, ClassTallies, fairness_figures, jain
 from simslm.metrics.definitions import BY_CLASS, figures_of, metric_of, title
 from simslm.metrics.files import RunWriter
-from simslm.search.evaluation import shortened
+from simslm.search.lasting import resized
 from simslm.search.objectives import figure, goals
 from simslm.sim.log import FAILED, FINISHED, REJECTED
 
@@ -211,6 +211,7 @@ def test_what_a_search_finds_about_a_class(divided):
     divided["search"] = {
         "space": {"deployment.engine.max_num_seqs": [2, 64]},
         "objectives": {"classes.chat.ttft_s.p99": "min"},
+        "slo": "ignored",
         "constraints": ["classes.chat.ttft_s.p99 <= 0.2"],
     }
     found = simslm.search(load_scenario(divided)).frontier
@@ -233,7 +234,7 @@ def test_a_shorter_trial_has_less_of_every_class(divided, tmp_path):
     scenario = load_scenario(tmp_path / "scenario.json")
     whole = prepare(scenario).requests
     short = prepare(
-        load_scenario(tmp_path / "scenario.json", shortened(scenario, 0.25, lambda: whole))
+        load_scenario(tmp_path / "scenario.json", resized(scenario, 0.25, lambda: whole))
     ).requests
     assert whole.class_of is not None
     assert short.class_of is not None

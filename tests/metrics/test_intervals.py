@@ -80,6 +80,20 @@ def test_nothing_is_known_of_a_roofline_and_long_runs_are_not_repeated(monkeypat
     assert unknown["note"] == "more than 29 requests: the run was not repeated"
 
 
+def test_other_requests_have_intervals_of_their_own():
+    """Whatever is known of the costs: the two kinds are named and kept apart."""
+    long = {"workload.num_requests": 2000, "workload.arrivals": {"process": "poisson", "rate_rps": 5}}
+    summary = api.simulate(api.load_scenario(SCENARIO | {"cost": {"roofline": {}}}, long)).summary
+    found = summary["intervals"]["sampling"]
+    assert (found["level"], found["note"], summary["intervals"]["of"]) == (0.95, "", "cost error only")
+    low, high = found["figures"]["ttft_s.mean"]
+    assert low < summary["ttft_s"]["mean"] < high
+    assert "ttft_s.p99" not in found["figures"]
+    few = api.simulate(api.load_scenario(SCENARIO)).summary["intervals"]["sampling"]
+    assert few["level"] is None
+    assert few["note"] == "fewer than 100 requests: run more requests or several seeds"
+
+
 def test_stopping_in_a_repeat_keeps_the_run():
     """The first run is whole; Ctrl-C in what follows ends that, and only that."""
     stops: list[Any] = []

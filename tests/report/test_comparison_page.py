@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support.pages import own, valid
 
-from simslm.comparison import Comparison, Delta, compare
+from simslm.comparison import Comparison, Delta, compare, wording
 from simslm.report.comparison import (
     HEADLINES,
     MOST_OVERLAID,
@@ -20,7 +20,7 @@ from simslm.report.comparison import (
     view,
     write_comparison,
 )
-from simslm.report.overlays import FURTHEST, changes_figure, interval_words, relative_words
+from simslm.report.overlays import FURTHEST, changes_figure
 from simslm.report.tables import RunTables, read_run
 
 EVIL = "</script><script>document.title='broken'</script><b onclick=x>@accent"
@@ -52,7 +52,7 @@ def test_the_page_says_what_the_comparison_holds(two):
             delta.metric.show(delta.baseline),
             delta.metric.show(delta.value),
         )
-        assert row.verdict == delta.verdict
+        assert row.verdict == {"untested": "open", "different": "differs"}.get(delta.verdict, delta.verdict)
         assert row.state == {"better": "met", "worse": "missed"}.get(delta.verdict, "")
     assert "Worse: Output token throughput " in shown.sentence
     assert shown.contrasts[0].why.startswith("Paired request by request")
@@ -98,14 +98,16 @@ def test_small_and_huge_changes_stay_on_the_axis(size):
 
 
 def test_words_of_changes():
-    assert relative_words(change(0.05)) == "+5 %"
-    assert relative_words(change(0.0)) == "0"
-    assert relative_words(change(99.0)) == "100 times"
-    assert relative_words(change(0.05, baseline=0.0)) == "+50 ms"
-    assert relative_words(change(-0.05, baseline=0.0)) == "-50 ms"
-    assert interval_words(change(0.05, (0.01, 0.09))) == "+1 to +9 %"
-    assert interval_words(change(0.0, (0.0, 0.0))) == ""
-    assert interval_words(change(0.1)) == ""
+    assert wording.change(change(0.05)) == "+5 %"
+    assert wording.change(change(0.0)) == "0"
+    assert wording.change(change(1e-6)) == "≈ 0"
+    assert wording.change(change(14.2)) == "+1,420 %"
+    assert wording.change(change(9.999)) == "+1,000 %"
+    assert wording.change(change(0.05, baseline=0.0)) == "+50 ms"
+    assert wording.change(change(-0.05, baseline=0.0)) == "-50 ms"
+    assert wording.interval(change(0.05, (0.01, 0.09))) == "+1 to +9 %"
+    assert wording.interval(change(0.0, (0.0, 0.0))) == ""
+    assert wording.interval(change(0.1)) == ""
 
 
 def test_keys_that_differ_have_a_value_in_every_configuration(make_run):

@@ -12,9 +12,9 @@ from support.browser import CLIPBOARD, copied, fits, plots, until, well_drawn
 
 import simslm
 from simslm.api import load_scenario
-from simslm.report import write_report
+from simslm.report import choice, write_report
 from simslm.search import files
-from simslm.search.frontier import frontier, inside, near, points
+from simslm.search.frontier import frontier, inside, near, nearness, points
 from simslm.search.objectives import Constraint
 from simslm.search.run import SearchResult
 
@@ -48,6 +48,7 @@ def result() -> SearchResult:
                     },
                     "objectives": {THROUGHPUT: "max", ITL: "min", "energy.j_per_output_token": "min"},
                     "constraints": ["e2e_s.p99 <= 2"],
+                    "slo": "ignored",
                     "replications": 3,
                     "near": 0.01,
                 },
@@ -97,12 +98,28 @@ PLACE = """(point) => {
 """Where a point is drawn in the window."""
 
 
+ALONE = """(() => {
+  const drawn = document.getElementById("explorer").data.filter((each) => each.customdata && each.name !== "chosen");
+  const [x, y] = [drawn.flatMap((each) => each.x), drawn.flatMap((each) => each.y)];
+  const size = (values) => Math.max(...values) - Math.min(...values);
+  const front = drawn.find((each) => each.name === "frontier");
+  const room = (at) => Math.min(...x.map((_, i) => {
+    const distance = Math.hypot((x[i] - front.x[at]) / size(x), (y[i] - front.y[at]) / size(y));
+    return distance || Infinity;
+  }));
+  const places = front.customdata.map((_, at) => at).slice(1);
+  return front.customdata[places.reduce((found, at) => (room(at) > room(found) ? at : found))];
+})()"""
+"""The point of the frontier that is drawn furthest from any other, the best left out."""
+
+
 def found(result: SearchResult, *more: Constraint) -> tuple[set[int], set[int]]:
     """The points that keep the constraints of a search and some more, and those of them on the frontier."""
     goals = replace(result.goals, constraints=(*result.goals.constraints, *more))
     kept = inside(points(result.done), goals)
-    chosen = frontier(near(kept, goals, result.search.near), goals, result.search.confidence)
-    return {point.number for point in kept}, {point.number for point in chosen}
+    asked = result.search
+    chosen = frontier(near(kept, goals, nearness(asked)), goals, asked.confidence, asked.margin)
+    return {point.number for point in kept}, {choice.point.number for choice in chosen}
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
@@ -117,7 +134,7 @@ def test_it_fits_and_every_plot_is_drawn(opened: Any, page: Path, width: int, sc
 def test_it_begins_with_the_answer_of_the_search(tab: Any, result: SearchResult) -> None:
     assert numbers(tab, "frontier") == {point.number for point in result.points}
     kept = {point.number for point in result.feasible}
-    assert numbers(tab, "dominated") == kept - numbers(tab, "frontier")
+    assert numbers(tab, "beaten or the same") == kept - numbers(tab, "frontier")
     assert len(numbers(tab, "breaks a bound")) == 18 - len(kept) > 0
     assert (
         f"{len(kept)} of 18 points keep the bounds; {len(result.points)} on the frontier"
@@ -134,9 +151,9 @@ def test_a_bound_moves_the_feasible_set_and_the_frontier_as_the_search_would(
     move(tab, number, position)
     bound = tab.evaluate(f"explorer.state.bounds[{number}].bound")
     kept, front = found(result, Constraint("", TTFT, "<=", bound))
-    until(tab, f"document.getElementById('answer').textContent.startsWith('{len(kept)} of 18')")
+    until(tab, f"document.getElementById('answer').textContent.includes('. {len(kept)} of 18')")
     assert numbers(tab, "frontier") == front
-    assert numbers(tab, "dominated") == kept - front
+    assert numbers(tab, "beaten or the same") == kept - front
     assert row.locator("output").text_content() == tab.evaluate(
         f"document.getElementById('bound-{number}').ariaValueText"
     )
@@ -162,14 +179,14 @@ def test_nothing_may_be_left_and_a_reset_brings_all_back(tab: Any, result: Searc
     until(tab, "document.getElementById('answer').textContent.startsWith('None of 18 points')")
     assert not tab.is_visible("#chosen")
     tab.get_by_role("button", name="Reset").click()
-    until(tab, f"document.getElementById('answer').textContent.startsWith('{len(result.feasible)} of 18')")
+    until(tab, f"document.getElementById('answer').textContent.includes('. {len(result.feasible)} of 18')")
     assert tab.is_visible("#chosen")
 
 
 def test_the_stated_slo_is_one_click_away(tab: Any, result: SearchResult) -> None:
     tab.get_by_role("button", name="as stated").click()
     kept, front = found(result, Constraint("", "slo.attainment", ">=", 0.5))
-    until(tab, f"document.getElementById('answer').textContent.startsWith('{len(kept)} of 18')")
+    until(tab, f"document.getElementById('answer').textContent.includes('. {len(kept)} of 18')")
     assert numbers(tab, "frontier") == front
     assert len(kept) < len(result.feasible)
 
@@ -205,28 +222,82 @@ def test_three_objectives_at_once(tab: Any) -> None:
     until(tab, "document.querySelector('#explorer .scatterlayer .point')")
 
 
-def test_the_knee_is_marked_and_chosen(tab: Any) -> None:
-    knee = tab.evaluate("explorer.answer().knee")
-    drawn = tab.evaluate(
-        "document.getElementById('explorer').data.map((each) => [each.name, each.customdata])"
+def test_the_best_point_is_marked_chosen_and_named(tab: Any, result: SearchResult) -> None:
+    """The one that the headline, the terminal and frontier.json name."""
+    best = result.frontier["best"]
+    assert numbers(tab, "best") == {best}
+    assert tab.evaluate("(at) => simslm.data.numbers[at]", int(tab.input_value("#choice"))) == best
+    words = choice.headline(result.frontier)
+    assert tab.text_content(".verdict .word").strip().startswith("Choose max_num_seqs ")
+    assert words in " ".join(tab.text_content(".verdict").split())
+    assert tab.text_content("#answer").startswith(words.removesuffix("."))
+
+
+@pytest.fixture(scope="module")
+def turning_away(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, Path]:
+    """Half of the points turn most of the requests away, and are let do so."""
+    result = simslm.search(
+        load_scenario(
+            {
+                "name": "turning away",
+                "model": "opt-1.3b",
+                "device": "h200",
+                "cost": {"roofline": {}},
+                "workload": {
+                    "num_requests": 80,
+                    "arrivals": {"process": "poisson", "rate_rps": 400},
+                    "prompt_tokens": {"dist": "fixed", "value": 200},
+                    "output_tokens": {"dist": "uniform", "low": 1, "high": 60},
+                },
+                "search": {
+                    "space": {
+                        "deployment.engine.max_num_seqs": [1, 4, 16, 64],
+                        "deployment.engine.admission": ["open", {"policy": "limits", "max_queue": 1}],
+                    },
+                    "objectives": {"throughput.requests_per_s": "max", TTFT: "min"},
+                    "finished_share": 0,
+                    "replications": 2,
+                },
+            }
+        )
     )
-    assert [points for name, points in drawn if name == "knee"] == [[knee]]
-    assert tab.locator("#choice").input_value() == str(knee)
-    line = tab.evaluate("explorer.answer().line")
-    assert knee in line[1:-1]
+    directory = tmp_path_factory.mktemp("turning")
+    files.write(directory, result)
+    return result, write_report([directory])
+
+
+def test_points_that_turn_requests_away_have_no_latency_and_lose(
+    opened: Any, turning_away: tuple[SearchResult, Path]
+) -> None:
+    result, page = turning_away
+    tab = opened(page)
+    until(tab, "document.documentElement.dataset.explored")
+    assert numbers(tab, "frontier") == {point.number for point in result.points}
+    at = next(
+        i
+        for i, number in enumerate(tab.evaluate("simslm.data.numbers"))
+        for trial, outcome in result.done
+        if trial.point == number and outcome.values[TTFT] == float("inf")
+    )
+    tab.select_option("#choice", str(at))
+    shown = tab.text_content("#chosen-figures")
+    assert "TTFT p99none" in shown
+    assert "Rejected" in shown
+    well_drawn(tab)
 
 
 def test_a_point_says_its_configuration_under_the_pointer_and_is_chosen_by_a_click(tab: Any) -> None:
-    best = tab.evaluate("explorer.answer().top")
+    alone = tab.evaluate(ALONE)
     tab.locator("#explorer").scroll_into_view_if_needed()
-    place = tab.evaluate(PLACE, best)
+    place = tab.evaluate(PLACE, alone)
     tab.mouse.move(*place, steps=4)
     tab.wait_for_selector("#explorer .hovertext")
     said = tab.text_content("#explorer .hovertext")
-    assert "max_num_seqs 32" in said
+    assert tab.evaluate(f"explorer.answer().best !== {alone}")
+    assert "max_num_seqs " in said
     assert "mean of 3 seeds" in said
     tab.mouse.click(*place)
-    until(tab, f"document.getElementById('choice').value === '{best}'")
+    until(tab, f"document.getElementById('choice').value === '{alone}'")
     assert "tokens/s" in tab.text_content("#chosen-figures")
 
 

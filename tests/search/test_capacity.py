@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import simslm
 from simslm.api import load_scenario, simulate
 from simslm.errors import InfeasibleError, ScenarioError
-from simslm.search.capacity import Span, highest, span, too_short
+from simslm.search.capacity import Span, highest, span
+from simslm.search.lasting import TIMES_IN_FLIGHT
 
 
 @given(st.floats(0.02, 500), st.floats(0.001, 0.3), st.floats(1, 100))
@@ -67,7 +68,10 @@ def test_the_simulator_meets_the_slo_there_and_not_beyond(loaded):
         assert outcome.capacity.missed <= 1.02 * outcome.capacity.value
         attained = [
             simulate(
-                load_scenario(loaded, dict(point.parameters) | {"workload.arrivals.rate_rps": rate})
+                load_scenario(
+                    loaded,
+                    {**point.parameters, **outcome.changes, "workload.arrivals.rate_rps": rate},
+                )
             ).summary["slo"]["attainment"]
             for rate in (outcome.capacity.value, outcome.capacity.missed)
         ]
@@ -77,17 +81,36 @@ def test_the_simulator_meets_the_slo_there_and_not_beyond(loaded):
     assert [point.parameters for point in result.points] == [{"deployment.engine.max_num_seqs": 8}]
 
 
-def test_a_capacity_from_a_short_run_says_so(loaded):
-    """Of 120 requests, a slow SLO is met at rates at which nearly all are in flight at once; of 3,000 it is not."""
+def test_a_run_that_is_too_short_is_made_longer(loaded):
+    """Of 120 requests, a slow SLO is met at rates at which nearly all are in flight at once; of more it is not."""
     loaded["search"]["space"] = {"deployment.engine.max_num_seqs": [2]}
-    short = simslm.search(load_scenario(loaded, {"slo.ttft_s": 5.0}), jobs=1)
-    assert "1 of 1 capacities come from runs too short" in short.frontier["capacity"]["note"]
-    long = {"workload.num_requests": 3000, "workload.output_tokens": {"dist": "fixed", "value": 2}}
-    assert simslm.search(load_scenario(loaded, long), jobs=1).frontier["capacity"]["note"] == ""
-    known = {"requests.arrived": 100.0, "throughput.requests_per_s": 5.0, "e2e_s.mean": 2.0}
-    assert not too_short(known)
-    assert too_short(known | {"e2e_s.mean": 2.1})
-    assert not too_short({})
+    slow = {"slo.ttft_s": 5.0}
+    at_once = {"workload.arrivals.rate_rps": 1000.0}
+    assert simulate(load_scenario(loaded, slow | at_once)).summary["slo"]["attainment"] == 1
+    (point,) = simslm.search(load_scenario(loaded, slow), jobs=1).points
+    (outcome,) = point.outcomes
+    assert outcome.capacity is not None
+    assert not outcome.capacity.short
+    assert outcome.capacity.value < 100
+    again = {**point.parameters, **slow, **outcome.changes}
+    run = simulate(load_scenario(loaded, again | {"workload.arrivals.rate_rps": outcome.capacity.value}))
+    in_flight = outcome.capacity.value * run.summary["e2e_s"]["mean"]
+    assert run.summary["requests"]["arrived"] >= TIMES_IN_FLIGHT * in_flight
+    assert run.summary["slo"]["attainment"] >= 0.9
+
+
+def test_a_capacity_from_few_recorded_requests_says_so(loaded, tmp_path):
+    rows = [f"{i / 1000},{200},{30}" for i in range(60)]
+    (tmp_path / "trace.csv").write_text("\n".join(["arrival_s,prompt_tokens,output_tokens", *rows]))
+    loaded["workload"] = {"replay": {"format": "csv", "path": str(tmp_path / "trace.csv"), "time_scale": 1.0}}
+    loaded["search"] |= {
+        "space": {"deployment.engine.max_num_seqs": [2]},
+        "capacity": {"of": "deployment.engine.max_num_batched_tokens", "low": 256, "high": 2048},
+    }
+    loaded["slo"] = {"ttft_s": 50.0}
+    loaded["deployment"]["engine"]["max_num_batched_tokens"] = 512
+    result = simslm.search(load_scenario(loaded), jobs=1)
+    assert "1 of 1 capacities come from recorded requests" in result.frontier["capacity"]["note"]
 
 
 def test_clients_are_counted_whole(loaded):

@@ -41,9 +41,12 @@ def test_it_prints_the_frontier_and_writes_its_files(simslm, path, here):  # noq
     ended = simslm("search", "asked.yaml", "--jobs", "1")
     assert ended.code == 0
     assert ended.err == ""
-    assert ended.out.startswith(
-        "2 of 2 points are on the frontier; 0 cannot be, 0 break a constraint (10 trials, "
-    )
+    assert ended.out.startswith("Choose max_num_seqs 8: ")
+    assert "It has the highest output token throughput of the 2 points that keep " in ended.out
+    assert "2 points tried: 2 keep all constraints, 2 of them on the frontier; " in ended.out
+    assert " (10 trials, 300 requests)" in ended.out
+    head = next(line for line in ended.out.splitlines() if line.lstrip().startswith("max_num_seqs"))
+    assert head.split()[-2:] == ["rejected", "failed"]
     assert "simslm simulate asked.yaml --set deployment.engine.max_num_seqs=8" in ended.out
     assert "from: roofline, not measured" in ended.out
     directory = here / "runs" / "asked"
@@ -52,9 +55,10 @@ def test_it_prints_the_frontier_and_writes_its_files(simslm, path, here):  # noq
     ]  # fmt: skip
     frontier = json.loads((directory / "frontier.json").read_text(encoding="utf-8"))
     assert [point["parameters"] for point in frontier["points"]] == [
-        {"deployment.engine.max_num_seqs": 2},
         {"deployment.engine.max_num_seqs": 8},
+        {"deployment.engine.max_num_seqs": 2},
     ]
+    assert frontier["best"] == 1
     assert str(here) not in json.dumps(frontier)
     trials = pq.read_table(directory / "trials.parquet").to_pylist()
     assert [row["trial"] for row in trials] == list(range(10))

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+import simslm
 from simslm.api import load_scenario, simulate
 from simslm.catalog.prices import device_price
 from simslm.errors import InfeasibleError, ScenarioError, UsageError
 from simslm.scenario.schema import Scenario
-from simslm.search.fleet import TIMES_IN_FLIGHT, Planner, kinds, smallest
+from simslm.search.fleet import Planner, kinds, smallest
+from simslm.search.lasting import TIMES_IN_FLIGHT
 
 BATCH = "deployment.engine.max_num_seqs"
 NOWHERE = Path("nowhere")
@@ -40,7 +42,8 @@ def planned() -> dict:
 
 def plan(mapping: dict, rate: float, devices: tuple[str, ...] = ()) -> dict[str, Any]:
     scenario = load_scenario(mapping)
-    return Planner(scenario, rate).plan(kinds(scenario, devices, NOWHERE))
+    (found,) = Planner(scenario).plans(kinds(scenario, devices, NOWHERE), [rate])
+    return found
 
 
 def summary(mapping: dict, setup: dict, devices: int, rate: float, requests: int) -> dict[str, Any]:
@@ -83,6 +86,32 @@ def test_a_short_workload_is_made_long_enough_to_tell(planned):
     assert option["capacity_rps"]["value"] < 200
     run = summary(planned, option["setup"], option["devices"], 20.0, option["requests"])
     assert option["requests"] >= TIMES_IN_FLIGHT * 20.0 * run["e2e_s"]["mean"]
+
+
+def test_every_rate_has_a_plan_of_its_own(planned):
+    """How a device is set up and what it serves is found once; the rest is as if each rate were asked for alone."""
+    scenario = load_scenario(planned)
+    compared = kinds(scenario, (), NOWHERE)
+    both = Planner(scenario).plans(compared, [2.0, 200.0])
+    assert [found["rate_rps"] for found in both] == [2.0, 200.0]
+    assert both == [plan(planned, rate) for rate in (2.0, 200.0)]
+    assert both[0]["options"][0]["devices"] < both[1]["options"][0]["devices"]
+
+
+def test_plan_and_search_mean_the_same_by_capacity(planned):
+    """One set-up, one device, one traffic, one SLO: the same runs, and the same figure to the bit."""
+    planned["deployment"]["sharing"] = "mps"
+    planned["search"] = {
+        "space": {BATCH: [8]},
+        "objectives": {"capacity.value": "max"},
+        "capacity": {"of": "workload.arrivals.rate_rps"},
+        "replications": 1,
+    }
+    (point,) = simslm.search(load_scenario(planned)).points
+    found = plan(planned, 7.0)["options"][0]["capacity_rps"]
+    capacity = point.outcomes[0].capacity
+    assert capacity is not None
+    assert found == {"value": capacity.value, "missed": capacity.missed}
 
 
 def test_headroom_is_what_so_many_devices_serve_beyond_the_rate(planned):

@@ -49,7 +49,8 @@ def test_the_page_holds_everything(directory):
         assert f'data-copy="point-{point["point"]}-vllm"' in text
     for words in (
         '<span class="pill roofline">roofline</span> not measured',
-        "2 points on the frontier",
+        "Choose max_num_seqs 16: ",
+        "2 of them on the frontier",
         "deployment.engine: max_num_batched_tokens (2048) must be at least max_num_seqs (4096)",
         "1 of 3 points; the closest has",
         'id="growth"',

@@ -13,12 +13,12 @@ from typing import Any
 from systems.claim import Claim, Compared
 
 from simslm.api import Found, observed, prepare
+from simslm.comparison.student import interval
 from simslm.errors import SimslmError
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Capacity
 from simslm.search.capacity import highest, span
-from simslm.search.intervals import interval
 from simslm.search.objectives import Constraint, figure
 
 CONFIDENCE = 0.95
