@@ -268,13 +268,14 @@ def campaign(seed: int, run: int) -> list[str]:
         faults = drawn(rng, uncompiled, mps) if number < FAULTY_ATTEMPTS else Faults(0, uncompiled=uncompiled)
         os.environ |= {"MPS_NOTES": str(notes), "MPS_SERVERS": faults.servers, "REHEARSAL_LOG": str(said)}
         os.environ["PATH"] = f"{folder}:{os.environ['PATH'].split(':', 1)[-1]}"
+        said.write_text("")
         pid = os.fork()
         if pid == 0:
             attempt(arguments, faults, interpreted)
         code = watched(pid, journals, faults, notes)
         _kill_group(pid)
         ends.append(str(code))
-        told = f"run {run}, attempt {number}, {faults}:\n{said.read_text()[-2000:] if said.exists() else ''}"
+        told = f"run {run}, attempt {number}, {faults}:\n{said.read_text(errors='replace')[-2000:]}"
         assert code in ENDS or code in (-faults.signal, -9 if faults.signal else 0), (
             f"exit code {code} in {told}"
         )
@@ -287,7 +288,6 @@ def campaign(seed: int, run: int) -> list[str]:
         if complete and not any(path.exists() for path in journals):
             _check_whole(seen, read_trace(trace), told)
             break
-        said.unlink(missing_ok=True)
     else:
         raise AssertionError(f"it does not come to its end: {ends}; {told}")
     _check_nothing_left(notes)
