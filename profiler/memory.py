@@ -21,6 +21,7 @@ def affordable_blocks(
     block_size: int = BLOCK_SIZE,
     replicas: int = 1,
     loads_twice: bool = False,
+    free_bytes: int | None = None,
 ) -> int:
     """KV blocks that each of so many replicas can have in what is free now.
 
@@ -29,15 +30,19 @@ def affordable_blocks(
         block_size: tokens per block.
         replicas: how many share the device.
         loads_twice: whether all weights are there twice while the engine starts.
+        free_bytes: of a device that need not be there, instead of what is free now.
     """
-    release_freed_memory(device)
-    if device == "cpu":
-        free = memory_bytes("MemAvailable")
-    else:
-        free = torch.cuda.mem_get_info(torch.device(device))[0]
+    free = _free_bytes(device) if free_bytes is None else free_bytes
     kind = device.partition(":")[0]
     room = _SHARE[kind] * free / replicas - _loading_bytes(architecture, dtype, kind, loads_twice)
     return max(0, int(room // (architecture.kv_bytes_per_token(dtype) * block_size)))
+
+
+def _free_bytes(device: str) -> int:
+    release_freed_memory(device)
+    if device == "cpu":
+        return memory_bytes("MemAvailable")
+    return torch.cuda.mem_get_info(torch.device(device))[0]
 
 
 def check_affordable(num_blocks: int, affordable: int, device: str, replicas: int = 1) -> None:

@@ -53,7 +53,10 @@ class CudaRecorder:
     """Records CUDA graphs, which share one pool of memory: no two of them run at once, or keep results for later."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        current = torch.cuda.current_stream(device)
+        plain = current == torch.cuda.default_stream(device)
+        # What is captured belongs to the context of its stream: inside a green context, to its multiprocessors.
+        self._stream = torch.cuda.Stream(device) if plain else current
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, iteration: Callable[[], Tensor]) -> Callable[[], Tensor]:

@@ -342,7 +342,13 @@ def profile(
         str,
         typer.Option(help="catalogue name or a Hugging Face config.json", autocompletion=completion.models),
     ],
-    device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N")] = "cuda:0",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, or cuda:N; with --plan also a name of the catalogue, e.g. h200",
+            autocompletion=completion.devices,
+        ),
+    ] = "cuda:0",
     dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
     grid: Annotated[Grid, typer.Option(help="how many points to measure")] = Grid.quick,
     output: Annotated[
@@ -359,6 +365,13 @@ def profile(
     sharing: Sharing = "time-slice",
     engine: MeasuredEngine = Measured.simslm,
     reach: GridReach = None,
+    planned: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="measure nothing: say what would be measured, how long it takes and what memory it needs",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
@@ -367,6 +380,20 @@ def profile(
     """
     from simslm.cli import profiling
 
+    if planned:
+        profiling.plan(
+            model,
+            device,
+            dtype.value,
+            grid.value,
+            repeats=repeats,
+            replicas=replicas,
+            sharing=sharing,
+            engine=engine.value,
+            reach=reach,
+            as_json=json,
+        )
+        return
     where = (model, device, dtype.value, grid.value, output)
     profiling.profile(
         *where,
