@@ -12,7 +12,7 @@ from simslm.cli.destination import free_place
 from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import held_back
 from simslm.errors import SimslmError, UsageError
-from simslm.units import number
+from simslm.units import change, number
 
 if TYPE_CHECKING:
     from simslm.condition import Condition
@@ -152,7 +152,7 @@ def judge(gate: Condition, summary: dict[str, Any]) -> None:
             remedy="name a metric that was measured and is simulated",
         )
     if gate.holds(values):
-        shown = ", ".join(f"{name} is {values[name]:.4g}" for name in gate.names())
+        shown = ", ".join(f"{name} is {number(values[name], 4)}" for name in gate.names())
         raise SimslmError(f"--fail-on {gate.text!r}: {shown}")
 
 
@@ -213,4 +213,4 @@ def percent(share: float) -> str:
 
 
 def signed(share: float) -> str:
-    return f"{100 * share:+,.{0 if abs(share) >= 1 else 1 if abs(share) >= 0.1 else 2}f} %"
+    return change(share)

@@ -13,6 +13,7 @@ from simslm.catalog.models import load_model
 from simslm.errors import SimslmError
 from simslm.traces.files import Trace, flags_of
 from simslm.traces.shapes import Shapes, alone, shapes
+from simslm.units import seconds
 
 FEW_REPEATS = 3
 """A median of fewer calls than this is one unlucky call away from wrong."""
@@ -108,15 +109,15 @@ def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
     if latency > max(_SLOW_S, _SLOWER_THAN_WEIGHTS * weights):
         yield Finding(
             "error",
-            f"the smallest decode iteration takes {latency:.3g} s; the column looks like milliseconds",
+            f"the smallest decode iteration takes {seconds(latency)}; the column looks like milliseconds",
             _place(measured, first),
             "convert latency_s and host_s to seconds",
         )
     elif latency < _FASTER_THAN_WEIGHTS * weights:
         yield Finding(
             "error",
-            f"the smallest decode iteration takes {latency:.3g} s, less than reading the weights once "
-            f"({weights:.3g} s)",
+            f"the smallest decode iteration takes {seconds(latency)}, less than reading the weights once "
+            f"({seconds(weights)})",
             _place(measured, first),
             "check the unit of latency_s, and that the device was synchronised before the clock was read",
         )
