@@ -10,7 +10,8 @@ from profiler.provenance import memory_bytes
 from simslm.catalog.architecture import Architecture, element_bytes
 from simslm.errors import InfeasibleError
 
-_SHARE = 0.8
+_SHARE = {"cpu": 0.8, "cuda": 0.9}
+"""Of the free memory, what weights and KV blocks may take; the rest is for what an iteration computes."""
 
 
 def affordable_blocks(
@@ -31,8 +32,9 @@ def affordable_blocks(
         loads_twice: whether all weights are there twice while the engine starts.
         free_bytes: of a device that need not be there, instead of what is free now.
     """
+    kind = device.partition(":")[0]
     free = _free_bytes(device) if free_bytes is None else free_bytes
-    room = _SHARE * free / replicas - _loading_bytes(architecture, dtype, loads_twice)
+    room = _SHARE[kind] * free / replicas - _loading_bytes(architecture, dtype, kind, loads_twice)
     return max(0, int(room // (architecture.kv_bytes_per_token(dtype) * block_size)))
 
 
@@ -58,14 +60,25 @@ def check_affordable(num_blocks: int, affordable: int, device: str, replicas: in
         )
 
 
-def _loading_bytes(a: Architecture, dtype: str, loads_twice: bool) -> int:
-    """What weights may take while they are packed: twice their size, but of the experts one layer's.
+def _loading_bytes(a: Architecture, dtype: str, kind: str, loads_twice: bool) -> int:
+    """Most that weights take while they are loaded.
 
-    Measured on a CPU: up to 1.75 times the size of dense models, as memory of unfused matrices is not all used again,
-    and for experts, whose stacks are of one size, one stack more than there are.
+    On a GPU matrices that become one are there twice, of one layer at a time. A CPU packs them: measured up to 1.75
+    times the size of dense models, as memory of unfused matrices is not all used again, and of experts, whose stacks
+    are of one size, one stack more than there are.
     """
-    twice = 2 * a.weight_bytes(dtype)
-    if loads_twice or a.num_experts == 1:
-        return twice
+    whole = a.weight_bytes(dtype)
+    if loads_twice:
+        return 2 * whole
+    if kind == "cuda":
+        return whole + _layer_bytes(a, dtype)
+    if a.num_experts == 1:
+        return 2 * whole
     stacks = a.num_experts * a.expert_parameters() * element_bytes(dtype)
-    return twice - (a.num_layers - 1) * stacks
+    return 2 * whole - (a.num_layers - 1) * stacks
+
+
+def _layer_bytes(a: Architecture, dtype: str) -> int:
+    """The largest matrices of a layer that are made of several, or that are quantised."""
+    qkv = a.hidden_size * (a.query_size + 2 * a.kv_size)
+    return max(qkv, a.num_experts * a.expert_parameters()) * element_bytes(dtype)

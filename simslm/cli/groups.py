@@ -99,7 +99,8 @@ def validate_recorded(
         list[Path],
         typer.Argument(
             metavar="RUNS...",
-            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve or guidellm",
+            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve, sglang.bench_serving or "
+            "guidellm",
         ),
     ],
     trace: Annotated[

@@ -15,8 +15,9 @@ from simslm.catalog.architecture import element_bytes
 from simslm.catalog.devices import load_device
 from simslm.catalog.models import load_model
 from simslm.errors import SimslmError
-from simslm.traces.files import Trace
+from simslm.traces.files import Trace, flags_of
 from simslm.traces.shapes import SHAPE_COLUMNS, Shapes, alone, shapes
+from simslm.units import seconds
 
 FEW_REPEATS = 3
 """A median of fewer calls than this is one unlucky call away from wrong."""
@@ -72,7 +73,7 @@ def check_trace(trace: Trace) -> list[Finding]:
     Held-out points are compared in :mod:`simslm.cost.heldout`, which knows the interpolation.
     """
     if trace.iterations is None:
-        return []
+        return list(_flagged(trace))
     table = alone(trace.iterations)
     measured = shapes(table)
     findings = [
@@ -94,6 +95,18 @@ def check_trace(trace: Trace) -> list[Finding]:
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
+def _flagged(trace: Trace) -> Iterator[Finding]:
+    """A calibration that misses the runs it was made of: forced beyond what was allowed, it is not to be used."""
+    forced = bool(trace.provenance.get("forced"))
+    for number, flag in enumerate(flags_of(trace.provenance)):
+        yield Finding(
+            "error" if forced and number == 0 else "warning",
+            flag,
+            "provenance, flags",
+            "look at the runs it was fitted to, and calibrate again without those that do not belong together",
+        )
+
+
 def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
     """A latency far from the time to read the weights once is in the wrong unit."""
     decode = np.flatnonzero(measured.decode_only)
@@ -105,15 +118,15 @@ def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
     if latency > max(_SLOW_S, _SLOWER_THAN_WEIGHTS * weights):
         yield Finding(
             "error",
-            f"the smallest decode iteration takes {latency:.3g} s; the column looks like milliseconds",
+            f"the smallest decode iteration takes {seconds(latency)}; the column looks like milliseconds",
             _place(measured, first),
             "convert latency_s and host_s to seconds",
         )
     elif latency < _FASTER_THAN_WEIGHTS * weights:
         yield Finding(
             "error",
-            f"the smallest decode iteration takes {latency:.3g} s, less than reading the weights once "
-            f"({weights:.3g} s)",
+            f"the smallest decode iteration takes {seconds(latency)}, less than reading the weights once "
+            f"({seconds(weights)})",
             _place(measured, first),
             "check the unit of latency_s, and that the device was synchronised before the clock was read",
         )

@@ -1,15 +1,18 @@
 import importlib.util
 import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
-from support.fractions import Pair, fraction
 
 from profiler import campaign, passes, visits
 from profiler.measure import ceilings, operators
 from simslm.catalog.families import architecture_from_mapping
+
+sys.path.append(str(Path(__file__).parents[1]))  # scripts beside this file import it without pytest
+from support.fractions import Pair, fraction
 
 NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
