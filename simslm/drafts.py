@@ -15,8 +15,8 @@ from simslm.errors import ScenarioError
 from simslm.policies.registry import create
 from simslm.scenario.schema import Scenario
 from simslm.scenario.speculation import Speculative
-from simslm.sim.acceptance import Acceptance
 from simslm.sim.engine import Speculation
+from simslm.sim.parts.acceptance import Acceptance
 from simslm.transforms.registry import Footprint
 from simslm.workload.requests import RequestArrays
 from simslm.workload.supply import RequestStream

@@ -183,12 +183,12 @@ class Prepared:
         """What the simulator needs of it."""
         asked, slo = self.scenario.deployment, self.scenario.slo
         return Deployment(
-            tuple(self._group(group) for group in self.groups),
-            self.sharing if asked.sharing != "none" else None,
-            self._group_of(),
-            lambda: create("partition", asked.partition, partial(stream, self.scenario.seed)),
-            slo.ttft_s if slo else None,
-            slo.tpot_s if slo else None,
+            groups=tuple(self._group(group) for group in self.groups),
+            sharing=self.sharing if asked.sharing != "none" else None,
+            group_of=self._group_of(),
+            partition=lambda: create("partition", asked.partition, partial(stream, self.scenario.seed)),
+            ttft_slo_s=slo.ttft_s if slo else None,
+            tpot_slo_s=slo.tpot_s if slo else None,
         )
 
     def sharing(self, count: int) -> Sharing:
@@ -214,24 +214,24 @@ class Prepared:
         engine, memory, spec = group.spec.engine, group.memory, group.spec
         swap = int(engine.swap_space * GIB / memory.block) if engine.preemption == "swap" else 0
         limits = EngineConfig(
-            engine.max_num_seqs,
-            engine.max_num_batched_tokens,
-            memory.num_gpu_blocks,
-            engine.block_size,
-            int(engine.watermark * memory.num_gpu_blocks),
-            engine.prefix_caching,
-            swap,
-            memory.block / self.device.host_link_bytes_per_s,
-            not engine.disable_async_output_proc,
-            getattr(spec, "sm_fraction", None),
-            memory.block / self.device.peer_link_bytes_per_s,
-            kept_tokens(group.transforms),
-            2 * group.architecture.num_layers * engine.swapping.copy_s,
-            engine.swapping.group_blocks,
-            engine.swapping.overlap,
-            engine.swapping.reuse,
-            engine.swapping.turns,
-            engine.spare_block,
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            num_gpu_blocks=memory.num_gpu_blocks,
+            block_size=engine.block_size,
+            watermark_blocks=int(engine.watermark * memory.num_gpu_blocks),
+            prefix_caching=engine.prefix_caching,
+            swap_blocks=swap,
+            swap_s_per_block=memory.block / self.device.host_link_bytes_per_s,
+            late_output=not engine.disable_async_output_proc,
+            sm_fraction=getattr(spec, "sm_fraction", None),
+            transfer_s_per_block=memory.block / self.device.peer_link_bytes_per_s,
+            kept_tokens=kept_tokens(group.transforms),
+            swap_s_per_call=2 * group.architecture.num_layers * engine.swapping.copy_s,
+            swap_group_blocks=engine.swapping.group_blocks,
+            swap_overlap=engine.swapping.overlap,
+            swap_reuse=engine.swapping.reuse,
+            swap_turns=engine.swapping.turns,
+            spare_block=engine.spare_block,
         )
 
         def draws(purpose: str) -> np.random.Generator:
@@ -243,28 +243,29 @@ class Prepared:
 
         def policies() -> Policies:
             return Policies(
-                create("batching", engine.batching, draws),
-                create("queueing", engine.scheduling_policy, draws),
-                create("admission", engine.admission, draws),
-                None if asked is None or foreseen is None else speculation(asked, foreseen),
-                create("preemption", engine.preempts, draws) if engine.switches or preempts else None,
-                create("priorities", engine.priorities, draws) if engine.switches else None,
+                batching=create("batching", engine.batching, draws),
+                order=create("queueing", engine.scheduling_policy, draws),
+                admission=create("admission", engine.admission, draws),
+                speculation=None if asked is None or foreseen is None else speculation(asked, foreseen),
+                preemption=create("preemption", engine.preempts, draws)
+                if engine.switches or preempts
+                else None,
+                priorities=create("priorities", engine.priorities, draws) if engine.urgent else None,
             )
 
+        grouped = isinstance(spec, GroupSpec)
         return Group(
-            group.name,
-            limits,
-            group.devices,
-            group.cost,
-            self._demand(group),
-            policies,
-            lambda: create("routing", spec.router, draws),
-            group.max_model_len,
-            spec.role if isinstance(spec, GroupSpec) else "both",
-            decode_group(self.scenario.deployment.groups or (), spec)
-            if isinstance(spec, GroupSpec)
-            else None,
-            pool_of(spec),
+            name=group.name,
+            engine=limits,
+            devices=group.devices,
+            cost=group.cost,
+            demand=self._demand(group),
+            policies=policies,
+            router=lambda: create("routing", spec.router, draws),
+            max_model_len=group.max_model_len,
+            role=spec.role if grouped else "both",
+            decode_group=decode_group(self.scenario.deployment.groups or (), spec) if grouped else None,
+            kv_pool=pool_of(spec),
         )
 
     def _group_of(self) -> np.ndarray | None:
@@ -393,29 +394,6 @@ def _placed(scenario: Scenario, *keys: str) -> Iterator[None]:
         raise type(error)(str(error), where=place) from None
 
 
-def _check_windowed(scenario: Scenario, spec: Replicas) -> None:
-    """Mechanisms that count on a sequence to keep all of its tokens are not there for one that does not.
-
-    Raises:
-        ScenarioError: one of them is asked for.
-    """
-    engine = spec.engine
-    asked = {
-        "prefix_caching": engine.prefix_caching,
-        "speculative_config": engine.speculative_config is not None,
-        "context switches": engine.switches,
-        "spare_block": engine.spare_block,
-        "roles other than both": getattr(spec, "role", "both") != "both",
-    }
-    for name, wanted in asked.items():
-        if wanted:
-            raise ScenarioError(
-                f"{name}: not with a transform that keeps a window of each sequence (lm_infinite)",
-                where=scenario.where("deployment") or scenario.name,
-                remedy="leave out one of the two",
-            )
-
-
 def _prepare_group(
     scenario: Scenario, spec: Replicas, device: Device, utilization: float, found: Found
 ) -> PreparedGroup:
@@ -427,8 +405,6 @@ def _prepare_group(
         architecture = _architecture(model, scenario, found)
     own = architecture.max_position_embeddings
     windowed = kept_tokens(cost.changes) is not None
-    if windowed:
-        _check_windowed(scenario, spec)
     if (longest or 0) > own and not (windowed and architecture.positions == "rotary"):
         raise ScenarioError(
             f"max_model_len is {longest}, but {architecture.name} has {own} positions",

@@ -298,7 +298,9 @@ class _Waiter:
         columns = {name: None if (all_ := getattr(requests, name)) is None else all_[kept] for name in names}
         columns["replica"] = routed(prepared)[kept]
         made = prepared.deployment().groups[0].policies()
-        policies = Policies(made.batching, made.order, made.admission, made.preemption)
+        policies = Policies(
+            batching=made.batching, order=made.order, admission=made.admission, preemption=made.preemption
+        )
         return self.engine.serve(columns, _limits(prepared), policies, lambda: self.interruption.asked)
 
 

@@ -10,7 +10,7 @@ from simslm.api import Prepared
 from simslm.errors import UsageError
 from simslm.policies.registry import registered
 from simslm.sim.rows import RequestRows
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.sequence import Sequence
 from simslm.sim.world import servable
 
 

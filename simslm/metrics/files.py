@@ -17,8 +17,7 @@ from simslm.metrics.iterations import IterationTable
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.stages import KINDS, Stages
 from simslm.metrics.whole import write_whole
-from simslm.sim.log import STATUS
-from simslm.sim.window import Window
+from simslm.sim.log import STATUS, Window
 
 if TYPE_CHECKING:
     from simslm.metrics.result import Result

@@ -8,7 +8,7 @@ import numpy as np
 
 from simslm.catalog.work import IterationShape
 from simslm.cost.model import CostModel
-from simslm.sim.window import Window
+from simslm.sim.log import Window
 
 SHAPE = IterationShape._fields
 

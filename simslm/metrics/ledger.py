@@ -15,7 +15,7 @@ import numpy as np
 from simslm.cost.model import CostModel
 from simslm.metrics.iterations import IterationTable, iteration_table
 from simslm.metrics.quantiles import Distribution, Pool, pooled
-from simslm.sim.window import Window
+from simslm.sim.log import Window
 
 MOST_GAPS = 1 << 24
 """Gaps between tokens up to which each is kept; of more, percentiles are right to 0.013 %."""

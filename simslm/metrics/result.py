@@ -21,9 +21,8 @@ from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.steady import STEADY, Counted, Rule, counted
 from simslm.metrics.tally import Tally
-from simslm.sim.log import Settled, SimulationLog
+from simslm.sim.log import Settled, SimulationLog, Window
 from simslm.sim.rows import Requests, Stream
-from simslm.sim.window import Window
 from simslm.sim.world import Deployment, OnStart, Progress, run
 from simslm.traces.files import flags_of
 from simslm.traces.schema import SOURCES

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from simslm.sim.window import Window
+from simslm.sim.log import Window
 
 PREFILL, DECODE = range(2)
 KINDS = ("prefill", "decode")

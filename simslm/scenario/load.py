@@ -14,6 +14,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from simslm.errors import ScenarioError, nearest
+from simslm.scenario.mechanisms import clashes
 from simslm.scenario.preset import put_presets
 from simslm.scenario.schema import Scenario
 
@@ -84,6 +85,11 @@ def load_scenario(
     except ValidationError as error:
         problems = _problems(parsed, error)
         raise ScenarioError(problems[0], problems=problems) from None
+    problems = [
+        f"{parsed.where(keys)}: {'.'.join(map(str, keys))}: {problem}" for keys, problem in clashes(scenario)
+    ]
+    if problems:
+        raise ScenarioError(problems[0], problems=problems)
     return scenario.read_from(parsed.base, parsed.where)
 
 

@@ -48,7 +48,8 @@ def check_roles(groups: Sequence[GroupSpec]) -> None:
         if number is not None:
             fed.add(number)
             _check_pair(group, groups[number])
-        _check_engine(group)
+        if group.role == "both" and group.kv_pool is not None:
+            raise ValueError(f"group {group.name!r}: kv_pool is for groups of role prefill or decode")
     for number, group in enumerate(groups):
         if group.role == "decode" and number not in fed:
             raise ValueError(f"group {group.name!r}: no group of role prefill hands its sequences to it")
@@ -67,24 +68,6 @@ def _check_pair(prefill: GroupSpec, decode: GroupSpec) -> None:
         raise ValueError(f"{both}: kv_pool is {prefill.kv_pool} here and {decode.kv_pool or 'null'} there")
 
 
-def _check_engine(group: GroupSpec) -> None:
-    if group.role == "both":
-        if group.kv_pool is not None:
-            raise ValueError(f"group {group.name!r}: kv_pool is for groups of role prefill or decode")
-        return
-    batching = group.engine.batching.policy
-    if lookup("batching", batching).cls.reserves_output:
-        raise ValueError(
-            f"group {group.name!r}: role {group.role} needs blocks taken as needed; {batching} reserves them"
-        )
-    if group.engine.speculative_config is not None:
-        raise ValueError(f"group {group.name!r}: speculative_config needs role both: leave it out")
-    if group.engine.switches:
-        raise ValueError(
-            f"group {group.name!r}: preemption_policy, priorities and swapping need role both: leave them out"
-        )
-
-
 def _check_pool(pool: str, groups: Sequence[GroupSpec]) -> None:
     """One copy of the weights and one pool: what describes them is stated alike."""
     first = groups[0]
@@ -96,3 +79,8 @@ def _check_pool(pool: str, groups: Sequence[GroupSpec]) -> None:
     for name in ("num_gpu_blocks", "block_size", "gpu_memory_utilization", "prefix_caching"):
         if any(getattr(group.engine, name) != getattr(first.engine, name) for group in groups):
             raise ValueError(f"the groups of kv_pool {pool!r} must state the same engine.{name}")
+    if len({lookup("batching", group.engine.batching.policy).cls.reserves_output for group in groups}) > 1:
+        raise ValueError(
+            f"the groups of kv_pool {pool!r} must take blocks alike: a batching policy that reserves them and one that "
+            "takes them as needed do not go together"
+        )

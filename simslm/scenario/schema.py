@@ -125,12 +125,6 @@ class Engine(Section):
                 f"max_num_batched_tokens ({self.max_num_batched_tokens}) must be at least max_num_seqs "
                 f"({self.max_num_seqs}): every running sequence decodes one token an iteration"
             )
-        reserves = lookup("batching", self.batching.policy).cls.reserves_output
-        for option in ("prefix_caching", "speculative_config", "spare_block"):
-            if reserves and getattr(self, option):
-                raise ValueError(
-                    f"{option} needs blocks taken as needed; {self.batching.policy} reserves them"
-                )
         return self
 
     @property
@@ -142,12 +136,16 @@ class Engine(Section):
         return TypeAdapter(Preemption).validate_python(name)
 
     @property
+    def urgent(self) -> bool:
+        """Whether sequences make place for more urgent ones, or priorities change."""
+        displaces = lookup("preemption", self.preempts.policy).cls.displaces
+        return displaces or self.priorities.policy != "fixed"
+
+    @property
     def switches(self) -> bool:
         """Whether sequences make place for others, or are swapped, in another way than vLLM's."""
-        displaces = lookup("preemption", self.preempts.policy).cls.displaces
         swapping = self.swapping
-        changing = self.priorities.policy != "fixed"
-        return displaces or changing or swapping.overlap or swapping.reuse or swapping.turns
+        return self.urgent or swapping.overlap or swapping.reuse or swapping.turns
 
     @model_validator(mode="after")
     def _priorities_are_gone_by(self) -> Engine:
@@ -160,24 +158,9 @@ class Engine(Section):
         return self
 
     @model_validator(mode="after")
-    def _switching_fits(self) -> Engine:
-        batching = self.batching.policy
-        if self.switches and lookup("batching", batching).cls.reserves_output:
-            raise ValueError(
-                f"preemption_policy, priorities and swapping need blocks taken as needed; {batching} reserves them"
-            )
-        if self.switches and self.speculative_config is not None:
-            raise ValueError(
-                "speculative_config goes with the plain preemption_policy, priorities and swapping only: "
-                "leave it out, or set those back"
-            )
+    def _swapping_fits(self) -> Engine:
         if self.swapping != Swapping() and self.preemption != "swap":
             raise ValueError("swapping needs preemption: swap")
-        if self.swapping.turns and self.prefix_caching:
-            raise ValueError(
-                "swapping.turns and prefix_caching both keep finished turns, one on the host, one on the device: "
-                "set one of them to false"
-            )
         return self
 
     @model_validator(mode="after")
@@ -189,12 +172,6 @@ class Engine(Section):
             raise ValueError(
                 f"num_speculative_tokens ({most}) must be less than block_size ({self.block_size}): an iteration "
                 "takes at most one KV block for a sequence"
-            )
-        if self.spare_block:
-            raise ValueError("speculative_config and spare_block do not go together: leave spare_block out")
-        if not self.disable_async_output_proc:
-            raise ValueError(
-                "speculative_config needs disable_async_output_proc: what was accepted must be known"
             )
         return self
 

@@ -30,7 +30,7 @@ class Alarm(Event):
         heappush(clock._queue, (time, priority, next(clock._eid), self))
 
     def advance(self, time: float) -> Alarm:
-        """Moves whoever waits for this alarm to an earlier ``time``; this one then happens unheard."""
+        """Moves all that waits for this alarm to an earlier ``time``; this one then happens unheard."""
         earlier = Alarm(cast(Clock, self.env), time, self._priority)
         earlier.callbacks, self.callbacks = self.callbacks, []
         return earlier
@@ -87,7 +87,7 @@ class Clock(simpy.Environment):
         return Alarm(self, time, priority)
 
     def had_turn(self, priority: EventPriority) -> bool:
-        """Whether whoever has this priority, had it an alarm at this instant, would have heard it already."""
+        """Whether an alarm of this priority at this instant would have happened already."""
         return self.acted_s == self._now and self.actor > priority
 
 

@@ -71,7 +71,7 @@ class OwnDevice:
 class _Run:
     """The iterations of one tenant on a shared device.
 
-    ``phase`` is ``solo`` (nobody else runs: ends are known), ``queue`` (waiting for the host), ``host`` or
+    ``phase`` is ``solo`` (no other replica runs: ends are known), ``queue`` (waiting for the host), ``host`` or
     ``device``; ``left_s`` is device time still to go at full speed, as of ``since_s``.
     """
 
@@ -160,7 +160,7 @@ class SharedDevice:
         run.demand = run.tenant.demand(run.shape, max(run.left_s, 1e-12))
 
     def _disturb(self, run: _Run) -> None:
-        """Somebody joins: a solo run keeps only the iteration under way, and continues phase by phase."""
+        """Another replica joins: a solo run keeps only the iteration under way, and continues phase by phase."""
         now, span = self._clock.now, run.tenant.span
         current = span.running(now, settled=self._clock.had_turn(run.tenant.priority))
         start = span.end(current - 1) if current > 1 else run.start_s
@@ -193,7 +193,7 @@ class SharedDevice:
         self._retime()
 
     def _finish(self, run: _Run) -> None:
-        """The iterations are over; whoever is still in a device phase runs faster from here."""
+        """The iterations are over; those still in a device phase run faster from here."""
         del self._runs[run.tenant]
         if run.phase == "device":
             run.tenant.span.end_s = self._clock.now
@@ -202,7 +202,7 @@ class SharedDevice:
         run.done.succeed()
 
     def _retime(self) -> None:
-        """New speeds for everybody in a device phase, from now on."""
+        """New speeds for all runs in a device phase, from now on."""
         now = self._clock.now
         active = [run for run in self._runs.values() if run.phase == "device"]
         if not active:

@@ -10,10 +10,10 @@ from simslm.policies.priorities import PriorityPattern
 from simslm.policies.queueing import QueueOrder
 from simslm.policies.route import Admission
 from simslm.policies.speculation import SpeculationPolicy
-from simslm.sim.acceptance import Acceptance
+from simslm.sim.parts.acceptance import Acceptance
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """The limits of one replica, under vLLM's names where it has them.
 
@@ -33,7 +33,7 @@ class EngineConfig:
         swap_reuse: the copy on the host is kept while a sequence is back, and what it holds is not copied again.
         kept_tokens: most tokens that a sequence keeps in the KV cache, at least 1; None = all of them.
         spare_block: the last running sequence needs a free block although it has room in its own, see
-            :meth:`~simslm.sim.blocks.BlockPool.needed`.
+            :meth:`~simslm.sim.state.blocks.BlockPool.needed`.
     """
 
     max_num_seqs: int
@@ -56,12 +56,13 @@ class EngineConfig:
     spare_block: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
     """The choices a replica leaves to others, and how it speculates, if it does; made fresh for every replica.
 
-    Without ``preemption`` the youngest is preempted; with ``priorities`` too it switches contexts as
-    :class:`~simslm.sim.switching.SwitchingReplica` does.
+    Attributes:
+        preemption: whose blocks are taken when they are short; None = those of the sequence admitted last.
+        priorities: how priorities change; with it, sequences make place for more urgent ones as ``preemption`` says.
     """
 
     batching: BatchingPolicy

@@ -1,221 +1,140 @@
-"""Replicas of one phase: a prefill replica hands every sequence on with its first token, a decode replica takes over.
-
-Where both take their KV blocks from one store, nothing is copied (semi-PD, arXiv:2504.19867: disaggregated computation,
-unified storage). Else the blocks cross a link, one sequence after another; they are held at both ends meanwhile.
-
-Invariants: a decode replica never prefills; a block is held by one sequence, or by the two copies of one while it is
-transferred; blocks that an iteration of a shared store needs are taken as it begins.
-"""
+"""Between the phases: the decode replica that a prefilled sequence goes to, and the prefill replica it returns to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from simpy.events import Event
-
-from simslm.catalog.work import IterationShape
-from simslm.policies.plan import Plan
-from simslm.sim.clock import URGENT
+from simslm.policies.partition import PartitionPolicy, Split
+from simslm.policies.route import Router
+from simslm.sim.clock import Clock
+from simslm.sim.device import SharedDevice
+from simslm.sim.log import Move, RequestLog
 from simslm.sim.partition import Partitioner
-from simslm.sim.pool import BlockStore, StorePool
-from simslm.sim.roused import RousedReplica
-from simslm.sim.sequence import SWAPPED, Sequence
-from simslm.sim.transfer import Link
+from simslm.sim.parts.handoff import Decoding, Prefilling, Role
+from simslm.sim.replica import Replica
+from simslm.sim.state import sequence as inflight
+from simslm.sim.state.blocks import BlockStore
+from simslm.sim.state.prefix import PrefixCache
+
+if TYPE_CHECKING:
+    from simslm.sim.world import Group
 
 
-class PhaseReplica(RousedReplica):
-    """What replicas of one phase have in common: others may hold the blocks that they wait for.
+class Phases:
+    """Connects the replicas of one phase with those of the other.
 
-    Attributes:
-        store: the KV memory it takes from; until :meth:`join` has been called, none.
-        partitioner: moves the split of the device, or None.
-    """
-
-    __slots__ = ("partitioner", "store")
-
-    partitioner: Partitioner | None
-    store: BlockStore
-
-    def join(self, store: BlockStore, block_size: int) -> None:
-        """Takes its blocks from ``store`` from here on; before the simulation begins."""
-        self.store = store
-        touching, self.pool = self.pool.touching, StorePool(store, block_size)
-        self.pool.touching = touching
-        self.partitioner = None
-        store.replicas.append(self)
-
-    def let_go(self, sequence: Sequence) -> None:
-        """The blocks of a sequence that was handed on are free here."""
-        self._give_back(sequence, 0)
-        self._stir()
-
-    def _stir(self) -> None:
-        """Blocks are free: whoever sleeps for want of them looks again."""
-        for replica in self.store.replicas:
-            if replica._wake is not None and replica.queued:
-                replica.rouse()
-
-    def _apply(self, plan: Plan, shape: IterationShape, start_s: float) -> None:
-        super()._apply(plan, shape, start_s)
-        self._stir()
-
-
-class PrefillReplica(PhaseReplica):
-    """Prefills; whoever has their first token and wants more goes on elsewhere.
+    Args:
+        clock: the simulation's clock.
+        groups: of the deployment.
+        members: the replicas of each.
+        routers: of each; that of a decode group chooses among its replicas.
+        requests: where it is noted which replica a request is on, by row.
+        home: the group that the request of a row arrived at.
 
     Attributes:
-        hand_over: takes the sequences that are to decode, and this replica.
+        moves: every handoff, and every return of a preempted sequence, in order.
     """
 
-    __slots__ = ("hand_over",)
+    def __init__(
+        self,
+        clock: Clock,
+        groups: Sequence[Group],
+        members: Sequence[Sequence[Replica]],
+        routers: Sequence[Router],
+        requests: RequestLog,
+        home: Callable[[int], int],
+    ) -> None:
+        self.moves: list[Move] = []
+        self._clock = clock
+        self._members, self._routers = members, routers
+        self._requests, self._home = requests, home
+        for number, group in enumerate(groups):
+            for replica in members[number]:
+                role = role_of(replica)
+                if isinstance(role, Prefilling):
+                    assert group.decode_group is not None
+                    role.hand_over = partial(self._hand_over, group.decode_group)
+                elif isinstance(role, Decoding):
+                    role.send_back = partial(self._send_back, replica)
 
-    hand_over: Callable[[Sequence, PrefillReplica], None]
+    def _hand_over(self, group: int, sequence: inflight.Sequence, source: Replica) -> None:
+        target = self._choose(group, sequence, source)
+        self._note(sequence, source, target)
+        role_of(target).receive(sequence, role_of(source))
 
-    @property
-    def free_blocks(self) -> int:
-        """Less the watermark while others may hold blocks: they grow, and a prompt must not take what they need."""
-        free = self.pool.free
-        if self.batch.running or not self.pool.used or len(self.store.replicas) == 1:
-            return free
-        return free - self.watermark_blocks
+    def _send_back(self, source: Replica, sequence: inflight.Sequence) -> None:
+        target = self._choose(self._home(sequence.row), sequence, source)
+        self._note(sequence, source, target)
+        target.arrive(sequence)
 
-    def _start_decoding(self, sequence: Sequence) -> None:
-        del self.batch.running[sequence]
-        if sequence.cancelled:
-            self._give_back(sequence, 0)
-            self._end(sequence, self.clock._now)
-            return
-        self._note(sequence)
-        self.outstanding -= 1
-        sequence.blocks = self.pool.blocks(sequence.prefill_tokens)
-        self.hand_over(sequence, self)
+    def _choose(self, group: int, sequence: inflight.Sequence, source: Replica) -> Replica:
+        """A replica of the group: one of those on the same blocks, where there are any."""
+        members = self._members[group]
+        members = [each for each in members if each.store is source.store] or members
+        return members[self._routers[group].choose(sequence, members)] if len(members) > 1 else members[0]
 
-    def _end(self, sequence: Sequence, now: float) -> None:
-        if sequence.generated and not sequence.cancelled:
-            self._note(sequence)
-        super()._end(sequence, now)
-
-    def _note(self, sequence: Sequence) -> None:
-        if self.partitioner is not None and sequence.generated == 1:
-            scheduled_s = self.requests.first_scheduled_s[sequence.row]
-            self.partitioner.prefilled(scheduled_s - sequence.arrival_s, self.clock._now - scheduled_s)
+    def _note(self, sequence: inflight.Sequence, source: Replica, target: Replica) -> None:
+        self._requests.replica[sequence.row] = target.index
+        self.moves.append(Move(sequence.request_id, source.index, target.index, self._clock.now))
 
 
-class DecodeReplica(PhaseReplica):
-    """Decodes what prefill replicas hand over; what it preempts by recompute goes back to be prefilled.
+def role_of(replica: Replica) -> Any:
+    """The part that makes a replica one of a role; None where it runs both phases."""
+    return next((part for part in replica.parts if isinstance(part, Role)), None)
 
-    Attributes:
-        link: blocks of other stores come over it.
-        send_back: takes the sequences that have to be prefilled again.
-        arriving: sequences whose blocks are elsewhere, and who holds them, in the order they came.
-        in_transit: those whose blocks are under way.
+
+class Stores:
+    """The KV memory of replicas of one phase: one store for each replica, or for all of a pool on a device."""
+
+    def __init__(self) -> None:
+        self._stores: dict[Any, BlockStore] = {}
+
+    def of(self, group: Group, number: int, place: int) -> BlockStore | None:
+        """What a replica takes its blocks from; None where it runs both phases, and has its own.
+
+        Args:
+            group: the replica's.
+            number: of the group.
+            place: of the replica in the group.
+        """
+        if group.role == "both":
+            return None
+        device, engine = group.devices[place], group.engine
+        key = (number, place) if group.kv_pool is None else (group.kv_pool, device)
+        if key not in self._stores:
+            prefix = PrefixCache() if engine.prefix_caching else None
+            self._stores[key] = BlockStore(engine.num_gpu_blocks, prefix)
+        return self._stores[key]
+
+
+def partitioners(
+    clock: Clock,
+    replicas: Sequence[Replica],
+    devices: Sequence[int],
+    policy: Callable[[], PartitionPolicy],
+    slos: tuple[float | None, float | None],
+) -> dict[int, Partitioner]:
+    """One partitioner for each device that replicas of both phases share, by the device's number.
+
+    Args:
+        devices: the device of each replica.
+        policy: makes the policy of one device.
+        slos: bounds on TTFT and TPOT, seconds, or None.
     """
-
-    __slots__ = ("arriving", "in_transit", "link", "send_back")
-
-    link: Link
-    send_back: Callable[[Sequence], None]
-
-    def join(self, store: BlockStore, block_size: int) -> None:
-        super().join(store, block_size)
-        self.arriving: dict[Sequence, PhaseReplica] = {}
-        self.in_transit: set[Sequence] = set()
-
-    @property
-    def queued(self) -> int:
-        return len(self.swapped) + len(self.arriving) + len(self.in_transit)
-
-    def receive(self, sequence: Sequence, source: PhaseReplica) -> None:
-        """Takes over a sequence with its first token; its blocks are those of ``source``."""
-        self.outstanding += 1
-        if source.store is self.store:
-            self._land(sequence)
-            return
-        self.arriving[sequence] = source
-        self._cut()
-        if not self._busy:
-            self._pull()
-
-    def cancel(self, sequence: Sequence) -> None:
-        """As of any replica; a transfer under way is not stopped, and its sequence leaves when it is over."""
-        if sequence in self.in_transit:
-            sequence.cancelled = True
-            return
-        source = self.arriving.pop(sequence, None)
-        if source is not None:
-            sequence.cancelled = True
-            source.let_go(sequence)
-            self._end(sequence, self.clock._now)
-            self._cut()
-            return
-        here = sequence.phase == SWAPPED and not sequence.blocks
-        super().cancel(sequence)
-        if here:
-            self.let_go(sequence)
-
-    def _pull(self) -> None:
-        """Begins the transfers for which there are blocks, in order; those that were here before come first."""
-        if self.swapped and self.swapped[-1].blocks:
-            return
-        while self.arriving:
-            sequence = next(iter(self.arriving))
-            if sequence.blocks > self.pool.free - self._spare(sequence):
-                return
-            source = self.arriving.pop(sequence)
-            self.pool.allocate(sequence.blocks)
-            self.in_transit.add(sequence)
-            self._transfer(sequence, source)
-
-    def _transfer(self, sequence: Sequence, source: PhaseReplica) -> None:
-        def arrived(_event: Event) -> None:
-            source.let_go(sequence)
-            self.in_transit.remove(sequence)
-            if not sequence.cancelled:
-                self._land(sequence)
-                return
-            self.pool.release(sequence.blocks)
-            self._end(sequence, self.clock._now)
-            self._cut()
-            self._stir()
-            if not self._busy:
-                self._pull()
-
-        alarm = self.clock.alarm(self.link.begin(self.clock._now, sequence.blocks), URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(arrived)
-
-    def _swap_in(self) -> int:
-        moved = super()._swap_in()
-        self._pull()
-        return moved
-
-    def _make_room(self, plan: Plan) -> tuple[Plan, int]:
-        kept = super()._make_room(plan)
-        self._stir()
-        return kept
-
-    def _sleep(self) -> Event:
-        self._pull()
-        return super()._sleep()
-
-    def _begin(self, plan: Plan, now: float, transfer_s: float) -> IterationShape:
-        shape = super()._begin(plan, now, transfer_s)
-        self._queued += len(self.arriving) + len(self.in_transit)
-        if len(self.store.replicas) > 1 and self.batch.decoding:
-            self.pool.grow(self.batch.decoded, 1)
-            self._grown = 1
-        return shape
-
-    def _apply(self, plan: Plan, shape: IterationShape, start_s: float) -> None:
-        super()._apply(plan, shape, start_s)
-        self._pull()
-
-    def _requeue(self, sequence: Sequence) -> None:
-        self.outstanding -= 1
-        self.send_back(sequence)
-
-    def _end(self, sequence: Sequence, now: float) -> None:
-        super()._end(sequence, now)
-        if self.partitioner is not None and not sequence.cancelled:
-            row = sequence.row
-            self.partitioner.decoded((now - self.requests.first_token_s[row]) / (self.output_tokens[row] - 1))
+    made = {}
+    for device in sorted(set(devices)):
+        here = [replica for replica, place in zip(replicas, devices, strict=True) if place == device]
+        prefill = [each for each in here if isinstance(role_of(each), Prefilling)]
+        decode = [each for each in here if isinstance(role_of(each), Decoding)]
+        if not prefill or not decode or not isinstance(here[0].device, SharedDevice):
+            continue
+        equal = 1 / len(here)
+        split = Split(
+            *(equal if each.sm_fraction is None else each.sm_fraction for each in (prefill[0], decode[0]))
+        )
+        made[device] = Partitioner(clock, policy(), prefill, decode, split, *slos)
+        for replica in (*prefill, *decode):
+            role_of(replica).partitioner = made[device]
+    return made

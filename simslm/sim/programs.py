@@ -1,7 +1,7 @@
 """Programs: requests that depend on requests, sent in the simulator's own clock.
 
 A request is sent when the last of those it depends on has its last token, and its pause after that is over. One that
-is rejected, or whose client leaves, takes with it all that depends on it, directly or not: nobody sends those.
+is rejected, or whose client leaves, takes with it all that depends on it, directly or not: those are never sent.
 Requests that do not depend on it go on.
 
 Invariant: a request arrives at the latest finish of those it depends on plus its pause, to the bit, or never.
@@ -101,7 +101,7 @@ class ProgramRuns:
         self._programs, self._roots = programs, np.flatnonzero(counts == 0)
 
     def start(self) -> None:
-        """Sets off whoever starts programs."""
+        """Starts the arrivals and the clients that start programs."""
         programs, roots = self._programs, self._roots
         self._clock.process(self._arrivals(programs.start_s[programs.program_of[roots]]))
         for clients in programs.clients:

@@ -6,125 +6,102 @@ iterations in one jump leaves the same bits as one by one.
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Collection, Generator
 from math import inf
 from typing import Any
 
 from simpy.events import Event
 
 from simslm.catalog.work import IterationShape
-from simslm.cost.model import CostModel
-from simslm.cost.sharing import DemandModel
 from simslm.errors import SimslmError
 from simslm.policies.plan import Plan
-from simslm.sim.batch import Batch
-from simslm.sim.blocks import BlockPool
-from simslm.sim.clock import Clock, turn
-from simslm.sim.device import Device
-from simslm.sim.engine import EngineConfig, Policies
-from simslm.sim.log import FAILED, FINISHED, PACK_CHUNK, PACK_SPAN, PACK_STAY, ReplicaLog, RequestLog
-from simslm.sim.preemption import Preempting
-from simslm.sim.prefix import PrefixCache
-from simslm.sim.queue import WaitingQueue
-from simslm.sim.sequence import SWAPPED, Sequence
+from simslm.sim.assembly import parts_of, state_of
+from simslm.sim.clock import turn
+from simslm.sim.holding import Holding
+from simslm.sim.log import ReplicaLog, Window
+from simslm.sim.log.replica import PACK_CHUNK, PACK_SPAN, PACK_STAY
+from simslm.sim.parts.part import bound
+from simslm.sim.setup import UNBOUNDED, Setup
 from simslm.sim.shape import decode_shape, layered_shape, prefill_shape
 from simslm.sim.span import Span
-from simslm.sim.swap import HostPool
-from simslm.sim.window import Window
+from simslm.sim.state.queue import WaitingQueue
+from simslm.sim.state.sequence import PAUSED, Sequence
 
-UNBOUNDED = 1 << 60
+MOMENTS = (
+    "after", "arrives", "before", "cancels", "ends", "holds", "horizon", "leaves", "preempted", "prefilled", "rivals",
+    "shape", "short", "waits", "withholds",
+)  # fmt: skip
+"""The moments at which a replica asks its parts, see :class:`~simslm.sim.parts.part.Part`."""
 
 
-class Replica(Preempting):
+class Replica(Holding):
     """A process of the simulation; what others see of it is :class:`~simslm.sim.view.Visible`.
 
-    Args:
-        index: its number, written into the log.
-        clock: the simulation's clock.
-        device: runs its iterations.
-        engine: its limits.
-        cost: seconds of an iteration.
-        demand: what an iteration asks of a shared device; None on a device of its own.
-        policies: who runs next, who waits where, who is let in.
-        output_tokens: true output length by row; the policies do not see it.
-        requests: where the fate of each request is noted, by row.
-        on_done: called with a request's row when its last token is out or its client has gone; None = nobody listens.
-        most_iterations: longest jump; 1 steps through every iteration.
-        on_window: takes the log whenever it is full; None leaves it to grow.
+    Attributes:
+        parts: its mechanisms, beside the loop itself.
+        paused: sequences that have their tokens computed and wait to go on, see :mod:`~simslm.sim.transit`.
+        ranked: whether they and the prompts wait in one order.
+        landed: sequences in the queue whose blocks are here already.
+        promised: waiting sequences for which others made place: they come before all that have nothing here.
+        prefills: whether prompts are prefilled here.
+        outstanding: its requests, waiting or running.
+        used: KV blocks held as the iterations under way began.
+        busy: whether iterations are under way.
     """
 
     __slots__ = (
-        "_blocked", "_busy", "_demand", "_displaced", "_grown", "_holds", "_last_decode_s", "_late",
-        "_leaving", "_policy", "_prefill_shape", "_queued", "_reserves", "_together", "_unread", "_used",
-        "_wake", "admission", "batch", "batching", "clock", "cost", "device", "host", "index", "log",
+        "_after", "_arrives", "_before", "_blocked", "_cancels", "_demand", "_displaced", "_ends", "_grown", "_holds",
+        "_horizon", "_keeps", "_last_decode_s", "_late", "_leaves", "_leaving", "_preempted", "_prefill_shape",
+        "_prefilled", "_queued", "_reserves", "_rivals", "_shape", "_short", "_together", "_unread", "_waits", "_wake",
+        "_withholds", "admission", "batch", "batching", "busy", "clock", "cost", "device", "index", "landed", "log",
         "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window", "output_tokens",
-        "outstanding", "partial", "pool", "priority", "queue", "requests", "sm_fraction", "span", "swapped",
-        "watermark_blocks",
+        "outstanding", "partial", "parts", "paused", "pool", "preemption", "prefills", "priority", "promised", "queue",
+        "ranked", "requests", "sm_fraction", "span", "store", "used", "watermark_blocks",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        index: int,
-        clock: Clock,
-        device: Device,
-        engine: EngineConfig,
-        cost: CostModel,
-        demand: DemandModel | None,
-        policies: Policies,
-        output_tokens: array[int],
-        requests: RequestLog,
-        on_done: Callable[[int], None] | None,
-        most_iterations: int = UNBOUNDED,
-        on_window: Callable[[int, Window], None] | None = None,
-    ) -> None:
-        self.index = index
-        self.clock = clock
-        self.device = device
-        self.cost = cost
-        self.batching = policies.batching
-        self.admission = policies.admission
-        self._policy = policies.preemption
-        self.output_tokens = output_tokens
-        self.requests = requests
-        self.on_done = on_done
-        self.most_iterations = most_iterations
-        self.on_window = on_window
-        self.priority = turn(index)
+    def __init__(self, setup: Setup) -> None:
+        engine, policies = setup.engine, setup.policies
+        self.index, self.clock, self.device = setup.index, setup.clock, setup.device
+        self.cost, self._demand = setup.cost, setup.demand
+        self.batching, self.admission = policies.batching, policies.admission
+        self.preemption = policies.preemption
+        self.output_tokens, self.requests = setup.output_tokens, setup.requests
+        self.on_done, self.on_window = setup.on_done, setup.on_window
+        self.most_iterations = setup.most_iterations
+        self.priority = turn(setup.index)
         self.max_num_seqs = engine.max_num_seqs
         self.max_num_batched_tokens = engine.max_num_batched_tokens
         self.watermark_blocks = engine.watermark_blocks
         self.sm_fraction = engine.sm_fraction
-        prefix = PrefixCache() if engine.prefix_caching else None
-        self.pool = BlockPool(engine.num_gpu_blocks, engine.block_size, prefix)
-        self.host = HostPool(
-            engine.swap_blocks, engine.swap_s_per_block, engine.swap_s_per_call, engine.swap_group_blocks
-        )
         self.log = ReplicaLog(engine.block_size)
-        self.queue = WaitingQueue(policies.order.key)
-        self.swapped: deque[Sequence] = deque()
-        self.batch = Batch()
+        self.pool, self.batch = state_of(setup, self.log)
         self.partial = self.batch.partial
-        self.outstanding = 0
+        self.store = setup.store
+        if self.store is not None:
+            self.store.replicas.append(self)
+        self.paused: deque[Sequence] = deque()
+        self.promised: set[Sequence] = set()
+        self.landed = self.outstanding = self.used = 0
+        self.prefills = True
         self.span = Span(0.0, 0.0, 0.0, 0, 0, 0)
-        self._demand = demand
+        self._keeps, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
         self._prefill_shape = layered_shape if policies.batching.by_layers else prefill_shape
-        self._last_decode_s = 0.0
-        self._holds, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
-        self._late = engine.late_output and not self._holds
-        self.pool.touching = self.batch.running if engine.spare_block and not self._reserves else None
+        self._late = engine.late_output and not self._keeps
+        self.pool.touching = self.batch.running if engine.spare_block else None
         self._together = policies.batching.returns_batch
         self.log.at_once = 0 if self._together else None
-        self._leaving = False
-        self._unread = 0
-        self._queued = 0
-        self._blocked = False
-        self._displaced = False
-        self._grown = 0
-        self._used = 0
-        self._busy = False
+        self._last_decode_s = 0.0
+        self._leaving = self._blocked = self._displaced = self.busy = False
+        self._unread = self._queued = self._grown = 0
         self._wake: Event | None = None
+        self.parts = parts_of(self, setup)
+        self.ranked = any(part.ranks for part in self.parts)
+        key, promised = policies.order.key, self.promised
+        ranking = lambda each: (not each.here, each not in promised, key(each))  # noqa: E731
+        self.queue = WaitingQueue(ranking if self.ranked else key)
+        for moment in MOMENTS:
+            setattr(self, f"_{moment}", bound(self.parts, moment))
 
     # ---- the loop ------------------------------------------------------------------------------------------
 
@@ -132,37 +109,38 @@ class Replica(Preempting):
         """The whole life of the replica, as a SimPy process."""
         batch, pool, queue, clock = self.batch, self.pool, self.queue, self.clock
         execute, only_decode, priority = self.device.execute, Plan(self, decode=True), self.priority
-        moved = 0
+        moments = self._before
         while True:
-            if self.swapped:
-                moved += self._swap_in()
+            for before in moments:
+                before()
             plan = self.batching.plan(self) if queue or batch.partial else only_decode
             if not (batch.scheduled if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
             if plan.decode and pool.free <= batch.rows and pool.needed(batch.decoded) > pool.free:
-                plan, blocks = self._make_room(plan)
-                moved += blocks
+                plan = self._make_room(plan)
                 if not plan.decode and not plan.chunks:
                     continue
             start_s = clock._now
-            shape = self._begin(plan, start_s, self.host.transfer_s(moved) if moved else 0.0)
-            moved = 0
-            self._busy = True
+            shape = self._begin(plan, start_s)
+            self.busy = True
             yield execute(self, shape)
             clock.acted_s = clock._now
             clock.actor = priority
-            self._busy = False
+            self.busy = False
             self._apply(plan, shape, start_s)
 
     def arrive(self, sequence: Sequence) -> None:
         """A request joins the queue; a jump under way ends with the iteration that is running now."""
-        self._requeue(sequence)
+        for arrives in self._arrives:
+            if arrives(sequence):
+                return
+        self.requeue(sequence)
         self.outstanding += 1
         if self._wake is not None:
             self._wake.succeed()
             self._wake = None
-        elif self._busy and self.span.count > 1:
+        elif self.busy and self.span.count > 1:
             running = self._running()
             if running == self.span.count:
                 return
@@ -174,24 +152,59 @@ class Replica(Preempting):
     def cancel(self, sequence: Sequence) -> None:
         """The client has gone: a waiting request leaves at once, a running one after the present iteration."""
         sequence.cancelled = True
+        for cancels in self._cancels:
+            if cancels(sequence):
+                return
         if sequence in self.batch.running:
             self._leaving = True
         else:
-            (self.swapped if sequence.phase == SWAPPED else self.queue).remove(sequence)
-            self.host.release(sequence.blocks if sequence.phase == SWAPPED else 0)
-            self._end(sequence, self.clock._now)
-        if self._busy and self._running() < self.span.count:
+            (self.paused if sequence.phase == PAUSED else self.queue).remove(sequence)
+            self.landed -= sequence.here and sequence.phase != PAUSED
+            self.end(sequence, self.clock._now)
+            self.promised.discard(sequence)
+            if sequence.here:
+                self.give_back(sequence, 0)
+                self.stir()
+        if self.busy and self._running() < self.span.count:
             self.device.cut(self, self._running())
 
     def window(self) -> Window:
         """The log since the last window."""
+        self.log.open_held = self.batch.open_rows()
         decoding = (sequence for sequence in self.batch.running if sequence.decode_from >= 0)
         stays = (PACK_STAY(s.request_id, s.decode_from, self.batch.decoded, s.phase) for s in decoding)
         return self.log.take(b"".join(stays))
 
+    # ---- sleeping and waking -------------------------------------------------------------------------------
+
+    @property
+    def asleep(self) -> bool:
+        """Whether it waits for something to do."""
+        return self._wake is not None
+
+    def rouse(self) -> None:
+        """Something has come up: a replica that sleeps looks for work, a jump ends with the iteration that runs now."""
+        if self._wake is not None:
+            self._wake.succeed()
+            self._wake = None
+        else:
+            self.cut()
+
+    def cut(self) -> None:
+        """A jump under way ends with the iteration that runs now."""
+        if self.busy and self.span.count > 1:
+            running = self._running()
+            if running < self.span.count:
+                self.device.cut(self, running)
+
+    def stir(self) -> None:
+        """Blocks are free here: replicas that take from the same store and sleep for want of them look again."""
+        if self.store is not None:
+            self.store.stir()
+
     def _catch_up(self) -> None:
-        """Takes the blocks of those iterations of a jump under way that are over, for somebody looks."""
-        if self._busy and self.span.count > 1:
+        """Brings the block count up to now in the middle of a jump; called before a view is read."""
+        if self.busy and self.span.count > 1:
             over = self._running() - 1
             self.pool.grow(self.batch.decoded + self._grown, over - self._grown)
             self._grown = over
@@ -202,7 +215,8 @@ class Replica(Preempting):
         return self.span.running(clock._now, settled=clock.had_turn(self.priority))
 
     def _sleep(self) -> Event:
-        if self.queue or self.swapped:
+        """Waits until something comes up; requests may wait meanwhile as long as others hold blocks."""
+        if (self.queue or self.paused) and not self.pool.used:
             raise SimslmError(
                 f"replica {self.index} stands idle with {self.queued} requests waiting",
                 remedy="the batching policy admits none of them although nothing else runs",
@@ -211,47 +225,57 @@ class Replica(Preempting):
         self._wake = Event(self.clock)
         return self._wake
 
-    def _requeue(self, sequence: Sequence) -> None:
-        """Puts a sequence in the queue, all of it to be prefilled."""
-        sequence.prefill_tokens = sequence.remaining = sequence.prompt_tokens + sequence.generated
-        reserved = sequence.prompt_tokens + sequence.max_tokens
-        whole = reserved if self._reserves else sequence.prefill_tokens
-        sequence.blocks = -(-whole // self.pool.block_size)
-        self.queue.add(sequence)
-
     # ---- before an iteration -------------------------------------------------------------------------------
 
-    def _begin(self, plan: Plan, now: float, transfer_s: float) -> IterationShape:
-        """Admits what the plan admits, and works out when the iterations it covers end if nobody disturbs."""
-        batch, pool = self.batch, self.pool
+    def _begin(self, plan: Plan, now: float) -> IterationShape:
+        """Admits what the plan admits, and works out when the iterations it covers end if nothing comes up."""
+        batch, pool, parts = self.batch, self.pool, self.parts
         if plan.admitted:
             self._admit(plan, now)
-        queued = self._queued = len(self.queue) + len(self.swapped)
-        self._used = pool.num_blocks - pool.free
+        self._queued = queued = self.queued if parts else len(self.queue)
+        self.used = pool.num_blocks - pool.free
         rows = context = 0
         if plan.decode:
             rows, context = batch.rows, batch.context
         if plan.chunks:
             self._blocked = False
             shape = self._prefill_shape(rows, context, plan, self._unread)
-            self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
-            return shape
-        self._blocked = queued > 0
-        most = 1 if self._displaced or batch.lingering else self.most_iterations
-        self._displaced = False
-        if not batch.decoding:
-            latency_s = self.cost.decode(rows).latency_s(context)
-            self.span = Span(now + transfer_s, latency_s, 0.0, 1, 0, 1)
-            return decode_shape(rows, context)
-        self.span = self._decode_span(now + transfer_s, rows, context, most)
-        return decode_shape(rows, context)
+        else:
+            self._blocked = queued > 0
+            shape = decode_shape(rows, context)
+        if parts:
+            return self._begin_with_parts(plan, shape, now)
+        if plan.chunks:
+            self.span = Span(now, self.cost.latency_s(shape), 0.0, 1, 0, 1)
+        else:
+            self._span_decodes(now, rows, context, self.most_iterations)
+        return shape
+
+    def _begin_with_parts(self, plan: Plan, shape: IterationShape, now: float) -> IterationShape:
+        """The same where parts make iterations wait, change their shapes, or want a look before long."""
+        for waits in self._waits:
+            now += waits(now)
+        for change in self._shape:
+            shape = change(shape, plan)
+        ahead = self.store is not None and self.store.shared
+        if plan.chunks or shape.draft_tokens:
+            self.span = Span(now, self.cost.latency_s(shape), 0.0, 1, 0, 1)
+        else:
+            most = 1 if ahead else self.most_iterations
+            for horizon in self._horizon:
+                most = horizon(most)
+            self._span_decodes(now, shape.decode_seqs, shape.decode_ctx_tokens, most)
+        if ahead and plan.decode and self.batch.decoding:
+            self.pool.grow(self.batch.decoded, 1)
+            self._grown = 1
+        return shape
 
     def _admit(self, plan: Plan, now: float) -> None:
         batch, pool, queue, requests = self.batch, self.pool, self.queue, self.requests
         prompt: Any
         if pool.prefix is not None:
             for prompt, _ in plan.chunks:
-                if prompt not in batch.running:
+                if prompt not in batch.running and not prompt.here:
                     pool.hold_prefix(prompt)
         scheduled = requests.first_scheduled_s
         for prompt, _ in plan.chunks:
@@ -260,6 +284,10 @@ class Replica(Preempting):
             queue.take(prompt)
             pool.allocate(prompt.blocks)
             batch.admit(prompt)
+            if self.parts:
+                self.landed -= prompt.here
+                prompt.here = False
+                self.promised.discard(prompt)
             row = prompt.row
             if prompt.lost:
                 requests.recomputed_tokens[row] += max(
@@ -274,42 +302,61 @@ class Replica(Preempting):
             for prompt, _ in plan.chunks[-plan.admitted :]:
                 prompt.uncached_tokens = prompt.remaining
 
-    def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
-        """The decode iterations until one finishes a sequence, runs out of blocks, or costs by another slope."""
+    def _span_decodes(self, start_s: float, rows: int, context: int, most: int) -> None:
+        """The iterations without prompts from here on: as many as may be taken in one jump, at most ``most``."""
         batch, last = self.batch, self.span
+        if self._displaced or batch.lingering:
+            self._displaced, most = False, 1
+        if not batch.decoding:
+            self.span = Span(start_s, self.cost.decode(rows).latency_s(context), 0.0, 1, 0, 1)
+            return
         until_finish = batch.until_finish
         limit = until_finish if until_finish < most else most
         if last.steady and last.left > last.count:
             left = last.left - last.count
             count = self.pool.horizon(batch.decoded, limit if limit < left else left)
-            return Span(last.origin_s, last.first_s, last.growth_s, left, last.done + last.count, count)
+            self.span = Span(last.origin_s, last.first_s, last.growth_s, left, last.done + last.count, count)
+            return
+        growing = rows - batch.full
         intercept, slope, until = self.cost.decode(rows).segment(context)
-        left = UNBOUNDED if until == inf else max(-int((context - until) // rows), 1)
+        left = UNBOUNDED if until == inf or not growing else max(-int((context - until) // growing), 1)
         count = self.pool.horizon(batch.decoded, limit if limit < left else left)
-        return Span(now, intercept + slope * context, slope * rows, left, 0, count)
+        self.span = Span(start_s, intercept + slope * context, slope * growing, left, 0, count)
 
     # ---- leaving before the end -------------------------------------------------------------------------------
 
-    def _depart(self, sequence: Sequence) -> None:
-        """Takes a running sequence off the device before its time, keeping count of what it has generated."""
-        steps = self.batch.remove(sequence)
-        sequence.lost = sequence.prefill_tokens - sequence.remaining + steps
-        if sequence.decode_from < 0:
-            self._give_back(sequence, 0)
-            return
-        self._stay(sequence)
-        self._give_back(sequence, steps)
-        if steps:
-            sequence.last_token_s = self._last_decode_s
-        sequence.generated += steps
-        sequence.prefill_tokens += steps
-        sequence.decode_from = -1
+    def _make_room(self, plan: Plan) -> Plan:
+        """Preempts until the decoding sequences have the blocks of their next iteration.
 
-    def _dismiss(self, sequence: Sequence) -> None:
-        """A sequence that had its last token an iteration ago is seen to be done."""
-        self.span.steady = False
-        steps = self.batch.dismiss(sequence)
-        self._give_back(sequence, steps if sequence.phase >= 0 else 0)
+        What they leave may be room for a sequence that waits: the plan holds for one iteration.
+
+        Returns:
+            The plan without them.
+        """
+        batch, pool, chunks = self.batch, self.pool, plan.chunks
+        for short in self._short:
+            short()
+        while pool.needed(batch.decoded) > pool.free:
+            victim = self._victim()
+            if victim in batch.lingering:
+                self.dismiss(victim)
+                continue
+            chunks = [chunk for chunk in chunks if chunk[0] is not victim]
+            self.preempt(victim)
+        self._displaced = True
+        self.stir()
+        kept = Plan(self, decode=batch.scheduled > 0)
+        kept.chunks, kept.admitted, kept.padded_to = chunks, plan.admitted, plan.padded_to
+        return kept
+
+    def _victim(self) -> Sequence:
+        """Whose blocks are taken first: without a policy those of the sequence that was admitted last."""
+        if self.preemption is None:
+            return next(reversed(self.batch.running))
+        if self.ranked and self.batch.lingering:
+            return next(iter(self.batch.lingering))
+        running = list(self.batch.running)
+        return running[self.preemption.victim(running)]
 
     def _drop_cancelled(self) -> None:
         """Running sequences whose clients have gone leave between two iterations."""
@@ -317,8 +364,8 @@ class Replica(Preempting):
         batch = self.batch
         for sequence in [each for each in batch.running if each.cancelled]:
             if sequence not in batch.padded and sequence not in batch.lingering:
-                self._depart(sequence)
-                self._end(sequence, self.clock._now)
+                self.depart(sequence)
+                self.end(sequence, self.clock._now)
 
     # ---- after iterations ----------------------------------------------------------------------------------
 
@@ -326,10 +373,11 @@ class Replica(Preempting):
         """The plan's iterations are over: tokens are out, requests finish, prompts move on to decoding."""
         batch, span, log = self.batch, self.span, self.log
         end_s, iterations, iteration = span.end_s, span.count, log.count
-        late = self._late
-        seen = list(batch.lingering) if late else ()
-        for sequence in seen if plan.decode else ():
-            log.lingered += PACK_CHUNK(iteration, sequence.request_id, 1)
+        seen: Collection[Sequence] = ()
+        if self._late:
+            seen = list(batch.lingering)
+            for sequence in seen if plan.decode else ():
+                log.lingered += PACK_CHUNK(iteration, sequence.request_id, 1)
         decoding, emitted = batch.decoding if plan.decode else 0, log.emitted
         log.spans += PACK_SPAN(
             iterations,
@@ -341,11 +389,11 @@ class Replica(Preempting):
             span.done,
             *shape,
             self._queued,
-            batch.decoding + len(batch.partial) + (len(batch.padded) if self._together else 0),
+            len(batch.running) if self._together else batch.decoding + len(batch.partial),
             decoding,
             batch.accepted,
             len(batch.starting) if plan.decode else 0,
-            self._used,
+            self.used,
         )
         log.count += iterations
         while log.late and log.late[-1] >= log.count:
@@ -367,20 +415,23 @@ class Replica(Preempting):
             sequence.remaining -= tokens
             if not sequence.remaining:
                 self._emit(sequence, end_s)
-        if late:
+        if self._late:
             self._unread = decoding + log.emitted - emitted
             for sequence in seen:
-                self._dismiss(sequence)
+                self.dismiss(sequence)
         if self._leaving:
             self._drop_cancelled()
         if batch.padded and not batch.decoding:
             span.steady = False
             for sequence in batch.clear():
-                self._give_back(sequence, 0)
+                self.give_back(sequence, 0)
                 if self._together:
-                    self._answer(sequence, end_s)
+                    self.answer(sequence, end_s)
         if self.on_window is not None and log.full:
             self.on_window(self.index, self.window())
+        if self.parts:
+            for after in self._after:
+                after()
 
     def _retire(self, finishers: list[Sequence], now: float) -> None:
         """The last tokens of some decoding sequences are out."""
@@ -388,14 +439,16 @@ class Replica(Preempting):
         self.span.steady = False
         for sequence in finishers:
             log.stays += PACK_STAY(sequence.request_id, sequence.decode_from, decoded, sequence.phase)
-            if self._holds:
+            if self._keeps:
+                steps = batch.steps(sequence)
                 batch.pad(sequence)
+                sequence.prefill_tokens += steps
             elif self._late:
                 batch.linger(sequence)
             else:
-                self._give_back(sequence, batch.finish(sequence))
+                self.give_back(sequence, batch.finish(sequence))
             if not self._together:
-                self._end(sequence, now)
+                self.end(sequence, now)
 
     def _emit(self, sequence: Sequence, now: float) -> None:
         """A prefill is complete: its token is out, and the sequence finishes or goes on decoding."""
@@ -411,63 +464,18 @@ class Replica(Preempting):
         if self.pool.prefix is not None:
             self.pool.keep_prefix(sequence)
         if sequence.generated < self.output_tokens[row]:
-            self._start_decoding(sequence)
+            for prefilled in self._prefilled:
+                if prefilled(sequence):
+                    return
+            self.start_decoding(sequence)
             return
-        if self._holds:
+        if self._keeps:
             batch.pad(sequence)
         elif self._late:
             self.span.steady = False
             batch.linger(sequence)
         else:
             del batch.running[sequence]
-            self._give_back(sequence, 0)
+            self.give_back(sequence, 0)
         if not self._together:
-            self._end(sequence, now)
-
-    def _start_decoding(self, sequence: Sequence) -> None:
-        batch = self.batch
-        self.span.steady = False
-        sequence.phase = -1
-        if not self._reserves:
-            sequence.phase = self.pool.start(sequence.prefill_tokens, batch.decoded)
-        batch.start(sequence, self.output_tokens[sequence.row] - sequence.generated)
-
-    def _stay(self, sequence: Sequence) -> None:
-        """A sequence stops decoding, which the log notes; the next iterations cost otherwise."""
-        self.span.steady = False
-        self.log.stays += PACK_STAY(
-            sequence.request_id, sequence.decode_from, self.batch.decoded, sequence.phase
-        )
-
-    def _give_back(self, sequence: Sequence, steps: int) -> None:
-        """All blocks of a sequence are free again, but for those a prefix cache keeps."""
-        pool = self.pool
-        if self._reserves:
-            pool.release(sequence.blocks)
-        elif sequence.phase >= 0:
-            pool.stop(sequence.phase, sequence.prefill_tokens + steps)
-            sequence.phase = -1
-        else:
-            pool.release(pool.blocks(sequence.prefill_tokens + steps))
-        if pool.prefix is not None:
-            pool.leave_prefix(sequence, 0 if sequence.remaining else sequence.prefill_tokens + steps)
-
-    def _answer(self, sequence: Sequence, now: float) -> None:
-        """All tokens of a sequence go out at once, to a client that is still there."""
-        if not sequence.cancelled:
-            assert self.log.at_once is not None
-            self.requests.first_token_s[sequence.row] = now
-            self.log.at_once += self.output_tokens[sequence.row] - 1
-        self._end(sequence, now)
-
-    def _end(self, sequence: Sequence, now: float) -> None:
-        """A request is done with: its last token is out, or its client has gone, perhaps while that was computed."""
-        requests, row = self.requests, sequence.row
-        self.outstanding -= 1
-        if sequence.cancelled:
-            requests.status[row] = FAILED
-        else:
-            requests.finish_s[row] = now
-            requests.status[row] = FINISHED
-        if self.on_done is not None:
-            self.on_done(row)
+            self.end(sequence, now)

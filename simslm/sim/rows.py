@@ -17,7 +17,7 @@ import numpy as np
 
 from simslm.sim.log import UNFINISHED, RequestLog, Settled
 from simslm.sim.programs import Programs
-from simslm.sim.sequence import Sequence as InFlight
+from simslm.sim.state.sequence import Sequence as InFlight
 
 
 class ClosedLoop(Protocol):

@@ -1,6 +1,6 @@
 """A run of iterations of one unchanged batch, kept as an arithmetic progression of latencies.
 
-While nobody joins or leaves, every iteration has ``step`` more tokens of context than the one before, and costs a
+While no sequence joins or leaves, every iteration has ``step`` more tokens of context than the one before, and costs a
 constant more. The end of the ``j``-th iteration since the batch last changed is then
 
     origin + (j * first + j (j - 1) / 2 * growth)

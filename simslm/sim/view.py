@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from itertools import takewhile
 
 from simslm.catalog.work import IterationShape
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import Demand, DemandModel
 from simslm.policies.route import ArrivingRequest
-from simslm.sim.batch import Batch
-from simslm.sim.blocks import BlockPool
-from simslm.sim.queue import WaitingQueue
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.batch import Batch
+from simslm.sim.state.blocks import BlockPool
+from simslm.sim.state.queue import WaitingQueue
+from simslm.sim.state.sequence import Sequence
 
 
 class Visible:
@@ -23,17 +24,27 @@ class Visible:
 
     batch: Batch
     cost: CostModel
+    paused: deque[Sequence]
     pool: BlockPool
     queue: WaitingQueue
-    swapped: deque[Sequence]
+    ranked: bool
     sm_fraction: float | None
     _demand: DemandModel | None
+    _holds: tuple[Callable[[], Collection[Sequence]], ...]
+    _withholds: tuple[Callable[[], int], ...]
 
     @property
     def waiting(self) -> Iterable[Sequence]:
-        if self.swapped:
+        """Prompts that may be admitted: none while sequences are paused, or those that come before the first of them
+        where they are ranked."""
+        prompts = self.queue if self.pool.prefix is None else self._with_prefixes()
+        if not self.paused:
+            return prompts
+        if not self.ranked:
             return ()
-        return self.queue if self.pool.prefix is None else self._with_prefixes()
+        place = self.queue.place
+        first = place(self.paused[0])
+        return takewhile(lambda prompt: place(prompt) < first, prompts)
 
     @property
     def decoding(self) -> int:
@@ -41,7 +52,10 @@ class Visible:
 
     @property
     def free_blocks(self) -> int:
-        return self.pool.free
+        free = self.pool.free
+        for withholds in self._withholds:
+            free -= withholds()
+        return free
 
     @property
     def decode_blocks(self) -> int:
@@ -49,7 +63,10 @@ class Visible:
 
     @property
     def queued(self) -> int:
-        return len(self.queue) + len(self.swapped)
+        count = len(self.queue) + len(self.paused)
+        for holds in self._holds:
+            count += len(holds())
+        return count
 
     @property
     def kv_utilization(self) -> float:
@@ -66,11 +83,12 @@ class Visible:
 
     def _with_prefixes(self) -> Iterable[Sequence]:
         for sequence in self.queue:
-            self.pool.find_prefix(sequence)
+            if not sequence.here:
+                self.pool.find_prefix(sequence)
             yield sequence
 
     def growth(self, shape: IterationShape) -> int:
-        return shape.decode_seqs
+        return shape.decode_seqs - self.batch.full
 
     def host_s(self, shape: IterationShape) -> float:
         return self.cost.host_s(shape)

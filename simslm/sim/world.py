@@ -15,26 +15,23 @@ from simslm.cost.sharing import DemandModel, Sharing
 from simslm.errors import SimslmError
 from simslm.policies.partition import PartitionPolicy
 from simslm.policies.route import Router
-from simslm.sim import sequence as inflight
 from simslm.sim.clock import URGENT, Alarm, Clock
 from simslm.sim.device import OwnDevice, SharedDevice
 from simslm.sim.engine import EngineConfig, Policies
-from simslm.sim.handoff import CLASSES, Handoffs, partitioners
-from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, Settled, SimulationLog
+from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, Settled, SimulationLog, Window
 from simslm.sim.partition import Partitioner
+from simslm.sim.phases import Phases, Stores, partitioners
 from simslm.sim.programs import ProgramRuns
-from simslm.sim.replica import UNBOUNDED, Replica
+from simslm.sim.replica import Replica
 from simslm.sim.rows import ClosedLoop, RequestRows, Requests, Stream
-from simslm.sim.speculation import SpeculativeReplica
-from simslm.sim.switching import SwitchingReplica
-from simslm.sim.window import Window
-from simslm.sim.windowed import WindowedReplica
+from simslm.sim.setup import UNBOUNDED, Setup
+from simslm.sim.state import sequence as inflight
 
 PROGRESS_EVERY = 1024
 """Requests done between two calls of a progress callback."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """Replicas of one model and engine, behind one router.
 
@@ -82,7 +79,7 @@ def servable(requests: Requests, group: Group) -> np.ndarray:
     return fits & (prompt <= engine.max_num_batched_tokens) if prefills else fits
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """What serves: groups of replicas, and how replicas that share a device get along.
 
@@ -181,28 +178,10 @@ def run(
         windows,
         next(world.clock._eid),
         world.clock.halted,
-        () if world.handoffs is None else tuple(world.handoffs.moves),
+        () if world.phases is None else tuple(world.phases.moves),
         {device: tuple(each.splits) for device, each in world.partitioners.items()},
         world.rows.held(),
     )
-
-
-def _kind(group: Group, policies: Policies) -> type[Replica]:
-    """What runs the replicas of a group.
-
-    Raises:
-        SimslmError: it asks for two things that no replica does together.
-    """
-    asked = {
-        f"role {group.role}": CLASSES[group.role],
-        "a bounded KV cache": WindowedReplica if group.engine.kept_tokens is not None else Replica,
-        "speculative decoding": SpeculativeReplica if policies.speculation is not None else Replica,
-        "context switches": SwitchingReplica if policies.priorities is not None else Replica,
-    }
-    kinds = {name: kind for name, kind in asked.items() if kind is not Replica}
-    if len(kinds) > 1:
-        raise SimslmError(f"group {group.name!r}: {' and '.join(kinds)} do not go together")
-    return next(iter(kinds.values()), Replica)
 
 
 class _World:
@@ -236,7 +215,7 @@ class _World:
             self.on_done = runs.done
         self.routers = [group.router() for group in deployment.groups]
         self.members: list[list[Replica]] = []
-        self.handoffs: Handoffs | None = None
+        self.phases: Phases | None = None
         self.partitioners: dict[int, Partitioner] = {}
         self._deploy(deployment, most_iterations, on_window)
         loop = requests.closed_loop
@@ -251,10 +230,10 @@ class _World:
                 self.clock.process(self._client(loop))
 
     def check_rest(self) -> None:
-        """Nothing is left to happen: everybody who came is done, and no KV block is held.
+        """Nothing is left to happen: all requests that arrived are done, and no KV block is held.
 
         Raises:
-            SimslmError: somebody waits for ever, or blocks were lost; a policy or a mechanism is at fault.
+            SimslmError: a request waits for ever, or blocks were lost; a policy or a mechanism is at fault.
         """
         for replica in self.replicas:
             if replica.outstanding or replica.pool.used:
@@ -285,8 +264,8 @@ class _World:
             self.on_window(replica.index, replica.window())
         for _ in range(over):
             self.on_settled(self.rows.let_go())
-        if self.handoffs is not None:
-            self.handoffs.moves.clear()
+        if self.phases is not None:
+            self.phases.moves.clear()
 
     def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
         """For each request, whether its group can serve it at all."""
@@ -308,24 +287,27 @@ class _World:
             for device, count in tenants.items()
             if count > 1 and deployment.sharing is not None
         }
-        for group in deployment.groups:
+        stores = Stores()
+        for number, group in enumerate(deployment.groups):
             members = []
-            for device in group.devices:
-                policies = group.policies()
-                replica = _kind(group, policies)(
-                    len(self.replicas),
-                    self.clock,
-                    shared.get(device) or OwnDevice(self.clock),
-                    group.engine,
-                    group.cost,
-                    group.demand,
-                    policies,
-                    self.rows.output_tokens,
-                    self.rows.log,
-                    self.on_done,
-                    most_iterations,
-                    on_window,
+            for place, device in enumerate(group.devices):
+                setup = Setup(
+                    index=len(self.replicas),
+                    clock=self.clock,
+                    device=shared.get(device) or OwnDevice(self.clock),
+                    engine=group.engine,
+                    cost=group.cost,
+                    demand=group.demand,
+                    policies=group.policies(),
+                    output_tokens=self.rows.output_tokens,
+                    requests=self.rows.log,
+                    on_done=self.on_done,
+                    most_iterations=most_iterations,
+                    on_window=on_window,
+                    role=group.role,
+                    store=stores.of(group, number, place),
                 )
+                replica = Replica(setup)
                 self.clock.live(replica.run())
                 self.replicas.append(replica)
                 members.append(replica)
@@ -335,7 +317,7 @@ class _World:
 
     def _connect(self, deployment: Deployment) -> None:
         """Replicas of one phase find those of the other, and the split of their devices its partitioner."""
-        self.handoffs = Handoffs(
+        self.phases = Phases(
             self.clock,
             deployment.groups,
             self.members,

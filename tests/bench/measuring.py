@@ -22,7 +22,7 @@ from simslm.metrics.files import RunWriter
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.result import Forget, Result, Sink, observe
 from simslm.report import write_report
-from simslm.sim.window import Window
+from simslm.sim.log import Window
 from simslm.sim.world import run
 
 BARE_TIMEOUTS = 300_000

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import simslm.sim.log
+import simslm.sim.log.replica
 from simslm.api import load_scenario, simulate
 from simslm.metrics.files import RunWriter
 from simslm.metrics.result import Result
@@ -75,7 +75,7 @@ def test_many_windows_leave_the_same_stages_as_one(
     scenario: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     _, once = written(scenario, tmp_path / "once")
-    monkeypatch.setattr(simslm.sim.log, "WINDOW_BYTES", 500)
+    monkeypatch.setattr(simslm.sim.log.replica, "WINDOW_BYTES", 500)
     _, often = written(scenario, tmp_path / "often")
     assert all(np.array_equal(once[name], often[name]) for name in once)
 
@@ -86,7 +86,7 @@ def test_an_interrupted_run_keeps_the_stages_that_go_on(
     small["workload"] |= {"num_requests": 5, "arrivals": {"process": "all-at-once"}}
     small["workload"]["output_tokens"] = {"dist": "fixed", "value": 400}
 
-    monkeypatch.setattr(simslm.sim.log, "WINDOW_BYTES", 300)
+    monkeypatch.setattr(simslm.sim.log.replica, "WINDOW_BYTES", 300)
     stop: list[Callable[[], None]] = []
 
     class Stopping(RunWriter):

@@ -107,7 +107,7 @@ def test_windows_add_up_to_the_whole(seed, size, swap):
             parts[replica].append(table.columns)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("simslm.sim.log.WINDOW_BYTES", size)
+        patch.setattr("simslm.sim.log.replica.WINDOW_BYTES", size)
         windowed = observe("test", requests, engine, priced(engine), slo={"ttft_s": 1.0}, sink=Columns())
     assert max(map(len, parts.values())) > 1 or size > 1000
     for i, table in enumerate(whole.tables):

@@ -94,7 +94,9 @@ def looped(requests: Lists, setting: Deployment, *, vocabulary: int = 7) -> Serv
         BlockPool(limits.num_gpu_blocks),
         limits.block_size,
         Limits(limits.max_num_seqs, limits.max_num_batched_tokens, limits.watermark_blocks),
-        Policies(made.batching, made.order, made.admission, made.preemption),
+        Policies(
+            batching=made.batching, order=made.order, admission=made.admission, preemption=made.preemption
+        ),
     )
     assert isinstance(group.cost, LinearCost)
     workload = sequences(vars(requests), vocabulary, np.random.default_rng(0))

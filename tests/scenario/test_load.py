@@ -292,7 +292,10 @@ def test_every_section_of_the_format_is_accepted(tmp_path):
             {"deployment.groups": [{"name": "a"}, {"name": "b", "tensor_parallel_size": 2}]},
             "cannot be divided",
         ),
-        ({"deployment.engine.batching": "orca", "deployment.engine.prefix_caching": True}, "reserves them"),
+        (
+            {"deployment.engine.batching": "orca", "deployment.engine.prefix_caching": True},
+            "a reservation is one piece of memory",
+        ),
         ({"slo": {"attainment": 0.5}}, "at least one of"),
     ],
 )

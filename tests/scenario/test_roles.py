@@ -81,12 +81,15 @@ FIRST, SECOND = "deployment.groups.0", "deployment.groups.1"
         ({SECOND + ".engine.num_gpu_blocks": 50}, "must state the same engine.num_gpu_blocks"),
         (
             {FIRST + ".engine.batching": {"policy": "orca"}},
-            "needs blocks taken as needed; orca reserves them",
+            "must take blocks alike",
         ),
         ({FIRST + ".name": "second"}, "names of their own"),
         ({"deployment.sharing": "mps"}, "sm_fraction needs sharing: sm-partition"),
         ({"deployment.partition": "slo-aware"}, "slo-aware goes by slo.ttft_s and slo.tpot_s; state both"),
-        ({FIRST + ".engine.preemption_policy": "lowest-priority"}, "need role both"),
+        (
+            {each + ".engine.batching": {"policy": "static"} for each in (FIRST, SECOND)},
+            "a held batch begins and ends as one",
+        ),
         ({FIRST + ".sm_fraction": 1.5}, "sm_fraction"),
     ],
 )
@@ -104,12 +107,8 @@ ENGINE = "deployment.engine"
     [
         ({ENGINE: {"swapping": {"group_blocks": 4}}}, "swapping needs preemption: swap"),
         (
-            {ENGINE: {"preemption": "swap", "swapping": {"turns": True}, "prefix_caching": True}},
-            "swapping.turns and prefix_caching both keep finished turns",
-        ),
-        (
             {ENGINE: {"batching": {"policy": "static"}, "preemption_policy": {"policy": "lowest-priority"}}},
-            "need blocks taken as needed; static reserves them",
+            "a held batch lets no sequence join before its end",
         ),
         ({ENGINE: {"priorities": {"policy": "markof"}}}, "did you mean 'markov'?"),
         ({ENGINE: {"swapping": {"overlapp": True}}}, "did you mean 'overlap'?"),

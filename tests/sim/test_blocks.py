@@ -15,8 +15,8 @@ from hypothesis.stateful import (
 )
 
 from simslm.errors import SimslmError
-from simslm.sim.blocks import BlockPool
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.blocks import BlockPool
+from simslm.sim.state.sequence import Sequence
 
 
 class PoolMachine(RuleBasedStateMachine):

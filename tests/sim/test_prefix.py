@@ -22,10 +22,10 @@ from support.invariants import simulate
 from support.synthetic import Lists, deployment
 
 from simslm.scenario.workload import Workload
-from simslm.sim.blocks import BlockPool
 from simslm.sim.log import FINISHED
-from simslm.sim.prefix import PrefixCache
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.blocks import BlockPool
+from simslm.sim.state.prefix import PrefixCache
+from simslm.sim.state.sequence import Sequence
 from simslm.workload import generate
 
 # ---- real traffic ------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_memory_does_not_grow_with_the_requests(monkeypatch):
     monkeypatch.setattr(tally, "MOST_LATENCIES", 500)
     monkeypatch.setattr("simslm.metrics.ledger.MOST_STREAMED_GAPS", 2_000)
     monkeypatch.setattr("simslm.metrics.quantiles._KEPT_BITS", 4)
-    monkeypatch.setattr("simslm.sim.log.WINDOW_BYTES", 1 << 14)
+    monkeypatch.setattr("simslm.sim.log.replica.WINDOW_BYTES", 1 << 14)
     peaks = []
     for count in (3_000, 12_000):
         requests, served = busy(count)

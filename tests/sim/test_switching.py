@@ -13,7 +13,7 @@ from support.scenarios import Choice, examples, scenarios
 from support.switching import TICK, host_watched, switching
 from support.synthetic import Lists
 
-from simslm.sim.swap import HostPool
+from simslm.sim.parts.swap import HostPool
 
 
 def crowd(seed: int, count: int = 40, rate: float = 300.0) -> Lists:
@@ -154,7 +154,7 @@ def test_no_block_on_the_host_is_lost(overlap, caching, room):
     with host_watched(served) as seen:
         preemptions = simulate(crowd(3), served).request_columns["preemptions"]
     assert preemptions.max() > 1
-    assert [replica.host.free for replica in seen] == [room]
+    assert [swap.host.free for swap in seen] == [room]
 
 
 def test_who_finds_no_room_for_all_of_it_comes_back_to_the_copy_and_computes_the_rest():

@@ -58,8 +58,9 @@ def test_jumping_is_stepping_and_no_block_on_the_host_is_lost(scenario):
     with host_watched(served) as seen:
         stepped = simulate(requests, served, jump=False).log
     same_logs(simulate(requests, served).log, stepped)
-    for replica in seen:
-        assert not replica.copies | replica.returning | replica.landed
+    for swap in seen:
+        assert not swap.copies | swap.on_host
+        assert not swap.replica.landed
 
 
 @settings(max_examples=examples(60), deadline=None)

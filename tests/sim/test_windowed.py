@@ -134,5 +134,5 @@ def test_rotary_models_serve_more_than_their_positions(small):
 
 def test_what_counts_on_all_tokens_is_refused(small):
     infinite(small)["deployment"] = {"engine": {"prefix_caching": True}}
-    with pytest.raises(ScenarioError, match="prefix_caching: not with a transform"):
+    with pytest.raises(ScenarioError, match="drops tokens of its prompt"):
         prepare(load_scenario(small))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.cost.sharing import sharing
 from simslm.policies.registry import Registered, lookup, registered
-from simslm.sim.acceptance import Acceptance
 from simslm.sim.engine import EngineConfig, Policies, Speculation
+from simslm.sim.parts.acceptance import Acceptance
 from simslm.sim.world import Deployment, Group
 from support.synthetic import FixedDemand, LinearCost, Lists, Loop
 
@@ -151,30 +151,32 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
         swap_blocks=draw(st.sampled_from([0, 5, 500])),
         swap_s_per_block=draw(st.sampled_from([0.0, 1e-4])),
         late_output=draw(st.booleans()),
-        spare_block=draw(st.booleans()),
+        spare_block=not lookup("batching", batching.name).cls.reserves_output and draw(st.booleans()),
     )
     made = {kind: draw(policies(kind, named.get(kind))) for kind in ("queueing", "admission", "routing")}
 
     def each() -> Policies:
-        return Policies(batching.make(), made["queueing"].make(), made["admission"].make())
+        return Policies(
+            batching=batching.make(), order=made["queueing"].make(), admission=made["admission"].make()
+        )
 
     per_device = draw(st.integers(1, 3))
     groups = tuple(
         Group(
-            f"group {number}",
-            limits,
-            tuple(i // per_device for i in range(draw(st.integers(1, 4)))),
-            draw(st.sampled_from([LinearCost(), LinearCost(2.0**-8, 0.0, 0.0, 0.0, 0.0)])),
-            FixedDemand(draw(st.sampled_from([0.1, 0.6])), draw(st.sampled_from([0.2, 0.7]))),  # type: ignore[arg-type]
-            each,
-            made["routing"].make,
-            4096,
+            name=f"group {number}",
+            engine=limits,
+            devices=tuple(i // per_device for i in range(draw(st.integers(1, 4)))),
+            cost=draw(st.sampled_from([LinearCost(), LinearCost(2.0**-8, 0.0, 0.0, 0.0, 0.0)])),
+            demand=FixedDemand(draw(st.sampled_from([0.1, 0.6])), draw(st.sampled_from([0.2, 0.7]))),  # type: ignore[arg-type]
+            policies=each,
+            router=made["routing"].make,
+            max_model_len=4096,
         )
         for number in range(draw(st.integers(1, 2)))
     )
     way = draw(st.sampled_from(SHARINGS))
     group_of = np.arange(len(requests.prompt_tokens)) * 7 % 3 % len(groups) if len(groups) > 1 else None
-    return Deployment(groups, lambda count: sharing(way, count), group_of)
+    return Deployment(groups=groups, sharing=lambda count: sharing(way, count), group_of=group_of)
 
 
 @st.composite

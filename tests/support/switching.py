@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from simslm.sim.switching import SwitchingReplica
+from simslm.sim.parts.swap import Swap
 from support.scenarios import Choice
 from support.synthetic import LinearCost, deployment
 
@@ -38,24 +38,22 @@ def switching(
 
 
 @contextmanager
-def host_watched(served: Any) -> Iterator[set[SwitchingReplica]]:
-    """At every iteration, the blocks on the host are those of their owners and the free ones; yields who was seen."""
-    begin, seen = SwitchingReplica._begin, set()
+def host_watched(served: Any) -> Iterator[set[Swap]]:
+    """At every iteration, the blocks on the host are those of their owners and the free ones; yields the hosts seen."""
+    waits, seen = Swap.waits, set()
     total = served.groups[0].engine.swap_blocks
 
-    def watched(self: SwitchingReplica, *given: Any) -> Any:
+    def watched(self: Swap, now: float) -> float:
         seen.add(self)
         assert self.host.free >= 0
         assert self.host.free + _on_host(self) == total
-        return begin(self, *given)
+        return waits(self, now)
 
-    with patch.object(SwitchingReplica, "_begin", watched):
+    with patch.object(Swap, "waits", watched):
         yield seen
 
 
-def _on_host(replica: SwitchingReplica) -> int:
+def _on_host(swap: Swap) -> int:
     """Blocks on the host, counted one owner after the other."""
-    whole = [each for each in (*replica.swapped, *replica.arriving) if each not in replica.returning]
-    copies = [*replica.copies.values(), *replica.returning.values()]
-    kept = 0 if replica.turns is None else replica.turns.blocks
-    return sum(sequence.blocks for sequence in whole) + sum(copy.blocks for copy in copies) + kept
+    copies = [*swap.copies.values(), *swap.on_host.values()]
+    return sum(copy.blocks for copy in copies) + (0 if swap.turns is None else swap.turns.blocks)

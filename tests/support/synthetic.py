@@ -126,30 +126,32 @@ def deployment(
 ) -> Deployment:
     """A deployment of registered policies on a closed-form cost."""
     limits = EngineConfig(
-        max_num_seqs,
-        max_num_batched_tokens,
-        num_gpu_blocks,
-        block_size,
-        int(watermark * num_gpu_blocks),
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        num_gpu_blocks=num_gpu_blocks,
+        block_size=block_size,
+        watermark_blocks=int(watermark * num_gpu_blocks),
         **engine,
     )
 
     def policies() -> Policies:
         return Policies(
-            _made("batching", batching), _made("queueing", queueing), admission or _made("admission", "open")
+            batching=_made("batching", batching),
+            order=_made("queueing", queueing),
+            admission=admission or _made("admission", "open"),
         )
 
     group = Group(
-        "test",
-        limits,
-        tuple(i // replicas_per_device for i in range(replicas)),
-        cost or LinearCost(),
-        FixedDemand(),  # type: ignore[arg-type]
-        policies,
-        lambda: _made("routing", router),
-        max_model_len,
+        name="test",
+        engine=limits,
+        devices=tuple(i // replicas_per_device for i in range(replicas)),
+        cost=cost or LinearCost(),
+        demand=FixedDemand(),  # type: ignore[arg-type]
+        policies=policies,
+        router=lambda: _made("routing", router),
+        max_model_len=max_model_len,
     )
-    return Deployment((group,), lambda count: sharing(sharing_name, count))
+    return Deployment(groups=(group,), sharing=lambda count: sharing(sharing_name, count))
 
 
 def _made(kind: str, name: str) -> Any:

@@ -178,12 +178,12 @@ class Windowed:
     def as_policies(self) -> Policies:
         speculation, preemption = self.policies.speculation, self.policies.preemption
         return Policies(
-            self,
-            self,
-            self,
-            None if speculation is None else replace(speculation, policy=self),
-            None if preemption is None else WindowedPreemption(preemption),
-            self.policies.priorities,
+            batching=self,
+            order=self,
+            admission=self,
+            speculation=None if speculation is None else replace(speculation, policy=self),
+            preemption=None if preemption is None else WindowedPreemption(preemption),
+            priorities=self.policies.priorities,
         )
 
 

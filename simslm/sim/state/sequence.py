@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import abc
 from dataclasses import dataclass, field
 
-SWAPPED = -2
+PAUSED = -2
+"""The phase of a sequence that has its tokens computed, here or elsewhere, and waits to go on."""
 
 Units = abc.Sequence[int]
 """A chain of hashes."""
@@ -30,12 +31,14 @@ class Sequence:
             what had been generated.
         remaining: tokens of it still to prefill, without what a prefix cache holds.
         uncached_tokens: what ``remaining`` was when it was admitted; kept for policies by layers, else 0.
-        blocks: KV blocks that admitting it takes from the free ones.
+        blocks: KV blocks that admitting it, or letting it go on, takes from the free ones.
+        reserved: KV blocks that it holds from its admission on, where they are not taken as needed.
+        here: it waits, and its blocks are on the device already.
         generated: output tokens emitted up to its last prefill or preemption.
         decode_from: number of the replica's decode iteration that it decodes in first, -1 before.
         decode_last: number of the one it finishes in.
-        phase: when it takes new blocks, see :class:`~simslm.sim.blocks.BlockPool`; -1 when it takes none,
-            :data:`SWAPPED` while its blocks are on the host.
+        phase: when it takes new blocks, see :class:`~simslm.sim.state.blocks.BlockPool`; -1 when it takes none,
+            :data:`PAUSED` while it waits to go on.
         last_token_s: when its last token came, as far as noted: at a prefill's end and at a preemption.
         held: the cached units it holds.
         lost: tokens it had in the cache when it was taken off the device, until it is admitted again.
@@ -56,6 +59,8 @@ class Sequence:
     remaining: int = 0
     uncached_tokens: int = 0
     blocks: int = 0
+    reserved: int = field(default=0, repr=False)
+    here: bool = field(default=False, repr=False)
     generated: int = field(default=0, repr=False)
     decode_from: int = field(default=-1, repr=False)
     decode_last: int = field(default=-1, repr=False)

@@ -2,22 +2,19 @@
 
 Per-token times are not stored. A request decodes in consecutive decode iterations of its replica, so a *stay*
 (first decode iteration, and the one after the last) says when its tokens came. Between two decode iterations the
-gap is the same for everybody in both; the gaps that are a request's own, before its first decode iteration and
+gap is the same for every sequence in both; the gaps that are a request's own, before its first decode iteration and
 across a preemption, are stored one by one.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from struct import Struct
-from typing import NamedTuple
 
 import numpy as np
 
-from simslm.policies.partition import Split
-from simslm.sim.window import Window
+from simslm.sim.log.window import Window
 
 SPAN = np.dtype(
     [
@@ -60,10 +57,6 @@ PACK_SPAN, PACK_CHUNK, PACK_STAY = packer(SPAN), packer(CHUNK), packer(STAY)
 WINDOW_BYTES = 1 << 22
 """Size of the packed spans at which a log is full: about 29,000 spans."""
 
-FINISHED, REJECTED, FAILED, UNFINISHED = range(4)
-STATUS = ("finished", "rejected", "failed", "unfinished")
-"""Names of the status codes, in ``requests.parquet``."""
-
 
 class ReplicaLog:
     """The iterations of one replica, its prompt chunks, and when its requests decoded.
@@ -78,7 +71,7 @@ class ReplicaLog:
         count: iterations so far.
         chunks: packed :data:`CHUNK` rows, one for each piece of a prompt.
         stays: packed :data:`STAY` rows, one for each uninterrupted decoding of a request, when it ends;
-            ``phase`` is when it took new blocks, see :class:`~simslm.sim.blocks.BlockPool`, -1 for never.
+            ``phase`` is when it took new blocks, see :class:`~simslm.sim.state.blocks.BlockPool`, -1 for never.
         block_size: tokens in a KV block.
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds, each
             followed by when the second token was out.
@@ -163,112 +156,6 @@ class ReplicaLog:
         self.emitted = 0
         self.at_once = None if self.at_once is None else 0
         return window
-
-
-_NOTHING: dict[str, tuple[str, float]] = {
-    "replica": ("q", -1),
-    "first_scheduled_s": ("d", float("nan")),
-    "first_token_s": ("d", float("nan")),
-    "finish_s": ("d", float("nan")),
-    "preemptions": ("q", 0),
-    "cached_prompt_tokens": ("q", 0),
-    "recomputed_tokens": ("q", 0),
-    "status": ("b", UNFINISHED),
-}
-"""The columns of a request log: the type code of each, and what it says before anything happens."""
-
-
-class RequestLog:
-    """What became of every request; one entry per row, NaN or -1 where nothing happened."""
-
-    __slots__ = (
-        "cached_prompt_tokens",
-        "finish_s",
-        "first_scheduled_s",
-        "first_token_s",
-        "preemptions",
-        "recomputed_tokens",
-        "replica",
-        "status",
-    )
-
-    replica: array[int]
-    first_scheduled_s: array[float]
-    first_token_s: array[float]
-    finish_s: array[float]
-    preemptions: array[int]
-    cached_prompt_tokens: array[int]
-    recomputed_tokens: array[int]
-    status: array[int]
-
-    def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, array(_NOTHING[name][0]))
-
-    def extend(self, count: int) -> None:
-        """So many more rows."""
-        for name in self.__slots__:
-            column = getattr(self, name)
-            column.frombytes(bytes(count * column.itemsize))
-
-    def clear(self, rows: slice) -> None:
-        """Nothing has happened to these rows."""
-        for name in self.__slots__:
-            np.asarray(getattr(self, name))[rows] = _NOTHING[name][1]
-
-    def columns(self) -> dict[str, np.ndarray]:
-        """The columns as arrays that share their memory."""
-        return {name: np.asarray(getattr(self, name)) for name in self.__slots__}
-
-
-class Move(NamedTuple):
-    """A request went from one replica to another, by number, at a time in seconds."""
-
-    request_id: int
-    source: int
-    target: int
-    at_s: float
-
-
-class Settled(NamedTuple):
-    """What became of consecutive requests.
-
-    Attributes:
-        first: the number of the first.
-        columns: those of :class:`RequestLog`, ``arrival_s`` (NaN for those that never arrived), ``prompt_tokens`` and
-            ``output_tokens``, each of shape ``(requests,)``.
-    """
-
-    first: int
-    columns: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationLog:
-    """A finished (or interrupted) simulation.
-
-    Attributes:
-        arrival_s: when the request of each row arrived, shape ``(rows,)``; NaN for those that never did. Rows are
-            requests in order of their numbers, unless some have been let go.
-        requests: what became of each.
-        windows: the iterations of each replica, in the order of the replicas; those already handed out during
-            the run are not among them.
-        events: events that SimPy processed.
-        interrupted: whether it was stopped before the last request was done.
-        moves: every time a request went from one replica to another, see :class:`Move`; of a stream, the last of them.
-        splits: by device, every split between its phases and since when, see
-            :class:`~simslm.sim.partition.Partitioner`.
-        held: the requests, in order, but for those that were handed out during the run.
-    """
-
-    arrival_s: np.ndarray
-    requests: RequestLog
-    windows: tuple[Window, ...]
-    events: int
-    interrupted: bool
-    moves: tuple[Move, ...] = ()
-    splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
-    held: tuple[Settled, ...] = ()
 
 
 def table(packed: bytes | bytearray, row: np.dtype) -> dict[str, np.ndarray]:

@@ -10,92 +10,52 @@ jump ends where a sequence stops growing, so that jumping is stepping.
 from __future__ import annotations
 
 from heapq import heappop, heappush
-from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 from simslm.catalog.work import IterationShape
 from simslm.policies.plan import Plan
-from simslm.sim.batch import Batch
-from simslm.sim.blocks import BlockPool
-from simslm.sim.log import PACK_STAY, ReplicaLog
-from simslm.sim.replica import UNBOUNDED, Replica
-from simslm.sim.sequence import Sequence
-from simslm.sim.span import Span
-from simslm.sim.window import Window
+from simslm.sim.log.replica import PACK_STAY, ReplicaLog
+from simslm.sim.parts.part import Part
+from simslm.sim.state.batch import Batch
+from simslm.sim.state.blocks import BlockPool
+from simslm.sim.state.sequence import Sequence
 from simslm.transforms.lm_infinite import pairs_within
 
 
-class WindowedPool(BlockPool):
-    """Blocks of sequences that keep at most ``kept`` tokens each."""
-
-    __slots__ = ("_kept",)
-
-    def __init__(self, num_blocks: int, block_size: int, kept: int) -> None:
-        super().__init__(num_blocks, block_size)
-        self._kept = kept
-
-    def blocks(self, tokens: int) -> int:
-        """Blocks of what is kept of ``tokens`` tokens."""
-        return super().blocks(min(tokens, self._kept))
-
-    def start(self, cached_tokens: int, at: int) -> int:
-        """As of any pool; -1 for a sequence that does not grow any more."""
-        return -1 if cached_tokens >= self._kept else super().start(cached_tokens, at)
-
-    def hold(self, phase: int) -> None:
-        """A sequence has stopped growing; it keeps its blocks. Nothing, if they did not grow one by one."""
-        if phase >= 0:
-            self._growth[phase] -= 1
-            self._growing -= 1
-
-    def stop(self, phase: int, cached_tokens: int) -> None:
-        """A sequence leaves decoding; one that has stopped growing is in no phase any more."""
-        if cached_tokens >= self._kept:
-            self.release(self.blocks(cached_tokens))
-        else:
-            super().stop(phase, cached_tokens)
-
-
 class WindowedBatch(Batch):
-    """A batch whose sequences stop growing at ``kept`` tokens.
+    """A batch whose sequences stop growing at the tokens that the pool keeps of each.
 
     Args:
-        kept: most tokens that a sequence keeps.
         pool: where its blocks are.
         log: notes from which decode iteration to which a sequence did not grow.
 
     Attributes:
-        bent: whether somebody has stopped growing since this was last set to False.
+        bent: whether a sequence has stopped growing since this was last set to False.
     """
 
     __slots__ = ("_full", "_kept", "_log", "_pool", "_reach", "_reached_at", "_reaches", "bent")
 
-    def __init__(self, kept: int, pool: WindowedPool, log: ReplicaLog) -> None:
+    def __init__(self, pool: BlockPool, log: ReplicaLog) -> None:
         super().__init__()
-        self._kept = kept
+        self._kept = pool.kept
         self._pool = pool
         self._log = log
         self._full: dict[Sequence, tuple[int, int]] = {}
+        pool.stopped = self._full
         self._reach: dict[int, list[Sequence]] = {}
         self._reached_at: dict[Sequence, int] = {}
         self._reaches: list[int] = []
         self.bent = False
 
     @property
-    def growing(self) -> int:
-        """Tokens that a decode iteration adds to the context."""
-        return self.rows - len(self._full)
-
-    @property
     def until_finish(self) -> int:
-        """Decode iterations up to the one in which somebody finishes, or after which somebody stops growing."""
+        """Decode iterations up to the one in which a sequence finishes, or after which one stops growing."""
         soonest, reaches = super().until_finish, self._reaches
         while reaches and reaches[0] not in self._reach:
             heappop(reaches)
         return min(soonest, reaches[0] - self.decoded) if reaches else soonest
 
     def open_rows(self) -> bytes:
-        """Packed rows of those that do not grow now."""
         return b"".join(
             PACK_STAY(sequence.request_id, since, self.decoded, phase)
             for sequence, (since, phase) in self._full.items()
@@ -106,11 +66,12 @@ class WindowedBatch(Batch):
         self._enter(sequence)
 
     def decode(self, iterations: int) -> list[Sequence] | None:
-        self.context -= len(self._full) * iterations
+        self.context -= self.full * iterations
         finishers = super().decode(iterations)
         for sequence in self._reach.pop(self.decoded, ()):
             del self._reached_at[sequence]
             self._full[sequence] = self.decoded, sequence.phase if sequence.decode_from >= 0 else -1
+            self.full += 1
             self._pool.hold(sequence.phase)
             self.bent = True
         return finishers
@@ -147,6 +108,7 @@ class WindowedBatch(Batch):
         if room <= 0:
             self.context += room
             self._full[sequence] = self.decoded, -1
+            self.full += 1
             return
         at = self._reached_at[sequence] = self.decoded + room
         if at in self._reach:
@@ -172,6 +134,8 @@ class WindowedBatch(Batch):
         if sequence in self._full:
             self._note(sequence)
             del self._full[sequence]
+            self.full -= 1
+            sequence.phase = -1
             return
         at = self._reached_at.pop(sequence)
         others = self._reach[at]
@@ -185,59 +149,23 @@ class WindowedBatch(Batch):
             self._log.held += PACK_STAY(sequence.request_id, since, self.decoded, phase)
 
 
-class WindowedReplica(Replica):
-    """A replica whose sequences keep at most ``engine.kept_tokens`` tokens, without prefix cache."""
+class Windowed(Part):
+    """Sequences keep at most so many tokens as the replica's pool says."""
 
-    __slots__ = ("_kept",)
+    name: ClassVar[str] = "window"
 
-    batch: WindowedBatch
+    def shape(self, shape: IterationShape, plan: Plan) -> IterationShape:
+        """Tokens of prompts attend within the window."""
+        if not plan.chunks:
+            return shape
+        return within(shape, plan, self.replica.pool.kept, self.replica.batching.by_layers)
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        engine = given[3]
-        self._kept: int = engine.kept_tokens
-        pool = self.pool = WindowedPool(engine.num_gpu_blocks, engine.block_size, self._kept)
-        self.batch = WindowedBatch(self._kept, pool, self.log)
-        self.partial = self.batch.partial
-        whole = self._prefill_shape
-
-        def windowed_shape(decoding: int, context: int, plan: Plan, unread: int) -> IterationShape:
-            shape = whole(decoding, context, plan, unread)
-            return within(shape, plan, self._kept, self.batching.by_layers)
-
-        self._prefill_shape = windowed_shape
-
-    def window(self) -> Window:
-        self.log.open_held = self.batch.open_rows()
-        return super().window()
-
-    def growth(self, shape: IterationShape) -> int:
-        del shape
-        return self.batch.growing
-
-    def _requeue(self, sequence: Sequence) -> None:
-        super()._requeue(sequence)
-        sequence.blocks = min(sequence.blocks, self.pool.blocks(self._kept))
-
-    def _decode_span(self, now: float, rows: int, context: int, most: int) -> Span:
-        batch, last = self.batch, self.span
-        limit, growing = min(batch.until_finish, most), batch.growing
-        if last.steady and last.left > last.count:
-            left = last.left - last.count
-            count = self.pool.horizon(batch.decoded, min(limit, left))
-            return Span(last.origin_s, last.first_s, last.growth_s, left, last.done + last.count, count)
-        intercept, slope, until = self.cost.decode(rows).segment(context)
-        left = UNBOUNDED
-        if growing and until != inf:
-            left = max(-int((context - until) // growing), 1)
-        count = self.pool.horizon(batch.decoded, min(limit, left))
-        return Span(now, intercept + slope * context, slope * growing, left, 0, count)
-
-    def _apply(self, plan: Plan, shape: IterationShape, start_s: float) -> None:
-        super()._apply(plan, shape, start_s)
-        if self.batch.bent:
-            self.batch.bent = False
-            self.span.steady = False
+    def after(self) -> None:
+        """A sequence that stops growing changes by how much iterations grow longer."""
+        batch = self.replica.batch
+        if isinstance(batch, WindowedBatch) and batch.bent:
+            batch.bent = False
+            self.replica.span.steady = False
 
 
 def within(shape: IterationShape, plan: Plan, kept: int, by_layers: bool) -> IterationShape:

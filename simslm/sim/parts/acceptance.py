@@ -1,4 +1,4 @@
-"""Which proposed tokens are right: a property of each request's output, whoever proposes and however many."""
+"""Which proposed tokens are right: a property of each request's output, the same for every draft and any number."""
 
 from __future__ import annotations
 

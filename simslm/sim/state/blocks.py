@@ -3,14 +3,24 @@
 A decoding sequence takes a new block every ``block_size`` decode iterations, so all that matters is *when*: the
 pool counts, for each residue of the decode iteration's number, how many sequences take a block then.
 
-Invariant: ``free + used == num_blocks``; blocks of cached prefixes that nobody holds count as free.
+Invariants: ``free + used == num_blocks``; blocks of cached prefixes that no sequence holds count as free; the blocks
+of all pools of a store and its free ones are its ``num_blocks``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
 from simslm.errors import SimslmError
-from simslm.sim.prefix import PrefixCache
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.prefix import PrefixCache
+from simslm.sim.state.sequence import Sequence
+
+if TYPE_CHECKING:
+    from simslm.sim.replica import Replica
+
+UNBOUNDED = 1 << 60
+"""More tokens than any sequence has."""
 
 
 class BlockPool:
@@ -20,19 +30,30 @@ class BlockPool:
         num_blocks: all of them.
         block_size: tokens in each.
         prefix: keeps the blocks of finished prompts for others, or None.
+        kept: most tokens that a sequence keeps in the cache.
 
     Attributes:
+        most: most blocks that a sequence holds.
         touching: the running sequences in order of admission, where the last of several needs a free block although it
             has room in its own; None where it does not.
+        stopped: decoding sequences that do not grow any more.
     """
 
-    __slots__ = ("_growing", "_growth", "block_size", "free", "num_blocks", "prefix", "touching")
+    __slots__ = (
+        "_growing", "_growth", "block_size", "free", "kept", "most", "num_blocks", "prefix",
+        "stopped", "touching",
+    )  # fmt: skip
 
-    def __init__(self, num_blocks: int, block_size: int, prefix: PrefixCache | None = None) -> None:
+    def __init__(
+        self, num_blocks: int, block_size: int, prefix: PrefixCache | None = None, kept: int = UNBOUNDED
+    ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.prefix = prefix
         self.free = num_blocks
+        self.kept = kept
+        self.most = -(-kept // block_size)
+        self.stopped: Container[Sequence] = ()
         self.touching: dict[Sequence, None] | None = None
         self._growth = [0] * block_size
         self._growing = 0
@@ -42,8 +63,9 @@ class BlockPool:
         return self.num_blocks - self.free
 
     def blocks(self, tokens: int) -> int:
-        """Blocks that hold ``tokens`` tokens."""
-        return -(-tokens // self.block_size)
+        """Blocks of a sequence of ``tokens`` tokens."""
+        blocks = -(-tokens // self.block_size)
+        return blocks if blocks < self.most else self.most
 
     def allocate(self, blocks: int) -> None:
         """Takes blocks for a prompt.
@@ -62,20 +84,32 @@ class BlockPool:
         self.free += blocks
 
     def start(self, cached_tokens: int, at: int) -> int:
-        """A sequence with that many cached tokens decodes from iteration ``at`` on; returns its phase."""
+        """A sequence with that many cached tokens decodes from iteration ``at`` on.
+
+        Returns:
+            its phase; -1 for a sequence that does not grow any more.
+        """
+        if cached_tokens >= self.kept:
+            return -1
         phase = (at - cached_tokens) % self.block_size
         self._growth[phase] += 1
         self._growing += 1
         return phase
 
     def stop(self, phase: int, cached_tokens: int) -> None:
-        """A sequence leaves decoding and gives back all blocks of its cached tokens."""
+        """A sequence that has not stopped growing leaves decoding and gives back all blocks of its cached tokens."""
         self._growth[phase] -= 1
         self._growing -= 1
         self.free -= -cached_tokens // self.block_size
 
+    def hold(self, phase: int) -> None:
+        """A sequence has stopped growing; it keeps its blocks. Nothing, if they did not grow one by one."""
+        if phase >= 0:
+            self._growth[phase] -= 1
+            self._growing -= 1
+
     def demand(self, at: int) -> int:
-        """Blocks that iteration ``at`` takes if everybody decodes."""
+        """Blocks that iteration ``at`` takes if all sequences decode."""
         return self._growth[at % self.block_size]
 
     def needed(self, at: int) -> int:
@@ -91,7 +125,7 @@ class BlockPool:
         return self.demand(at) + 1
 
     def _takes(self, sequence: Sequence, at: int) -> bool:
-        return sequence.phase >= 0 and sequence.phase == at % self.block_size
+        return sequence.phase == at % self.block_size and sequence not in self.stopped
 
     def horizon(self, at: int, limit: int) -> int:
         """How many decode iterations from ``at`` on fit in the free blocks, at most ``limit``."""
@@ -177,7 +211,7 @@ class BlockPool:
     def leave_prefix(self, sequence: Sequence, computed_tokens: int = 0) -> None:
         """Lets go of the units of a sequence that has just given back all its blocks, theirs included.
 
-        Units that others hold keep their blocks; those that nobody holds count as free, but stay cached until
+        Units that others hold keep their blocks; those that no sequence holds count as free, but stay cached until
         their room is needed.
 
         Args:
@@ -194,7 +228,7 @@ class BlockPool:
     def _keep_context(self, sequence: Sequence, computed_tokens: int) -> None:
         """What a leaving sequence has generated is there for prompts that go on from it, in full units.
 
-        Where somebody else has cached a unit meanwhile, that copy stays, and the blocks of this one are free.
+        Where another sequence has cached a unit meanwhile, that copy stays, and the blocks of this one are free.
         """
         assert self.prefix is not None
         units = sequence.context_units
@@ -224,3 +258,50 @@ class BlockPool:
         assert self.prefix is not None
         while self.prefix.evictable > self.free:
             self.prefix.evict()
+
+
+class BlockStore:
+    """The KV memory of one device (or of one replica of it), and the replicas that take from it.
+
+    Attributes:
+        free: blocks that no sequence holds.
+        prefix: keeps the blocks of finished prompts for all of them, or None.
+        replicas: those that take from it.
+    """
+
+    __slots__ = ("free", "num_blocks", "prefix", "replicas")
+
+    def __init__(self, num_blocks: int, prefix: PrefixCache | None) -> None:
+        self.num_blocks = num_blocks
+        self.free = num_blocks
+        self.prefix = prefix
+        self.replicas: list[Replica] = []
+
+    @property
+    def shared(self) -> bool:
+        """Whether several replicas take from it."""
+        return len(self.replicas) > 1
+
+    def stir(self) -> None:
+        """Blocks are free: the replicas that sleep for want of them look again."""
+        for replica in self.replicas:
+            if replica.asleep and replica.queued:
+                replica.rouse()
+
+
+class StorePool(BlockPool):
+    """The pool of one replica whose free blocks are those of a store."""
+
+    __slots__ = ("store",)
+
+    def __init__(self, store: BlockStore, block_size: int, kept: int = UNBOUNDED) -> None:
+        self.store = store
+        super().__init__(store.num_blocks, block_size, store.prefix, kept)
+
+    @property
+    def free(self) -> int:  # type: ignore[override]
+        return self.store.free
+
+    @free.setter
+    def free(self, blocks: int) -> None:
+        self.store.free = blocks

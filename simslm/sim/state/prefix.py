@@ -1,7 +1,7 @@
 """Prefix cache: blocks of finished prompts stay until their room is needed, and are shared while they stay.
 
 Prompts come as chains of *units*, each a hash of a fixed number of tokens and of all before them, so that equal
-hashes mean equal prefixes. A unit is held by the sequences that use it; held by nobody it waits in order of last
+hashes mean equal prefixes. A unit is held by the sequences that use it; held by none it waits in order of last
 use and is evicted from the front (LRU), the tail of a chain before its head.
 """
 
@@ -15,7 +15,7 @@ class PrefixCache:
     """Which units are cached, who holds them, and which go first.
 
     Attributes:
-        evictable: blocks of units that nobody holds.
+        evictable: blocks of units that no sequence holds.
     """
 
     __slots__ = ("_blocks", "_holders", "_idle", "evictable")
@@ -35,7 +35,7 @@ class PrefixCache:
         return len(units)
 
     def idle_blocks(self, units: Sequence[int]) -> int:
-        """Blocks of those units that nobody holds: holding them makes that many fewer evictable."""
+        """Blocks of those units that no sequence holds: holding them makes that many fewer evictable."""
         return sum(self._blocks[unit] for unit in units if unit in self._idle)
 
     def hold(self, units: Sequence[int]) -> None:
@@ -55,7 +55,7 @@ class PrefixCache:
         return True
 
     def leave(self, units: Sequence[int]) -> int:
-        """A sequence no longer uses these units; returns the blocks of those nobody holds now."""
+        """A sequence no longer uses these units; returns the blocks of those that none holds now."""
         idle = 0
         for unit in reversed(units):
             self._holders[unit] -= 1
@@ -66,7 +66,7 @@ class PrefixCache:
         return idle
 
     def evict(self) -> int:
-        """Drops the unit that nobody has used for longest; returns its blocks."""
+        """Drops the unit that has not been used for longest; returns its blocks."""
         unit, _ = self._idle.popitem(last=False)
         blocks = self._blocks.pop(unit)
         del self._holders[unit]

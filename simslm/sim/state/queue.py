@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simslm.errors import SimslmError
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.sequence import Sequence
 
 
 class WaitingQueue(deque[Sequence]):
@@ -48,7 +48,7 @@ class WaitingQueue(deque[Sequence]):
             )
 
     def sort(self) -> None:
-        """Keys have changed; everybody goes where theirs says now."""
+        """Keys have changed; every sequence goes where its key says now."""
         ordered = sorted(self, key=self.place)
         self.clear()
         self.extend(ordered)

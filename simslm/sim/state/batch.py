@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from simslm.sim.sequence import Sequence
+from simslm.sim.state.sequence import Sequence
 
 
 class Batch:
@@ -27,6 +27,7 @@ class Batch:
         context: tokens in the cache of those that decode or are padded, summed.
         decoded: decode iterations so far, and so the number of the next.
         accepted: drafted tokens that the next decode iteration emits; 0 without speculation.
+        full: how many of the computed ones do not grow, for they keep a bounded number of tokens; 0 without a window.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class Batch:
         "context",
         "decoded",
         "decoding",
+        "full",
         "lingering",
         "padded",
         "partial",
@@ -57,16 +59,25 @@ class Batch:
         self.context = 0
         self.decoded = 0
         self.accepted = 0
+        self.full = 0
         self._calendar: dict[int, list[Sequence]] = {}
         self._finishes: list[int] = []
 
     @property
     def until_finish(self) -> int:
-        """Decode iterations up to and with the one in which somebody finishes next; somebody must decode."""
+        """Decode iterations up to and with the one in which a sequence finishes next; one must decode."""
         finishes = self._finishes
         while finishes[0] not in self._calendar:
             heappop(finishes)
         return finishes[0] - self.decoded + 1
+
+    def steps(self, sequence: Sequence) -> int:
+        """Tokens that a running sequence has decoded since its prefill."""
+        return self.decoded - sequence.decode_from if sequence.decode_from >= 0 else 0
+
+    def open_rows(self) -> bytes:
+        """Packed rows of the sequences that do not grow now, for the log."""
+        return b""
 
     def admit(self, sequence: Sequence) -> None:
         """A sequence joins, its prompt still to prefill."""
@@ -90,7 +101,7 @@ class Batch:
             finishers.append(sequence)
 
     def decode(self, iterations: int) -> list[Sequence] | None:
-        """Everybody that decodes has decoded so many tokens; returns those whose last it was, if any.
+        """All that decode have decoded so many tokens; returns those whose last it was, if any.
 
         They are still in the batch.
         """
@@ -161,7 +172,7 @@ class Batch:
         return steps
 
     def clear(self) -> list[Sequence]:
-        """Nobody decodes any more, and the padded leave; returns them."""
+        """No sequence decodes any more, and the padded ones leave; returns them."""
         gone, self.padded = self.padded, []
         for sequence in gone:
             del self.running[sequence]

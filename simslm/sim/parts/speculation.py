@@ -10,18 +10,20 @@ tokens that are kept; the number of an iteration in which a sequence decodes is 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
 from simslm.catalog.work import IterationShape
 from simslm.policies.plan import Plan
-from simslm.sim.acceptance import Acceptance
-from simslm.sim.batch import Batch
-from simslm.sim.blocks import BlockPool
 from simslm.sim.engine import Speculation
-from simslm.sim.replica import Replica
-from simslm.sim.sequence import Sequence
+from simslm.sim.parts.acceptance import Acceptance
+from simslm.sim.parts.part import Part
 from simslm.sim.shape import decode_shape
-from simslm.sim.span import Span
+from simslm.sim.state.batch import Batch
+from simslm.sim.state.blocks import UNBOUNDED, BlockStore, StorePool
+from simslm.sim.state.sequence import Sequence
+
+if TYPE_CHECKING:
+    from simslm.sim.replica import Replica
 
 
 class _Progress:
@@ -58,31 +60,53 @@ class _Progress:
             self.next += 1
 
 
-class SpeculativeBatch(Batch):
+class VerifiedBatch(Batch):
     """A batch whose sequences advance by several tokens, each by its own number.
 
     Args:
         acceptance: which proposed tokens are right.
         block_size: tokens in a KV block.
+        kept: most tokens that a sequence keeps in the cache.
+        takes: blocks are taken as needed; else all of them are reserved.
 
     Attributes:
         taken: KV blocks that the next decode iteration takes for the tokens that are kept.
         rejected: sequences of it of which a proposed token is rejected.
     """
 
-    __slots__ = ("_acceptance", "_block_size", "_progress", "rejected", "taken")
+    __slots__ = (
+        "_acceptance",
+        "_block_size",
+        "_grown",
+        "_kept",
+        "_pads",
+        "_progress",
+        "_takes",
+        "rejected",
+        "taken",
+    )
 
-    def __init__(self, acceptance: Acceptance, block_size: int) -> None:
+    def __init__(
+        self, acceptance: Acceptance, block_size: int, kept: int = UNBOUNDED, *, takes: bool = True
+    ) -> None:
         super().__init__()
         self._acceptance = acceptance
         self._block_size = block_size
+        self._kept = kept
+        self._takes = takes
         self._progress: dict[Sequence, _Progress] = {}
+        self._pads: dict[Sequence, int] = {}
+        self._grown = 0
         self.taken = 0
         self.rejected = 0
 
     @property
     def until_finish(self) -> int:
         return 1
+
+    def steps(self, sequence: Sequence) -> int:
+        progress = self._progress.get(sequence)
+        return 0 if progress is None else progress.decoded
 
     def start(self, sequence: Sequence, tokens: int) -> None:
         place = sequence.generated
@@ -92,46 +116,67 @@ class SpeculativeBatch(Batch):
         self.decoding += 1
         self.scheduled += 1
         self.rows += 1
-        self.context += sequence.prefill_tokens
+        self.context += min(sequence.prefill_tokens, self._kept)
         self.starting.append(sequence)
 
     def draw(self, drafts: int) -> None:
         """Settles what the next decode iteration, which verifies ``drafts`` tokens of each sequence, will emit."""
-        size, emitted, taken, rejected = self._block_size, 0, 0, 0
+        size, kept = self._block_size, self._kept
+        emitted = grown = taken = rejected = 0
         for sequence, progress in self._progress.items():
             left = progress.left
             gain = progress.draw(drafts)
             emitted += gain
             rejected += gain <= drafts and gain < left
-            cached = sequence.prefill_tokens + progress.decoded
-            taken += -(-(cached + gain) // size) + (-cached // size)
+            before = sequence.prefill_tokens + progress.decoded
+            after = before + gain
+            if after > kept:
+                before, after = min(before, kept), kept
+            grown += after - before
+            taken += -(-after // size) + (-before // size)
         self.accepted = emitted - len(self._progress)
-        self.taken = taken
+        self._grown = grown
+        self.taken = taken if self._takes else 0
         self.rejected = rejected
+
+    def takes(self, sequence: Sequence, tokens: int) -> bool:
+        """Whether a sequence needs a block to hold ``tokens`` tokens more."""
+        progress = self._progress.get(sequence)
+        if progress is None or not self._takes:
+            return False
+        before = sequence.prefill_tokens + progress.decoded
+        after = min(before + min(tokens, progress.left), self._kept)
+        return -(-after // self._block_size) > -(-min(before, self._kept) // self._block_size)
 
     def demand(self, tokens: int) -> int:
         """Blocks that the decoding sequences need to hold ``tokens`` more each, or what is left of their outputs.
 
         A sequence that fits by itself must never be refused the room of tokens it will not have.
         """
-        size, needed = self._block_size, 0
-        for sequence, progress in self._progress.items():
-            cached, left = sequence.prefill_tokens + progress.decoded, progress.left
-            needed += -(-(cached + (tokens if tokens < left else left)) // size) + (-cached // size)
+        size, kept, needed = self._block_size, self._kept, 0
+        for sequence, progress in self._progress.items() if self._takes else ():
+            before, left = sequence.prefill_tokens + progress.decoded, progress.left
+            after = before + (tokens if tokens < left else left)
+            if after > kept:
+                before, after = min(before, kept), kept
+            needed += -(-after // size) + (-before // size)
         return needed
 
     def decode(self, iterations: int) -> list[Sequence] | None:
-        """Everybody has emitted what was settled; returns those whose last token is among it."""
+        """All decoding sequences have emitted what was settled; returns those whose last token is among it."""
         del iterations
         self.starting.clear()
-        self.context += self.accepted + len(self._progress)
         self.decoded += 1
+        self.context += self._grown
         self.accepted = self.taken = 0
         finishers = []
         for sequence, progress in self._progress.items():
             progress.advance()
             if not progress.left:
                 finishers.append(sequence)
+        for sequence, tokens in self._pads.items():
+            self._pads[sequence] = tokens + 1
+            self.context += tokens < self._kept
         return finishers
 
     def finish(self, sequence: Sequence) -> int:
@@ -139,7 +184,7 @@ class SpeculativeBatch(Batch):
         self.decoding -= 1
         self.scheduled -= 1
         self.rows -= 1
-        self.context -= sequence.prefill_tokens + steps
+        self.context -= min(sequence.prefill_tokens + steps, self._kept)
         del self.running[sequence]
         return steps
 
@@ -152,14 +197,27 @@ class SpeculativeBatch(Batch):
             self.starting.remove(sequence)
         return self.finish(sequence)
 
+    def pad(self, sequence: Sequence) -> None:
+        """A padded sequence grows by one token an iteration; what is proposed for it counts for nothing."""
+        progress = self._progress.pop(sequence, None)
+        super().pad(sequence)
+        tokens = sequence.prefill_tokens + (0 if progress is None else progress.decoded)
+        self._pads[sequence] = tokens
+        if progress is None:
+            self.context -= max(tokens - self._kept, 0)
 
-class SpeculativePool(BlockPool):
+    def clear(self) -> list[Sequence]:
+        self._pads.clear()
+        return super().clear()
+
+
+class VerifiedPool(StorePool):
     """A pool that asks the batch what its sequences need, for each of them goes its own way."""
 
     __slots__ = ("_batch", "_most")
 
-    def __init__(self, pool: BlockPool, batch: SpeculativeBatch, most: int) -> None:
-        super().__init__(pool.num_blocks, pool.block_size, pool.prefix)
+    def __init__(self, store: BlockStore, batch: VerifiedBatch, most: int, kept: int) -> None:
+        super().__init__(store, batch._block_size, kept)
         self._batch = batch
         self._most = most
 
@@ -172,63 +230,74 @@ class SpeculativePool(BlockPool):
         del at
         return self._batch.demand(self._most + 1)
 
+    def _takes(self, sequence: Sequence, at: int) -> bool:
+        del at
+        return self._batch.takes(sequence, self._most + 1)
+
     def horizon(self, at: int, limit: int) -> int:
         del at, limit
         return 1
 
     def grow(self, at: int, iterations: int) -> None:
-        del at, iterations
-        self.free -= self._batch.taken
-        if self.prefix is not None:
-            self._evict()
+        del at
+        if iterations:
+            self.free -= self._batch.taken
+            if self.prefix is not None:
+                self._evict()
 
 
-class SpeculativeReplica(Replica):
-    """A replica that speculates; to its policy it is the :class:`~simslm.policies.speculation.SpeculationView`."""
+class Speculating(Part):
+    """Speculates; to its policy it is the :class:`~simslm.policies.speculation.SpeculationView`.
 
-    __slots__ = ("_shape", "_speculation", "accepted", "rejected")
+    Attributes:
+        accepted, rejected: proposed tokens that were accepted, and sequences of which one was not, so far.
+    """
 
-    batch: SpeculativeBatch
-    pool: SpeculativePool
+    name: ClassVar[str] = "speculation"
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        policies = given[6]
-        assert policies.speculation is not None
-        self._speculation: Speculation = policies.speculation
-        self.batch = SpeculativeBatch(self._speculation.acceptance, self.pool.block_size)
-        self.partial = self.batch.partial
-        self.pool = SpeculativePool(self.pool, self.batch, self._speculation.num_speculative_tokens)
-        self.most_iterations = 1
+    def __init__(self, replica: Replica, speculation: Speculation) -> None:
+        super().__init__(replica)
+        assert isinstance(replica.batch, VerifiedBatch)
+        self._batch = replica.batch
+        self._speculation = speculation
         self.accepted = 0
         self.rejected = 0
         self._shape = decode_shape(0, 0)
 
     @property
+    def decoding(self) -> int:
+        return self._batch.scheduled
+
+    @property
     def most_drafts(self) -> int:
         """Tokens of the budget that are left for each sequence, at most ``num_speculative_tokens``."""
-        left = self.max_num_batched_tokens // max(self.batch.rows, 1) - 1
+        left = self.replica.max_num_batched_tokens // max(self._batch.rows, 1) - 1
         return min(self._speculation.num_speculative_tokens, left)
 
     def latency_s(self, drafts: int) -> float:
         """Seconds of the next iteration with ``drafts`` tokens proposed for each sequence."""
-        return self.cost.latency_s(self._shape._replace(draft_tokens=drafts * self._shape.decode_seqs))
+        shape = self._shape
+        return self.replica.cost.latency_s(shape._replace(draft_tokens=drafts * shape.decode_seqs))
 
-    def _begin(self, plan: Plan, now: float, transfer_s: float) -> IterationShape:
-        self.span.steady = False
-        shape = super()._begin(plan, now, transfer_s)
+    def shape(self, shape: IterationShape, plan: Plan) -> IterationShape:
+        """Verifies proposed tokens, in iterations without prompts."""
         if not shape.decode_seqs:
             return shape
-        drafts = 0
+        batch, drafts = self._batch, 0
         if not plan.chunks:
             self._shape = shape
             drafts = self._speculation.policy.tokens(self)
-        if drafts:
             shape = shape._replace(draft_tokens=drafts * shape.decode_seqs)
-            self.span = Span(now + transfer_s, self.cost.latency_s(shape), 0.0, 1, 0, 1)
-        batch = self.batch
         batch.draw(drafts)
-        self._used += batch.taken
+        self.replica.used += batch.taken
         self.accepted += batch.accepted
         self.rejected += batch.rejected
         return shape
+
+    def horizon(self, limit: int) -> int:
+        del limit
+        return 1
+
+    def after(self) -> None:
+        """The next iteration advances by other numbers."""
+        self.replica.span.steady = False

@@ -1,0 +1,80 @@
+"""What became of every request: one entry per row of each column."""
+
+from __future__ import annotations
+
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+
+FINISHED, REJECTED, FAILED, UNFINISHED = range(4)
+STATUS = ("finished", "rejected", "failed", "unfinished")
+"""Names of the status codes, in ``requests.parquet``."""
+
+_NOTHING: dict[str, tuple[str, float]] = {
+    "replica": ("q", -1),
+    "first_scheduled_s": ("d", float("nan")),
+    "first_token_s": ("d", float("nan")),
+    "finish_s": ("d", float("nan")),
+    "preemptions": ("q", 0),
+    "cached_prompt_tokens": ("q", 0),
+    "recomputed_tokens": ("q", 0),
+    "status": ("b", UNFINISHED),
+}
+"""The columns of a request log: the type code of each, and what it says before anything happens."""
+
+
+class RequestLog:
+    """What became of every request; one entry per row, NaN or -1 where nothing happened."""
+
+    __slots__ = (
+        "cached_prompt_tokens",
+        "finish_s",
+        "first_scheduled_s",
+        "first_token_s",
+        "preemptions",
+        "recomputed_tokens",
+        "replica",
+        "status",
+    )
+
+    replica: array[int]
+    first_scheduled_s: array[float]
+    first_token_s: array[float]
+    finish_s: array[float]
+    preemptions: array[int]
+    cached_prompt_tokens: array[int]
+    recomputed_tokens: array[int]
+    status: array[int]
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, array(_NOTHING[name][0]))
+
+    def extend(self, count: int) -> None:
+        """So many more rows."""
+        for name in self.__slots__:
+            column = getattr(self, name)
+            column.frombytes(bytes(count * column.itemsize))
+
+    def clear(self, rows: slice) -> None:
+        """Nothing has happened to these rows."""
+        for name in self.__slots__:
+            np.asarray(getattr(self, name))[rows] = _NOTHING[name][1]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns as arrays that share their memory."""
+        return {name: np.asarray(getattr(self, name)) for name in self.__slots__}
+
+
+class Settled(NamedTuple):
+    """What became of consecutive requests.
+
+    Attributes:
+        first: the number of the first.
+        columns: those of :class:`RequestLog`, ``arrival_s`` (NaN for those that never arrived), ``prompt_tokens`` and
+            ``output_tokens``, each of shape ``(requests,)``.
+    """
+
+    first: int
+    columns: dict[str, np.ndarray]
