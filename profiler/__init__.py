@@ -4,6 +4,6 @@ Torch lives here and nowhere else. The rest of simslm reads the traces this pack
 """
 
 ENGINE_NAME = "simslm-engine"
-ENGINE_VERSION = "0.4.0"
+ENGINE_VERSION = "0.5.0"
 ENGINE = f"{ENGINE_NAME} {ENGINE_VERSION}"
 """What a trace's provenance calls the measured engine; a host time is only valid for this one."""

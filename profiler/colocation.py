@@ -8,7 +8,7 @@ the replica alone (``replicas`` above 1), from which cost models learn how much 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -20,14 +20,15 @@ import pyarrow as pa
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine, open_device, threads_each
 from profiler.grid import Reach, Shape
-from profiler.journal import Journal
+from profiler.journal import Journal, Key
+from profiler.measure.faults import deadly
 from profiler.measure.meters import Meter, open_meter
 from profiler.measure.window import ROWS, WINDOW_S, Window, run_window
 from profiler.memory import affordable_blocks
-from profiler.replicas import check_ways, running, sm_fraction
+from profiler.replicas import IN_PROCESS, PARTITIONS, check_ways, running, sm_fraction
 from profiler.writing import SETTINGS, flagged
 from simslm.catalog.architecture import Architecture
-from simslm.errors import InfeasibleError, UsageError
+from simslm.errors import DeviceError, InfeasibleError, UsageError
 from simslm.traces.files import read_trace, write_trace
 
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 96, 256)}
@@ -74,6 +75,7 @@ class Together:
         progress: called with windows done, windows in all, what is measured, and 0.
         repeats: windows for each way, number and shape.
         reach: where the grid ends; None = as far as the model goes.
+        missed: ways and numbers that could not be measured, and why.
     """
 
     architecture: Architecture
@@ -86,6 +88,7 @@ class Together:
     progress: Progress | None = None
     repeats: int = REPEATS
     reach: Reach | None = None
+    missed: dict[str, DeviceError | InfeasibleError] = field(init=False, default_factory=dict)
 
     def measure(self, target: Path, header: Mapping[str, Any]) -> None:
         """Measures what an interrupted run lacks, and puts all of it into the trace of one replica alone.
@@ -97,7 +100,8 @@ class Together:
         Raises:
             TraceError: there is no such trace.
             UsageError: it was measured with other settings, whose difference would pass for interference.
-            DeviceError: MPS cannot be had, or a replica did not start.
+            DeviceError: a way of sharing cannot be had; the others were measured.
+            InfeasibleError: so many replicas do not fit; the others were measured.
         """
         alone = read_trace(target).provenance
         alike = [name for name in SETTINGS if name in header and name != "threads"]
@@ -109,47 +113,93 @@ class Together:
             )
         stated = {"replicas": list(self.replicas), "ways": list(self.ways), "repeats": self.repeats}
         journal = Journal(target.parent / f"{target.name}.colocated.partial", {**header, **stated})
-        add_to_trace(target, self.rows(journal, lambda rows: add_to_trace(target, rows)))
+        rows = self.rows(journal, lambda rows: add_to_trace(target, rows))
+        add_to_trace(target, rows, self._refused(journal))
         journal.remove()
+        if self.missed:
+            raise self._missing(target)
+
+    def _refused(self, journal: Journal) -> dict[str, str]:
+        """What was not measured, and why."""
+        shapes = {key[1]: rows[0]["why"] for key, rows in journal.entries.items() if key[0] == "refused"}
+        return shapes | {group: error.message for group, error in self.missed.items()}
+
+    def _missing(self, target: Path) -> DeviceError | InfeasibleError:
+        """What was asked for and is not in the trace, as one error."""
+        (group, error), *others = self.missed.items()
+        more = f", nor were {', '.join(name for name, _ in others)}" if others else ""
+        return type(error)(
+            f"{group} was not measured{more}; the trace holds the rest ({error.message})",
+            where=error.where or str(target),
+            remedy=error.remedy,
+        )
 
     def rows(
         self, journal: Journal, keep: Callable[[list[dict[str, Any]]], object] = lambda rows: None
     ) -> list[dict[str, Any]]:
         """Rows of ``iterations.parquet`` for every way, number and shape, but for what the journal has already.
 
+        A shape that replicas fail at is noted and left out; a way that cannot be had, or replicas that do not fit, are
+        in :attr:`missed`. The others are measured.
+
         Args:
             journal: what is finished.
             keep: called with all rows there are when a way and number is finished.
-
-        Raises:
-            InfeasibleError: so many replicas do not fit, not even at the smallest shape.
         """
         meter = self.meter or open_meter(open_device(self.device))
         wanted = {shape.label(): shape for shape in shapes(self.architecture, self.device, self.reach)}
-        groups = [(way, count) for way in self.ways for count in self.replicas]
-        done, total = 0, len(groups) * len(wanted) * self.repeats
-        for way, count in groups:
-            threads = self.threads or threads_each(count)
-            fitting = self._fitting(wanted, count)
-            keys = [
-                (name, ("colocated", f"{way} ×{count}, {name}", i))
-                for name in fitting
-                for i in range(self.repeats)
-            ]
-            left = [(name, key) for name, key in keys if key not in journal.entries]
-            done += len(keys) - len(left)
-            if not left:
-                continue
-            with running(way, self._makers(fitting, count), self.device, threads) as replicas:
-                for name, key in left:
-                    self._say(done, total, key[1])
-                    journal.add(
-                        key, _rows(run_window(replicas, wanted[name], meter), wanted[name], way, count)
-                    )
-                    done += 1
+        total = len(self.ways) * len(self.replicas) * len(wanted) * self.repeats
+        for way, count in product(self.ways, self.replicas):
+            try:
+                self._measure(journal, meter, wanted, _Group(way, count), total)
+            except (DeviceError, InfeasibleError) as error:
+                self.missed[f"{way} ×{count}"] = error
             keep(journal.rows("colocated"))
         self._say(total, total, "done")
         return journal.rows("colocated")
+
+    def _measure(
+        self, journal: Journal, meter: Meter, wanted: Mapping[str, Shape], group: _Group, total: int
+    ) -> None:
+        """One way and number; replicas are started anew after they failed at a shape.
+
+        Raises:
+            InfeasibleError: so many replicas do not fit, not even at the smallest shape.
+            DeviceError: they do not start, or the process they are threads of cannot use the device any more.
+        """
+        fitting = self._fitting(wanted, group.count)
+        threads = self.threads or threads_each(group.count)
+        while left := self._left(journal, fitting, group):
+            at = ""
+            try:
+                makers = self._makers(fitting, group.count)
+                with running(group.way, makers, self.device, threads) as replicas:
+                    for name, key in left:
+                        at = key[1]
+                        self._say(sum(kind == "colocated" for kind, *_ in journal.entries), total, at)
+                        window = run_window(replicas, wanted[name], meter)
+                        journal.add(key, _rows(window, wanted[name], group.columns(self.device)))
+            except DeviceError as error:
+                if not at or (group.way in IN_PROCESS and deadly(error)):
+                    raise
+                journal.add(("refused", at, 0), [{"why": error.message}])
+        labels = {group.label(name) for name in fitting}
+        if not any(kind == "colocated" and label in labels for kind, label, _ in journal.entries):
+            whys = [
+                rows[0]["why"]
+                for key, rows in journal.entries.items()
+                if key[0] == "refused" and key[1] in labels
+            ]
+            raise DeviceError(whys[0], remedy="measure fewer --replicas, or free memory")
+
+    def _left(self, journal: Journal, fitting: Mapping[str, Shape], group: _Group) -> list[tuple[str, Key]]:
+        """Windows that are not finished, of shapes that replicas have not failed at."""
+        keys = [(name, ("colocated", group.label(name), i)) for name in fitting for i in range(self.repeats)]
+        return [
+            (name, key)
+            for name, key in keys
+            if key not in journal.entries and ("refused", key[1], 0) not in journal.entries
+        ]
 
     def _fitting(self, wanted: Mapping[str, Shape], count: int) -> dict[str, Shape]:
         """The shapes that each of so many replicas has memory for."""
@@ -187,16 +237,35 @@ def check(device: str, replicas: Sequence[int], ways: Sequence[str]) -> None:
         raise UsageError("--replicas takes numbers from 1 to 64, e.g. 1,2,4")
 
 
-def _rows(window: Window, shape: Shape, way: str, count: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Group:
+    """So many replicas that share the device in one way."""
+
+    way: str
+    count: int
+
+    def label(self, shape: str) -> str:
+        """Of one shape, in the journal and for a progress bar."""
+        return f"{self.way} ×{self.count}, {shape}"
+
+    def columns(self, device: str) -> dict[str, Any]:
+        """Those of ``iterations.parquet`` that all of its rows have in common."""
+        return {
+            "sharing": "sm-partition" if self.way in PARTITIONS else self.way,
+            "replicas": self.count,
+            "partition": PARTITIONS.get(self.way),
+            "sm_fraction": sm_fraction(self.way, self.count, device),
+        }
+
+
+def _rows(window: Window, shape: Shape, group: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows of ``iterations.parquet``: replica after replica, each in order of time."""
     common = {
-        "sharing": way,
-        "replicas": count,
+        **group,
         **shape.columns(),
         "other_decode_seqs": shape.decode_seqs,
         "other_decode_ctx_tokens": shape.decode_seqs * shape.decode_ctx,
         "other_prefill_tokens": 0,
-        "sm_fraction": sm_fraction(way, count),
         "energy_j": window.energy_j,
         "power_w": window.power_w,
         "sm_clock_mhz": window.clock_mhz,
@@ -208,8 +277,17 @@ def _rows(window: Window, shape: Shape, way: str, count: int) -> list[dict[str, 
     ]
 
 
-def add_to_trace(target: Path, rows: list[dict[str, Any]]) -> None:
+_KINDS = ("sharing", "replicas", "partition")
+"""What distinguishes rows of replicas measured together, beside their shapes."""
+
+
+def add_to_trace(target: Path, rows: list[dict[str, Any]], refused: Mapping[str, str] | None = None) -> None:
     """Puts measured rows into the trace of the replica alone; those of the same sharing and replicas are replaced.
+
+    Args:
+        target: the trace.
+        rows: of replicas measured together.
+        refused: what was not measured, and why; None while it is still being measured.
 
     Raises:
         TraceError: there is no trace, or it is damaged.
@@ -217,8 +295,8 @@ def add_to_trace(target: Path, rows: list[dict[str, Any]]) -> None:
     trace = read_trace(target)
     assert trace.iterations is not None
     new = pa.Table.from_pylist(flagged(rows), schema=trace.iterations.schema.remove_metadata())
-    replaced = {(row["sharing"], row["replicas"]) for row in rows}
-    old = zip(trace.iterations["sharing"].to_pylist(), trace.iterations["replicas"].to_pylist(), strict=True)
+    replaced = {tuple(row[name] for name in _KINDS) for row in rows}
+    old = zip(*(trace.iterations[name].to_pylist() for name in _KINDS), strict=True)
     kept = trace.iterations.filter(pa.array([each not in replaced for each in old]))
     method = (
         f"each shape that fits, in all replicas at once for at least {WINDOW_S} s; iterations while all ran, up to "
@@ -226,7 +304,7 @@ def add_to_trace(target: Path, rows: list[dict[str, Any]]) -> None:
     )
     write_trace(
         target,
-        provenance={**trace.provenance, "colocation": method},
+        provenance={**trace.provenance, "colocation": method, "colocation_refused": dict(refused or {})},
         iterations=pa.concat_tables([kept.replace_schema_metadata(), new]),
         kernels=trace.kernels,
         power=trace.power,

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def setting(engine: Subject, meter: Meter, seed: int) -> dict[str, Any]:
         "seed": seed,
         "meter": meter.name,
         "power_note": meter.note,
+        "meter_note": meter.remark,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         **machine,
     }
@@ -56,6 +58,7 @@ def catalogue_device(device: torch.device) -> str:
     return match_device(properties.name, properties.total_memory)
 
 
+@lru_cache
 def match_device(name: str, memory_bytes: int) -> str:
     """The catalogue entry for a GPU that calls itself ``name``: same model, memory within 10 %."""
     slug = (

@@ -1,7 +1,7 @@
 """Replicas that share a device, each with an engine of its own: a process, or a thread with a stream of its own.
 
 They are started alike for being measured and for serving, and do what they are ordered, one order after the other.
-Whoever ordered them ends them; a replica also ends when nobody is there any more to order it.
+The process that started them ends them; a replica also ends when that process is gone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -21,18 +21,30 @@ from typing import Any
 import torch
 
 from profiler.engine.engine import open_device, pin_threads
+from profiler.measure.faults import reason, survivable
+from profiler.measure.green import check_apart, green_context, multiprocessors
 from profiler.measure.mps import mps_daemon
 from simslm.errors import DeviceError, UsageError, nearest
 
-WAYS = ("time-slice", "mps", "streams", "sm-partition")
-"""Ways of sharing: processes that take turns, processes under MPS, threads with a stream each, and processes under MPS
-that each may use an equal part of the multiprocessors (``CUDA_MPS_ACTIVE_THREAD_PERCENTAGE``)."""
+WAYS = ("time-slice", "mps", "streams", "sm-partition", "green-contexts")
+"""Ways of sharing: processes that take turns, processes under MPS, threads with a stream each, processes under MPS
+that each may use an equal part of the multiprocessors (``CUDA_MPS_ACTIVE_THREAD_PERCENTAGE``), and threads with a green
+context each, whose part is theirs alone."""
+
+PARTITIONS = {"sm-partition": "mps-percentage", "green-contexts": "green-context"}
+"""Ways that are ``sm-partition`` in a trace, and what its column ``partition`` says of each."""
+
+IN_PROCESS = ("streams", "green-contexts")
+"""Ways whose replicas are threads of this process: what ends its use of the device ends it for all of them."""
+
+_UNDER_MPS = ("mps", "sm-partition")
+_NOT_ON_CPU = (*_UNDER_MPS, "green-contexts")
 
 LIMIT_S = 120.0
 """Within which a replica must have started, or answered."""
 
 Order = Callable[[Any, Connection], Any]
-"""What a replica is to do with its engine, and how it can speak with whoever ordered it; the result is its answer.
+"""What a replica is to do with its engine, and its connection to the process that ordered it; the result is its answer.
 
 It is sent to a process, so it is a function of a module, or a ``functools.partial`` of one.
 """
@@ -50,7 +62,7 @@ class _Failed:
 
 
 class Replica:
-    """A replica as whoever orders it sees it.
+    """A replica as seen from the process that orders it.
 
     Args:
         connection: to it.
@@ -107,27 +119,32 @@ def running(
     Raises:
         DeviceError: MPS cannot be had, or a replica did not start.
     """
-    part = sm_fraction(way, len(makers))
-    daemon = (
-        mps_daemon(None if part is None else 100 * part) if way in ("mps", "sm-partition") else nullcontext()
-    )
-    with daemon:
+    count = len(makers)
+    part = 100 / count if way == "sm-partition" else None
+    with mps_daemon(part) if way in _UNDER_MPS else nullcontext() as mps:
         replicas: list[Replica] = []
         workers: list[BaseProcess | threading.Thread] = []
         try:
             for make in makers:
-                replica, worker = _start(way == "streams", make, device, threads)
+                replica, worker = _start(way, count, make, device, threads)
                 replicas.append(replica)
                 workers.append(worker)
             for replica in replicas:
                 replica.answer()
+            if mps is not None:
+                mps.check_serving()
+            if way == "green-contexts":
+                check_apart(replicas)
             yield replicas
         finally:
             _end(replicas, workers)
 
 
-def sm_fraction(way: str, count: int) -> float | None:
+def sm_fraction(way: str, count: int, device: str) -> float | None:
     """The part of the multiprocessors that each of so many replicas may use; None = all."""
+    if way == "green-contexts":
+        each, whole = multiprocessors(open_device(device), count)
+        return each / whole
     return 1 / count if way == "sm-partition" else None
 
 
@@ -143,29 +160,29 @@ def check_ways(device: str, ways: Sequence[str]) -> None:
                 f"unknown way of sharing {way!r}{nearest(way, list(WAYS))}",
                 remedy=f"known: {', '.join(WAYS)}",
             )
-        if way in ("mps", "sm-partition") and device.startswith("cpu"):
+        if way in _NOT_ON_CPU and device.startswith("cpu"):
             raise UsageError(f"{way} needs an NVIDIA GPU", remedy="share a CPU by time-slice or streams")
 
 
 def _start(
-    streams: bool, make: Callable[[], Any], device: str, threads: int | None
+    way: str, count: int, make: Callable[[], Any], device: str, threads: int | None
 ) -> tuple[Replica, BaseProcess | threading.Thread]:
     ours, theirs = multiprocessing.Pipe()
-    if streams:
-        worker = threading.Thread(target=_live, args=(theirs, make, device, None, True), daemon=True)
+    if way in IN_PROCESS:
+        worker = threading.Thread(target=_live, args=(theirs, make, device, None, way, count), daemon=True)
         worker.start()
     else:
         process = multiprocessing.get_context("spawn").Process
-        worker = process(target=_live, args=(theirs, make, device, threads, False), daemon=True)
+        worker = process(target=_live, args=(theirs, make, device, threads, way, count), daemon=True)
         with _deaf():
             worker.start()
-        theirs.close()  # else nobody would notice that the process is gone
+        theirs.close()  # else it would not be noticed that the process is gone
     return Replica(ours), worker
 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Processes started inside do not hear Ctrl-C, which a terminal sends to all: who started them ends them.
+    """Processes started inside do not hear Ctrl-C, which a terminal sends to all: the one that started them ends them.
 
     The first of them would start multiprocessing's own tracker, which unblocks the signal when it is done.
     """
@@ -189,28 +206,38 @@ def _end(replicas: Sequence[Replica], workers: Sequence[BaseProcess | threading.
             worker.join()
 
 
-def _live(orders: Connection, make: Callable[[], Any], name: str, threads: int | None, streams: bool) -> None:
+def _live(
+    orders: Connection, make: Callable[[], Any], name: str, threads: int | None, way: str, count: int
+) -> None:
     """The life of a replica; what goes wrong in it is said in place of an answer."""
     try:
         if threads is not None:
             pin_threads(threads)
         device = open_device(name)
-        engine = make()
-        own = streams and device.type == "cuda"
-        with torch.cuda.stream(torch.cuda.Stream(device)) if own else nullcontext():
+        with _place(way, count, device):
+            engine = make()
             if device.type == "cuda":
-                torch.cuda.synchronize(device)  # weights and cache are made on another stream
+                torch.cuda.synchronize(device)  # weights and cache are there before orders come
             orders.send("ready")
             while (order := orders.recv()) != _CEASE:
                 orders.send(order(engine, orders))
     except EOFError:
-        return  # nobody is there any more
+        return  # the process that gave orders is gone
     except Exception as error:
-        _say(orders, _Failed(str(error) or type(error).__name__))
+        _say(orders, _Failed(reason(error) if survivable(error) else str(error) or type(error).__name__))
+
+
+def _place(way: str, count: int, device: torch.device) -> AbstractContextManager[Any]:
+    """Where on the device a replica runs: by default on its process's own stream."""
+    if way == "green-contexts":
+        return green_context(device, count)
+    if way == "streams" and device.type == "cuda":
+        return torch.cuda.stream(torch.cuda.Stream(device))
+    return nullcontext()
 
 
 def _say(connection: Connection, what: object) -> None:
-    """Says something to somebody who may have gone."""
+    """Says something over a connection whose other end may be gone."""
     try:
         connection.send(what)
     except OSError:

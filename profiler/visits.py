@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -18,6 +18,8 @@ from profiler.engine.engine import Engine
 from profiler.engines.subject import Staged, Subject, WallTiming
 from profiler.grid import Shape
 from profiler.measure.ceilings import ceiling_operators
+from profiler.measure.energy import Energy, moves
+from profiler.measure.faults import deadly, survivable
 from profiler.measure.meters import Meter
 from profiler.measure.operators import (
     Operator,
@@ -31,21 +33,33 @@ from profiler.measure.power import measure_power
 from profiler.measure.timing import Timing, warm_up
 
 ENERGY_VISITS = 3
-"""Visits of a shape in which its energy is measured, which takes a longer window."""
+"""Visits of a shape in which its energy is measured, which takes a longer window; one where the sensor averages."""
+
+VISIT_S = {"cpu": 0.02, "cuda": 0.1}
+"""Seconds of calls in a visit without energy, by kind of device: a GPU's clock and what holds it down follow the load
+within some hundredths of a second, so shorter bursts would show a cooler device than one that serves."""
 
 MOST_ROWS = 32
-"""Timed calls of a visit that become rows."""
+"""Timed calls of a visit with energy that become rows."""
+
+FEW_ROWS = 5
+"""Timed calls of any other visit that become rows."""
 
 LONG_CALL_S = 0.4
 """Calls that take longer are not repeated to warm their shape up, but at first."""
 
-_VISIT_S = 0.02
-_MOST_CALLS = 5
-_TICK_S = 0.2
+_MOST_CALLS = {"cpu": 5, "cuda": 1000}
 _IDLE_SETTLE_S = 3.0
 _SETTLE_S = 1.0
 _POWER_S = 1.0
+POWER_VISIT_S = _IDLE_SETTLE_S + 2 * _SETTLE_S + 3 * _POWER_S
+"""Seconds that power takes idle and under two loads."""
+
 _LONGEST_OPERATOR = 2048
+_MOST_IN_WINDOW = 10_000
+
+Note = Callable[[str, Exception], None]
+"""Called with the label of what the device refused, and its error."""
 
 
 class Visits:
@@ -63,6 +77,11 @@ class Visits:
         self._rng = np.random.default_rng(seed)
         self._calls: dict[str, float] = {}
         self._windows = Counter(counted)
+        self._steps_s: list[float] = []
+
+    def step_s(self) -> float | None:
+        """Time between two moves of the energy counter, in the median over windows; None before there are any."""
+        return median(self._steps_s) if self._steps_s else None
 
     def warm_up(self, shape: Shape) -> None:
         """Repeats a shape until its duration is stationary."""
@@ -70,79 +89,104 @@ class Visits:
 
     def iteration(self, shape: Shape) -> list[dict[str, Any]]:
         """One warm-up call, then the timed ones, as rows of ``iterations.parquet``; of many, some evenly spaced."""
-        stage = self.engine.stage(shape, self._rng)
-        label = shape.label()
+        stage, label = self.engine.stage(shape, self._rng), shape.label()
         if label not in self._calls:
             stage.time()  # it may set the shape up: compile, record, fill a library's own tables
-        first = stage.time() if self._calls.get(label, 0.0) < LONG_CALL_S else None
-        counted = not self.meter.note and self._windows[label] < ENERGY_VISITS
-        target, most = (max(_VISIT_S, self.meter.window_s), 10_000) if counted else (_VISIT_S, _MOST_CALLS)
-        calls = 1 if first is None else int(np.clip(-(-target // first.latency_s), 1, most))
-        start = end = 0.0
-        before = after = None
-        if counted:
-            _, start, before = self._tick(stage)
-        timings = [stage.time() for _ in range((calls + 1) // 2)]
-        state = {"sm_clock_mhz": self.meter.clock_mhz(), "throttle": self.meter.throttle()}
-        timings += [stage.time() for _ in range(calls // 2)]
-        if counted:
-            more, end, after = self._tick(stage)
-            timings += more
-        self._calls[label] = median(timing.latency_s for timing in timings)
+        visits = 1 if self.meter.lead_s else ENERGY_VISITS
+        counted = not self.meter.note and self._windows[label] < visits
+        if counted or self._calls.get(label, 0.0) < LONG_CALL_S:
+            stage.time()
+        calls = self._window(stage) if counted else self._burst(stage)
+        self._windows[label] += counted
+        self._calls[label] = median(timing.latency_s for timing in calls.timings)
         common = {"sharing": "none", "replicas": 1, "energy_j": None, "power_w": None}
-        if before is not None and after is not None:
-            self._windows[label] += 1
-            common |= {
-                "energy_j": (after - before) / len(timings),
-                "power_w": (after - before) / (end - start),
-            }
-        common |= shape.columns() | state
-        kept = np.unique(np.linspace(0, len(timings) - 1, min(len(timings), MOST_ROWS)).round().astype(int))
-        return [common | timings[i]._asdict() for i in kept]
+        if calls.energy is not None:
+            common |= {"energy_j": calls.energy.each_j(calls.ends_s), "power_w": calls.energy.power_w}
+        common |= shape.columns() | (calls.state or state_of(self.meter))
+        most = min(len(calls.timings), MOST_ROWS if counted else FEW_ROWS)
+        kept = np.unique(np.linspace(0, len(calls.timings) - 1, most).round().astype(int))
+        return [common | calls.timings[i]._asdict() for i in kept]
 
-    def _tick(self, stage: Staged) -> tuple[list[Timing | WallTiming], float, float | None]:
-        """Runs until the energy counter moves, which it does in steps of up to a tenth of a second.
+    def _burst(self, stage: Staged) -> _Calls:
+        """Calls for a short while."""
+        kind = self.engine.device.type
+        calls = _Calls()
+        target, most = VISIT_S[kind], _MOST_CALLS[kind]
+        while len(calls.timings) < most and (not calls.timings or calls.spent_s < target):
+            calls.make(stage, self.meter, target)
+        return calls
 
-        A window between two such moments has all of its energy and none of another's.
+    def _window(self, stage: Staged) -> _Calls:
+        """Calls for as long as their energy needs."""
+        started = time.perf_counter()
+        while time.perf_counter() - started < self.meter.lead_s:
+            stage.time()
+        with moves(self.meter) as seen:
+            calls = _Calls()
+            while len(calls.timings) < _MOST_IN_WINDOW:
+                calls.make(stage, self.meter, self.meter.window_s)
+                seen.look()
+                if seen.enough(calls.spent_s):
+                    break
+        calls.energy = seen.energy()
+        if (step_s := seen.step_s()) is not None:
+            self._steps_s.append(step_s)
+        return calls
 
-        Returns:
-            The calls made, when the counter moved, and what it said then; None without a counter.
+    def operators(self, engine: Engine, shapes: Sequence[Shape], note: Note) -> list[dict[str, Any]]:
+        """The device's ceilings and every operator of an iteration, as rows of ``kernels.parquet``.
+
+        Args:
+            engine: whose operators.
+            shapes: whose attention.
+            note: told of the groups that the device refuses; the others are there.
         """
-        made, begin, before = [], time.perf_counter(), self.meter.energy_j()
-        while (now := self.meter.energy_j()) == before and before is not None:
-            if time.perf_counter() - begin > _TICK_S:
-                break
-            made.append(stage.time())
-        return made, time.perf_counter(), now
+        clock, rows = OperatorClock(engine.device), []
+        for label, group in self._operators(engine, shapes):
+            try:
+                with torch.inference_mode():
+                    rows += [clock.row(each) for each in group()]
+            except Exception as error:
+                if not survivable(error) or deadly(error):
+                    raise
+                note(label, error)
+        return rows
 
-    def operators(self, engine: Engine, shapes: Sequence[Shape]) -> list[dict[str, Any]]:
-        """The device's ceilings and every operator of an iteration, as rows of ``kernels.parquet``."""
-        clock = OperatorClock(engine.device)
-        with torch.inference_mode():
-            return [
-                clock.row(each) for each in chain(ceiling_operators(engine), self._operators(engine, shapes))
-            ]
+    def _operators(
+        self, engine: Engine, shapes: Sequence[Shape]
+    ) -> Iterator[tuple[str, Callable[[], Iterable[Operator]]]]:
+        """What belongs together, with its label; made when it is measured, as its tensors take memory."""
 
-    def _operators(self, engine: Engine, shapes: Sequence[Shape]) -> Iterator[Operator]:
-        for tokens in operator_tokens(engine.architecture):
-            yield from dense_operators(engine, tokens)
-        for shape in shapes:
+        def attention(shape: Shape) -> Iterator[Operator]:
+            op = "attention_prefill" if shape.prefill_seqs else "attention_decode"
+            yield attention_operator(engine, self._batch(engine, shape), op)
             if not shape.prefill_seqs:
-                yield attention_operator(engine, self._batch(engine, shape), "attention_decode")
                 yield write_operator(engine, self._batch(engine, shape))
-            elif not shape.decode_seqs and shape.prefill_new <= _LONGEST_OPERATOR:
-                yield attention_operator(engine, self._batch(engine, shape), "attention_prefill")
+
+        yield "ceilings", partial(ceiling_operators, engine)
+        for tokens in operator_tokens(engine.architecture):
+            yield f"operators of {tokens} tokens", partial(dense_operators, engine, tokens)
+        for shape in shapes:
+            if not shape.prefill_seqs or (not shape.decode_seqs and shape.prefill_new <= _LONGEST_OPERATOR):
+                yield f"attention of {shape.label()}", partial(attention, shape)
 
     def power(self, shapes: Sequence[Shape]) -> list[dict[str, Any]]:
-        """Mean power idle, and under the largest decode and the largest prefill."""
-        decode = max((s for s in shapes if not s.prefill_seqs), key=lambda s: s.decode_seqs * s.decode_ctx)
-        prefill = max((s for s in shapes if not s.decode_seqs), key=lambda s: s.prefill_new)
+        """Mean power idle, and under the largest decode and the largest prefill; without what cannot be read."""
+        decodes, prefills = (
+            [s for s in shapes if not s.prefill_seqs],
+            [s for s in shapes if not s.decode_seqs],
+        )
         rest = partial(time.sleep, _POWER_S / 10)
-        rows = [{"state": "idle"} | measure_power(self.meter, rest, _IDLE_SETTLE_S, _POWER_S)]
-        for state, shape in (("decode", decode), ("prefill", prefill)):
-            call = self.engine.stage(shape, self._rng).time
-            rows.append({"state": state} | measure_power(self.meter, call, _SETTLE_S, _POWER_S))
-        return rows
+        rows = [("idle", measure_power(self.meter, rest, _IDLE_SETTLE_S, _POWER_S))]
+        if decodes:
+            rows.append(("decode", self._load(max(decodes, key=lambda s: s.decode_seqs * s.decode_ctx))))
+        if prefills:
+            rows.append(("prefill", self._load(max(prefills, key=lambda s: s.prefill_new))))
+        return [{"state": state} | row for state, row in rows if row is not None]
+
+    def _load(self, shape: Shape) -> dict[str, Any] | None:
+        """Power under one shape, over and over."""
+        return measure_power(self.meter, self.engine.stage(shape, self._rng).time, _SETTLE_S, _POWER_S)
 
     def _batch(self, engine: Engine, shape: Shape) -> list[Chunk]:
         """Random tokens for a shape, in blocks from anywhere in the cache."""
@@ -156,3 +200,37 @@ class Visits:
             batch.append(Chunk(tokens, cached, free[:pages]))
             free = free[pages:]
         return batch
+
+
+@dataclass
+class _Calls:
+    """Timed calls, one after the other.
+
+    Attributes:
+        timings: of each.
+        ends_s: when the first began, then when each ended.
+        state: clock, and what held it down, after half the time.
+        energy: between two moves of the counter; None without.
+    """
+
+    timings: list[Timing | WallTiming] = field(default_factory=list)
+    ends_s: list[float] = field(default_factory=lambda: [time.perf_counter()])
+    state: dict[str, Any] = field(default_factory=dict)
+    energy: Energy | None = None
+
+    @property
+    def spent_s(self) -> float:
+        """From the first call to the end of the last."""
+        return self.ends_s[-1] - self.ends_s[0]
+
+    def make(self, stage: Staged, meter: Meter, target_s: float) -> None:
+        """One more; ``target_s`` is how long all of them are to take."""
+        self.timings.append(stage.time())
+        self.ends_s.append(time.perf_counter())
+        if not self.state and self.spent_s >= target_s / 2:
+            self.state = state_of(meter)
+
+
+def state_of(meter: Meter) -> dict[str, Any]:
+    """The clock now, and what holds it down, as columns."""
+    return {"sm_clock_mhz": meter.clock_mhz(), "throttle": meter.throttle()}

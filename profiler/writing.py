@@ -15,7 +15,7 @@ from simslm.traces.files import Trace, holds_trace, read_trace, write_trace
 from simslm.traces.shapes import together
 
 if TYPE_CHECKING:
-    from profiler.campaign import Campaign
+    from profiler.passes import Campaign
 
 SETTINGS = (
     "model",
@@ -94,7 +94,7 @@ class TraceWriter:
         kept = None if trace is None else _colocated(trace)
         if trace is not None and kept is not None and rows is not None and not self._differing(trace):
             rows = pa.concat_tables([pa.table(rows), kept], promote_options="default")
-            provenance["colocation"] = trace.provenance.get("colocation")
+            provenance |= {name: trace.provenance.get(name) for name in ("colocation", "colocation_refused")}
         write_trace(
             self._target,
             provenance=provenance,

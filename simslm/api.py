@@ -14,11 +14,15 @@ from simslm.manifest import manifest
 from simslm.metrics.economics import economics_figures
 from simslm.metrics.intervals import intervals, sampling, unknown
 from simslm.metrics.result import Forget, Result, Sink, observe
+from simslm.metrics.steady import Rule
 from simslm.prepared import Prepared, PreparedGroup, prepare
 from simslm.scenario.load import load_scenario
+from simslm.scenario.metrics import Metrics
 from simslm.scenario.schema import Scenario
 from simslm.sim.log import FINISHED
+from simslm.sim.rows import Stream
 from simslm.sim.world import OnStart, Progress
+from simslm.workload.supply import MOST_HELD
 
 __all__ = [
     "Found",
@@ -88,6 +92,13 @@ def observed(
         ScenarioError: not one request of the workload can be served.
     """
     scenario = prepared.scenario
+    if scenario.metrics is not None and isinstance(prepared.workload, Stream):
+        raise ScenarioError(
+            f"needs all requests at once, and no more than {MOST_HELD:,} are held; this workload has "
+            f"{prepared.workload.count:,}",
+            where=scenario.where("metrics"),
+            remedy="leave it out: the start of so long a run decides little; or send fewer requests",
+        )
     result = observe(
         scenario.name,
         prepared.workload,
@@ -100,6 +111,7 @@ def observed(
         sink=sink,
         on_start=on_start,
         unused_devices=prepared.unused_devices,
+        rule=None if scenario.metrics is None else rule(scenario.metrics),
     )
     result.summary["economics"] = economics_figures(prepared.tariff, result.summary)
     counts = result.summary["requests"]
@@ -108,6 +120,17 @@ def observed(
             _none_fits(prepared, counts["arrived"]), where=scenario.where("workload") or scenario.name
         )
     return result
+
+
+def rule(metrics: Metrics) -> Rule:
+    """Which requests count, as a scenario says."""
+    return Rule(
+        warmup_requests=metrics.warmup_requests or 0,
+        warmup_s=metrics.warmup_s or 0.0,
+        cooldown_requests=metrics.cooldown_requests or 0,
+        cooldown_s=metrics.cooldown_s or 0.0,
+        steady=metrics.steady is not None,
+    )
 
 
 def _intervals(
@@ -135,6 +158,8 @@ def _sampling(scenario: Scenario, result: Result) -> dict[str, Any]:
         return sampling(
             {}, "the requests were written while the run went on: compare runs under several seeds"
         )
+    if scenario.metrics is not None:
+        return sampling({}, "metrics leaves requests out: compare runs under several seeds")
     requests = {**columns, "finished": columns["status"] == FINISHED}
     run = Sampled(requests, result.summary, scenario.slo.bounds() if scenario.slo else {})
     return sampling(*sampling_of(run))

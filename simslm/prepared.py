@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from simslm.catalog.architecture import Architecture
-from simslm.catalog.devices import Device, device_from_mapping, load_device
+from simslm.catalog.devices import Device, device_file, load_device
 from simslm.catalog.models import architecture_from_mapping, load_model, model_file
 from simslm.catalog.prices import device_price
 from simslm.cost.interference import Contended, contention
@@ -306,8 +306,8 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
         named = scenario.device
         device = found.get(
             "device",
-            (_key(named),),
-            lambda: load_device(named) if isinstance(named, str) else device_from_mapping(named),
+            (_key(named), scenario.base_dir),
+            lambda: load_device(named, scenario.base_dir),
         )
     specs: tuple[Replicas, ...] = scenario.deployment.groups or (scenario.deployment,)
     parts = utilizations(scenario, specs)
@@ -365,6 +365,8 @@ def _files(scenario: Scenario, found: Found) -> dict[str, str]:
     """The SHA-256 of each file the scenario names beside traces; all of them have been read."""
     models = (scenario.model, *(group.model for group in scenario.deployment.groups or ()))
     paths = {name: model_file(name, scenario.base_dir) for name in models if isinstance(name, str)}
+    if isinstance(scenario.device, str):
+        paths[scenario.device] = device_file(scenario.device, scenario.base_dir)
     prices = scenario.economics.prices if scenario.economics is not None else None
     named = (*scenario.workload.files, *([prices] if prices is not None else []))
     paths |= {name: scenario.base_dir / name for name in named}

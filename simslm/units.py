@@ -12,21 +12,53 @@ DTYPE_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1}
 """Bytes of one element, by the name of the data type used in scenarios and trace names."""
 
 
-def seconds(value: float | None) -> str:
-    """A duration for a screen: ``3.21 s``, ``45.0 ms``, ``812 µs``, ``2 min 05 s``."""
+NOUGHT = 1e-12
+"""What is smaller is what rounding left of 0."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A plain figure for a screen, as people write it: ``1,234``, ``0.0312``, ``0.0000125``, never ``1.25e-05``.
+
+    Args:
+        value: None and NaN are ``–``; what is nearer to 0 than :data:`NOUGHT` is ``0``.
+        digits: significant ones, of figures below 1000; zeros at the end are left out.
+    """
     if value is None or math.isnan(value):
         return "–"
-    size = abs(value)
+    if abs(value) < NOUGHT:
+        return "0"
+    if math.isinf(value) or abs(rounded := float(f"{value:.{digits}g}")) >= 1000:
+        return f"{value:,.0f}"
+    places = max(digits - 1 - math.floor(math.log10(abs(rounded))), 0)
+    text = f"{rounded:.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def change(share: float | None, digits: int = 3) -> str:
+    """A relative difference for a screen: ``+1,420 %``, ``-0.35 %``, ``0 %``."""
+    if share is None or math.isnan(share):
+        return "–"
+    text = number(100 * abs(share), digits)
+    return f"{text} %" if text == "0" else f"{'-' if share < 0 else '+'}{text} %"
+
+
+def seconds(value: float | None) -> str:
+    """A duration for a screen: ``3.21 s``, ``45 ms``, ``812 µs``, ``2 min 05 s``."""
+    if value is None or math.isnan(value):
+        return "–"
+    size = float(f"{abs(value):.3g}")
     if size >= 7200:
         return f"{value / 3600:.1f} h"
     if size >= 120:
         minutes, rest = divmod(round(value), 60)
         return f"{minutes} min {rest:02d} s"
     if size >= 1:
-        return f"{value:.3g} s" if size < 100 else f"{value:.0f} s"
-    if size >= 1e-3 or size == 0:
-        return f"{value * 1e3:.3g} ms"
-    return f"{value * 1e6:.3g} µs"
+        return f"{number(value)} s"
+    if size < NOUGHT:
+        return "0 ms"
+    if size >= 1e-3:
+        return f"{number(value * 1e3)} ms"
+    return f"{number(value * 1e6)} µs"
 
 
 def bytes_(value: float) -> str:
@@ -42,22 +74,13 @@ def joules(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     if value >= 3.6e6:
-        return f"{value / 3.6e6:.3g} kWh"
-    return f"{value / 1e3:.3g} kJ" if value >= 1e3 else f"{value:.3g} J"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A plain figure for a screen, with thousands separators: ``1,234``, ``0.0312``."""
-    if value is None or math.isnan(value):
-        return "–"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+        return f"{number(value / 3.6e6)} kWh"
+    return f"{number(value / 1e3)} kJ" if value >= 1e3 else f"{number(value)} J"
 
 
 def flops(value: float) -> str:
     """Floating-point operations for a screen: ``68.7 GFLOP``, ``16.4 kFLOP``."""
     for unit, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
-            return f"{value / unit:.3g} {name}FLOP"
-    return f"{value:.3g} FLOP"
+            return f"{number(value / unit)} {name}FLOP"
+    return f"{number(value)} FLOP"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from profiler.engine.tables import BlockTables
+
 _PADDING_SHARE = 8
 
 
@@ -65,6 +67,7 @@ class Layout:
         tables: what attention reads on the device, integers.
         spans: what attends together; they cover all rows.
         windowed: the same for layers with a window, over the pages that it reaches; ``spans`` where it reaches all.
+        tallest: most queries of a small tile, where there are tiles.
     """
 
     tokens: np.ndarray
@@ -74,6 +77,7 @@ class Layout:
     tables: list[np.ndarray]
     spans: list[Span]
     windowed: list[Span]
+    tallest: int = 0
 
     def fields(self) -> list[np.ndarray]:
         """All that goes to the device, the tables last."""
@@ -179,31 +183,35 @@ def _slots(span: Span, block_size: int) -> np.ndarray:
     return (blocks * block_size + positions % block_size).reshape(-1)
 
 
-def lay_out_ragged(batch: Sequence[Chunk], block_size: int, small: int, large: int) -> Layout:
-    """Rows in the order of the batch, queries in tiles, and every sequence's own pages.
+def lay_out_ragged(
+    batch: Sequence[Chunk], block_size: int, tables: BlockTables, small: int, large: int
+) -> Layout:
+    """Rows in the order of the batch, and queries in tiles over block tables that are on the device.
 
-    The tables are the small tiles and the large ones, ``(tiles, 4)`` each, and all block tables end to end. A tile is
-    its first row, its queries, the keys that the first of them sees, and the first of its sequence's pages.
+    The layout's tables are the small tiles and the large ones, ``(tiles, 4)`` each, and what the device lacks of the
+    block tables: where they are written to, and what. A tile is its first row, its queries, the keys that the first of
+    them sees, and where its sequence's block table begins.
 
     Args:
         batch: at least one chunk.
         block_size: tokens per KV block.
+        tables: block tables of the sequences.
         small: chunks of so many tokens or fewer are one small tile each.
         large: most queries of a large tile.
     """
     new = np.array([len(chunk.tokens) for chunk in batch])
     cached = np.array([chunk.cached for chunk in batch])
-    used = -(-(cached + new) // block_size)
-    pages = np.concatenate([chunk.blocks[:count] for chunk, count in zip(batch, used.tolist(), strict=True)])
-    rows, first_pages = np.cumsum(new) - new, np.cumsum(used) - used
+    owners, lacking = tables.find([chunk.blocks for chunk in batch])
+    rows = np.cumsum(new) - new
     positions = np.arange(new.sum()) + np.repeat(cached - rows, new)
-    blocks = pages[np.repeat(first_pages, new) + positions // block_size]
-    whole = np.stack([rows, new, cached + 1, first_pages], axis=1)
+    blocks = tables.blocks(np.repeat(owners, new), positions // block_size)
+    whole = np.stack([rows, new, cached + 1, owners * tables.width], axis=1)
     fits = new <= small
-    tables = [whole[fits], _cut(whole[~fits], large), pages]
     tokens = np.concatenate([chunk.tokens for chunk in batch])
     slots = blocks * block_size + positions % block_size
-    return Layout(tokens, positions, slots, rows + new - 1, tables, [], [])
+    tallest = int(new[fits].max(initial=0))
+    cut = _cut(whole[~fits], large)
+    return Layout(tokens, positions, slots, rows + new - 1, [whole[fits], cut, *lacking], [], [], tallest)
 
 
 def _cut(tiles: np.ndarray, most: int) -> np.ndarray:

@@ -13,21 +13,22 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from profiler.engine.attention import Attention, FusedAttention, TiledAttention
 from profiler.engine.batch import Chunk
+from profiler.engine.between import FusedSteps, TorchSteps
 from profiler.engine.cache import BLOCK_SIZE, BlockPool, PagedCache
 from profiler.engine.experts import GroupedExperts, SeparateExperts, check_experts
-from profiler.engine.graphs import CudaRecorder, DecodeGraphs, DecodeRows, Recorder
+from profiler.engine.graphs import CudaRecorder, IterationGraphs, PaddedRows, Recorder, ReplayableAttention
 from profiler.engine.quantized import check_quantization, quantized_linear
 from profiler.engine.sampler import GREEDY, Sampling, sample
 from profiler.engine.staging import staged
+from profiler.engine.support import kernels_lack
 from profiler.engine.transformer import Rows, Transformer
-from profiler.engine.weights import DTYPES, check_supported, linear, random_weights
+from profiler.engine.weights import DTYPES, RandomWeights, check_supported, linear
 from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError, UsageError, nearest
 
@@ -47,20 +48,22 @@ class Engine:
         num_blocks: KV blocks.
         block_size: tokens per block.
         attention: ``tiled``, ``fused`` or ``paged``; by default the fastest that is there for the device. With
-            ``paged``, experts are grouped by kernels too; else they run one by one, as the host reads the routing.
+            ``paged``, all else that has a kernel in Triton runs as one; without, experts run one by one, as the host
+            reads the routing.
         weights: by name, instead of random ones.
         quantization: ``int8`` or ``fp8`` weights of the layers, as vLLM calls it; None keeps them in ``dtype``.
         sampling: how tokens are chosen.
         enforce_eager: no CUDA graphs, as vLLM calls it.
-        recorder: records decode iterations where paged attention can be had; by default a CUDA graph's on CUDA.
+        recorder: records small iterations where paged attention can be had; by default a CUDA graph's on CUDA.
         seed: of weights and cache.
 
     Attributes:
-        graphs: the recorded decode iterations; None where all run eagerly.
+        graphs: the recorded iterations; None where all run eagerly.
 
     Raises:
         UsageError: for a family, a data type or a quantization the engine does not have.
-        DeviceError: for a device that is not there, cannot read such weights, or is a GPU without Triton for experts.
+        DeviceError: for a device that is not there, cannot read such weights, or is a GPU on which kernels that are
+            needed cannot be compiled.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class Engine:
         check_quantization(quantization, self.device)
         self.quantization = quantization
         number, kind = torch_dtype(dtype), attention or _fastest(self.device)
+        _check_kernels(kind, architecture.num_experts > 1, quantization, self.device)
         if architecture.num_experts > 1:
             check_experts(kind, self.device)
         self.pool = BlockPool(num_blocks)
@@ -91,17 +95,18 @@ class Engine:
             architecture, num_blocks, block_size=block_size, dtype=number, device=self.device
         )
         self.attention = _attention(kind, architecture, self.cache)
-        held = dict(weights) if weights else random_weights(architecture, number, self.device, seed)
+        held = dict(weights) if weights else RandomWeights(architecture, number, self.device, seed)
         layer = partial(quantized_linear, kind=quantization) if quantization else linear
         grouped = partial(GroupedExperts, quantization=quantization)
         experts = grouped if kind == "paged" else partial(SeparateExperts, layer=layer)
-        self.model = Transformer(architecture, held, self.cache, self.attention, layer, experts)
+        steps = FusedSteps if kind == "paged" else TorchSteps
+        self.model = Transformer(architecture, held, self.cache, self.attention, layer, experts, steps)
         if recorder is None and self.device.type == "cuda":
             recorder = CudaRecorder(self.device)
-        self.graphs: DecodeGraphs | None = None
-        if recorder is not None and kind == "paged" and not enforce_eager:
+        self.graphs: IterationGraphs | None = None
+        if recorder is not None and isinstance(self.attention, ReplayableAttention) and not enforce_eager:
             longest = architecture.max_position_embeddings
-            self.graphs = DecodeGraphs(self._step, self.attention, self.cache, longest, recorder)
+            self.graphs = IterationGraphs(self._step, self.attention, self.cache, longest, recorder)
         self._sampling = sampling
         self._generator = torch.Generator(device=self.device).manual_seed(seed)
 
@@ -109,10 +114,10 @@ class Engine:
         """One iteration: the next token of every chunk, in the order given."""
         return self.consume(self.run(self.prepare(batch)))
 
-    def prepare(self, batch: Sequence[Chunk]) -> Rows | DecodeRows:
+    def prepare(self, batch: Sequence[Chunk]) -> Rows | PaddedRows:
         """Lay the batch out and move it to the device, in one copy that nothing here waits for."""
-        if self.graphs is not None and self.graphs.take(batch):
-            return self.graphs.prepare(batch)
+        if self.graphs is not None and (size := self.graphs.size(batch)) is not None:
+            return self.graphs.prepare(batch, size)
         return self.lay_out(batch)
 
     def lay_out(self, batch: Sequence[Chunk]) -> Rows:
@@ -122,9 +127,9 @@ class Engine:
         return Rows(tokens, positions, slots, last_rows, self.attention.plan(layout, positions, tables))
 
     @torch.inference_mode()
-    def run(self, rows: Rows | DecodeRows) -> Tensor:
+    def run(self, rows: Rows | PaddedRows) -> Tensor:
         """Forward pass and sampler; the tokens, still on the device."""
-        if isinstance(rows, DecodeRows):
+        if isinstance(rows, PaddedRows):
             assert self.graphs is not None
             found = self.graphs.run(rows)
         else:
@@ -159,7 +164,28 @@ def _attention(kind: str, architecture: Architecture, cache: PagedCache) -> Atte
 def _fastest(device: torch.device) -> str:
     if device.type == "cpu":
         return "tiled"
-    return "paged" if find_spec("triton") else "fused"
+    return "fused" if kernels_lack(device) else "paged"
+
+
+def _check_kernels(kind: str, experts: bool, quantization: str | None, device: torch.device) -> None:
+    """Refuses what needs kernels on a GPU that cannot have them.
+
+    Raises:
+        DeviceError: saying what they lack.
+    """
+    if device.type != "cuda":
+        return
+    needs = {
+        "paged attention": kind == "paged",
+        "weights of eight bits": bool(quantization),
+        "experts": experts,
+    }
+    wanted = [name for name, needed in needs.items() if needed]
+    if wanted and (lack := kernels_lack(device)):
+        raise DeviceError(
+            f"{' and '.join(wanted)} need kernels on {device}: {lack}",
+            remedy="install what is missing, or profile a dense model without --quantization",
+        )
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from profiler.engine.quantized import Quantized, quantize
-from profiler.engine.tiles import power_of_two
+from profiler.engine.tiles import Fitting, Options, power_of_two, shallower
 from profiler.engine.weights import MakeLinear, linear
 from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError
@@ -146,6 +146,7 @@ class GroupedExperts(Experts):
             "SLOTS": power_of_two(self._per_token),
             "NORMALISED": self._normalised,
         }
+        self._fitting = Fitting()
         self._up = quantize(gate_up, quantization) if quantization else gate_up
         self._down = quantize(down, quantization) if quantization else down
 
@@ -196,17 +197,22 @@ class GroupedExperts(Experts):
         parts = max(1, assignments // (self._count * tile["BLOCK_M"]))
         kind: dict[str, Any] = {"PRODUCT": product_type(x), "FP8": stack.dtype == torch.float8_e4m3fn}
         shape: dict[str, Any] = {"OUTPUTS": outputs, "DEPTH": x.shape[1], "PER_ROW": per_row, "GATED": gated}
-        multiply_by_experts[(parts, -(-outputs // tile["BLOCK_N"]), self._count)](
-            x,
-            stack if scale is None else stack.view(torch.int8),
-            scale,
-            *groups,
-            shares,
-            out,
-            **shape,
-            **kind,
-            **tile,
-        )
+        grid = (parts, -(-outputs // tile["BLOCK_N"]), self._count)
+
+        def run(options: Options) -> None:
+            multiply_by_experts[grid](
+                x,
+                stack if scale is None else stack.view(torch.int8),
+                scale,
+                *groups,
+                shares,
+                out,
+                **shape,
+                **kind,
+                **options,
+            )
+
+        self._fitting.launch((gated, tile["BLOCK_M"]), shallower(tile), run)
         return out
 
 

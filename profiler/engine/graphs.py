@@ -1,11 +1,12 @@
-"""Decode iterations recorded once per batch size and replayed, so that a device is not kept waiting for its host.
+"""Small iterations recorded once per size and replayed, so that a device is not kept waiting for its host.
 
-A recorded iteration reads all it needs from one buffer that never moves. A batch is padded up to the next recorded
-size with rows that write to the cache's spare block and attend to one token of it; its integers are copied into the
-buffer, and the recording is run again. On CUDA a recording is a CUDA graph; :func:`rerun` is its twin without a GPU,
-which runs the same code over the same buffer.
+A recorded iteration reads all it needs from one buffer that never moves, and block tables that stay on the device. A
+batch is padded up to the next recorded size with tokens that are written to the cache's spare block; its integers are
+copied into the buffer, and the recording is run again. On CUDA a recording is a CUDA graph; :func:`rerun` is its twin
+without a GPU, which runs the same code over the same buffer.
 
-Invariant: a recording holds for any context lengths, because its plan depends on the number of rows alone.
+Invariant: a recording holds for any context lengths and any prompts of its size, because its plan depends on the size
+alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,15 +25,21 @@ from profiler.engine.attention import Attention
 from profiler.engine.batch import Chunk, Layout
 from profiler.engine.cache import PagedCache
 from profiler.engine.staging import packed
+from profiler.engine.tables import BlockTables
 from profiler.engine.transformer import Rows
 
 SIZES = (1, 2, 4, *range(8, 257, 8), *range(272, 513, 16))
-"""Batch sizes that are recorded, each at its first use: vLLM's ``cudagraph_capture_sizes``."""
+"""Batch sizes of decodes that are recorded, each at its first use: vLLM's ``cudagraph_capture_sizes``."""
+
+MIXED_ROWS = (16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
+MIXED_SEQS = (8, 32, 128, 512)
+"""Tokens and sequences of other recorded batches. vLLM records every token count of ``SIZES`` piece by piece, and
+attention not at all; whole iterations need a recording for each pair, so there are fewer of each."""
 
 Recorder = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 """Takes an iteration over tensors that stay where they are; what comes back runs it again, into the same result."""
 
-_ROW_INTEGERS = 8
+_EMPTY_TILE = np.array([0, 0, 1, 0])
 _CAPTURING = threading.Lock()
 """Held while capturing: CUDA does not let a thread wait for the whole device while another captures on it."""
 
@@ -45,7 +53,10 @@ class CudaRecorder:
     """Records CUDA graphs, which share one pool of memory: no two of them run at once, or keep results for later."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        current = torch.cuda.current_stream(device)
+        plain = current == torch.cuda.default_stream(device)
+        # What is captured belongs to the context of its stream: inside a green context, to its multiprocessors.
+        self._stream = torch.cuda.Stream(device) if plain else current
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, iteration: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -67,27 +78,61 @@ class CudaRecorder:
         return replay
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeRows:
-    """A padded batch of decoding sequences, to be replayed.
+@runtime_checkable
+class ReplayableAttention(Attention, Protocol):
+    """Attention whose plan depends on the numbers of tiles alone, over block tables on the device.
 
     Attributes:
-        layout: of the padded batch.
-        integers: all of the layout's fields end to end, on the device.
-        seqs: how many of the rows are sequences; the rest is padding.
+        queries: most queries of a small and of a large tile.
+        tables: block tables of the sequences.
     """
 
+    queries: tuple[int, int]
+    tables: BlockTables
+
+
+class Size(NamedTuple):
+    """Of a recording.
+
+    Attributes:
+        rows: tokens.
+        seqs: sequences, and small tiles.
+        large: large tiles; 0 where every sequence has one token.
+    """
+
+    rows: int
+    seqs: int
+    large: int
+
+    @property
+    def integers(self) -> int:
+        """In the buffer: tokens, positions and slots, last rows, tiles."""
+        return 3 * self.rows + self.seqs + 4 * (self.seqs + self.large)
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedRows:
+    """A padded batch, to be replayed.
+
+    Attributes:
+        size: of the recording.
+        layout: of the padded batch.
+        integers: its layout's fields end to end, on the device, but for what block tables lack.
+        seqs: how many of its sequences are no padding.
+    """
+
+    size: Size
     layout: Layout
     integers: Tensor
     seqs: int
 
 
-class DecodeGraphs:
-    """Recordings of an engine's decode iterations.
+class IterationGraphs:
+    """Recordings of an engine's small iterations.
 
     Args:
         step: the iteration.
-        attention: plans must hold for any lengths, as those of ``PagedAttention`` do.
+        attention: see :class:`ReplayableAttention`; its plans hold for any tiles.
         cache: has a spare block.
         longest: most tokens of a sequence.
         recorder: makes the recordings.
@@ -96,49 +141,87 @@ class DecodeGraphs:
     def __init__(
         self,
         step: Callable[[Rows], Tensor],
-        attention: Attention,
+        attention: ReplayableAttention,
         cache: PagedCache,
         longest: int,
         recorder: Recorder,
     ) -> None:
         self._step, self._attention, self._recorder = step, attention, recorder
-        self._device = cache.keys[0].device
-        self._padding = Chunk([0], 0, np.array([cache.num_blocks]))
-        pages = -(-longest // cache.block_size)
-        self._buffer = torch.zeros(
-            SIZES[-1] * (_ROW_INTEGERS + pages), dtype=torch.int64, device=self._device
+        self._device, self._longest = cache.keys[0].device, longest
+        spare = np.full(-(-min(longest, MIXED_ROWS[-1]) // cache.block_size), cache.num_blocks)
+        self._padding = Chunk([0], 0, spare)
+        most = max(
+            self._mixed(MIXED_ROWS[-1], MIXED_SEQS[-1]).integers, Size(SIZES[-1], SIZES[-1], 0).integers
         )
-        self._recorded: dict[int, Callable[[], Tensor]] = {}
+        self._buffer = torch.zeros(most, dtype=torch.int64, device=self._device)
+        self._recorded: dict[Size, Callable[[], Tensor]] = {}
+        self._generation = attention.tables.generation
 
     @property
     def sizes(self) -> list[int]:
-        """Batch sizes recorded so far."""
-        return sorted(self._recorded)
+        """Batch sizes of decodes recorded so far."""
+        return sorted(size.rows for size in self._recorded if not size.large)
 
-    def take(self, batch: Sequence[Chunk]) -> bool:
-        """Whether a batch can be replayed: one token of each sequence, and not too many of them."""
-        return len(batch) <= SIZES[-1] and all(len(chunk.tokens) == 1 for chunk in batch)
+    @property
+    def mixed_sizes(self) -> list[tuple[int, int]]:
+        """Tokens and sequences of other batches recorded so far."""
+        return sorted((size.rows, size.seqs) for size in self._recorded if size.large)
 
-    def prepare(self, batch: Sequence[Chunk]) -> DecodeRows:
-        """Pad a batch, lay it out and move it to the device."""
-        size = SIZES[bisect_left(SIZES, len(batch))]
-        layout = self._attention.lay_out([*batch, *[self._padding] * (size - len(batch))])
-        return DecodeRows(layout, packed(layout.fields(), self._device), len(batch))
+    def size(self, batch: Sequence[Chunk]) -> Size | None:
+        """Of the recording that a batch is padded to; None where it has too many tokens for any."""
+        seqs, rows = len(batch), sum(len(chunk.tokens) for chunk in batch)
+        if rows > SIZES[-1]:
+            return None
+        if rows == seqs:
+            padded = SIZES[bisect_left(SIZES, rows)]
+            return Size(padded, padded, 0)
+        padded = MIXED_ROWS[bisect_left(MIXED_ROWS, rows)]
+        if padded - rows > self._longest or seqs == MIXED_SEQS[-1]:
+            return None
+        return self._mixed(padded, MIXED_SEQS[bisect_left(MIXED_SEQS, seqs + 1)])
 
-    def run(self, rows: DecodeRows) -> Tensor:
+    def prepare(self, batch: Sequence[Chunk], size: Size) -> PaddedRows:
+        """Pads a batch, lays it out and moves it to the device."""
+        spare = size.rows - sum(len(chunk.tokens) for chunk in batch)
+        padding = [self._padding] * spare
+        if size.large and spare:
+            padding = [replace(self._padding, tokens=np.zeros(spare, dtype=np.int64))]
+        layout = self._attention.lay_out([*batch, *padding])
+        small, large, *lacking = layout.tables
+        if size.large:
+            small, large = _filled(small, size.seqs), _filled(large, size.large)
+            last_rows = np.zeros(size.seqs, dtype=np.int64)
+            last_rows[: len(layout.last_rows)] = layout.last_rows
+            tallest = self._attention.queries[0]
+            layout = replace(layout, last_rows=last_rows, tables=[small, large], tallest=tallest)
+        fields = [*layout.fields()[:4], small, large, *lacking]
+        integers = packed(fields, self._device)
+        kept, places, blocks = integers.split([size.integers, *(field.size for field in lacking)])
+        self._attention.tables.update(places, blocks)
+        return PaddedRows(size, layout, kept, len(batch))
+
+    def run(self, rows: PaddedRows) -> Tensor:
         """What the iteration gives for each sequence; valid until the next one."""
+        if self._generation != self._attention.tables.generation:
+            self._generation = self._attention.tables.generation
+            self._recorded.clear()  # they read the tables where they were
         self._buffer[: len(rows.integers)].copy_(rows.integers)
-        size = len(rows.layout.tokens)
-        if size not in self._recorded:
-            self._recorded[size] = self._record(rows.layout)
-        return self._recorded[size]()[: rows.seqs]
+        if rows.size not in self._recorded:
+            self._recorded[rows.size] = self._record(rows)
+        return self._recorded[rows.size]()[: rows.seqs]
 
-    def _record(self, layout: Layout) -> Callable[[], Tensor]:
-        """A recording over the buffer; the block tables, which come last, have all that is left of it."""
-        sizes = [field.size for field in layout.fields()[:-1]]
-        views = self._buffer.split([*sizes, len(self._buffer) - sum(sizes)])
-        tokens, positions, slots, last_rows, *tables = views
-        rows = Rows(tokens, positions, slots, last_rows, self._attention.plan(layout, positions, tables))
+    def _mixed(self, rows: int, seqs: int) -> Size:
+        """With as many large tiles as any batch of that size has: no more chunks are too long for a small one."""
+        small, large = self._attention.queries
+        return Size(rows, seqs, rows // large + min(seqs, rows // (small + 1)) + 1)
+
+    def _record(self, padded: PaddedRows) -> Callable[[], Tensor]:
+        """A recording over the buffer."""
+        size, nothing = padded.size, self._buffer[:0]
+        parts = [size.rows] * 3 + [size.seqs, 4 * size.seqs, 4 * size.large]
+        tokens, positions, slots, last_rows, *tiles = self._buffer[: size.integers].split(parts)
+        plan = self._attention.plan(padded.layout, positions, [*tiles, nothing, nothing])
+        rows = Rows(tokens, positions, slots, last_rows, plan)
         recorded = self._recorder(lambda: self._step(rows))
 
         def replay(held: Rows = rows) -> Tensor:
@@ -147,3 +230,8 @@ class DecodeGraphs:
             return recorded()
 
         return replay
+
+
+def _filled(tiles: np.ndarray, count: int) -> np.ndarray:
+    """So many tiles, with empty ones after those that there are."""
+    return np.concatenate([tiles, np.broadcast_to(_EMPTY_TILE, (count - len(tiles), 4))])

@@ -139,7 +139,7 @@ def _step(
     place = (page * PAGE + position % PAGE) * (KV_HEADS * HEAD_DIM)
     key = tl.load(keys + place[None, :] + dims[:, None], mask=inside[:, None] & here[None, :], other=0.0)
     scores = tl.dot(block, key.to(PRODUCT), input_precision="ieee") * scale
-    if CAP:
+    if CAP != 0.0:  # the compiler takes no float for a condition, though the interpreter does
         scores = CAP - 2 * CAP / (tl.exp2(scores) + 1)  # tanh(x) = 1 - 2 / (exp(2 x) + 1)
     if MASKED:
         visible = position[None, :] < last[:, None]

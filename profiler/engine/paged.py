@@ -22,10 +22,12 @@ from torch import Tensor
 from profiler.engine.batch import Chunk, Layout, lay_out_ragged
 from profiler.engine.cache import PagedCache
 from profiler.engine.kernels import attend_tile, combine_splits, product_type
-from profiler.engine.tiles import power_of_two
+from profiler.engine.tables import BlockTables
+from profiler.engine.tiles import Fitting, Options, power_of_two, shared_bytes
 from simslm.catalog.architecture import Architecture
 
 _LEAST_DIM = 16
+_LEAST_KEYS = 16
 _WIDEST = 128
 _SPLIT_KEYS = 64
 _MOST_SPLITS = 64
@@ -48,9 +50,13 @@ class Size:
     warps: int
     stages: int
 
-    def compiling(self) -> dict[str, Any]:
-        """As the kernel takes them."""
-        return {"BLOCK_N": self.keys, "num_warps": self.warps, "num_stages": self.stages}
+    def compiling(self) -> list[Options]:
+        """As the kernel takes them, and after that with less and less shared memory."""
+        steps = [(self.keys, self.stages)]
+        while steps[-1] != (_LEAST_KEYS, 1):
+            keys, stages = steps[-1]
+            steps.append((keys, stages - 1) if stages > 2 or keys == _LEAST_KEYS else (keys // 2, stages))
+        return [{"BLOCK_N": keys, "num_warps": self.warps, "num_stages": stages} for keys, stages in steps]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class PagedPlan:
 
     Attributes:
         launches: cover all rows.
-        pages: block tables end to end.
+        pages: block tables end to end, of these sequences and of others.
     """
 
     launches: list[Launch]
@@ -97,9 +103,20 @@ class PagedAttention:
         architecture: of the model.
         cache: what is read.
         processors: multiprocessors that contexts are split over; by default the device's.
+        shared: bytes of shared memory that a tile may take; by default the device's.
+
+    Attributes:
+        queries: most queries of a small and of a large tile.
+        tables: the block tables of the sequences, on the device.
     """
 
-    def __init__(self, architecture: Architecture, cache: PagedCache, processors: int | None = None) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        cache: PagedCache,
+        processors: int | None = None,
+        shared: int | None = None,
+    ) -> None:
         self._cache, like = cache, cache.keys[0]
         self._heads, width = architecture.num_kv_heads, architecture.head_dim
         self._group = architecture.num_heads // architecture.num_kv_heads
@@ -121,21 +138,26 @@ class PagedAttention:
         }
         self._processors = processors or _processors(like.device)
         self._most_splits = min(_MOST_SPLITS, -(-architecture.max_position_embeddings // _SPLIT_KEYS))
-        self._small, self._large = _sizes(self._group, self._padded, like.element_size())
+        room = shared or shared_bytes(like.device)
+        self._small, self._large = _sizes(self._group, self._padded, like.element_size(), room)
+        self.queries = self._small.rows // self._group, self._large.rows // self._group
+        longest = -(-architecture.max_position_embeddings // cache.block_size)
+        self.tables = BlockTables(longest, like.device)
+        self._fitting = Fitting()
+        self._options = {size: size.compiling() for size in (self._small, self._large)}
 
     def lay_out(self, batch: Sequence[Chunk]) -> Layout:
-        queries = (self._small.rows // self._group, self._large.rows // self._group)
-        return lay_out_ragged(batch, self._cache.block_size, *queries)
+        return lay_out_ragged(batch, self._cache.block_size, self.tables, *self.queries)
 
     def plan(self, layout: Layout, positions: Tensor, tables: Sequence[Tensor]) -> PagedPlan:
-        small, large, pages = tables
+        small, large, *lacking = tables
+        self.tables.update(*lacking)
         launches = []
         if len(small):
-            most = int(layout.tables[0][:, 1].max()) * self._group
-            launches.append(self._split(small, most))
+            launches.append(self._split(small, layout.tallest * self._group))
         if len(large):
             launches.append(Launch(large, self._large, 1, self._large.rows))
-        return PagedPlan(launches, pages)
+        return PagedPlan(launches, self.tables.pages)
 
     def attend(self, layer: int, queries: Tensor, plan: PagedPlan) -> Tensor:
         out = torch.empty(queries.shape, dtype=queries.dtype, device=queries.device)
@@ -146,23 +168,29 @@ class PagedAttention:
         return out
 
     def _attend(self, layer: int, queries: Tensor, out: Tensor, launch: Launch, pages: Tensor) -> None:
-        attend_tile[(len(launch.tiles) // 4, self._heads, launch.splits)](
-            queries,
-            self._cache.keys[layer],
-            self._cache.values[layer],
-            out,
-            launch.partial,
-            launch.partial_lse,
-            launch.tiles,
-            pages,
-            queries.stride(0),
-            self._scale,
-            **self._windows[layer],
-            **self._shape,
-            **self._step,
-            **launch.tiling(),
-            **launch.size.compiling(),
-        )
+        grid = (len(launch.tiles) // 4, self._heads, launch.splits)
+
+        def run(options: Options) -> None:
+            attend_tile[grid](
+                queries,
+                self._cache.keys[layer],
+                self._cache.values[layer],
+                out,
+                launch.partial,
+                launch.partial_lse,
+                launch.tiles,
+                pages,
+                queries.stride(0),
+                self._scale,
+                **self._windows[layer],
+                **self._shape,
+                **self._step,
+                **launch.tiling(),
+                **options,
+            )
+
+        key = launch.size, self._windows[layer]["WINDOW"]
+        self._fitting.launch(key, self._options[launch.size], run)
 
     def _combine(self, out: Tensor, launch: Launch) -> None:
         combine_splits[(len(launch.tiles) // 4, self._heads, launch.rows)](
@@ -186,12 +214,13 @@ class PagedAttention:
         return Launch(tiles, self._small, splits, rows, lse.new_empty(*shape, self._padded), lse)
 
 
-def _sizes(group: int, padded: int, itemsize: int) -> tuple[Size, Size]:
-    """Small and large tiles that fit the shared memory of a multiprocessor."""
-    least = power_of_two(group)
+def _sizes(group: int, padded: int, itemsize: int, shared: int) -> tuple[Size, Size]:
+    """Small and large tiles whose queries take no more than half of the shared memory, so that keys have room."""
+    least, most = power_of_two(group), power_of_two(shared // (2 * padded * itemsize) + 1) // 2
     if itemsize > 2 or padded > _WIDEST:
-        return Size(max(16, least), 32, 4, 2), Size(max(64, least), 32, 8, 2)
-    return Size(max(16, least), 64, 4, 3), Size(max(128, least), 64, 8 if padded > 64 else 4, 3)
+        return Size(max(16, least), 32, 4, 2), Size(max(min(64, most), least), 32, 8, 2)
+    rows = max(min(128, most), least)
+    return Size(max(16, least), 64, 4, 3), Size(rows, 64, 8 if padded > 64 else 4, 3)
 
 
 def _processors(device: torch.device) -> int:

@@ -9,13 +9,14 @@ dequantised first and multiplied as any other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from profiler.engine.tiles import power_of_two
+from profiler.engine.tiles import Fitting, Options, power_of_two, shallower
 from profiler.engine.weights import Linear
 from simslm.errors import DeviceError, UsageError, nearest
 
@@ -109,18 +110,29 @@ def multiply_in_place(x: Tensor, weight: Quantized, bias: Tensor | None) -> Tens
     height = max(16, power_of_two(rows))
     width = next((w for w in (64, 32) if outputs >= w * _LEAST_PROGRAMS), 16)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    tile: dict[str, Any] = {"BLOCK_M": height, "BLOCK_N": width, "BLOCK_K": 128}
+    tile: Options = {"BLOCK_M": height, "BLOCK_N": width, "BLOCK_K": 128, "num_stages": 3}
     kinds: dict[str, Any] = {"PRODUCT": product_type(x), "FP8": weight.matrix.dtype != torch.int8}
-    multiply_quantized[(-(-outputs // width),)](
-        x.contiguous(),
-        weight.matrix.view(torch.int8),
-        weight.scale,
-        bias,
-        out,
-        rows,
-        outputs,
-        depth,
-        **tile,
-        **kinds,
-    )
+
+    def run(options: Options) -> None:
+        multiply_quantized[(-(-outputs // width),)](
+            x.contiguous(),
+            weight.matrix.view(torch.int8),
+            weight.scale,
+            bias,
+            out,
+            rows,
+            outputs,
+            depth,
+            **kinds,
+            **options,
+        )
+
+    _fitting(x.device).launch((height, width, x.dtype, weight.matrix.dtype), shallower(tile), run)
     return out
+
+
+@cache
+def _fitting(device: torch.device) -> Fitting:
+    """What of the tiles fits on a device is the same for all matrices."""
+    del device
+    return Fitting()

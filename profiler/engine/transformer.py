@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from profiler.engine.attention import Attention
+from profiler.engine.between import HeadNorms, Norm, Steps, TorchSteps, Where
 from profiler.engine.cache import PagedCache
 from profiler.engine.experts import Experts, MakeExperts, SeparateExperts
-from profiler.engine.weights import Linear, MakeLinear, linear
+from profiler.engine.weights import Linear, MakeLinear, Weights, linear
 from simslm.catalog.architecture import Architecture
 
-Norm = Callable[[Tensor], Tensor]
+MakeSteps = Callable[[Architecture, PagedCache, Tensor | None], Steps]
+"""Of an architecture, its cache, and its rotary table or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,7 @@ class Block:
     post_norm1: Norm | None
     post_norm2: Norm | None
     qkv: Linear
-    q_norm: Norm | None
-    k_norm: Norm | None
+    head_norms: HeadNorms | None
     out: Linear
     mlp: Linear | Experts
 
@@ -58,49 +58,56 @@ class Rows:
     spans: Any
 
 
+Stream = tuple[Tensor, Tensor | None]
+"""The residual stream ``(rows, hidden_size)``, and what is still to be added to it."""
+
+
 class Transformer:
     """A decoder-only transformer with fused QKV and gate-up projections.
 
     Args:
         architecture: of a supported family.
-        weights: as from :func:`profiler.engine.weights.random_weights`; emptied, so that no matrix is held
-            both fused and unfused.
+        weights: by the names of :func:`profiler.engine.weights.weight_shapes`; taken one by one, so that no more than
+            a layer's are held both fused and unfused.
         cache: where keys and values go.
         attention: how they are read.
         layer: makes the linear layers of the blocks, of a matrix ``(out, in)`` and perhaps a bias.
         experts: makes the experts of blocks that have some.
+        steps: makes what lies between matrix products and attention.
     """
 
     def __init__(
         self,
         architecture: Architecture,
-        weights: dict[str, Tensor],
+        weights: Weights,
         cache: PagedCache,
         attention: Attention,
         layer: MakeLinear = linear,
         experts: MakeExperts = SeparateExperts,
+        steps: MakeSteps = TorchSteps,
     ) -> None:
-        self.architecture, self.cache, self.attention = architecture, cache, attention
+        self.architecture, self.attention = architecture, attention
         self._embedding = weights.pop("embedding")
         self._embedding_scale = _embedding_scale(architecture, self._embedding.dtype)
         self._positions = weights.pop("positions", None)
         self._project_in = _projection(weights.pop("project_in", None))
         self._project_out = _projection(weights.pop("project_out", None))
-        self.blocks = [
-            _block(architecture, weights, i, layer, experts) for i in range(architecture.num_layers)
-        ]
-        self._final_norm = _norm(architecture, weights, "final_norm") if architecture.final_norm else None
+        rotary = _rotary_table(architecture, self._embedding) if architecture.positions == "rotary" else None
+        self.steps = steps(architecture, cache, rotary)
+        make = _Parts(architecture, weights, self.steps, layer, experts)
+        self.blocks = [make.block(f"layers.{index}.") for index in range(architecture.num_layers)]
+        self._final_norm = make.norm("final_norm") if architecture.final_norm else None
         head = weights.pop("head.weight", self._embedding)
         self._head = linear(head, weights.pop("head.bias", None))
-        self._rotary = _rotary_table(architecture, head) if architecture.positions == "rotary" else None
 
     def forward(self, rows: Rows) -> Tensor:
         """Logits of every sequence's last token, ``(seqs, vocab_size)``."""
-        hidden = self.embed(rows)
-        rotation = self.rotation(rows.positions)
+        hidden, added = self.embed(rows), None
+        where = Where(rows.slots, rows.positions, self.steps.rotation(rows.positions))
         for index, block in enumerate(self.blocks):
-            hidden = self._run_block(index, block, hidden, rotation, rows)
-        return self.head(hidden.index_select(0, rows.last_rows))
+            hidden, added = self._run_block(index, block, (hidden, added), where, rows)
+        hidden = hidden.index_select(0, rows.last_rows)
+        return self.head(hidden, None if added is None else added.index_select(0, rows.last_rows))
 
     def embed(self, rows: Rows) -> Tensor:
         """Token and position embeddings, ``(rows, hidden_size)``."""
@@ -113,17 +120,12 @@ class Transformer:
             hidden = hidden + self._positions[rows.positions + self.architecture.position_offset]
         return hidden
 
-    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosine and sine of every row's rotary angles, ``(rows, 1, rotary_dim / 2)``; None if learned."""
-        if self._rotary is None:
-            return None
-        cosine, sine = self._rotary[:, positions]
-        return cosine[:, None], sine[:, None]
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits of rows of the residual stream."""
+    def head(self, hidden: Tensor, added: Tensor | None = None) -> Tensor:
+        """Logits of rows of the residual stream, and of what is still to be added to them."""
         if self._final_norm is not None:
-            hidden = self._final_norm(hidden)
+            _, hidden = _sum_and_norm(self._final_norm, (hidden, added))
+        elif added is not None:
+            hidden = hidden + added
         if self._project_out is not None:
             hidden = self._project_out(hidden)
         logits = self._head(hidden)
@@ -131,125 +133,87 @@ class Transformer:
             logits.div_(cap).tanh_().mul_(cap)
         return logits
 
-    def _run_block(
-        self, index: int, block: Block, hidden: Tensor, rotation: tuple[Tensor, Tensor] | None, rows: Rows
-    ) -> Tensor:
-        attend = partial(self._attend, index, block, rotation, rows)
-        if self.architecture.parallel_block:
-            inner = block.norm1(hidden)
-            return hidden + attend(inner) + block.mlp(inner)
-        assert block.norm2 is not None
-        if block.post_norm1 is not None and block.post_norm2 is not None:
-            hidden = hidden + block.post_norm1(attend(block.norm1(hidden)))
-            return hidden + block.post_norm2(block.mlp(block.norm2(hidden)))
-        if self.architecture.norm_first:
-            hidden = hidden + attend(block.norm1(hidden))
-            return hidden + block.mlp(block.norm2(hidden))
-        hidden = block.norm1(hidden + attend(hidden))
-        return block.norm2(hidden + block.mlp(hidden))
+    def _run_block(self, index: int, block: Block, stream: Stream, where: Where, rows: Rows) -> Stream:
+        """Adds to the residual stream only where a norm follows, so that both are one step."""
+        if not self.architecture.norm_first:
+            assert block.norm2 is not None
+            hidden = stream[0]
+            _, hidden = block.norm1.add(hidden, self._attend(index, block, where, rows, hidden))
+            return block.norm2.add(hidden, block.mlp(hidden))[1], None
+        hidden, inner = _sum_and_norm(block.norm1, stream)
+        mixed = self._attend(index, block, where, rows, inner)
+        if block.norm2 is None:  # attention and MLP side by side
+            return hidden, mixed.add_(block.mlp(inner))
+        if block.post_norm1 is not None:
+            mixed = block.post_norm1(mixed)
+        hidden, inner = block.norm2.add(hidden, mixed)
+        out = block.mlp(inner)
+        return hidden, out if block.post_norm2 is None else block.post_norm2(out)
 
-    def _attend(
-        self, index: int, block: Block, rotation: tuple[Tensor, Tensor] | None, rows: Rows, hidden: Tensor
-    ) -> Tensor:
-        a = self.architecture
-        queries, keys, values = block.qkv(hidden).split((a.query_size, a.kv_size, a.kv_size), dim=-1)
-        queries, keys, values = (x.unflatten(-1, (-1, a.head_dim)) for x in (queries, keys, values))
-        if block.q_norm is not None and block.k_norm is not None:
-            queries, keys = block.q_norm(queries), block.k_norm(keys)
-        if rotation is not None:
-            queries, keys = _rotate(queries, *rotation), _rotate(keys, *rotation)
-        self.cache.write(index, rows.slots, keys, values)
-        return block.out(self.attention.attend(index, queries.flatten(1), rows.spans))
+    def _attend(self, index: int, block: Block, where: Where, rows: Rows, hidden: Tensor) -> Tensor:
+        queries = self.steps.place(index, block.qkv(hidden), block.head_norms, where)
+        return block.out(self.attention.attend(index, queries, rows.spans))
 
 
-def _block(
-    architecture: Architecture,
-    weights: dict[str, Tensor],
-    index: int,
-    layer: MakeLinear,
-    experts: MakeExperts,
-) -> Block:
-    a, prefix = architecture, f"layers.{index}."
-    return Block(
-        norm1=_norm(a, weights, prefix + "norm1"),
-        norm2=None if a.parallel_block else _norm(a, weights, prefix + "norm2"),
-        post_norm1=_norm(a, weights, prefix + "post_norm1") if a.post_norms else None,
-        post_norm2=_norm(a, weights, prefix + "post_norm2") if a.post_norms else None,
-        qkv=_fused(weights, prefix, ("q", "k", "v"), layer),
-        q_norm=_head_norm(a, weights.pop(prefix + "q_norm.weight")) if a.qk_norm else None,
-        k_norm=_head_norm(a, weights.pop(prefix + "k_norm.weight")) if a.qk_norm else None,
-        out=_fused(weights, prefix, ("out",), layer),
-        mlp=_mlp(a, weights, prefix, layer, experts),
-    )
+def _sum_and_norm(norm: Norm, stream: Stream) -> tuple[Tensor, Tensor]:
+    hidden, added = stream
+    return (hidden, norm(hidden)) if added is None else norm.add(hidden, added)
 
 
-def _mlp(
-    a: Architecture, weights: dict[str, Tensor], prefix: str, layer: MakeLinear, experts: MakeExperts
-) -> Linear | Experts:
-    """Up, activate, down, with a gate that multiplies where the family has one; or experts of that sort."""
-    if a.num_experts > 1:
-        names = ("router.weight", "experts_gate_up", "experts_down")
-        return experts(a, *(weights.pop(prefix + name) for name in names))
-    up = _fused(weights, prefix, ("gate", "up") if a.gated_mlp else ("up",), layer)
-    down = _fused(weights, prefix, ("down",), layer)
-    activate = _ACTIVATIONS[a.activation]
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Makes the parts of an architecture, and takes their weights out of those that are given."""
 
-    def gated(hidden: Tensor) -> Tensor:
-        gate, inner = up(hidden).chunk(2, dim=-1)
-        return down(activate(gate).mul_(inner))
+    a: Architecture
+    weights: Weights
+    steps: Steps
+    layer: MakeLinear
+    experts: MakeExperts
 
-    return gated if a.gated_mlp else lambda hidden: down(activate(up(hidden)))
+    def block(self, prefix: str) -> Block:
+        a = self.a
+        return Block(
+            norm1=self.norm(prefix + "norm1"),
+            norm2=None if a.parallel_block else self.norm(prefix + "norm2"),
+            post_norm1=self.norm(prefix + "post_norm1") if a.post_norms else None,
+            post_norm2=self.norm(prefix + "post_norm2") if a.post_norms else None,
+            qkv=self.fused(prefix, ("q", "k", "v")),
+            head_norms=self._head_norms(prefix) if a.qk_norm else None,
+            out=self.fused(prefix, ("out",)),
+            mlp=self._mlp(prefix),
+        )
 
+    def norm(self, name: str) -> Norm:
+        weight = self.weights.pop(f"{name}.weight")
+        bias = self.weights.pop(f"{name}.bias") if self.a.norm == "layernorm" else None
+        return self.steps.norm(weight, bias)
 
-def _fused(weights: dict[str, Tensor], prefix: str, names: Sequence[str], layer: MakeLinear) -> Linear:
-    """One linear layer whose outputs are those of several, side by side."""
-    matrices = [weights.pop(f"{prefix}{name}.weight") for name in names]
-    biases = [weights.pop(f"{prefix}{name}.bias", None) for name in names]
-    bias = torch.cat([b for b in biases if b is not None]) if biases[0] is not None else None
-    return layer(torch.cat(matrices), bias)
+    def fused(self, prefix: str, names: Sequence[str]) -> Linear:
+        """One linear layer whose outputs are those of several, side by side."""
+        matrices = [self.weights.pop(f"{prefix}{name}.weight") for name in names]
+        biases = [self.weights.pop(f"{prefix}{name}.bias", None) for name in names]
+        bias = torch.cat([b for b in biases if b is not None]) if biases[0] is not None else None
+        fused = torch.cat(matrices) if len(matrices) > 1 else matrices[0]
+        del matrices
+        return self.layer(fused, bias)
+
+    def _head_norms(self, prefix: str) -> HeadNorms:
+        return HeadNorms(*(self.weights.pop(f"{prefix}{name}.weight") for name in ("q_norm", "k_norm")))
+
+    def _mlp(self, prefix: str) -> Linear | Experts:
+        """Up, activate, down, with a gate that multiplies where the family has one; or experts of that sort."""
+        if self.a.num_experts > 1:
+            names = ("router.weight", "experts_gate_up", "experts_down")
+            return self.experts(self.a, *(self.weights.pop(prefix + name) for name in names))
+        gated = self.a.gated_mlp
+        up = self.fused(prefix, ("gate", "up") if gated else ("up",))
+        down = self.fused(prefix, ("down",))
+        activate = self.steps.gate() if gated else self.steps.activation()
+        return lambda hidden: down(activate(up(hidden)))
 
 
 def _projection(weight: Tensor | None) -> Linear | None:
     return None if weight is None else linear(weight, None)
-
-
-def _norm(architecture: Architecture, weights: dict[str, Tensor], name: str) -> Norm:
-    weight, eps = weights.pop(f"{name}.weight"), architecture.norm_eps
-    if architecture.norm_offset:
-        return _offset_rms_norm(weight, eps)
-    if architecture.norm == "rmsnorm":
-        return _rms_norm(weight, eps)
-    bias = weights.pop(f"{name}.bias")
-    return lambda x: functional.layer_norm(x, weight.shape, weight, bias, eps)
-
-
-def _head_norm(a: Architecture, weight: Tensor) -> Norm:
-    """Of queries or keys ``(rows, heads, head_dim)``: of each head, or of all heads of a row together."""
-    norm = _rms_norm(weight, a.norm_eps)
-    if not a.qk_norm_across_heads:
-        return norm
-    return lambda heads: norm(heads.flatten(1)).view(heads.shape)
-
-
-def _rms_norm(weight: Tensor, eps: float) -> Norm:
-    """Root-mean-square normalisation (arXiv:1910.07467, eq. 4); torch has it fused for a GPU only."""
-    if weight.device.type != "cpu":
-        return lambda x: functional.rms_norm(x, weight.shape, weight, eps)
-    return lambda x: (x * _reciprocal_rms(x, eps).to(x.dtype)).mul_(weight)
-
-
-def _offset_rms_norm(weight: Tensor, eps: float) -> Norm:
-    """The same by one plus the weight, all in float32 (``Gemma2RMSNorm`` in ``modeling_gemma2.py``)."""
-    factor = 1.0 + weight.float()
-    if weight.device.type != "cpu":
-        return lambda x: functional.rms_norm(x.float(), factor.shape, factor, eps).to(x.dtype)
-    return lambda x: (x * _reciprocal_rms(x, eps)).mul_(factor).to(x.dtype)
-
-
-def _reciprocal_rms(x: Tensor, eps: float) -> Tensor:
-    """Of every row, in float32."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def _embedding_scale(architecture: Architecture, dtype: torch.dtype) -> float | None:
@@ -264,18 +228,3 @@ def _rotary_table(architecture: Architecture, like: Tensor) -> Tensor:
     frequencies = architecture.rope_theta ** (-half / architecture.rotary_dim)
     angles = torch.arange(architecture.max_position_embeddings, dtype=torch.float64)[:, None] * frequencies
     return torch.stack([angles.cos(), angles.sin()]).to(like.device, like.dtype)
-
-
-def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate the first ``rotary_dim`` dimensions of ``heads`` ``(rows, heads, head_dim)``, in halves."""
-    half = cosine.shape[-1]
-    first, second, rest = heads[..., :half], heads[..., half : 2 * half], heads[..., 2 * half :]
-    turned = (first * cosine - second * sine, second * cosine + first * sine)
-    return torch.cat((*turned, rest), dim=-1)
-
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": functional.relu_,
-    "silu": functional.silu,
-    "gelu": partial(functional.gelu, approximate="tanh"),
-}

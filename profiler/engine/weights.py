@@ -6,6 +6,7 @@ Weights are never zeros: processors and memories spend less on zeros than on dat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ _EMBEDDING_STD = 0.05
 _NORM_STD = 0.1
 _BIAS_STD = 0.02
 _PACKED_ROWS = 128
+_SEEDS_EACH = 1 << 20
 
 
 def check_supported(architecture: Architecture) -> None:
@@ -76,23 +78,58 @@ def weight_shapes(architecture: Architecture) -> Iterator[tuple[str, tuple[int, 
         yield "head.bias", (a.vocab_size,)
 
 
+class RandomWeights:
+    """Every weight by name, made when it is taken, so that while a model loads little is there beside it.
+
+    Weights are normal, with a spread that keeps activations near one. Matrices have a standard deviation of
+    ``fan_in ** -0.5``, norms multiply by around one, and embeddings are small, scaled or not, so that what the layers
+    add decides the next token. Those of mixtures of experts outweigh what all layers add: attention by random weights
+    adds about the same to all tokens of a prompt, and a router would send them all to the experts of one.
+
+    Args:
+        architecture: of a supported family.
+        dtype: of the weights.
+        device: where they are made.
+        seed: of all of them; each has a seed of its own, so that their order does not matter.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self._architecture, self._dtype, self._device, self._seed = architecture, dtype, device, seed
+        self._shapes = dict(weight_shapes(architecture))
+        self._numbers = {name: number for number, name in enumerate(self._shapes)}
+
+    def pop(self, name: str, *default: Tensor | None) -> Any:
+        """Makes a weight, and forgets it; the default where the architecture has none of that name, or had it taken.
+
+        Raises:
+            KeyError: there is no default either.
+        """
+        if default and name not in self._shapes:
+            return default[0]
+        shape = self._shapes.pop(name)
+        generator = torch.Generator(device=self._device)
+        generator.manual_seed(self._seed * _SEEDS_EACH + self._numbers[name])
+        values = torch.empty(shape, dtype=self._dtype, device=self._device)
+        mean, std = _spread(self._architecture, name, shape)
+        return values.normal_(mean, std, generator=generator)
+
+
+Weights = dict[str, Tensor] | RandomWeights
+"""Weights by name, each taken once."""
+
+
 def random_weights(
     architecture: Architecture, dtype: torch.dtype, device: torch.device | str = "cpu", seed: int = 0
 ) -> dict[str, Tensor]:
-    """Every weight by name, normal with a spread that keeps activations near one.
-
-    Matrices have a standard deviation of ``fan_in ** -0.5``, norms multiply by around one, and embeddings are small,
-    scaled or not, so that what the layers add decides the next token. Those of mixtures of experts outweigh what all
-    layers add: attention by random weights adds about the same to all tokens of a prompt, and a router would send them
-    all to the experts of one.
-    """
-    generator = torch.Generator(device=device).manual_seed(seed)
-    weights = {}
-    for name, shape in weight_shapes(architecture):
-        mean, std = _spread(architecture, name, shape)
-        values = torch.empty(shape, dtype=dtype, device=device)
-        weights[name] = values.normal_(mean, std, generator=generator)
-    return weights
+    """All weights of :class:`RandomWeights`."""
+    weights = RandomWeights(architecture, dtype, device, seed)
+    return {name: weights.pop(name) for name, _ in weight_shapes(architecture)}
 
 
 def _layer_shapes(a: Architecture) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from profiler import ENGINE
 from profiler.engine.cache import BLOCK_SIZE
 from profiler.engine.engine import Engine
+from profiler.engine.support import kernels_lack
 from profiler.grid import Shape
+from profiler.measure.timing import KernelTimes
 from profiler.serving.stage import Stage
 from simslm.catalog.architecture import Architecture
 
@@ -56,14 +59,26 @@ class OwnEngine(Engine):
         )
 
     def stage(self, shape: Shape, rng: np.random.Generator) -> Stage:
-        return Stage(self, shape, rng)
+        return Stage(self, shape, rng, self._kernels)
+
+    @cached_property
+    def _kernels(self) -> KernelTimes | None:
+        return KernelTimes(self) if self.device.type == "cuda" else None
+
+    def _kernel_note(self) -> str:
+        if self.device.type == "cpu":
+            return "torch's own"
+        lack = kernels_lack(self.device)
+        return f"torch's own: {lack}" if lack else "Triton's, and torch's own for matrix products"
 
     def facts(self) -> dict[str, Any]:
         return {
             "engine": ENGINE,
             "quantization": self.quantization,
             "attention": type(self.attention).__name__,
+            "kernels": self._kernel_note(),
             "graph_sizes": self.graphs and self.graphs.sizes,
+            "mixed_graph_sizes": self.graphs and self.graphs.mixed_sizes,
             "block_size": self.cache.block_size,
             "num_gpu_blocks": self.cache.num_blocks,
             "host_time": _HOST_TIME[self.device.type],
@@ -73,5 +88,6 @@ class OwnEngine(Engine):
 _HOST_TIME = {
     "cpu": "the serving loop's planning and books, laying out the batch, reading the sampled tokens; operator "
     "dispatch counts as device time",
-    "cuda": "wall time of the serving loop's step less the time between device events around forward pass and sampler",
+    "cuda": "wall time of the serving loop's step less the time of its kernels, which is measured in every visit "
+    "behind other work on the device, so that no kernel waits to be launched",
 }

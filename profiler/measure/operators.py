@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from profiler.engine.batch import Chunk
+from profiler.engine.between import Where
 from profiler.engine.engine import Engine, torch_dtype
 from profiler.engine.experts import Experts, Routes
-from profiler.engine.graphs import CudaRecorder, Recorder
+from profiler.engine.graphs import CudaRecorder
 from profiler.engine.sampler import sample
 from profiler.engine.transformer import Block, Rows, Transformer
 from profiler.measure.caches import CacheEviction
+from profiler.measure.kernel_clock import KernelClock
 from profiler.measure.timing import time_call
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.experts import Routing
@@ -50,42 +52,36 @@ class Operator(NamedTuple):
 
 
 class OperatorClock:
-    """Times operators on cold caches: on CUDA a recording of one between events, so that no launch by the host counts.
+    """Times operators on cold caches: on CUDA by :class:`KernelClock`, as recordings; on a CPU by wall time.
 
     Args:
         device: they run on.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._evict = device, CacheEviction(device)
+        self._device = device
+        self._evict = CacheEviction(device)
+        self._clock = KernelClock(device, self._evict) if device.type == "cuda" else None
         self._recorder = CudaRecorder(device) if device.type == "cuda" else None
 
     def row(self, operator: Operator) -> dict[str, Any]:
         """One row of ``kernels.parquet``, but for ``repeat``."""
         operator.run()
-        taken = self._wall(operator) if self._recorder is None else self._events(operator, self._recorder)
         row = operator._asdict()
         del row["calls"], row["run"]
-        return row | {"latency_s": taken / operator.calls}
+        return row | {"latency_s": self._seconds(operator) / operator.calls}
 
-    def _wall(self, operator: Operator) -> float:
+    def _seconds(self, operator: Operator) -> float:
+        if self._clock is not None and self._recorder is not None:
+            return self._clock.seconds(self._recorder(operator.run))
         self._evict()
         return time_call(operator.run, self._device)
-
-    def _events(self, operator: Operator, recorder: Recorder) -> float:
-        replay = recorder(operator.run)
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        self._evict()
-        first.record()
-        replay()
-        last.record()
-        last.synchronize()
-        return first.elapsed_time(last) / 1e3
 
 
 def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
     """Projections, MLP, norm, head and sampler for ``tokens`` rows (the last two: as many sequences).
 
+    The norm comes with the addition to the residual stream before it, as in an iteration.
     In place of the MLP a mixture of experts has ``router``, which chooses, and ``mlp``, the experts that were chosen.
     """
     a, model = engine.architecture, engine.model
@@ -115,9 +111,14 @@ def dense_operators(engine: Engine, tokens: int) -> Iterator[Operator]:
     else:
         mlp = a.expert_parameters()
         yield matrix("mlp", mlp, _mlp_traffic(a), layers(lambda b: b.mlp(hidden)), n)
-    norm_bytes = size * (2 * tokens + 1) * a.hidden_size
-    norm_flops = 4.0 * tokens * a.hidden_size
-    yield Operator("norm", tokens, tokens, 0, norm_flops, norm_bytes, n, layers(lambda b: b.norm1(hidden)))
+    norm_bytes = size * (4 * tokens + 1) * a.hidden_size
+    norm_flops = 5.0 * tokens * a.hidden_size
+    stream = torch.randn_like(hidden)
+
+    def norm(block: Block) -> object:
+        return block.norm1.add(stream, hidden)
+
+    yield Operator("norm", tokens, tokens, 0, norm_flops, norm_bytes, n, layers(norm))
     head = a.vocab_size * a.embedding_size
     yield matrix("head", head, a.hidden_size + a.vocab_size, lambda: model.head(hidden), 1, size)
     vocabulary = tokens * a.vocab_size
@@ -182,18 +183,20 @@ def _seen(a: Architecture, new: int, cached: int) -> tuple[float, float]:
 
 
 def write_operator(engine: Engine, batch: list[Chunk]) -> Operator:
-    """Writing a batch's new keys and values into the paged cache."""
-    a = engine.architecture
+    """Writing a batch's new keys and values into the paged cache, with queries and keys rotated where they are."""
+    a, steps = engine.architecture, engine.model.steps
     rows = engine.lay_out(batch)
-    shape = (len(rows.tokens), a.num_kv_heads, a.head_dim)
+    where = Where(rows.slots, rows.positions, steps.rotation(rows.positions))
+    shape = (len(rows.tokens), a.query_size + 2 * a.kv_size)
     new = torch.randn(shape, dtype=torch_dtype(engine.dtype), device=engine.device)
-    traffic = 4 * new.numel() * DTYPE_BYTES[engine.dtype]
+    moved = 2 * (2 * a.kv_size + (a.query_size if a.positions == "rotary" else 0))
 
     def run() -> None:
-        for layer in range(a.num_layers):
-            engine.cache.write(layer, rows.slots, new, new)
+        for layer, block in enumerate(engine.model.blocks):
+            steps.place(layer, new, block.head_norms, where)
 
-    return Operator("kv_write", shape[0], len(batch), 0, 0.0, traffic, a.num_layers, run)
+    traffic = len(new) * moved * DTYPE_BYTES[engine.dtype]
+    return Operator("kv_write", len(new), len(batch), 0, 0.0, traffic, a.num_layers, run)
 
 
 def _each_layer(model: Transformer, call: Callable[[Block], object]) -> None:

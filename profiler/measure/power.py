@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from profiler.measure.energy import LOOK_S, moves
 from profiler.measure.meters import Meter
 
 _SAMPLE_S = 0.02
@@ -21,8 +22,8 @@ _SAMPLE_S = 0.02
 
 def measure_power(
     meter: Meter, call: Callable[[], object], settle_s: float, window_s: float
-) -> dict[str, Any]:
-    """A row of ``power.parquet``, but for its state.
+) -> dict[str, Any] | None:
+    """A row of ``power.parquet``, but for its state; None where the counter could not be read.
 
     Args:
         meter: has an energy counter.
@@ -30,15 +31,22 @@ def measure_power(
         settle_s: how long before the window begins; a sensor that averages needs its own span.
         window_s: over which power is averaged.
     """
-    _repeat(call, settle_s)
-    with sampled(meter) as samples:
-        start, before = time.perf_counter(), meter.energy_j()
-        _repeat(call, window_s)
-        after, end = meter.energy_j(), time.perf_counter()
-    assert before is not None
-    assert after is not None
+    _repeat(call, max(settle_s, meter.lead_s))
+    with sampled(meter) as samples, moves(meter) as seen:
+
+        def watched() -> None:
+            call()
+            seen.look()
+
+        _repeat(watched, max(window_s, LOOK_S))
+        found, start = seen.energy(), time.perf_counter()
+        while found is None and not seen.enough(time.perf_counter() - start):
+            watched()
+            found = seen.energy()
+    if found is None:
+        return None
     return {
-        "power_w": (after - before) / (end - start),
+        "power_w": found.power_w,
         "sampled_power_w": mean_power(samples),
         "sm_clock_mhz": meter.clock_mhz(),
         "relative_speed": 1.0,
@@ -52,8 +60,9 @@ def sampled(meter: Meter):
     ended = threading.Event()
 
     def read() -> None:
-        while (watts := meter.power_w()) is not None:
-            samples.append((time.perf_counter(), watts))
+        while True:
+            if (watts := meter.power_w()) is not None:
+                samples.append((time.perf_counter(), watts))
             if ended.wait(_SAMPLE_S):
                 return
 

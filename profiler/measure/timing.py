@@ -1,8 +1,9 @@
 """Timing one iteration: whole wall time, and the part of it in which no kernel runs.
 
-On CUDA the device's own events bound the forward pass and the sampler, and host time is what is left of the
-wall time. On a CPU host and device are one processor: host time is the Python that lays the batch out before
-the forward pass and reads the sampled tokens after it.
+On CUDA an iteration that is timed as it runs has its forward pass and sampler between two events, with the gaps in
+which the device waits for launches. :class:`profiler.measure.kernel_clock.KernelClock` measures a shape's kernels
+without them, and where that is known, host time is the rest of the wall time. On a CPU host and device are one
+processor: host time is the Python that lays the batch out before the forward pass and reads the tokens after it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ import torch
 
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
+from profiler.measure.kernel_clock import REPEATS, KernelClock
+
+_FEWER = ((1, 0.1), (3, 0.01))
+"""How often kernels are timed in iterations that are longer than so many seconds."""
 
 _WINDOW = 5
 _STATIONARY = 0.02
@@ -32,6 +37,27 @@ class Timing(NamedTuple):
 
     latency_s: float
     host_s: float
+
+    def with_kernels(self, kernel_s: float) -> Timing:
+        """The same iteration, its kernels known to take so long when they do not wait for launches."""
+        return self._replace(host_s=max(0.0, self.latency_s - kernel_s))
+
+
+class KernelTimes:
+    """How long the kernels of an engine's iterations take, without the gaps in which the device waits for its host.
+
+    Args:
+        engine: on CUDA.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._clock = engine, KernelClock(engine.device)
+
+    def of(self, batch: Sequence[Chunk], latency_s: float) -> float:
+        """Seconds of the kernels of an iteration that was run before and took ``latency_s``."""
+        rows = self._engine.prepare(batch)
+        repeats = next((few for few, long_s in _FEWER if latency_s > long_s), REPEATS)
+        return self._clock.seconds(lambda: self._engine.run(rows), repeats)
 
 
 def time_iteration(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:

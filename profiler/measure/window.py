@@ -12,9 +12,11 @@ import numpy as np
 
 from profiler.engine.engine import Engine
 from profiler.grid import Shape
+from profiler.measure.energy import moves
 from profiler.measure.meters import Meter
 from profiler.replicas import LIMIT_S, Replica
 from profiler.serving.stage import Stage
+from simslm.errors import DeviceError
 
 WINDOW_S = 0.5
 """Shortest time in which all replicas run."""
@@ -43,7 +45,7 @@ def run_shape(engine: Engine, orders: Connection, shape: Shape, seed: int) -> np
     while (now := time.perf_counter()) < end_s:
         timing = stage.time()
         rows.append((now, timing.latency_s, timing.host_s))
-    return np.array(rows)
+    return np.array(rows).reshape(-1, 3)
 
 
 @dataclass(frozen=True)
@@ -66,30 +68,46 @@ class Window:
 
 
 def run_window(replicas: Sequence[Replica], shape: Shape, meter: Meter) -> Window:
-    """Has all replicas run a shape at once.
+    """Has all replicas run a shape at once, for longer where one of them has not ended a single iteration.
 
     Raises:
-        DeviceError: one of them failed, or does not answer.
+        DeviceError: one of them failed, does not answer, or is too slow.
     """
+    for stretch in (1, 4, 16):
+        found = _window(replicas, shape, meter, stretch)
+        if all(len(calls) for calls in found.calls):
+            return found
+    raise DeviceError(
+        f"a replica ends no iteration of {shape.label()} while the others run", remedy="use fewer replicas"
+    )
+
+
+def _window(replicas: Sequence[Replica], shape: Shape, meter: Meter, stretch: int) -> Window:
+    """One window, so many times as long as it has to be."""
     for number, replica in enumerate(replicas):
         replica.tell(partial(run_shape, shape=shape, seed=number))
     alone_s = max(replica.answer() for replica in replicas)
-    length_s = max(WINDOW_S, meter.window_s, 2 * _LEAST_CALLS * len(replicas) * alone_s)
+    least_s = max(WINDOW_S, meter.window_s + 2 * meter.step_s)
+    length_s = stretch * max(least_s, 2 * _LEAST_CALLS * len(replicas) * alone_s)
     begin = time.perf_counter() + _MARGIN_S
+    lead_s = max(_MARGIN_S, meter.lead_s)
     for replica in replicas:
-        replica.tell((begin, begin + length_s + 2 * _MARGIN_S))
-    time.sleep(max(0.0, begin + _MARGIN_S - time.perf_counter()))
-    opened, before = time.perf_counter(), meter.energy_j()
-    time.sleep(length_s / 2)
-    state = meter.clock_mhz(), meter.throttle()
-    time.sleep(max(0.0, opened + length_s - time.perf_counter()))
-    after, closed = meter.energy_j(), time.perf_counter()
+        replica.tell((begin, begin + lead_s + length_s + _MARGIN_S))
+    time.sleep(max(0.0, begin + lead_s - time.perf_counter()))
+    with moves(meter) as seen:
+        opened = time.perf_counter()
+        time.sleep(length_s / 2)
+        state = meter.clock_mhz(), meter.throttle()
+        time.sleep(max(0.0, opened + length_s - time.perf_counter()))
+        seen.look()
+        closed = time.perf_counter()
     done = [replica.answer(length_s + LIMIT_S) for replica in replicas]
     inside = [_within(table, opened, closed) for table in done]
-    if before is None or after is None:
+    energy = None if meter.note else seen.energy()
+    if energy is None:
         return Window(inside, None, None, *state)
-    iterations = sum(_overlap(table, opened, closed) for table in done)
-    return Window(inside, (after - before) / iterations, (after - before) / (closed - opened), *state)
+    iterations = sum(_overlap(table, energy.start_s, energy.end_s) for table in done)
+    return Window(inside, energy.joules / iterations if iterations else None, energy.power_w, *state)
 
 
 def _within(table: np.ndarray, start_s: float, end_s: float) -> np.ndarray:

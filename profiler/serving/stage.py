@@ -6,14 +6,15 @@ reading the sampled tokens, and the books. Between two calls the same sequences 
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence as Many
 
 import numpy as np
 
+from profiler.engine.batch import Chunk
 from profiler.engine.cache import BlockPool
 from profiler.engine.engine import Engine
 from profiler.grid import Shape
-from profiler.measure.timing import Timing, time_iteration
+from profiler.measure.timing import KernelTimes, Timing, time_iteration
 from profiler.serving.clock import WallClock
 from profiler.serving.loop import Loop
 from profiler.serving.replica import Limits, Policies, Replica
@@ -37,9 +38,12 @@ class Stage:
         engine: runs the iterations; its pool is not touched.
         shape: of each.
         rng: of tokens and blocks.
+        kernels: times kernels alone, once, after the first iteration; None where events around them have to do.
     """
 
-    def __init__(self, engine: Engine, shape: Shape, rng: np.random.Generator) -> None:
+    def __init__(
+        self, engine: Engine, shape: Shape, rng: np.random.Generator, kernels: KernelTimes | None = None
+    ) -> None:
         size = engine.cache.block_size
         pool = BlockPool(engine.cache.num_blocks, int(rng.integers(2**31)))
         columns = shape.columns()
@@ -65,15 +69,26 @@ class Stage:
         for each in self._prompts:
             if shape.prefill_ctx:
                 each.table = pool.allocate(-(-length // size))
-        self._loop = Loop(replica, partial(time_iteration, engine), WallClock())
+        self._engine, self._kernels = engine, kernels
+        self._kernel_s: float | None = None
+        self._batch: Many[Chunk] = ()
+        self._loop = Loop(replica, self._run, WallClock())
         self._put_back()
 
     def time(self) -> Timing:
         """Runs the iteration and times it."""
         timing = self._loop.step()
+        if self._kernels is not None:
+            if self._kernel_s is None:
+                self._kernel_s = self._kernels.of(self._batch, timing.latency_s)
+            timing = timing.with_kernels(self._kernel_s)
         self._clear()
         self._put_back()
         return timing
+
+    def _run(self, batch: Many[Chunk]) -> tuple[list[int], Timing]:
+        self._batch = batch
+        return time_iteration(self._engine, batch)
 
     def _clear(self) -> None:
         """The prompts, which decode now, are off the replica; a prompt that was partly cached keeps its blocks."""

@@ -143,6 +143,7 @@ class LiveReplicas:
         return first | {
             "meter": meter.name,
             "power_note": meter.note,
+            "meter_note": meter.remark,
             "warmup": [each["warmup"] for each in self._described],
             "replicas": len(self._replicas),
             "sharing": self._sharing,

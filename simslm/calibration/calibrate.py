@@ -10,26 +10,38 @@ from typing import Any
 
 import numpy as np
 
-from simslm.calibration.fit import Fit, fit
+from simslm.calibration.evidence import FIRSTS, GAPS, RATES, own_spreads, told
+from simslm.calibration.fit import Fit, assess, fit, misfit
 from simslm.calibration.offline import Step
 from simslm.calibration.power import PowerFit, fit_power
-from simslm.calibration.prior import medians
-from simslm.calibration.schedule import Schedule, schedule
-from simslm.catalog.devices import load_device
-from simslm.catalog.models import load_model
+from simslm.calibration.prior import PRIORS, medians
+from simslm.calibration.quality import MOST_RESIDUAL, Quality, quality
+from simslm.calibration.schedule import Schedule, check, paced_as_measured, schedule
+from simslm.catalog.devices import device_named, load_device
+from simslm.catalog.models import load_model, named_model
 from simslm.cost.physical import Domain, PhysicalCost
-from simslm.errors import UsageError
-from simslm.runs.table import MeasuredRun
+from simslm.errors import SimslmError, UsageError
+from simslm.runs.table import MeasuredRun, Skipped
 from simslm.traces.files import Trace, write_trace
 from simslm.traces.terms import terms_table
 
-ROUNDS = 4
+ROUNDS = 10
 """Most simulations of each run."""
 
-SETTLED = 1e-3
-"""Largest relative change of a metric between two rounds at which the schedule counts as settled."""
+SETTLED, SETTLED_BY_CHANCE = 1e-3, 5e-3
+"""Largest relative change of a metric between two rounds at which the schedule counts as settled; the latter where
+requests do not come in one burst, and their batches are others each time."""
 
-FIGURES = ("output_tokens_per_s", "itl_mean_s", "tpot_mean_s", "ttft_mean_s", "preemptions")
+WORTH = 1e-3
+"""Share of the misfit by which a round has to better it to be worth another."""
+
+HALVINGS = 3
+"""Times that a step which made things worse is halved."""
+
+UNNAMED = "an unnamed engine"
+"""What a trace says of its engine when no run does."""
+
+SHOWN = (*GAPS, *RATES, *FIRSTS)
 
 Progress = Callable[[int, int, str], None]
 """Called with runs done, runs in all, and a name."""
@@ -45,7 +57,11 @@ class Calibration:
         power: the energy terms; None when no run had power.
         errors: by run and metric, computed over measured less 1 (preemptions: the difference).
         domain: what the runs covered.
+        quality: how large the errors are.
         warnings: for the user.
+        skipped: the runs that were left out, and why.
+        device_spec: what the device is, where the catalogue does not have it.
+        runs: that it was fitted to.
     """
 
     cost: PhysicalCost
@@ -53,7 +69,11 @@ class Calibration:
     power: PowerFit | None
     errors: Mapping[str, Mapping[str, float]]
     domain: Domain
+    quality: Quality
     warnings: tuple[str, ...]
+    runs: tuple[MeasuredRun, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    device_spec: Mapping[str, Any] | None = None
 
 
 def calibrate(
@@ -67,33 +87,29 @@ def calibrate(
 ) -> Calibration:
     """Fits the terms of one model on one device.
 
+    Runs of other models or devices, of several replicas, or that the simulator cannot run, are left out.
+
     Args:
-        runs: measured on a device of their own; those of other models or devices are an error.
-        model, device: catalogue names.
+        runs: of a serving engine.
+        model: a catalogue name, what others call such a model, or a ``config.json``.
+        device: a catalogue name, a file, or fields written inline.
         dtype: of weights and KV cache.
         steps: iterations measured offline.
         progress: see :data:`Progress`.
 
     Raises:
-        UsageError: the runs are of something else, or say nothing that could be fitted.
+        UsageError: no run is left, they are of several engines, or say nothing that could be fitted.
     """
-    engine = _check(runs, model, device)
-    architecture, hardware = load_model(model), load_device(device)
-    cost = PhysicalCost(medians(), architecture, hardware, dtype, engine=engine)
-    before: list[dict[str, float]] = []
-    schedules: list[Schedule] = []
-    for number in range(ROUNDS):
-        schedules = []
-        for run in runs:
-            if progress is not None:
-                progress(number * len(runs) + len(schedules), ROUNDS * len(runs), run.run)
-            schedules.append(schedule(run, cost, dtype))
-        now = [each.metrics(cost.evaluate(each.shapes).latency_s) for each in schedules]
-        if before and _settled(before, now):
-            break
-        found = fit(schedules, steps, cost)
-        cost = found.cost
-        before = [each.metrics(cost.evaluate(each.shapes).latency_s) for each in schedules]
+    name, spec = device_named(device)
+    architecture, hardware = load_model(model), load_device(spec or name)
+    mine, skipped = _of(runs, named_model(model) or model, name)
+    cost = PhysicalCost(medians(), architecture, hardware, dtype, engine=_engine(mine))
+    mine, unfit = _runnable(mine, dtype)
+    skipped += unfit
+    if not mine:
+        raise UsageError(none_left(skipped, len(runs)), remedy="leave out what is wrong, or set it right")
+    cost, schedules = _settle(mine, steps, cost, dtype, progress)
+    found = assess(schedules, steps, cost)
     power = fit_power(schedules, cost, architecture, hardware, dtype)
     domain = _domain(schedules)
     final = PhysicalCost(
@@ -101,80 +117,178 @@ def calibrate(
         architecture,
         hardware,
         dtype,
-        engine=engine,
+        engine=cost.engine,
         domain=domain,
         covariance=(found.names, found.covariance),
     )
+    errors = {each.measured.run: _errors(each, final) for each in schedules}
+    spreads = {each.measured.run: own_spreads(each) for each in schedules}
     return Calibration(
-        final, found, power, {each.measured.run: _errors(each, final) for each in schedules}, domain,
-        tuple(_warnings(found, power, schedules)),
+        final, found, power, errors, domain, quality(errors, spreads), tuple(_warnings(found, power, schedules)),
+        tuple(mine), tuple(skipped), spec,
     )  # fmt: skip
+
+
+def _settle(
+    runs: Sequence[MeasuredRun],
+    steps: Sequence[Step],
+    cost: PhysicalCost,
+    dtype: str,
+    progress: Progress | None,
+) -> tuple[PhysicalCost, list[Schedule]]:
+    """Fits, simulates with what was found, and again, until the schedules stay or nothing gets better.
+
+    A step that made things worse went further than its re-pricing holds, and is halved.
+
+    Returns:
+        the best terms, and the schedules as simulated with them.
+    """
+    best: tuple[float, PhysicalCost, list[Schedule]] | None = None
+    expected: list[dict[str, float]] = []
+    halvings = 0
+    for number in range(ROUNDS):
+        schedules = []
+        for run in runs:
+            if progress is not None:
+                progress(number * len(runs) + len(schedules), ROUNDS * len(runs), run.run)
+            schedules.append(schedule(run, cost, dtype))
+        if number == 0 and any(run.drawn for run in runs):
+            runs = [paced_as_measured(each, told(each).get(RATES[0])) for each in schedules]
+            cost = fit(schedules, steps, cost)
+            continue
+        missed = misfit(schedules, steps, cost)
+        if best is None or missed < best[0]:
+            gained = 1.0 if best is None else 1 - missed / best[0]
+            best, halvings = (missed, cost, schedules), 0
+            if expected and (_settled(expected, schedules, cost) or gained < WORTH):
+                break
+            cost = fit(schedules, steps, cost, everywhere=number == 0)
+        elif halvings == HALVINGS or _settled(expected, schedules, cost):
+            break
+        else:
+            halvings += 1
+            cost = _between(best[1], cost)
+            schedules = best[2]
+        expected = [each.metrics(cost.evaluate(each.shapes).latency_s) for each in schedules]
+    assert best is not None
+    return best[1], best[2]
+
+
+def _between(first: PhysicalCost, second: PhysicalCost) -> PhysicalCost:
+    """Halfway between the terms of two, in their logarithms."""
+    return first.with_terms({name: (first.terms[name] * second.terms[name]) ** 0.5 for name in PRIORS})
 
 
 def write_calibration(
     directory: Path,
     calibration: Calibration,
-    runs: Sequence[MeasuredRun],
-    model: str,
-    device: str,
     dtype: str,
     command: str,
+    *,
+    most_residual: float = MOST_RESIDUAL,
 ) -> Trace:
     """Writes the terms as a trace.
 
     Raises:
         TraceError: the trace cannot be written.
     """
-    found, power = calibration.fit, calibration.power
+    found, power, cost = calibration.fit, calibration.power, calibration.cost
     stderr = found.stderr | (power.stderr if power else {})
     provenance: dict[str, Any] = {
         "source": "calibrated",
-        "model": model,
+        "model": cost.architecture.name,
         "dtype": dtype,
-        "device": device,
-        "engine": calibration.cost.engine,
+        "device": cost.device.name,
+        "engine": cost.engine,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "runs": [run.run for run in runs],
-        "batching": sorted({run.batching for run in runs}),
+        "runs": list(calibration.errors),
+        "skipped": [each.run for each in calibration.skipped],
+        "batching": sorted({run.batching for run in calibration.runs}),
         "domain": {name: list(span) for name, span in calibration.domain.items()},
         "covariance": {"terms": list(found.names), "log": found.covariance.tolist()},
         "residual_scale": found.scale,
+        "residual": {
+            "largest": calibration.quality.residual,
+            "run": calibration.quality.run,
+            "metric": calibration.quality.metric,
+            "allowed": most_residual,
+        },
+        "flags": calibration.quality.flags(most_residual),
+        "forced": not calibration.quality.good(most_residual),
         "remarks": list(calibration.warnings),
-        "power_note": calibration.cost.power_note,
+        "power_note": cost.power_note,
     }
-    return write_trace(directory, provenance=provenance, terms=terms_table(calibration.cost.terms, stderr))
+    if calibration.device_spec is not None:
+        provenance["device_spec"] = dict(calibration.device_spec)
+    return write_trace(directory, provenance=provenance, terms=terms_table(cost.terms, stderr))
 
 
-def _check(runs: Sequence[MeasuredRun], model: str, device: str) -> str:
-    """Refuses runs of something else; returns their engine."""
-    if not runs:
-        raise UsageError("there is no run to calibrate on")
+def none_left(skipped: Sequence[Skipped], count: int) -> str:
+    """Why not one of some runs can be used: the reasons, each once."""
+    reasons = list(dict.fromkeys(each.reason for each in skipped))
+    if not reasons:
+        return "there is no run to calibrate on"
+    if count == 1:
+        return reasons[0]
+    shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else "")
+    return f"not one of {count} runs can be used: {shown}"
+
+
+def _of(runs: Sequence[MeasuredRun], model: str, device: str) -> tuple[list[MeasuredRun], list[Skipped]]:
+    """The runs of a model on a device of their own, and the others."""
+    mine, skipped = [], []
     for run in runs:
-        for name, wanted in (("model", model), ("device", device)):
-            found = getattr(run, name)
-            if found != wanted:
-                raise UsageError(
-                    f"run {run.run!r} is of {name} {found!r}, not {wanted!r}",
-                    where=run.where,
-                    remedy=f"choose rows: --where \"{name} == '{wanted}'\"",
-                )
-    engines = sorted({run.engine for run in runs})
+        wrong = [
+            f"is of {kind} {found!r}, not {wanted!r}"
+            for kind, found, wanted in (("model", run.model, model), ("device", run.device, device))
+            if found != wanted
+        ]
+        if wrong:
+            skipped.append(Skipped(run.run, f"{run.where}: run {run.run!r} {wrong[0]}"))
+        else:
+            mine.append(run)
+    return mine, skipped
+
+
+def _runnable(runs: Sequence[MeasuredRun], dtype: str) -> tuple[list[MeasuredRun], list[Skipped]]:
+    """The runs that can be simulated, and the others."""
+    mine, skipped = [], []
+    for run in runs:
+        try:
+            check(run, dtype)
+        except SimslmError as error:
+            skipped.append(Skipped(run.run, str(error)))
+        else:
+            mine.append(run)
+    return mine, skipped
+
+
+def _engine(runs: Sequence[MeasuredRun]) -> str:
+    """The one engine that is named.
+
+    Raises:
+        UsageError: several are.
+    """
+    engines = sorted({run.engine for run in runs if run.engine})
     if len(engines) > 1:
         raise UsageError(
-            f"the runs are of several engines: {', '.join(name or '(none named)' for name in engines)}",
+            f"the runs are of several engines: {', '.join(engines)}",
             remedy="host time is an engine's own: choose one with --where",
         )
-    return engines[0] or "not named"
+    return engines[0] if engines else UNNAMED
 
 
-def _settled(before: Sequence[Mapping[str, float]], now: Sequence[Mapping[str, float]]) -> bool:
-    return all(
-        abs(new[name] / old[name] - 1) <= SETTLED
-        for old, new in zip(before, now, strict=True)
-        for name in old
-        if old[name] > 0
-    )
+def _settled(
+    expected: Sequence[Mapping[str, float]], schedules: Sequence[Schedule], cost: PhysicalCost
+) -> bool:
+    """Whether the metrics came out as re-priced."""
+    for old, each in zip(expected, schedules, strict=True):
+        new = each.metrics(cost.evaluate(each.shapes).latency_s)
+        most = SETTLED if each.burst else SETTLED_BY_CHANCE
+        if any(abs(new[name] / old[name] - 1) > most for name in new if old.get(name, 0.0) > 0):
+            return False
+    return True
 
 
 def _domain(schedules: Sequence[Schedule]) -> Domain:
@@ -190,13 +304,15 @@ def _domain(schedules: Sequence[Schedule]) -> Domain:
 
 
 def _errors(each: Schedule, cost: PhysicalCost) -> dict[str, float]:
-    measured = each.measured.measured
+    measured = told(each)
     computed = each.metrics(cost.evaluate(each.shapes).latency_s, cost.terms["startup"])
     errors = {
-        name: computed[name] / measured[name] - 1 for name in FIGURES[:-1] if measured.get(name, 0.0) > 0
+        name: computed[name] / measured[name] - 1
+        for name in SHOWN
+        if measured.get(name, 0.0) > 0 and name in computed
     }
-    if "preemptions" in measured:
-        errors["preemptions"] = each.preemptions - measured["preemptions"]
+    if "preemptions" in each.measured.measured:
+        errors["preemptions"] = each.preemptions - each.measured.measured["preemptions"]
     return errors
 
 
@@ -221,5 +337,6 @@ def _warnings(found: Fit, power: PowerFit | None, schedules: Sequence[Schedule])
             "chunks, prompts of another policy may take longer or shorter"
         )
     if len(schedules) < 4:
-        warnings.append(f"{len(schedules)} runs are few: batches from small to large tell the terms apart")
+        runs = "1 run is" if len(schedules) == 1 else f"{len(schedules)} runs are"
+        warnings.append(f"{runs} few: batches from small to large tell the terms apart")
     return warnings

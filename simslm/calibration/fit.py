@@ -1,7 +1,7 @@
 """Bounded least squares over the logarithms of the terms.
 
-Residuals are in standard deviations. What all metrics of a run share (the run was 2 % faster that day) counts once;
-what they say about each other is far more exact, and tells a request's prompt from its decoding.
+Residuals are in standard deviations: those of the runs (:mod:`evidence`), of iterations measured offline, and of what
+was known before.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from simslm.calibration import prior as known
+from simslm.calibration.evidence import METRICS, Evidence, evidence
 from simslm.calibration.offline import Step
 from simslm.calibration.prior import PRIORS
 from simslm.calibration.schedule import Schedule
 from simslm.cost.physical import PhysicalCost
 from simslm.errors import UsageError
-
-SLOWER = {"tpot_mean_s": 1.0, "itl_mean_s": 1.0, "output_tokens_per_s": -1.0, "ttft_mean_s": 1.0}
-"""Metrics of a run in the order of preference, and which way they move when the run is slower. ITL counts only where
-TPOT is missing: clients that see no text in a token (half a character) take two gaps for one."""
 
 UNDETERMINED = 0.8
 """Share of its prior's spread from which the fit has learnt little about a term."""
@@ -32,6 +29,7 @@ ALIKE = 0.95
 
 _AT_BOUND = 1e-3
 _EVALUATIONS = 60
+_STEP = 1e-4
 
 
 @dataclass(frozen=True)
@@ -59,71 +57,90 @@ class Fit:
         return {name: self.cost.terms[name] * float(s) for name, s in zip(self.names, spreads, strict=True)}
 
 
-def fit(schedules: Sequence[Schedule], steps: Sequence[Step], cost: PhysicalCost) -> Fit:
-    """The terms that match measured runs best, of several starts.
+def fit(
+    schedules: Sequence[Schedule], steps: Sequence[Step], cost: PhysicalCost, *, everywhere: bool = True
+) -> PhysicalCost:
+    """The terms that match measured runs best, as their schedules re-price them.
 
     Args:
         schedules: what the runs did.
         steps: iterations measured offline.
         cost: a cost model whose terms are replaced.
+        everywhere: start from several guesses beside the cost's own terms.
 
     Raises:
         UsageError: the runs have no metric that could be matched.
     """
-    names = tuple(PRIORS)
-    if not any(name in each.measured.measured for each in schedules for name in SLOWER) and not steps:
-        raise UsageError("the runs have none of " + ", ".join(SLOWER), remedy="measure one of them")
+    names, found = tuple(PRIORS), _evidence(schedules, steps)
     low, high = known.logs(names, "low"), known.logs(names, "high")
+    starts: list[Mapping[str, float]] = [cost.terms]
+    starts += [{**known.medians(), **start} for start in known.STARTS] if everywhere else []
     best = None
-    for start in known.STARTS:
-        at = np.log([start.get(name, PRIORS[name].median) for name in names])
-        found = least_squares(
-            lambda x: residuals(_changed(cost, names, x), schedules, steps),
-            np.clip(at, low + 1e-6, high - 1e-6),
+    for start in starts:
+        tried = least_squares(
+            lambda x: residuals(_changed(cost, names, x), found, steps),
+            np.clip(np.log([start[name] for name in names]), low + 1e-6, high - 1e-6),
             bounds=(low, high),
             x_scale=0.1,
             max_nfev=_EVALUATIONS,
         )
-        if best is None or found.cost < best.cost:
-            best = found
+        if best is None or tried.cost < best.cost:
+            best = tried
     assert best is not None
-    data = len(best.fun) - len(names)
-    scale = max(float(np.sqrt(2 * best.cost / max(data, 1))), 1.0)
-    covariance = np.linalg.inv(best.jac.T @ best.jac) * scale**2
-    remarks = _remarks(names, best.x, best.jac, covariance, (low, high))
-    return Fit(_changed(cost, names, best.x), names, covariance, scale, tuple(remarks))
+    return _changed(cost, names, best.x)
 
 
-def residuals(cost: PhysicalCost, schedules: Sequence[Schedule], steps: Sequence[Step]) -> np.ndarray:
+def assess(schedules: Sequence[Schedule], steps: Sequence[Step], cost: PhysicalCost) -> Fit:
+    """What is known of the terms of a cost model that was fitted.
+
+    Args:
+        schedules: of the runs, simulated with it.
+        steps: iterations measured offline.
+        cost: with the fitted terms.
+
+    Raises:
+        UsageError: the runs have no metric that could be matched.
+    """
+    names, found = tuple(PRIORS), _evidence(schedules, steps)
+    low, high = known.logs(names, "low"), known.logs(names, "high")
+    x = np.log([cost.terms[name] for name in names])
+
+    def at(point: np.ndarray) -> np.ndarray:
+        return residuals(_changed(cost, names, point), found, steps)
+
+    here = at(x)
+    steps_of = _STEP * np.eye(len(names))
+    jacobian = np.column_stack([(at(x + each) - at(x - each)) / (2 * _STEP) for each in steps_of])
+    data = len(here) - len(names)
+    scale = max(float(np.sqrt(here @ here / max(data, 1))), 1.0)
+    covariance = np.linalg.inv(jacobian.T @ jacobian) * scale**2
+    remarks = _remarks(names, x, jacobian, covariance, (low, high))
+    return Fit(cost, names, covariance, scale, tuple(remarks))
+
+
+def misfit(schedules: Sequence[Schedule], steps: Sequence[Step], cost: PhysicalCost) -> float:
+    """Half the sum of the squared residuals of a cost that the schedules were simulated with."""
+    found = residuals(cost, _evidence(schedules, steps), steps)
+    return float(found @ found) / 2
+
+
+def _evidence(schedules: Sequence[Schedule], steps: Sequence[Step]) -> list[Evidence]:
+    found = [told for each in schedules if (told := evidence(each)) is not None]
+    if not found and not steps:
+        raise UsageError("the runs have none of " + ", ".join(METRICS), remedy="measure one of them")
+    return found
+
+
+def residuals(cost: PhysicalCost, runs: Sequence[Evidence], steps: Sequence[Step]) -> np.ndarray:
     """All residuals in standard deviations: of the runs, of the offline steps, and of the priors, in that order."""
     found: list[float] = []
-    for each in schedules:
-        computed = each.metrics(cost.evaluate(each.shapes).latency_s, cost.terms["startup"])
-        found += run_residuals(each.measured.measured, computed)
+    for each in runs:
+        latency = cost.evaluate(each.schedule.shapes).latency_s
+        found += each.residuals(each.schedule.metrics(latency, cost.terms["startup"]))
     for step in steps:
         found += [error / known.OFFLINE_SPREAD[kind] for kind, error in step.log_errors(cost).items()]
     found += [log(cost.terms[name] / prior.median) / prior.spread for name, prior in PRIORS.items()]
     return np.array(found)
-
-
-def run_residuals(measured: Mapping[str, float], computed: Mapping[str, float]) -> list[float]:
-    """Residuals of one run: its speed, and what its metrics say about each other."""
-    errors = {
-        name: sign * log(computed[name] / measured[name])
-        for name, sign in SLOWER.items()
-        if measured.get(name, 0.0) > 0
-    }
-    if "tpot_mean_s" in errors:
-        errors.pop("itl_mean_s", None)
-    if not errors:
-        return []
-    (_, speed), *others = errors.items()
-    spread = known.CLOCK_SPREAD + known.CLOCK_S / computed["duration_s"]
-    found = [speed / known.SPEED_SPREAD]
-    for name, error in others:
-        own = 2 * spread + known.TTFT_SPREAD if name == "ttft_mean_s" else spread
-        found.append((error - speed) / own)
-    return found
 
 
 def _changed(cost: PhysicalCost, names: Sequence[str], x: np.ndarray) -> PhysicalCost:
@@ -141,10 +158,15 @@ def _remarks(
     found = []
     without = jacobian[: -len(names)]
     unscaled = np.linalg.inv(jacobian.T @ jacobian)
+    vague = [
+        name for i, name in enumerate(names) if np.sqrt(unscaled[i, i]) > UNDETERMINED * PRIORS[name].spread
+    ]
+    if vague:
+        found.append(
+            f"hardly determined by these runs: {', '.join(vague)}; there the first guesses stand "
+            "(docs/calibration.md)"
+        )
     for i, name in enumerate(names):
-        prior = PRIORS[name]
-        if np.sqrt(unscaled[i, i]) > UNDETERMINED * prior.spread:
-            found.append(f"{name} is hardly determined by these runs: its value is the prior's ({prior.why})")
         for bound, side in zip(bounds, ("least", "most"), strict=True):
             if abs(x[i] - bound[i]) < _AT_BOUND:
                 found.append(
@@ -161,6 +183,7 @@ def _remarks(
     told = int((np.linalg.svd(without * spread, compute_uv=False) > 1.0).sum())
     if told < len(names):
         found.append(
-            f"the runs alone determine {told} combinations of the {len(names)} terms; priors decide the rest"
+            f"the runs alone determine {told} combination{'s' if told != 1 else ''} of the {len(names)} terms; first "
+            "guesses decide the rest"
         )
     return found

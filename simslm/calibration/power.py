@@ -95,14 +95,16 @@ def _samples(each: Schedule, cost: PhysicalCost, architecture: Architecture, dty
     """
     costs = cost.evaluate(each.shapes)
     work = work_model(architecture, dtype)(IterationShape(*each.shapes))
-    latency = costs.latency_s[each.order]
-    ends = np.concatenate([[0.0], np.cumsum(latency)])
-    edges = np.arange(0.0, max(ends[-1], SAMPLE_S) + SAMPLE_S / 2, SAMPLE_S)
+    order, start, end = each.timeline
+    edges = np.arange(0.0, max(end[-1], SAMPLE_S) + SAMPLE_S / 2, SAMPLE_S)
+    times = np.column_stack([start, end]).ravel()
     columns = []
     device = costs.latency_s - costs.host_s
     for amounts in (device, work.bytes - work.decode_bytes, work.decode_bytes, work.flops):
-        sums = np.concatenate([[0.0], np.cumsum((amounts + np.zeros_like(costs.latency_s))[each.order])])
-        columns.append(np.diff(np.interp(edges, ends, sums)) / SAMPLE_S)
+        spent = (amounts + np.zeros_like(costs.latency_s))[order]
+        after = np.cumsum(spent)
+        sums = np.column_stack([after - spent, after]).ravel()
+        columns.append(np.diff(np.interp(edges, times, sums)) / SAMPLE_S)
     table = np.column_stack(columns)
     active = table[:, 0] >= ACTIVE
     return table[active] if active.any() else table

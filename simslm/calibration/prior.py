@@ -62,6 +62,16 @@ CLOCK_S = 0.3
 TTFT_SPREAD = 5e-3
 """What the mean time to first token has on top: the order in which a burst arrives."""
 
+LOOP_SPREAD = 0.01
+"""How far a run's metrics may disagree when requests do not come in one burst: its schedule is another each time."""
+
+FIRST_SPREAD, FRONT_S = 0.02, 0.002
+"""And its time to first token: a share, and what the front end takes, which is no part of the model."""
+
+FIRST_ASSUMED_SPREAD = 0.5
+"""The share where the lengths of single requests are not known: taken to be alike, clients of a closed loop send their
+prompts together, and wait for one another as they never did."""
+
 OFFLINE_SPREAD = {"decode": 0.05, "prefill": 0.1}
 """Relative standard deviation of iterations measured outside a server."""
 

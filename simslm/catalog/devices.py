@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from simslm.catalog.files import entry_names, read_entry
+from simslm.catalog.files import entry_names, parse_mapping, read_entry, read_mapping
 from simslm.errors import ScenarioError, UsageError, nearest
 
 _FALLBACKS = {"fp8": ("bf16", "fp16", "fp32"), "int8": ("bf16", "fp16", "fp32"), "bf16": ("fp16", "fp32")}
@@ -61,6 +62,9 @@ class Device:
         )
 
 
+FILES = (".yaml", ".yml", ".json")
+"""What the name of a file ends in that describes a device."""
+
 SMALLEST, LARGEST = 1e-3, 1e24
 """What a figure of a device lies between, whatever its unit."""
 
@@ -74,13 +78,49 @@ def device_names() -> list[str]:
     return entry_names("devices")
 
 
-def load_device(name: str) -> Device:
-    """A device of the catalogue.
+def load_device(name: str | Mapping[str, Any], base_dir: Path | None = None) -> Device:
+    """A device of the catalogue, of a file, or described inline.
+
+    Args:
+        name: a catalogue name, a file that holds the fields of :class:`Device`, or the fields themselves.
+        base_dir: what a relative path is relative to; the working directory when None.
 
     Raises:
         UsageError: when the catalogue has no device of that name; the message has the nearest one.
+        ScenarioError: when the file cannot be read, or a field is wrong.
     """
-    return _build({"name": name} | read_entry("devices", name))
+    if not isinstance(name, str):
+        return device_from_mapping(name)
+    if (path := device_file(name, base_dir)) is None:
+        return _build({"name": name} | read_entry("devices", name))
+    try:
+        return device_from_mapping({"name": path.stem} | read_mapping(path))
+    except ScenarioError as error:
+        raise ScenarioError(error.message, where=error.where or str(path), remedy=error.remedy) from None
+
+
+def device_file(name: str, base_dir: Path | None = None) -> Path | None:
+    """The file that :func:`load_device` reads; None where it looks in the catalogue."""
+    return (base_dir or Path()) / name if name.endswith(FILES) else None
+
+
+def device_named(text: str, base_dir: Path | None = None) -> tuple[str, dict[str, Any] | None]:
+    """The name of a device, and its fields where the catalogue does not have it.
+
+    Args:
+        text: a name, a file, or fields written inline (``{like: l4, memory_bytes: 16e9}``).
+        base_dir: what a relative path is relative to.
+
+    Raises:
+        SimslmError: a file or the fields are wrong.
+    """
+    if text.lstrip().startswith("{"):
+        spec = parse_mapping(text, "device")
+    elif (path := device_file(text, base_dir)) is not None:
+        spec = {"name": path.stem} | read_mapping(path)
+    else:
+        return text, None
+    return device_from_mapping(spec).name, spec
 
 
 def device_from_mapping(mapping: Mapping[str, Any]) -> Device:

@@ -51,6 +51,18 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
+def parse_mapping(text: str, where: str) -> dict[str, Any]:
+    """A mapping written as YAML in one line.
+
+    Raises:
+        ScenarioError: it is not YAML, or something else than a mapping.
+    """
+    content = _parse_yaml(text, Path(where))
+    if not isinstance(content, dict):
+        raise ScenarioError("expected a mapping of names to values", where=where)
+    return content
+
+
 def _parse_json(text: str, path: Path) -> Any:
     try:
         return json.loads(text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from simslm.catalog.architecture import Architecture
@@ -17,7 +19,11 @@ __all__ = [
     "model_entry",
     "model_file",
     "model_names",
+    "named_model",
 ]
+
+TUNED = frozenset({"instruct", "chat", "it", "hf", "base", "meta"})
+"""Words of a repository's name that say how a model was tuned or packed, or by whom: its architecture is the same."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,8 @@ def load_model(name_or_path: str | Path, base_dir: Path | None = None) -> Archit
     """The architecture of a catalogue name or of a Hugging Face ``config.json``.
 
     Args:
-        name_or_path: a catalogue name, a ``config.json``, or the folder that holds one.
+        name_or_path: a catalogue name, or what others call such a model (:func:`named_model`); a ``config.json``, or
+            the folder that holds one.
         base_dir: what a relative path is relative to; the working directory when None.
 
     Raises:
@@ -70,7 +77,8 @@ def load_model(name_or_path: str | Path, base_dir: Path | None = None) -> Archit
     """
     path = model_file(name_or_path, base_dir)
     if path is None:
-        return model_entry(str(name_or_path)).architecture
+        name = str(name_or_path)
+        return model_entry(named_model(name) or name).architecture
     config = read_mapping(path)
     try:
         return from_config(config, _config_name(config, path))
@@ -84,6 +92,34 @@ def model_file(name_or_path: str | Path, base_dir: Path | None = None) -> Path |
     if path.is_dir():
         return path / "config.json"
     return path if str(name_or_path).endswith(".json") else None
+
+
+def named_model(name: str) -> str | None:
+    """The catalogue's name of a model as others call it, None where it has none.
+
+    Known are the catalogue's own names, Hugging Face repositories of any owner, local folders and the cache's
+    (``models--Qwen--Qwen2.5-0.5B-Instruct/snapshots/...``). Words of tuning and packing do not count, nor does case.
+    Every other word does: quantised weights (``-AWQ``) or another size are another model.
+    """
+    parts = [part.rsplit("--", 1)[-1] for part in str(name).replace("\\", "/").split("/") if part]
+    known = _known_words()
+    return next((found for part in reversed(parts) if (found := known.get(_words(part)))), None)
+
+
+@cache
+def _known_words() -> dict[tuple[str, ...], str]:
+    return {words: entry for entry in model_names() for words in _spellings(entry)}
+
+
+def _spellings(name: str) -> set[tuple[str, ...]]:
+    """The words of a catalogue name and of the repository that it was read from."""
+    repository = read_entry("models", name)["source"].partition("/blob/")[0].rsplit("/", 1)[-1]
+    return {_words(name), _words(repository)}
+
+
+def _words(name: str) -> tuple[str, ...]:
+    words = re.split(r"[-_ ]+", name.lower())
+    return tuple(word for word in words if word and word not in TUNED)
 
 
 def _config_name(config: dict, path: Path) -> str:

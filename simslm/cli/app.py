@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from simslm.cli import completion
 from simslm.cli.failure import InterruptError
-from simslm.cli.groups import traces, validate
+from simslm.cli.groups import calibrate, traces, validate
 from simslm.cli.options import (
     Attended,
     Budget,
@@ -342,7 +342,13 @@ def profile(
         str,
         typer.Option(help="catalogue name or a Hugging Face config.json", autocompletion=completion.models),
     ],
-    device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N")] = "cuda:0",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="cpu, cuda, or cuda:N; with --plan also a name of the catalogue, e.g. h200",
+            autocompletion=completion.devices,
+        ),
+    ] = "cuda:0",
     dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
     grid: Annotated[Grid, typer.Option(help="how many points to measure")] = Grid.quick,
     output: Annotated[
@@ -359,6 +365,13 @@ def profile(
     sharing: Sharing = "time-slice",
     engine: MeasuredEngine = Measured.simslm,
     reach: GridReach = None,
+    planned: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="measure nothing: say what would be measured, how long it takes and what memory it needs",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Measure a model on a device and write a trace; an interrupted run resumes where it stopped.
@@ -367,6 +380,20 @@ def profile(
     """
     from simslm.cli import profiling
 
+    if planned:
+        profiling.plan(
+            model,
+            device,
+            dtype.value,
+            grid.value,
+            repeats=repeats,
+            replicas=replicas,
+            sharing=sharing,
+            engine=engine.value,
+            reach=reach,
+            as_json=json,
+        )
+        return
     where = (model, device, dtype.value, grid.value, output)
     profiling.profile(
         *where,
@@ -382,54 +409,7 @@ def profile(
     )
 
 
-@app.command()
-def calibrate(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUNS...",
-            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve or guidellm",
-        ),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(help="catalogue name of the model that ran", autocompletion=completion.models),
-    ],
-    device: Annotated[
-        str,
-        typer.Option(help="catalogue name of the device it ran on", autocompletion=completion.devices),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="TRACE", parser=place, help="where the trace goes")
-    ],
-    offline: Annotated[
-        Path | None,
-        typer.Option(metavar="STEPS", help="iterations measured without a server, as further evidence"),
-    ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
-    where: Annotated[
-        str | None,
-        typer.Option(metavar="EXPR", help="only runs of which this holds, e.g. 'replicas == 1'"),
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="column=value",
-            help="what the files do not say of the server, e.g. max_num_seqs=64",
-        ),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Fit a physical cost model to runs of a serving engine, and write it as a trace.
-
-    A handful of runs with batches from 1 to the largest is enough. What they cannot tell is said.
-
-    Example: simslm calibrate RUNS.csv --model opt-2.7b --device h100-64gb --dtype fp16 -o traces/h100-64gb/mine
-    """
-    from simslm.cli import calibrating
-
-    calibrating.calibrate(runs, offline, model, device, dtype.value, output, where, sets or [], json)
+app.command()(calibrate)
 
 
 @app.command("list")

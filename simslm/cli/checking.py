@@ -10,6 +10,7 @@ from simslm.cli import screen
 from simslm.cli.expectation import Expectation, expectations, facts
 from simslm.cli.simulation import overrides
 from simslm.errors import ScenarioError
+from simslm.traces.files import flags_of
 from simslm.units import bytes_, number, seconds
 
 
@@ -113,6 +114,8 @@ def _show_group(prepared: Prepared, one: Expectation) -> None:
             ("energy", values["energy"]),
         ]
     )
+    for flag in flags_of(group.cost.provenance):
+        screen.show_text("  warning:", flag)
     if group.cost.source != "roofline":
         print()
         print("inside the measured domain:")

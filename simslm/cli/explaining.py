@@ -11,6 +11,8 @@ from simslm.errors import UsageError, nearest
 from simslm.metrics.definitions import DIVIDED, METRICS, OF_PATH, Metric, metric_of, paths, title
 from simslm.metrics.glossary import TERMS, Term, markdown, place, unit
 
+WINDOWED_WORDS = "without the warm-up and cool-down that the scenario states"
+
 
 def explain(name: str | None, run: Path | None, as_markdown: bool, as_json: bool) -> None:
     """Prints what a figure or a word means, and what it is in a run; without a name, all of them.
@@ -77,9 +79,15 @@ def _show_metric(metric: Metric, name: str, directory: Path | None, as_json: boo
     if as_json:
         screen.show_json(_described(metric) | ({"run": values} if values else {}))
         return
-    screen.show_text(f"{metric.name}:", metric.meaning)
+    screen.show_text(
+        f"{metric.name}:", f"{metric.words}: {metric.definition}" if metric.words else metric.definition
+    )
+    if metric.detail:
+        screen.show_text(" ", metric.detail)
     better = f"{metric.better or 'neither more nor less'} is better"
     facts = [
+        ("taken over", metric.over),
+        ("with metrics", WINDOWED_WORDS if metric.windowed else ""),
         ("formula", metric.formula),
         ("unit", f"{unit(metric)}; {better}"),
         ("in summary.json", place(metric)),
@@ -104,6 +112,7 @@ def _values(metric: Metric, name: str, directory: Path) -> dict[str, Any]:
     return {
         "directory": str(directory),
         "values": {path: figure_of(run.summary, path) for path in asked},
+        "count": figure_of(run.summary, f"population.{metric.key}"),
         "intervals": _of(run.summary, "intervals.figures", asked),
         "sampling_intervals": _of(run.summary, "intervals.sampling.figures", asked),
         "note": dig(run.summary, f"{section}.note", ""),
@@ -122,6 +131,8 @@ def _of(summary: Mapping[str, Any], section: str, paths: Sequence[str]) -> dict[
 def _told(metric: Metric, values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from simslm.metrics.intervals import OF, OF_SAMPLING
 
+    if values["count"] is not None:
+        yield "over", f"{values['count']:,.0f} {'gaps' if metric.key == 'itl_s' else 'requests'}"
     for path, value in values["values"].items():
         text = (
             metric.show(value) if value is not None else f"not known: {values['note'] or 'nothing had one'}"
@@ -137,6 +148,8 @@ def _described(metric: Metric) -> dict[str, Any]:
         "key": metric.key,
         "name": metric.name,
         "definition": metric.meaning,
+        "over": metric.over,
+        "detail": metric.detail,
         "formula": metric.formula,
         "unit": unit(metric),
         "better": metric.better,

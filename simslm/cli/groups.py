@@ -1,4 +1,4 @@
-"""The commands of `simslm traces` and `simslm validate`."""
+"""The commands of `simslm traces` and `simslm validate`, and `simslm calibrate`."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def validate_recorded(
         list[Path],
         typer.Argument(
             metavar="RUNS...",
-            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve or guidellm",
+            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve, sglang.bench_serving or "
+            "guidellm",
         ),
     ],
     trace: Annotated[
@@ -203,3 +204,86 @@ def validate_live(
         fail_on or [],
         json,
     )
+
+
+def calibrate(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUNS...",
+            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve, sglang.bench_serving or "
+            "guidellm",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="the model that ran: a catalogue name or its repository, or a Hugging Face config.json",
+            autocompletion=completion.models,
+        ),
+    ],
+    device: Annotated[
+        str,
+        typer.Option(
+            help="the device it ran on: a catalogue name, a YAML file, or fields ({like: l4, ...})",
+            autocompletion=completion.devices,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="TRACE", parser=place, help="where the trace goes")
+    ],
+    offline: Annotated[
+        Path | None,
+        typer.Option(metavar="STEPS", help="iterations measured without a server, as further evidence"),
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="only runs of which this holds, e.g. 'replicas == 1'"),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="column=value",
+            help="what the files do not say of the server, e.g. max_num_seqs=64",
+        ),
+    ] = None,
+    max_residual: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="SHARE",
+            help="largest error of a run in throughput, TPOT or ITL; beyond it, exit 1 and no trace",
+        ),
+    ] = 0.25,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="write the trace all the same; every answer on it says that it was forced"
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Fit a physical cost model to runs of a serving engine, and write it as a trace.
+
+    A handful of runs with batches from 1 to the largest is enough: bursts, closed loops or arrivals at a rate. What
+    they cannot tell is said, and runs that cannot be used are named.
+
+    Example: simslm calibrate RUNS.csv --model opt-2.7b --device h100-64gb --dtype fp16 -o traces/h100-64gb/mine
+    """
+    from simslm.cli import calibrating
+
+    asked = calibrating.Request(
+        files=runs,
+        offline=offline,
+        model=model,
+        device=device,
+        dtype=dtype.value,
+        output=output,
+        where=where,
+        sets=sets or [],
+        most_residual=max_residual,
+        force=force,
+    )
+    calibrating.calibrate(asked, json)

@@ -87,13 +87,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def _draft(path: Path, wishes: Wishes, ask: bool) -> Draft:
-    from simslm.catalog.devices import device_names, load_device
+    from simslm.catalog.devices import device_file, device_names, load_device
     from simslm.catalog.models import load_model, model_names
 
     asked = _Questions(ask)
     model = asked.for_("model", wishes.model, "opt-125m", _known(load_model), model_names())
     device = asked.for_("device", wishes.device, "cpu", _known(load_device), device_names())
-    trace, origin = _trace(path, model, device, wishes.dtype)
+    named = load_device(device).name
+    trace, origin = _trace(path, model, named, wishes.dtype)
     dtype = wishes.dtype or origin.get("dtype") or ("fp32" if device == "cpu" else "bf16")
     slow = device == "cpu"
     arrivals = asked.for_("arrivals", wishes.arrivals, "poisson:1" if slow else "poisson:8", _arrivals)
@@ -104,9 +105,9 @@ def _draft(path: Path, wishes: Wishes, ask: bool) -> Draft:
     share = asked.for_("SLO: share of requests that must meet both", wishes.attainment, 0.9, _share)
     return Draft(
         file=str(path),
-        name=wishes.name or f"{_plain(model)}-{device}",
+        name=wishes.name or f"{_plain(model)}-{named}",
         model=_from(path, model),
-        device=device,
+        device=device if device_file(device) is None else _relative(path, Path(device)),
         dtype=dtype,
         trace=trace,
         source=f"{origin['source']} on {origin['engine']}" if trace else "",

@@ -425,5 +425,5 @@ def _cells(name: str, metric: dict[str, float | None]) -> tuple[str, str, str, s
         figure(name, measured),
         figure(name, simulated),
         "–" if error is None else signed(error),
-        "–" if noise is None else f"{100 * noise:.3g} %",
+        "–" if noise is None else f"{number(100 * noise)} %",
     )

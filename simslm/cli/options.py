@@ -76,7 +76,12 @@ class Measured(StrEnum):
     transformers = "transformers"
 
 
-Sharing = Annotated[str, typer.Option(metavar="WAY,...", help="how: time-slice, mps, streams, sm-partition")]
+Sharing = Annotated[
+    str,
+    typer.Option(
+        metavar="WAY,...", help="how: time-slice, mps, streams, sm-partition (by MPS), green-contexts"
+    ),
+]
 MeasuredEngine = Annotated[
     Measured,
     typer.Option(help="what is measured; of others than simslm no operators, and one replica only"),

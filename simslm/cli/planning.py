@@ -26,9 +26,11 @@ def plan(
         InfeasibleError: no kind of device serves one of the rates within the SLO.
     """
     from simslm.api import load_scenario
+    from simslm.cost.load import flagged
     from simslm.search.fleet import Planner, infeasible, kinds
 
     scenario = load_scenario(path, overrides(sets, seed))
+    screen.warn(flagged(scenario))
     with screen.progress("planning") as update:
         planner = Planner(
             scenario,

@@ -98,6 +98,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def warn(flags: Sequence[str]) -> None:
+    """What the person at the terminal must know before trusting an answer."""
+    for flag in flags:
+        note(f"warning: {flag}")
+
+
 class Update(Protocol):
     def __call__(self, done: int, total: int, label: str) -> None: ...
 

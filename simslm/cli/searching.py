@@ -39,12 +39,14 @@ def search(
         InterruptError: Ctrl-C; the files hold what was done by then.
     """
     from simslm.api import load_scenario
+    from simslm.cost.load import flagged
     from simslm.report import write_report
     from simslm.search import files
     from simslm.search.run import search
 
     scenario = load_scenario(path, overrides(sets, seed))
     directory = free_place(output or Path("runs") / directory_name(scenario.name))
+    screen.warn(flagged(scenario))
     with held_back() as interruption, screen.progress("searching") as update:
         result = search(
             scenario,

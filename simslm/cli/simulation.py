@@ -16,6 +16,7 @@ from simslm.units import number, seconds
 
 if TYPE_CHECKING:
     from simslm.metrics.definitions import Metric
+    from simslm.report.tables import RunTables
     from simslm.scenario.schema import Scenario
     from simslm.sim.world import Progress, Underway
 
@@ -113,26 +114,32 @@ def _feed(update: screen.Update | None, scenario: Scenario) -> Progress | None:
 
 
 def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
-    from simslm.metrics.definitions import LATENCIES, STATISTICS
+    from simslm.metrics.definitions import APART, LATENCIES, STATISTICS
     from simslm.report.bound import bound
     from simslm.report.certainty import certainty
     from simslm.report.division import divisions
+    from simslm.report.doubt import doubted
     from simslm.report.facts import facts
     from simslm.report.tables import read_drawn
-    from simslm.report.verdict import verdict
+    from simslm.report.verdict import apart, populations, verdict
 
     run = read_drawn(directory)
-    answer = verdict(run)
+    answer = doubted(run, verdict(run))
     screen.show_text(f"{answer.word}:", answer.sentence)
+    for flag in summary["cost"].get("flags", ()):
+        screen.show_text("warning:", flag)
     print()
     rows = [
         [metric.name, *(seconds(summary[metric.key][name]) for name in STATISTICS)] for metric in LATENCIES
     ]
-    screen.show_defined(("", *STATISTICS), rows, [metric.definition for metric in LATENCIES])
+    screen.show_defined(("", *STATISTICS), rows, [metric.stated for metric in LATENCIES])
+    if said := populations(run):
+        screen.show_text(" ", said)
+    if apart(run):
+        screen.show_text(" ", APART)
     print()
-    if figures := _figures(summary):
-        rows = [(metric.name, text) for metric, text in figures]
-        screen.show_defined(("", ""), rows, [metric.definition for metric, _ in figures])
+    if figures := [*_offered(run), *_figures(summary)]:
+        screen.show_defined(("", ""), [each[:2] for each in figures], [each[2] for each in figures])
         print()
     for each in divisions(run):
         print(each.title)
@@ -160,12 +167,24 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     print(f"page: {page}")
 
 
-def _figures(summary: dict[str, Any]) -> list[tuple[Metric, str]]:
-    """The figures that are known beside the latencies."""
+def _offered(run: RunTables) -> list[tuple[str, str, str]]:
+    """How fast requests came, where that does not depend on how they are served."""
+    from simslm.report.facts import offered_of
+
+    found = offered_of(run)
+    if found is None:
+        return []
+    asked = f"; {number(found.asked_rps)} requests/s asked for" if found.asked_rps is not None else ""
+    words = f"arrived requests − 1, over the time from the first arrival to the last{asked}"
+    return [("Offered", f"{number(found.rps)} requests/s", words)]
+
+
+def _figures(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures that are known beside the latencies: name, value and definition."""
     from simslm.metrics.definitions import ATTAINMENT, CARBON, COST, ENERGY, GOODPUT
     from simslm.report.wording import attained
 
-    found = []
+    found: list[tuple[Metric, str]] = []
     slo, energy = summary["slo"], summary["energy"]
     if slo["attainment"] is not None:
         found.append((ATTAINMENT, attained(slo["attainment"])))
@@ -178,4 +197,4 @@ def _figures(summary: dict[str, Any]) -> list[tuple[Metric, str]]:
         found.append((COST, f"${number(usd)} per million output tokens"))
     if grams is not None:
         found.append((CARBON, f"{number(grams)} g CO2 per million output tokens"))
-    return found
+    return [(metric.name, text, metric.stated) for metric, text in found]

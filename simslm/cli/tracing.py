@@ -65,6 +65,9 @@ def show(path: Path, as_json: bool) -> None:
 
 def extent(trace: Trace) -> dict[str, Any]:
     """What the tables of a trace cover, in words."""
+    from simslm.traces.check import throttle_by_visit
+    from simslm.traces.shapes import alone
+
     tables = {"iterations": trace.iterations, "heldout": trace.heldout, "kernels": trace.kernels}
     tables |= {"power": trace.power, "terms": trace.terms}
     facts: dict[str, Any] = {
@@ -81,6 +84,9 @@ def extent(trace: Trace) -> dict[str, Any]:
         longest = (context[decoding] / columns["decode_seqs"][decoding]).max()
         facts["context"] = f"up to {number(float(longest))} tokens per sequence"
     facts["prefill"] = f"up to {columns['prefill_tokens'].max():,} tokens"
+    alone_rows = alone(trace.iterations)
+    if any(alone_rows.column("throttle").to_pylist()):
+        facts["throttled"] = f"by visit {throttle_by_visit(alone_rows)} of the calls"
     facts["latency"] = f"{seconds(float(latency.min()))} to {seconds(float(latency.max()))}"
     return facts
 

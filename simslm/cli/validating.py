@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,17 @@ from simslm.cli.destination import free_place
 from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import held_back
 from simslm.errors import SimslmError, UsageError
-from simslm.units import number
+from simslm.units import change, number
 
 if TYPE_CHECKING:
     from simslm.condition import Condition
-    from simslm.runs.table import MeasuredRun
+    from simslm.fidelity.recorded import Source
+    from simslm.runs.source import Measured
 
 FIGURES = ("n", "median_abs_error", "p95_abs_error", "max_abs_error", "bias")
+NAMED = 5
+"""Skipped runs that are named with each reason."""
+
 WORST = 5
 """Runs that the screen shows, those with the largest errors."""
 
@@ -48,8 +52,8 @@ def recorded(
     directory = free_place(output)
     gates = [Condition(text, [f"{name}.{figure}" for name in MEASURED for figure in FIGURES], "--fail-on")
              for text in fail_on]  # fmt: skip
-    runs = selected_runs(files, where, sets)
     sources = read_sources(traces)
+    measured = selected_runs(files, where, sets, _of(sources))
     with held_back() as interruption, screen.progress("simulating") as update:
 
         def feed(done: int, total: int, name: str) -> None:
@@ -58,7 +62,7 @@ def recorded(
             if update is not None:
                 update(done, total, f"runs, last {name}")
 
-        fidelity = validate(runs, sources, jobs=jobs, progress=feed)
+        fidelity = validate(measured.runs, sources, skipped=measured.skipped, jobs=jobs, progress=feed)
         interruption.writing = True
         if not fidelity.comparisons:
             raise InterruptError("interrupted; nothing is kept")
@@ -77,32 +81,55 @@ def recorded(
         judge(gate, values["summary"])
 
 
-def selected_runs(files: Sequence[Path], where: str | None, sets: Sequence[str]) -> list[MeasuredRun]:
+def _of(sources: Sequence[Source]) -> dict[str, str]:
+    """What runs are of that do not say: the model and the device of all traces there are."""
+    found = {}
+    for column in ("model", "device"):
+        names = {getattr(source, column) for source in sources}
+        found |= {column: names.pop()} if len(names) == 1 else {}
+    return found
+
+
+def selected_runs(
+    files: Sequence[Path], where: str | None, sets: Sequence[str], assumed: Mapping[str, str]
+) -> Measured:
     """The measured runs that a command asks for.
 
     Args:
         files: tables and result files.
         where: a condition on the columns; None for all runs.
-        sets: ``column=value``, what the files do not say.
+        sets: ``column=value``, what stands in place of what the files say.
+        assumed: texts by column, for what neither says.
 
     Raises:
         UsageError: a file, the condition or a setting is wrong, or no run is left.
     """
     from simslm.condition import Condition
-    from simslm.runs.source import read_measured
+    from simslm.runs.source import Measured, read_measured
     from simslm.runs.table import MEASURED, SETTINGS
 
     wanted = None if where is None else Condition(where, [*SETTINGS, *MEASURED], "--where")
-    return _selected(read_measured(files, _settings(sets)), wanted)
-
-
-def _selected(runs: list[MeasuredRun], wanted: Condition | None) -> list[MeasuredRun]:
+    found = read_measured(files, _settings(sets), assumed)
     if wanted is None:
-        return runs
-    kept = [run for run in runs if wanted.holds(vars(run) | dict(run.measured))]
+        return found
+    kept = tuple(run for run in found.runs if wanted.holds(vars(run) | dict(run.measured)))
     if not kept:
-        raise UsageError(f"--where {wanted.text!r} holds for none of the {len(runs)} runs")
-    return kept
+        raise UsageError(f"--where {wanted.text!r} holds for none of the {len(found.runs)} runs")
+    return Measured(kept, found.skipped)
+
+
+def show_skipped(skipped: Sequence[tuple[str, str]]) -> None:
+    """Names what was left out, each reason once with the runs it holds for."""
+    if not skipped:
+        return
+    runs: dict[str, list[str]] = {}
+    for run, reason in skipped:
+        runs.setdefault(reason, []).append(run)
+    for reason, names in runs.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        screen.note(f"skipped: {', '.join(names[:NAMED])}{more}: {reason}")
+    if len(skipped) > 1:
+        screen.note(f"skipped {len(skipped)} in all")
 
 
 def _settings(sets: Sequence[str]) -> dict[str, str]:
@@ -125,7 +152,7 @@ def judge(gate: Condition, summary: dict[str, Any]) -> None:
             remedy="name a metric that was measured and is simulated",
         )
     if gate.holds(values):
-        shown = ", ".join(f"{name} is {values[name]:.4g}" for name in gate.names())
+        shown = ", ".join(f"{name} is {number(values[name], 4)}" for name in gate.names())
         raise SimslmError(f"--fail-on {gate.text!r}: {shown}")
 
 
@@ -155,7 +182,10 @@ def _show(values: dict[str, Any], page: Path) -> None:
         (name, f"{each['n']:,}", *(percent(each[figure]) for figure in FIGURES[1:4]), signed(each["bias"]))
         for name, each in values["summary"].items()
     ]
-    print(f"{len(values['rows'])} runs simulated as they were run; error = simulated / measured - 1")
+    count = len(values["rows"])
+    print(
+        f"{count} run{'s' if count > 1 else ''} simulated as they were run; error = simulated / measured - 1"
+    )
     print()
     screen.show_table(("metric", "runs", "median", "p95", "largest", "bias (mean)"), rows)
     worst = _worst(values["rows"])
@@ -166,8 +196,7 @@ def _show(values: dict[str, Any], page: Path) -> None:
     print()
     for text in notes(values):
         screen.note(f"note: {text}")
-    for skipped in values["skipped"]:
-        screen.note(f"skipped: {skipped['run']}: {skipped['reason']}")
+    show_skipped([(each["run"], each["reason"]) for each in values["skipped"]])
     for trace in values["traces"]:
         print(f"from: {trace['path']}, {trace['source']} on {trace['engine']}")
     print(f"page: {page}")
@@ -184,4 +213,4 @@ def percent(share: float) -> str:
 
 
 def signed(share: float) -> str:
-    return f"{100 * share:+.3g} %"
+    return change(share)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simslm.comparison.contrast import Comparison, Configuration, Contrast, Pairing
+from simslm.comparison.contrast import Comparison, Configuration, Contrast, Pairing, flags
 from simslm.comparison.deltas import by_run, by_section, by_seed
 from simslm.comparison.difference import NOT_COMPARED, changes
 from simslm.comparison.pairs import Run, paired_latencies, same_requests, same_workload
@@ -49,7 +49,7 @@ def compare(runs: Sequence[Run], places: Sequence[str]) -> Comparison:
         raise UsageError("there is nothing to compare with", remedy="name at least two directories of runs")
     baseline, *others = configurations(runs, places)
     contrasts = tuple(contrast(baseline, other) for other in others)
-    return Comparison(baseline, contrasts, tuple(_notes(baseline, contrasts)))
+    return Comparison(baseline, contrasts, (*flags((baseline, *others)), *_notes(baseline, contrasts)))
 
 
 def configurations(runs: Sequence[Run], places: Sequence[str]) -> list[Configuration]:

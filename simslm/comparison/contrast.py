@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from simslm.comparison.delta import Delta
 from simslm.comparison.difference import Change
 from simslm.comparison.pairs import PairedLatency, Run
 
-__all__ = ["Comparison", "Configuration", "Contrast", "Pairing", "Run"]
+__all__ = ["Comparison", "Configuration", "Contrast", "Pairing", "Run", "flags"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,17 @@ class Configuration:
     def count(self, status: str) -> int:
         """Requests of a status, over all runs; 0 where the runs do not say."""
         return sum(int(np.sum(run.requests[status])) for run in self.runs if status in run.requests)
+
+
+def flags(configurations: Iterable[Configuration]) -> list[str]:
+    """What the costs of some configurations have to say of themselves, each once."""
+    found = [
+        str(flag)
+        for each in configurations
+        for run in each.runs
+        for flag in (run.summary.get("cost") or {}).get("flags", ())
+    ]
+    return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)

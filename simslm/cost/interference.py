@@ -63,7 +63,8 @@ def contention(colocated: pa.Table, cost: CostModel, demand: DemandModel, sharin
     """How much slower device phases run together than ``sharing`` says; None when the trace does not tell.
 
     The median over the measured points of that way of sharing in which all replicas ran the same iteration; the
-    factor of one point is found by bisection, as the cycle grows with it.
+    factor of one point is found by bisection, as the cycle grows with it. Parts of the multiprocessors that MPS gives
+    come before those of green contexts, which are threads of one process and so in each other's way on the host too.
 
     Args:
         colocated: rows of a trace with ``replicas`` above 1.
@@ -72,6 +73,8 @@ def contention(colocated: pa.Table, cost: CostModel, demand: DemandModel, sharin
         sharing: as the demands have it.
     """
     here = np.array(colocated.column("sharing").to_pylist()) == sharing.name
+    by_mps = here & (np.array(colocated.column("partition").to_pylist()) != "green-context")
+    here = by_mps if by_mps.any() else here
     together = colocated.column("replicas").to_numpy()
     factors = []
     for replicas in np.unique(together[here]).tolist():

@@ -17,9 +17,10 @@ from simslm.cost.retimed import HostCost, Retimed
 from simslm.cost.reworked import Reworked
 from simslm.cost.roofline import Roofline
 from simslm.cost.throttled import SETTINGS, Throttled, throttles
-from simslm.errors import UsageError
+from simslm.errors import SimslmError, UsageError
 from simslm.scenario.cost import Cost
-from simslm.traces.files import read_trace
+from simslm.scenario.schema import Scenario
+from simslm.traces.files import flags_of, read_trace
 from simslm.transforms.registry import Served, ShapeTransform, TimeTransform, WorkTransform, of_device
 from simslm.transforms.weights import Weights, quantized
 
@@ -53,6 +54,18 @@ def load_cost(
         if isinstance(each, TimeTransform):
             cost = Retimed(cost, each)
     return cost
+
+
+def flagged(scenario: Scenario) -> list[str]:
+    """What the traces that a scenario names have to say of themselves; nothing of those that cannot be read."""
+    asked = (scenario.cost, *(group.cost for group in scenario.deployment.groups or ()))
+    found: list[str] = []
+    for path in dict.fromkeys(cost.trace for cost in asked if cost is not None and cost.trace is not None):
+        try:
+            found += flags_of(read_trace(scenario.base_dir / path).provenance)
+        except SimslmError:
+            continue
+    return found
 
 
 def _source(

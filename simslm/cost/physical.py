@@ -116,6 +116,7 @@ class PhysicalCost:
         self.idle_w: float | None = terms.get("idle_power")
         self.power_note: str = "" if "idle_power" in terms else "the calibrated runs had no power"
         self.demand = KernelDemand(self)
+        self.architecture, self.device = architecture, device
         self._made_of = (architecture, device, dtype)
         self._work = work_model(architecture, dtype)
         self._layers = architecture.num_layers

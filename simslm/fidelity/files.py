@@ -34,11 +34,11 @@ def content(fidelity: Fidelity, command: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "command": command,
-        "traces": [asdict(source) for source in fidelity.sources],
+        "traces": [asdict(source) | {"flags": list(source.flags)} for source in fidelity.sources],
         "rows": [_row(comparison) for comparison in fidelity.comparisons],
         "summary": summarize(fidelity.comparisons),
         "derived": _derived(fidelity.comparisons),
-        "skipped": [{"run": skipped.run.run, "reason": skipped.reason} for skipped in fidelity.skipped],
+        "skipped": [{"run": skipped.run, "reason": skipped.reason} for skipped in fidelity.skipped],
         "interrupted": fidelity.interrupted,
     }
 
@@ -63,10 +63,22 @@ def _row(comparison: Comparison) -> dict[str, Any]:
     return {
         "run": comparison.run.run,
         "setting": _setting(comparison.run),
+        "notes": [*comparison.run.notes, *_of_chance(comparison.run)],
         "measured": dict(comparison.run.measured),
         "simulated": dict(comparison.simulated),
         "error": comparison.error,
     }
+
+
+def _of_chance(run: MeasuredRun) -> list[str]:
+    """How long random arrivals take is left to chance: the rate of a run that keeps up with them is theirs."""
+    if run.spread_of_arrivals is None:
+        return []
+    return [
+        f"arrivals are drawn anew: by chance {run.num_requests:,} of them take up to "
+        f"{200 * run.spread_of_arrivals:.0f} % more or less time (95 %), and throughput is theirs where the engine "
+        "keeps up"
+    ]
 
 
 def _setting(run: MeasuredRun) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from simslm.api import simulate
 from simslm.errors import SimslmError, UsageError
 from simslm.fidelity.comparison import Comparison
 from simslm.runs.replay import scenario_of, simulated
-from simslm.runs.table import MeasuredRun
-from simslm.traces.files import read_trace
+from simslm.runs.table import MeasuredRun, Skipped
+from simslm.traces.files import flags_of, read_trace
 from simslm.traces.terms import read_terms
 
 INTERRUPTED = "interrupted before it was simulated"
@@ -33,6 +33,7 @@ class Source:
         source, engine: where its figures come from.
         content_hash: of its contents.
         startup_s: what a burst takes to get to the first iteration, where that was calibrated.
+        flags: what every answer built on it has to say.
     """
 
     path: str
@@ -43,14 +44,7 @@ class Source:
     engine: str
     content_hash: str
     startup_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A run that was not compared, and why."""
-
-    run: MeasuredRun
-    reason: str
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class Fidelity:
     Attributes:
         sources: the traces, in the order given.
         comparisons: runs that were simulated, in the order of the table.
-        skipped: the others, in the order of the table.
+        skipped: the others, those that could not be read first.
         interrupted: whether it was stopped before the last run.
     """
 
@@ -99,7 +93,14 @@ def read_sources(traces: Sequence[Path]) -> tuple[Source, ...]:
         engine = str(origin.get("engine", ""))
         startup_s = read_terms(trace).get("startup", 0.0) if trace.terms is not None else 0.0
         found[key] = Source(
-            str(path), *key, origin["dtype"], trace.source, engine, trace.content_hash, startup_s
+            str(path),
+            *key,
+            origin["dtype"],
+            trace.source,
+            engine,
+            trace.content_hash,
+            startup_s,
+            flags_of(origin),
         )
     return tuple(found.values())
 
@@ -108,6 +109,7 @@ def validate(
     runs: Sequence[MeasuredRun],
     sources: Sequence[Source],
     *,
+    skipped: Sequence[Skipped] = (),
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> Fidelity:
@@ -118,6 +120,7 @@ def validate(
     Args:
         runs: what was measured.
         sources: from :func:`read_sources`.
+        skipped: what could not be read.
         jobs: processes; with one, no other is started.
         progress: called after each run.
 
@@ -143,19 +146,19 @@ def validate(
     except KeyboardInterrupt:
         interrupted = True
     known = {task.run.run for task in tasks}
-    comparisons, skipped = [], []
+    comparisons, left_out = [], list(skipped)
     for run in runs:
         outcome = outcomes.get(run.run, INTERRUPTED)
         if run.run not in known:
-            skipped.append(Skipped(run, f"no trace of {run.model} on {run.device} was given"))
+            left_out.append(Skipped(run.run, f"no trace of {run.model} on {run.device} was given"))
         elif isinstance(outcome, str):
-            skipped.append(Skipped(run, outcome))
+            left_out.append(Skipped(run.run, outcome))
         else:
             comparisons.append(Comparison(run, outcome))
     if not comparisons and not interrupted:
-        reason = next(each.reason for each in skipped if each.run.run in known)
+        reason = next(each.reason for each in left_out if each.run in known)
         raise UsageError(f"not one of {len(tasks)} runs could be simulated: {reason}")
-    return Fidelity(tuple(sources), tuple(comparisons), tuple(skipped), interrupted)
+    return Fidelity(tuple(sources), tuple(comparisons), tuple(left_out), interrupted)
 
 
 def _outcomes(tasks: Sequence[_Task], jobs: int) -> Iterator[tuple[str, dict[str, float] | str]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from simslm.metrics.steady import Counted
 from simslm.metrics.summary import rate, reuse, slo_figures, throughput
 from simslm.metrics.tally import Tally
 
@@ -41,15 +42,15 @@ class ClassTallies:
         self._limits = {name: _limits(classes, name) for name in names}
         self._bounded = Tally()
 
-    def take(self, columns: Mapping[str, np.ndarray]) -> None:
-        """Counts some more requests, ``request_id`` among their columns."""
+    def take(self, columns: Mapping[str, np.ndarray], window: Counted | None = None) -> None:
+        """Counts some more requests, ``request_id`` among their columns; see :meth:`Tally.take`."""
         mine = self.classes.of[columns["request_id"]]
         for number, tally in enumerate(self.each):
-            tally.take({name: column[mine == number] for name, column in columns.items()})
+            tally.take({name: column[mine == number] for name, column in columns.items()}, window)
         if self._limits:
             some = np.any([np.isfinite(limit) for limit in self._limits.values()], axis=0)[mine]
             self._bounded.bounds = {name: limit[mine[some]] for name, limit in self._limits.items()}
-            self._bounded.take({name: column[some] for name, column in columns.items()})
+            self._bounded.take({name: column[some] for name, column in columns.items()}, window)
 
     def names(self, requests: np.ndarray) -> np.ndarray:
         """The classes of some requests, by their numbers."""
@@ -60,7 +61,8 @@ class ClassTallies:
         return slo_figures(self._bounded, seconds)
 
     def figures(self, seconds: float) -> dict[str, dict[str, Any]]:
-        """The figures of each class, under the names that those of all requests have; ``seconds`` is the makespan."""
+        """The figures of each class, under the names that those of all requests have; ``seconds`` is the time
+        that counts."""
         return {
             name: {
                 "requests": tally.counts(),

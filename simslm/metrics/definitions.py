@@ -23,6 +23,8 @@ class Metric:
         unit: of the value in the file; ``1`` for a share, from 0 to 1.
         better: ``less``, ``more``, or empty where neither is.
         formula: of one run, in the columns of ``requests.parquet`` and ``iterations.parquet``.
+        over: the requests it is taken over; empty where it is not taken over requests.
+        detail: what else there is to know, for :mod:`glossary` and ``simslm explain``.
     """
 
     key: str
@@ -32,11 +34,23 @@ class Metric:
     unit: str = "s"
     better: str = "less"
     formula: str = ""
+    over: str = ""
+    detail: str = ""
+
+    @property
+    def stated(self) -> str:
+        """The definition, with the requests that it is taken over."""
+        return f"{self.definition}; over {self.over}" if self.over else self.definition
 
     @property
     def meaning(self) -> str:
         """What a reader who does not know the name needs."""
-        return f"{self.words}: {self.definition}" if self.words else self.definition
+        return f"{self.words}: {self.stated}" if self.words else self.stated
+
+    @property
+    def windowed(self) -> bool:
+        """Whether ``metrics`` in a scenario leaves requests, or time, out of it."""
+        return self.key.startswith(WINDOWED)
 
     @property
     def has_statistics(self) -> bool:
@@ -58,6 +72,27 @@ class Metric:
         return f"{number(value)} {self.unit}".rstrip()
 
 
+WINDOWED = (
+    "throughput",
+    "ttft_s",
+    "tpot_s",
+    "itl_s",
+    "e2e_s",
+    "queue_s",
+    "slo",
+    "energy",
+    "utilization",
+    "economics",
+)
+"""Sections of a summary that are of the requests, or the time, that count; counts, KV cache and coverage are of all."""
+
+APART = (
+    "TTFT ends with the token of the prefill replica (DistServe, Splitwise), before the KV cache is copied. A proxy "
+    "that passes on the tokens of decode replicas only (llm-d) shows the first one later, by that copy and one decode "
+    "iteration: the first gap of ITL."
+)
+"""Where prefill and decode run on different replicas."""
+
 LATENCIES = (
     Metric(
         "ttft_s",
@@ -65,13 +100,17 @@ LATENCIES = (
         "first output token’s time − arrival",
         "time to first token",
         formula="first_token_s − arrival_s",
+        over="requests that got a first token",
+        detail="A token that comes after its client has left does not count. Where prefill and decode run on different "
+        f"replicas, {APART}",
     ),
     Metric(
         "tpot_s",
         "TPOT",
-        "(E2E − TTFT) / (output tokens − 1), from 2 output tokens on",
+        "(E2E − TTFT) / (output tokens − 1)",
         "time per output token",
         formula="(finish_s − first_token_s) / (output_tokens − 1)",
+        over="finished requests with 2 output tokens or more",
     ),
     Metric(
         "itl_s",
@@ -79,6 +118,8 @@ LATENCIES = (
         "every gap between two output tokens of a request, pooled",
         "inter-token latency",
         formula="t[k + 1] − t[k] over all tokens k of all requests",
+        over="requests that got 2 tokens or more",
+        detail="The tokens of a request whose client left count, with the one that its replica was computing then.",
     ),
     Metric(
         "e2e_s",
@@ -86,12 +127,14 @@ LATENCIES = (
         "last output token’s time − arrival",
         "end to end",
         formula="finish_s − arrival_s",
+        over="finished requests",
     ),
     Metric(
         "queue_s",
         "Queue",
         "first time scheduled − arrival",
         formula="first_scheduled_s − arrival_s",
+        over="requests that were scheduled",
     ),
 )
 """In the order in which they are shown."""
@@ -106,6 +149,7 @@ ATTAINMENT = Metric(
     unit="1",
     better="more",
     formula="requests that finished within every bound of slo / arrived requests",
+    detail="Rejected, failed and unfinished requests are misses.",
 )
 GOODPUT = Metric(
     "slo.goodput_rps",
@@ -317,7 +361,7 @@ UTILIZATION = (
 COVERAGE = Metric(
     "coverage.in_domain_time",
     "Coverage",
-    "share of busy time whose cost lies inside what was measured; beyond it the roofline carries the shape on",
+    "share of busy time whose cost lies inside what was measured; the rest is extrapolated with the roofline",
     unit="1",
     better="more",
     formula="Σ duration_s of iterations inside the domain / Σ duration_s",

@@ -57,13 +57,14 @@ ITERATIONS = (
 )
 SPECULATION = (("draft_tokens", pa.int64()), ("accepted_tokens", pa.int64()))
 """Columns of ``iterations.parquet`` where a replica of the run speculates."""
-DIVIDED = (
+SOMETIMES = (
+    ("counted", pa.bool_()),
     ("class", pa.string()),
     ("program", pa.int64()),
     ("stage", pa.int64()),
     ("depends_on", pa.list_(pa.int64())),
 )
-"""Columns of ``requests.parquet`` where there are classes, or programs."""
+"""Columns of ``requests.parquet`` where some requests are left out of the figures, or there are classes or programs."""
 STAGES = (
     ("request_id", pa.int64()),
     ("replica", pa.int64()),
@@ -81,7 +82,7 @@ def requests_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
     arrays["replica"] = pa.array(columns["replica"], mask=columns["replica"] < 0)
     status = pa.DictionaryArray.from_arrays(pa.array(columns["status"], type=pa.int8()), list(STATUS))
     arrays["status"] = status.cast(pa.string())
-    arrays |= {name: pa.array(columns[name], type=kind) for name, kind in DIVIDED if name in columns}
+    arrays |= {name: pa.array(columns[name], type=kind) for name, kind in SOMETIMES if name in columns}
     return pa.table(arrays)
 
 

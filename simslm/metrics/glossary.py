@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from simslm.metrics.definitions import DIVIDED, METRICS, STATISTICS, Metric
 
+OVER = (
+    "A latency is taken over the requests that got that far; how many those are is in `population` (of ITL: gaps). "
+    "With `metrics` in the scenario, `counted` says which requests and which time the figures are of, and "
+    "`requests.parquet` has a column `counted`."
+)
+
 COMMAND = "simslm explain --markdown > docs/glossary.md"
 """What writes the page."""
 
@@ -69,8 +75,21 @@ TERMS = (
         "a part of the traffic, as of a tenant, with its own lengths, arrivals or share of them, SLO and priority",
     ),
     Term(
+        "warm-up and cool-down",
+        "requests at the start and at the end of a run that its figures leave out (metrics in the scenario): latencies "
+        "and SLO are of the requests that arrive in between, rates and energy of the time in between and of what "
+        "finishes in it. Counts of requests, KV cache and coverage are of the whole run. steady: auto cuts the start "
+        "by MSER-5",
+        "the d that makes Σ (y_i − mean)² / (n − d)² of the batch means y_d … y_n least; refused beyond n / 2",
+        "White, Simulation 69(6), 1997; Spratt, University of Virginia, 1998",
+    ),
+    Term(
         "SLO",
         "service-level objective: bounds on latencies, and the share of requests that must meet them all",
+    ),
+    Term(
+        "residual",
+        "of a calibration: its largest error of a run in throughput, TPOT or ITL; beyond 0.25 it writes no trace",
     ),
     Term(
         "trace", "a directory of measured, calibrated, imported or computed costs of one model on one device"
@@ -141,15 +160,22 @@ def place(metric: Metric) -> str:
 def markdown() -> str:
     """The text of ``docs/glossary.md``."""
     lines = ["# Glossary", "", f"Written by `{COMMAND}`; `simslm explain METRIC` shows one of them.", ""]
-    lines += ["## Figures", "", "Every number of `summary.json`, which holds seconds, joules and watts.", ""]
+    lines += [
+        "## Figures",
+        "",
+        "Every number of `summary.json`, which holds seconds, joules and watts.",
+        "",
+        OVER,
+        "",
+    ]
     lines += ["| name | key | unit | definition | formula |", "|---|---|---|---|---|"]
     lines += [
         f"| {_cell(metric.name)} | `{place(metric)}` | {_cell(unit(metric))} | {_cell(metric.meaning)} | "
         f"{_code(metric.formula)} |"
         for metric in (*METRICS, *DIVIDED)
     ]
+    lines += ["", *(f"**{each.name}.** {each.detail}" + "\n" for each in METRICS if each.detail)]
     lines += [
-        "",
         "A run with programs has `programs`; a run with classes has `fairness`, and in `classes.NAME` the same figures "
         "of each class, as far as they are known by class.",
     ]

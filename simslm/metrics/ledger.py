@@ -7,7 +7,8 @@ Nothing here grows with the tokens of a run; the gaps between tokens are one num
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +43,18 @@ class Priced:
     policies: str = ""
 
 
+class Timed(NamedTuple):
+    """What happened when, in a window of a replica.
+
+    Attributes:
+        iterations: ``start_s end_s host_s energy_j prefill_j`` of each; the energies are 0 where they are not known.
+        gaps: ``gap_s weight end_s`` between tokens: how often each occurs, and when its second token was out.
+    """
+
+    iterations: np.ndarray
+    gaps: np.ndarray
+
+
 @dataclass(slots=True)
 class Account:
     """Sums over the iterations of one replica.
@@ -56,6 +69,7 @@ class Account:
         decode_j: decode energy of one sequence that had decoded in every iteration so far.
         begun_j: that sum when each of the sequences that decode now began to.
         gaps: between tokens, in seconds, and how often each occurs.
+        timed: iterations and gaps one by one; empty unless they are asked for.
     """
 
     busy_s: float = 0.0
@@ -69,6 +83,7 @@ class Account:
     decode_j: float = 0.0
     begun_j: dict[int, float] = field(default_factory=dict)
     gaps: Pool = field(default_factory=Pool)
+    timed: list[Timed] = field(default_factory=list)
 
 
 class Ledger:
@@ -78,6 +93,7 @@ class Ledger:
         replicas: one entry per replica.
         requests: how many there are; None for a stream, of which those are kept that have not been released.
         sink: called with a replica's number, a window and its priced table, after they are booked.
+        timed: keep what :meth:`between` needs: 64 bytes for each iteration.
     """
 
     def __init__(
@@ -85,6 +101,8 @@ class Ledger:
         replicas: list[Priced],
         requests: int | None,
         sink: Callable[[int, Window, IterationTable], None] | None = None,
+        *,
+        timed: bool = False,
     ) -> None:
         self.replicas = replicas
         self.accounts = [Account() for _ in replicas]
@@ -92,6 +110,7 @@ class Ledger:
         self._most_gaps = MOST_STREAMED_GAPS if requests is None else MOST_GAPS
         self._first = 0
         self._sink = sink
+        self._timed = timed
         self._speculates = any(priced.speculates for priced in replicas)
 
     def take(self, index: int, window: Window) -> None:
@@ -100,7 +119,9 @@ class Ledger:
         table = iteration_table(window, priced.cost, priced.sharers, speculates=self._speculates)
         if len(table):
             _sums(account, table)
-            _gaps(account, window)
+            gaps = _gaps(account, window)
+            if self._timed:
+                account.timed.append(_timed(window, table, gaps))
             if sum(each.gaps.count for each in self.accounts) > self._most_gaps:
                 for each in self.accounts:
                     each.gaps.merge()
@@ -124,6 +145,36 @@ class Ledger:
     def token_gaps(self) -> Distribution:
         """The gaps between tokens, all requests and replicas pooled, in seconds."""
         return pooled(account.gaps for account in self.accounts)
+
+    def between(self, begin_s: float, end_s: float) -> tuple[list[Account], Distribution]:
+        """The sums of each replica over a time, and the gaps between tokens whose second was out in it.
+
+        An iteration counts as far as it lies in that time. What the KV cache held, and how much was inside the measured
+        domain, stays that of the whole run.
+        """
+        accounts, gaps = [], Pool()
+        for account in self.accounts:
+            sums = np.zeros(4)
+            for part in account.timed:
+                start, end, *amounts = part.iterations
+                lasted = end - start
+                inside = np.maximum(np.minimum(end, end_s) - np.maximum(start, begin_s), 0.0)
+                part_inside = np.divide(inside, lasted, out=np.zeros(len(lasted)), where=lasted > 0)
+                sums += np.array([lasted, *amounts]) @ part_inside
+                values, weights, ends = part.gaps
+                counts = (ends > begin_s) & (ends <= end_s)
+                gaps.add(values[counts], weights=weights[counts])
+            busy, host, energy, prefill = sums.tolist()
+            accounts.append(
+                replace(
+                    account,
+                    busy_s=busy,
+                    host_s=host,
+                    energy_j=None if account.energy_j is None else energy,
+                    prefill_j=prefill,
+                )
+            )
+        return accounts, pooled([gaps])
 
     def release(self, first: int, count: int) -> np.ndarray:
         """The energies of requests from a number on, joules; they, and those before, are forgotten."""
@@ -192,26 +243,53 @@ def _sums(account: Account, table: IterationTable) -> None:
     account.peak_blocks = max(account.peak_blocks, int(columns["kv_blocks_used"].max()))
 
 
-def _gaps(account: Account, window: Window) -> None:
-    """All gaps between consecutive output tokens of the same request, with how often each occurs.
+def _gaps(account: Account, window: Window) -> np.ndarray:
+    """Adds all gaps between consecutive output tokens of the same request, with how often each occurs.
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
     gaps before a request's first decode iteration and across its preemptions are in the window one by one. Drafted
     tokens that are accepted come with the token before them, and so does all but the first of an answer that goes out
     whole.
+
+    Returns:
+        The gap, how often it occurs, and when it ended, shape ``(3, n)``; of what is not in the window one by one.
     """
+    columns = window.columns
     if window.at_once is not None:
-        if window.at_once:
-            account.gaps.add(np.zeros(1), weights=np.array([float(window.at_once)]))
-        return
-    decoding = window.columns["decoding"] > 0
-    ends = window.columns["end_s"][decoding]
+        found = np.array([[0.0], [float(window.at_once)], columns["end_s"][-1:]])[
+            :, : int(window.at_once > 0)
+        ]
+        account.gaps.add(found[0], weights=found[1])
+        return found
+    decoding = columns["decoding"] > 0
+    ends, found = columns["end_s"][decoding], np.zeros((3, 0))
     if len(ends):
-        shared = (window.columns["decoding"] - window.columns["starting"])[decoding]
+        shared = (columns["decoding"] - columns["starting"])[decoding]
         between = np.diff(ends, prepend=account.last_decode_s)
-        account.gaps.add(between[shared > 0], weights=shared[shared > 0])
-        together = float(window.columns["accepted_tokens"].sum())
+        found = np.array([between, shared, ends])[:, shared > 0]
+        account.gaps.add(found[0], weights=found[1])
+        together = float(columns["accepted_tokens"].sum())
         if together:
             account.gaps.add(np.zeros(1), weights=np.array([together]))
         account.last_decode_s = float(ends[-1])
     account.gaps.add(window.gaps)
+    return found
+
+
+def _timed(window: Window, table: IterationTable, gaps: np.ndarray) -> Timed:
+    columns = table.columns
+    energy = np.zeros(len(table)) if table.energy_j is None else table.energy_j
+    amounts = [columns["host_s"], energy, energy * table.prefill_share]
+    accepted = columns["accepted_tokens"]
+    drafted = np.flatnonzero(accepted)
+    return Timed(
+        np.array([columns["start_s"], columns["end_s"], *amounts]),
+        np.concatenate(
+            [
+                gaps,
+                [np.zeros(len(drafted)), accepted[drafted], columns["end_s"][drafted]],
+                [window.gaps, np.ones(len(window.gaps)), window.gap_ends_s],
+            ],
+            axis=1,
+        ),
+    )

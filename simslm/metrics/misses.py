@@ -41,6 +41,8 @@ class Counted:
 
     def take(self, columns: Columns) -> None:
         """Counts some more requests; the columns are those of ``requests.parquet``, ``status`` in numbers."""
+        if "counted" in columns:  # a warm-up and a cool-down are left out of misses too
+            columns = {name: column[columns["counted"]] for name, column in columns.items()}
         done = columns["status"] == FINISHED
         for name, pool in self.latencies.items():
             known = columns[name][done]

@@ -29,6 +29,11 @@ class Distribution:
     last: np.ndarray
     mean: float
 
+    @property
+    def count(self) -> int:
+        """Copies of all values."""
+        return int(self.last[-1]) + 1 if len(self.last) else 0
+
     def spread(self, misses: int = 0) -> dict[str, float | None]:
         """``{mean, p50, p90, p95, p99, max}``, all None when there is nothing.
 
@@ -55,7 +60,7 @@ class Distribution:
         """At most so many of the values, and the share of copies <= each: exact, the smallest and the largest kept."""
         if not len(self.values):
             return self.values, self.last.astype(float)
-        ranks = kept_ranks(int(self.last[-1]) + 1, most)
+        ranks = kept_ranks(self.count, most)
         values = self.values[np.searchsorted(self.last, ranks)]
         kept = np.unique(np.searchsorted(self.values, values, side="right") - 1)
         return self.values[kept], (self.last[kept] + 1) / (self.last[-1] + 1)

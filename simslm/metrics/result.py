@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from simslm.cost.model import CostModel
+from simslm.errors import ScenarioError
 from simslm.metrics import summary as figures
 from simslm.metrics.classes import Classes, ClassTallies, fairness_figures
+from simslm.metrics.definitions import BY_KEY
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
-from simslm.metrics.ledger import Ledger, Priced
+from simslm.metrics.ledger import Account, Ledger, Priced
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
+from simslm.metrics.steady import STEADY, Counted, Rule, counted
 from simslm.metrics.tally import Tally
 from simslm.sim.log import Settled, SimulationLog, Window
 from simslm.sim.rows import Requests, Stream
 from simslm.sim.world import Deployment, OnStart, Progress, run
+from simslm.traces.files import flags_of
 from simslm.traces.schema import SOURCES
 
 if TYPE_CHECKING:
@@ -104,6 +108,7 @@ class _Books:
         bounds: on latencies, for the tally.
         classes: of all requests, None where there are none.
         sink: see :class:`Sink`; None keeps everything.
+        rule: which requests count; None = all. Then all are booked at once, at the end.
     """
 
     def __init__(
@@ -113,12 +118,16 @@ class _Books:
         bounds: Mapping[str, float | None],
         classes: Classes | None,
         sink: Sink | None,
+        rule: Rule | None = None,
     ) -> None:
+        self.rule = rule
+        self.window: Counted | None = None
         self.windows: list[tuple[int, Window, IterationTable]] = []
         self.parts: list[dict[str, np.ndarray]] = []
         self.tally = Tally(bounds)
         self.tallies = None if classes is None else ClassTallies(classes)
-        self.ledger = Ledger(replicas, requests, self._keep if sink is None else sink.take)
+        taken = self._keep if sink is None else sink.take
+        self.ledger = Ledger(replicas, requests, taken, timed=rule is not None)
         self._take_requests = self.parts.append if sink is None else sink.take_requests
 
     def _keep(self, replica: int, window: Window, table: IterationTable) -> None:
@@ -132,9 +141,14 @@ class _Books:
     def book(self, settled: Settled) -> dict[str, np.ndarray]:
         """Books requests; all windows up to their end have been."""
         columns = _request_columns(settled, self.ledger)
-        self.tally.take(columns)
+        if self.rule is not None:
+            end_s = figures.end(self.ledger.accounts)
+            series = [columns[name] for name in STEADY]
+            self.window = counted(columns["arrival_s"], end_s, self.rule, columns["finish_s"], series)
+            columns["counted"] = self.window.mask
+        self.tally.take(columns, self.window)
         if self.tallies is not None:
-            self.tallies.take(columns)
+            self.tallies.take(columns, self.window)
             columns["class"] = self.tallies.names(columns["request_id"])
         return columns
 
@@ -152,6 +166,7 @@ def observe(
     sink: Sink | None = None,
     on_start: OnStart | None = None,
     unused_devices: int = 0,
+    rule: Rule | None = None,
 ) -> Result:
     """Simulates a workload and keeps the books.
 
@@ -165,9 +180,13 @@ def observe(
         jump, progress, on_start: see :func:`simslm.sim.world.run`.
         sink: takes iterations, and the requests of a stream, as the run goes on; None keeps them in the result.
         unused_devices: devices that idle all the time.
+        rule: which requests the figures are of, not with a stream; None = all.
+
+    Raises:
+        ScenarioError: the rule leaves no request, or no time.
     """
     streamed = isinstance(requests, Stream)
-    books = _Books(replicas, None if streamed else len(requests.prompt_tokens), slo, classes, sink)
+    books = _Books(replicas, None if streamed else len(requests.prompt_tokens), slo, classes, sink, rule)
     log = run(
         requests,
         deployment,
@@ -181,9 +200,11 @@ def observe(
         books.ledger.take(index, window)
     columns = _joined([*books.parts, *map(books.book, log.held)])
     books.windows.sort(key=lambda window: window[0])
-    gaps = books.ledger.token_gaps()
-    summary = _summary(name, books, gaps, unused_devices)
-    _divide(columns, summary, books.tallies, None if streamed else _programs(requests))
+    if books.window is not None and not log.interrupted:
+        _check(books.window)
+    accounts, gaps, seconds = _over_the_time_that_counts(books)
+    summary = _summary(name, books, accounts, gaps, seconds, unused_devices)
+    _divide(columns, summary, books.tallies, None if streamed else _programs(requests), seconds)
     return Result(columns, summary, log, gaps, books.windows)
 
 
@@ -207,13 +228,13 @@ def _divide(
     summary: dict[str, Any],
     tallies: ClassTallies | None,
     programs: ProgramColumns | None,
+    seconds: float,
 ) -> None:
-    """Adds what there is to say by class and by program."""
+    """Adds what there is to say by class and by program; ``seconds`` is the time that counts."""
     if programs is not None:
         summary["programs"] = program_figures(columns, programs)
         columns |= programs.columns(columns["request_id"])
     if tallies is not None:
-        seconds = summary["makespan_s"]
         summary["slo"] = tallies.slo(seconds)
         summary["classes"] = tallies.figures(seconds)
         summary["fairness"] = fairness_figures(summary["classes"])
@@ -225,30 +246,94 @@ def _divide(
                 summary["classes"][name]["programs"] = program_figures(of_class, whole)
 
 
-def _summary(name: str, books: _Books, gaps: Distribution, unused_devices: int) -> dict[str, Any]:
+def _check(window: Counted) -> None:
+    """Something counts.
+
+    Raises:
+        ScenarioError: nothing does.
+    """
+    arrived, left = len(window.mask), int(np.count_nonzero(window.mask))
+    if not left:
+        raise ScenarioError(
+            f"leaves out all {arrived:,} requests that arrived", where="metrics", remedy="leave out fewer"
+        )
+    if not window.seconds:
+        raise ScenarioError(
+            "leaves out all of the run's time: the requests that count arrive at the same instant as those of the "
+            "cool-down",
+            where="metrics",
+            remedy="leave the cool-down out",
+        )
+
+
+def _over_the_time_that_counts(books: _Books) -> tuple[list[Account], Distribution, float]:
+    """The sums of each replica, the gaps between tokens, and how long that time is: without a window, the makespan."""
+    if (window := books.window) is not None:
+        return *books.ledger.between(window.begin_s, window.end_s), window.seconds
+    accounts = books.ledger.accounts
+    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, accounts)
+
+
+def _counted(books: _Books) -> dict[str, Any]:
+    """What the figures are of; nothing where they are of all requests."""
+    window, rule = books.window, books.rule
+    if window is None or rule is None:
+        return {}
+    return {
+        "counted": {
+            "requests": books.tally.counted,
+            "warmup_requests": window.before,
+            "cooldown_requests": window.after,
+            "begin_s": window.begin_s,
+            "end_s": window.end_s,
+            "steady": window.steady,
+        }
+    }
+
+
+def _summary(
+    name: str,
+    books: _Books,
+    accounts: list[Account],
+    gaps: Distribution,
+    seconds: float,
+    unused_devices: int,
+) -> dict[str, Any]:
     ledger, tally = books.ledger, books.tally
-    seconds = figures.makespan(tally.first_s, ledger.accounts)
-    latencies = tally.spreads()
+    found = tally.distributions() | {"itl_s": gaps}
+    latencies = {key: each.spread() for key, each in found.items()}
     cost = _weakest([priced.cost for priced in ledger.replicas])
     return {
         "schema_version": figures.SCHEMA_VERSION,
         "name": name,
         "requests": tally.counts(),
-        "makespan_s": seconds,
+        **_counted(books),
+        "makespan_s": figures.makespan(tally.first_s, ledger.accounts),
         "throughput": figures.throughput(tally, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],
-        "itl_s": gaps.spread(),
+        "itl_s": latencies["itl_s"],
         "e2e_s": latencies["e2e_s"],
         "queue_s": latencies["queue_s"],
+        "population": {key: found[key].count for key in BY_KEY},
         "slo": figures.slo_figures(tally, seconds),
-        "energy": figures.energy_figures(ledger, tally, seconds, unused_devices),
+        "energy": figures.energy_figures(ledger.replicas, accounts, tally, seconds, unused_devices),
         "kv": figures.kv_figures(tally, ledger),
-        "utilization": figures.utilization(ledger.accounts, seconds),
+        "utilization": figures.utilization(accounts, seconds),
         "coverage": figures.coverage(ledger.accounts),
         "intervals": unknown("the run was not repeated"),
-        "cost": {"source": cost.source, "engine": cost.engine},
+        "cost": {"source": cost.source, "engine": cost.engine} | _flags(ledger.replicas),
     }
+
+
+def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
+    """What the traces of the costs have to say of themselves, and whether one is not to be relied on; nothing where
+    they have nothing to say."""
+    found = [flag for priced in replicas for flag in flags_of(priced.cost.provenance)]
+    if not found:
+        return {}
+    forced = any(priced.cost.provenance.get("forced") for priced in replicas)
+    return {"flags": list(dict.fromkeys(found)), "forced": forced}
 
 
 def _weakest(costs: list[CostModel]) -> CostModel:

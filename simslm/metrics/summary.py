@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
-from simslm.metrics.ledger import Account, Ledger
+from simslm.metrics.ledger import Account, Ledger, Priced
 from simslm.metrics.tally import Tally
 
 SCHEMA_VERSION = 1
+
+NOUGHT = 1e-12
+"""Idle energy below this part of the rest is what rounding left of devices that never idled."""
 
 STORM_PREEMPTIONS = 1.0
 """Preemptions for each finished request beyond which a run is called a storm."""
@@ -16,16 +21,21 @@ STORM_SHARE = 0.2
 """Share of the computed tokens that were computed before, beyond which it is one too."""
 
 
-def makespan(first_s: float, accounts: list[Account]) -> float:
+def end(accounts: Sequence[Account]) -> float:
+    """When the last iteration ended, NaN when nothing ran."""
+    return max((account.end_s for account in accounts if account.busy_s > 0), default=float("nan"))
+
+
+def makespan(first_s: float, accounts: Sequence[Account]) -> float:
     """Seconds from the first arrival to the end of the last iteration; 0 when nothing ran."""
-    ends = [account.end_s for account in accounts if account.busy_s > 0]
-    return max(ends) - first_s if ends else 0.0
+    end_s = end(accounts)
+    return 0.0 if isnan(end_s) else end_s - first_s
 
 
 def throughput(tally: Tally, seconds: float) -> dict[str, float]:
-    """Finished requests and their tokens per second of the makespan."""
+    """Requests that finished and their tokens, per second of the time that counts."""
     return {
-        "requests_per_s": rate(tally.finished, seconds),
+        "requests_per_s": rate(tally.done, seconds),
         "output_tokens_per_s": rate(tally.output_tokens, seconds),
         "total_tokens_per_s": rate(tally.output_tokens + tally.prompt_tokens, seconds),
     }
@@ -36,25 +46,28 @@ def slo_figures(tally: Tally, seconds: float) -> dict[str, Any]:
 
     Args:
         tally: of the arrived requests, with their bounds.
-        seconds: the makespan.
+        seconds: the time that counts.
     """
-    if all(bound is None for bound in tally.bounds.values()) or not tally.arrived:
+    if all(bound is None for bound in tally.bounds.values()) or not tally.counted:
         return {"attainment": None, "goodput_rps": None, "goodput_output_tokens_per_s": None}
     return {
-        "attainment": tally.good / tally.arrived,
+        "attainment": tally.good / tally.counted,
         "goodput_rps": rate(tally.good, seconds),
         "goodput_output_tokens_per_s": rate(tally.good_tokens, seconds),
     }
 
 
-def energy_figures(ledger: Ledger, tally: Tally, seconds: float, unused_devices: int) -> dict[str, Any]:
-    """Energy over the makespan and per finished token, or nulls with the reason.
+def energy_figures(
+    replicas: Sequence[Priced], accounts: Sequence[Account], tally: Tally, seconds: float, unused_devices: int
+) -> dict[str, Any]:
+    """Energy over the time that counts and per token finished in it, or nulls with the reason.
 
     Args:
-        ledger: the books of the run.
+        replicas: how each is priced.
+        accounts: of each, over that time.
         tally: of the arrived requests.
-        seconds: the makespan.
-        unused_devices: devices that are there but serve nobody; they idle.
+        seconds: that time.
+        unused_devices: devices that are there but serve no request; they idle.
     """
     keys = (
         "total_j",
@@ -66,13 +79,15 @@ def energy_figures(ledger: Ledger, tally: Tally, seconds: float, unused_devices:
         "j_per_total_token",
     )
     prefill = busy = idle = 0.0
-    for priced, account in zip(ledger.replicas, ledger.accounts, strict=True):
+    for priced, account in zip(replicas, accounts, strict=True):
         if account.energy_j is None or priced.cost.idle_w is None:
             return dict.fromkeys(keys) | {"note": priced.cost.power_note or "no power was measured"}
         prefill += account.prefill_j
         busy += account.energy_j
         idle += priced.cost.idle_w / priced.sharers * (seconds - account.busy_s)
-    idle += unused_devices * (ledger.replicas[0].cost.idle_w or 0.0) * seconds
+    idle += unused_devices * (replicas[0].cost.idle_w or 0.0) * seconds
+    if abs(idle) < NOUGHT * busy:
+        idle = 0.0
     total, tokens = busy + idle, tally.output_tokens + tally.prompt_tokens
     return {
         "total_j": total,
@@ -103,12 +118,11 @@ def kv_figures(tally: Tally, ledger: Ledger) -> dict[str, Any]:
 def reuse(tally: Tally) -> dict[str, Any]:
     """Preemptions, what was computed again because of them, also as a share of all that was computed, and the share of
     prompt tokens that the prefix cache held."""
-    once = tally.prompt_tokens - tally.cached_tokens + tally.output_tokens
     return {
         "preemptions": tally.preemptions,
         "recomputed_tokens": tally.recomputed_tokens,
-        "recomputed_share": rate(tally.recomputed_tokens, once + tally.recomputed_tokens),
-        "cached_prompt_share": rate(tally.cached_tokens, tally.prompt_tokens),
+        "recomputed_share": rate(tally.recomputed_tokens, tally.computed_tokens + tally.recomputed_tokens),
+        "cached_prompt_share": rate(tally.cached_tokens, tally.processed_tokens),
     }
 
 
@@ -129,7 +143,7 @@ def storm(tally: Tally, ledger: Ledger) -> str:
     )
 
 
-def utilization(accounts: list[Account], seconds: float) -> dict[str, float]:
+def utilization(accounts: Sequence[Account], seconds: float) -> dict[str, float]:
     available = seconds * len(accounts)
     return {
         "busy": rate(sum(account.busy_s for account in accounts), available),
@@ -137,7 +151,7 @@ def utilization(accounts: list[Account], seconds: float) -> dict[str, float]:
     }
 
 
-def coverage(accounts: list[Account]) -> dict[str, float]:
+def coverage(accounts: Sequence[Account]) -> dict[str, float]:
     inside = sum(account.inside_s for account in accounts)
     return {"in_domain_time": rate(inside, sum(account.busy_s for account in accounts))}
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from simslm.metrics.quantiles import Pool, pooled
+from simslm.metrics.quantiles import Distribution, Pool, pooled
+from simslm.metrics.steady import Counted
 from simslm.sim.log import FINISHED, STATUS
 
 MOST_LATENCIES = 1 << 20
@@ -30,20 +31,27 @@ class Tally:
 
     Attributes:
         bounds: on each latency, of all requests; None where there is none.
-        statuses: requests by status, see :data:`~simslm.sim.log.STATUS`.
+        statuses: all requests by status, see :data:`~simslm.sim.log.STATUS`.
         first_s: the earliest arrival, inf before any.
-        prompt_tokens, output_tokens, cached_tokens, in_system_s: of those that finished: tokens, prompt tokens that
-            were cached, and seconds from arrival to end.
         preemptions, recomputed_tokens: of all.
-        good, good_tokens: those that finished within every bound, and their output tokens.
-        latencies: by name, of those that got that far.
+        processed_tokens, computed_tokens, cached_tokens: of all that finished: prompt tokens, prompt and output tokens
+            that were computed, and prompt tokens that were cached.
+        counted: requests that the latencies and the SLO are of; all of them where nothing is left out.
+        done, prompt_tokens, output_tokens, in_system_s: of those that finished in the time that counts:
+            how many, tokens, and seconds from arrival to end.
+        good, good_tokens: those that count and finished within every bound, and their output tokens.
+        latencies: by name, of those that count and got that far.
     """
 
     bounds: Bounds = field(default_factory=dict)
     statuses: np.ndarray = field(default_factory=lambda: np.zeros(len(STATUS), dtype=np.int64))
     first_s: float = float("inf")
+    counted: int = 0
+    done: int = 0
     prompt_tokens: int = 0
     output_tokens: int = 0
+    processed_tokens: int = 0
+    computed_tokens: int = 0
     cached_tokens: int = 0
     in_system_s: float = 0.0
     preemptions: int = 0
@@ -59,31 +67,48 @@ class Tally:
         tally.take(columns)
         return tally
 
-    def take(self, columns: Columns) -> None:
-        """Counts some more requests; the columns are those of ``requests.parquet``, ``status`` in numbers."""
-        status, output = columns["status"], columns["output_tokens"]
+    def take(self, columns: Columns, window: Counted | None = None) -> None:
+        """Counts some more requests.
+
+        Args:
+            columns: those of ``requests.parquet``, ``status`` in numbers; with a window also ``counted``, which of them
+                its mask has.
+            window: the time that counts; None = all of it.
+        """
+        status = columns["status"]
         if not len(status):
             return
-        done = status == FINISHED
         self.statuses += np.bincount(status, minlength=len(STATUS))
-        self.prompt_tokens += int(columns["prompt_tokens"][done].sum())
-        self.output_tokens += int(output[done].sum())
-        self.in_system_s += float(columns["e2e_s"][done].sum())
-        for name, pool in self.latencies.items():
-            known = columns[name]
-            pool.add(known[~np.isnan(known)], MOST_LATENCIES)
         self.first_s = min(self.first_s, float(np.min(columns["arrival_s"])))
         self.preemptions += int(columns["preemptions"].sum())
         self.recomputed_tokens += int(columns["recomputed_tokens"].sum())
-        self.cached_tokens += int(columns["cached_prompt_tokens"][done].sum())
-        self._judge(columns, done)
+        done = status == FINISHED
+        prompts, cached = (
+            int(columns[name][done].sum()) for name in ("prompt_tokens", "cached_prompt_tokens")
+        )
+        self.processed_tokens += prompts
+        self.cached_tokens += cached
+        self.computed_tokens += prompts - cached + int(columns["output_tokens"][done].sum())
+        self._add_up(columns, done if window is None else done & window.within(columns["finish_s"]))
+        counts = np.ones(len(status), dtype=bool) if window is None else columns["counted"]
+        self.counted += int(np.count_nonzero(counts))
+        for name, pool in self.latencies.items():
+            values = columns[name]
+            pool.add(values[counts & ~np.isnan(values)], MOST_LATENCIES)
+        self._judge(columns, done & counts)
 
-    def _judge(self, columns: Columns, done: np.ndarray) -> None:
+    def _add_up(self, columns: Columns, done: np.ndarray) -> None:
+        """What comes of the requests that finished."""
+        self.done += int(np.count_nonzero(done))
+        self.prompt_tokens += int(columns["prompt_tokens"][done].sum())
+        self.output_tokens += int(columns["output_tokens"][done].sum())
+        self.in_system_s += float(columns["e2e_s"][done].sum())
+
+    def _judge(self, columns: Columns, good: np.ndarray) -> None:
         """A request with one output token meets ``tpot_s``."""
-        good = done.copy()
         for name, bound in self.bounds.items():
             if bound is not None:
-                good &= ~(columns[name] > bound)
+                good = good & ~(columns[name] > bound)
         self.good += int(np.count_nonzero(good))
         self.good_tokens += int(columns["output_tokens"][good].sum())
 
@@ -93,11 +118,16 @@ class Tally:
 
     @property
     def finished(self) -> int:
+        """Of all requests, also where some are left out."""
         return int(self.statuses[FINISHED])
 
     def counts(self) -> dict[str, int]:
         return {"arrived": self.arrived} | dict(zip(STATUS, self.statuses.tolist(), strict=True))
 
+    def distributions(self) -> dict[str, Distribution]:
+        """Of each latency, over the requests that got that far."""
+        return {name: pooled([pool]) for name, pool in self.latencies.items()}
+
     def spreads(self) -> dict[str, Any]:
-        """Of each latency; requests that never got that far do not count."""
-        return {name: pooled([pool]).spread() for name, pool in self.latencies.items()}
+        """The statistics of those distributions."""
+        return {name: found.spread() for name, found in self.distributions().items()}

@@ -22,7 +22,7 @@ class Matrix:
     """One way of sharing a device.
 
     Attributes:
-        sharing: its name.
+        sharing: its name, with what gives each replica its part in brackets.
         own: what the replica ran, in words, a row each.
         others: what those beside it ran, in words, a column each.
         slowdown: latency over that of the same iteration alone, in the median over shapes; NaN where not measured,
@@ -38,6 +38,8 @@ class Matrix:
 def matrices(iterations: pa.Table) -> list[Matrix]:
     """A matrix for each way of sharing that was measured, of shapes that were measured alone too."""
     table = iterations.to_pandas()
+    parts = table["partition"].notna()
+    table.loc[parts, "sharing"] += " (" + table.loc[parts, "partition"] + ")"
     shape = list(SHAPE_COLUMNS)
     alone = table[table["replicas"] == 1].groupby(shape)["latency_s"].median().rename("alone_s")
     together = table[table["replicas"] > 1]

@@ -1,14 +1,12 @@
-"""The sentences that say what bounded a run and which knob moves it; every figure in them is a fact."""
+"""The sentences that say what bounded a run; every figure in them is a fact, and none of them gives advice."""
 
 from __future__ import annotations
 
 from simslm.metrics.definitions import BY_KEY
 from simslm.report.facts import Facts
-from simslm.report.wording import count, share
-from simslm.units import seconds
-
-MINOR = 0.01
-"""Share of arrived requests below which a broken bound or a rejection is not explained."""
+from simslm.report.regime import MINOR, Regime
+from simslm.report.wording import attained, count, share
+from simslm.units import number, seconds
 
 GATE_NAMES = {
     "kv": "KV blocks",
@@ -19,13 +17,69 @@ GATE_NAMES = {
 }
 
 
-def headline(facts: Facts, kind: str, phase: str | None) -> str:
+def sentences(facts: Facts, regime: Regime) -> list[str]:
+    """What bounded the run, the most important first."""
+    if regime.kind == "nothing":
+        return [
+            text for text in ("No iteration ran, so nothing bounded this run.", rejections(facts)) if text
+        ]
+    found = [
+        start(facts),
+        headline(facts, regime),
+        waiting(facts, regime),
+        load(facts, regime),
+        spent(facts),
+        slo_miss(facts, regime),
+        preempted(facts, regime),
+        failures(facts, regime),
+        rejections(facts) if regime.kind != "turned-away" else "",
+    ]
+    return [text for text in found if text]
+
+
+def start(facts: Facts) -> str:
+    """That the start alone decided the verdict."""
+    found = facts.start
+    if found is None:
+        return ""
+    most = found.at_once >= max(found.requests / 4, 2)
+    which = f"the first {count(found.requests)} requests" + (
+        f", {count(found.at_once)} of them sent at once" if most else ""
+    )
+    kept = f"of {which}, {attained(found.kept)} kept the SLO, of the {count(found.arrived - found.requests)} after them"
+    verdict = "missed" if found.rest > found.kept else "met"
+    return f"The start decided that the SLO was {verdict}: {kept} {attained(found.rest)}."
+
+
+def headline(facts: Facts, regime: Regime) -> str:
     """What bounded the run."""
+    kind = regime.kind
     if kind == "unanswered":
         return unanswered(facts)
+    if kind == "storm":
+        return _storm(facts)
+    if kind == "turned-away":
+        return f"Admission (`{facts.limits.admission}`) turned away {share(facts.rejected)} of the arrived requests."
+    if kind == "arrivals":
+        return _arrivals(facts, regime)
+    if kind == "concurrency":
+        few = "" if regime.late is not None else ": hardly any request had to wait"
+        return f"The number of clients bounded the throughput{few}."
+    if kind == "policy":
+        return (
+            "The batching policy held requests back: most of the time in which they waited, there was room for one "
+            "more."
+        )
+    if kind == "iterations":
+        few = "" if regime.late is not None else ": hardly any request had to wait"
+        return f"The speed of the iterations bounded this run{few}."
+    return _gate(facts, kind, regime.phase)
+
+
+def _gate(facts: Facts, kind: str, phase: str | None) -> str:
     queued = f"in {share(facts.full.get(kind, 0.0))} of the time in which requests waited,"
     if kind == "kv":
-        evicted = f"; {count(facts.preemptions)} sequences were preempted" if facts.preemptions else ""
+        evicted = f"; {count(facts.preemptions)} times a sequence was preempted" if facts.preemptions else ""
         return f"KV capacity bounded this run: {queued} there was no room for one more prompt{evicted}."
     if kind == "slots":
         slots = f"{count(facts.limits.max_num_seqs)} sequences (`max_num_seqs`)"
@@ -34,18 +88,46 @@ def headline(facts: Facts, kind: str, phase: str | None) -> str:
         what = "Prefill compute" if phase == "prefill" else "The token budget"
         budget = f"{count(facts.limits.max_num_batched_tokens)} tokens (`max_num_batched_tokens`)"
         return f"{what} bounded this run: {queued} the iterations were filled to {budget}."
-    if kind == "undecided":
-        parts = ", ".join(f"{GATE_NAMES[name]} {share(value)}" for name, value in facts.full.items())
-        return f"No single limit bounded this run. While requests waited, these were reached: {parts}."
-    if kind == "arrivals":
-        drain = f"the last request finished {seconds(facts.drain_s)} after the last arrival"
-        return f"The arrival rate bounded the throughput: the replicas kept up, and {drain}."
-    return {
-        "concurrency": "The number of clients bounded the throughput: hardly any request had to wait.",
-        "policy": "The batching policy held requests back: most of the time in which they waited, there was "
-        "room for one more.",
-        "iterations": "The speed of the iterations bounded this run: hardly any request had to wait.",
-    }[kind]
+    parts = ", ".join(f"{GATE_NAMES[name]} {share(value)}" for name, value in facts.full.items())
+    return f"No single limit bounded this run. While requests waited, these were reached: {parts}."
+
+
+def _arrivals(facts: Facts, regime: Regime) -> str:
+    """Of a run that ended soon after the last arrival: that it kept up is only said where nothing is amiss."""
+    rate = "" if facts.offered is None else f" {number(facts.offered.rps)} requests/s"
+    drain = f"the last request finished {seconds(facts.drain_s)} after the last arrival"
+    if regime.good:
+        whose = f" with{rate}" if rate else ""
+        return f"The arrival rate bounded the throughput: the replicas kept up{whose}, and {drain}."
+    came = f"the{rate} that arrived" if rate else "what arrived"
+    if facts.slo == "missed":
+        return f"Throughput was enough for {came}, latency was not: {drain}, but too many requests missed the SLO."
+    return f"Throughput was enough for {came} ({drain}), but {share(facts.lost)} of the requests were lost."
+
+
+def _storm(facts: Facts) -> str:
+    limits = facts.limits
+    what = "Swapping thrashed" if limits.swaps else "A preemption storm bounded this run"
+    lost = (
+        "and its blocks were copied out and back"
+        if limits.swaps
+        else "and what it had computed was computed again"
+    )
+    names = (
+        ""
+        if limits.preemption_policy == "youngest"
+        else f" by `preemption_policy: {limits.preemption_policy}`"
+    )
+    order = (
+        ""
+        if limits.scheduling_policy == "fcfs" and not names
+        else (f"{' under' if names else ' by'} `scheduling_policy: {limits.scheduling_policy}`")
+    )
+    return (
+        f"{what}: {count(facts.preemptions)} times a running sequence was preempted{names}{order}, {lost}, "
+        f"{number(facts.preempted)} times for each request that finished; {share(facts.recomputed)} of the computed "
+        "tokens had been computed before."
+    )
 
 
 def unanswered(facts: Facts) -> str:
@@ -56,18 +138,35 @@ def unanswered(facts: Facts) -> str:
     return f"{left}, {share(facts.failed_early)} of them before the first."
 
 
-def queue(facts: Facts, gate: str | None) -> str:
-    """What requests waited for that were not answered."""
-    if gate is None:
+def waiting(facts: Facts, regime: Regime) -> str:
+    """What requests waited for, where the headline does not say."""
+    gate, part = regime.gate, share(facts.waited)
+    if regime.kind in ("unanswered", "storm", "turned-away"):
+        return "" if gate is None else f"In {part} of the busy time requests waited for {GATE_NAMES[gate]}."
+    if regime.kind not in ("arrivals", "concurrency", "iterations"):
         return ""
-    return f"In {share(facts.waited)} of the busy time requests waited for {GATE_NAMES[gate]}."
-
-
-def bursts(facts: Facts, gate: str | None) -> str:
-    """Whether requests waited although the replicas kept up on the whole."""
     if gate is not None:
-        return f"In bursts, {share(facts.waited)} of the busy time, requests waited for {GATE_NAMES[gate]}."
-    return f"Requests had to wait in {share(facts.waited)} of the busy time." if facts.waited else ""
+        return f"In bursts, {part} of the busy time, requests waited for {GATE_NAMES[gate]}."
+    if regime.late is not None:
+        return f"Only in {part} of the busy time requests waited, then for {GATE_NAMES[regime.late]}."
+    return (
+        f"Requests had to wait in {part} of the busy time."
+        if facts.waited and regime.kind == "arrivals"
+        else ""
+    )
+
+
+def load(facts: Facts, regime: Regime) -> str:
+    """What was offered against what was served, where more came than that."""
+    found = facts.offered
+    if found is None or found.served_rps is None or regime.kind in ("arrivals", "iterations"):
+        return ""
+    if facts.kept_up and regime.kind != "turned-away":
+        return ""
+    served = f"{number(found.rps)} requests/s were offered, {number(found.served_rps)}/s finished while they arrived"
+    if facts.kept_up or regime.kind == "unanswered":
+        return f"{served}."
+    return f"{served}: the queue grew, so latencies depend on how long it went on."
 
 
 def spent(facts: Facts) -> str:
@@ -80,110 +179,47 @@ def spent(facts: Facts) -> str:
     return f"{who} {', '.join(most)} and {last}." if most else f"{who} {last}."
 
 
-def slo_miss(facts: Facts) -> str:
-    """Why the stated bound that most requests broke was broken; empty when hardly any broke one."""
-    if not facts.missed or max(facts.missed.values()) < MINOR:
+def slo_miss(facts: Facts, regime: Regime) -> str:
+    """Why the stated bound that most requests broke was broken."""
+    miss = regime.miss
+    if miss is None:
         return ""
-    worst = max(facts.missed, key=lambda key: facts.missed[key])
-    broken = f"{share(facts.missed[worst])} of the arrived requests broke the {BY_KEY[worst].name} bound"
-    if worst == "ttft_s" and facts.queue_of_ttft is not None:
-        queueing = facts.queue_of_ttft >= 0.5
+    broken = f"{share(miss.share)} of the requests broke the {BY_KEY[miss.key].name} bound"
+    if miss.key == "ttft_s" and facts.queue_of_ttft is not None:
+        queueing = miss.cause == "queueing"
         part = facts.queue_of_ttft if queueing else 1 - facts.queue_of_ttft
         return f"{broken}; {share(part)} of their TTFT was {'queueing' if queueing else 'prefill'}."
-    if worst == "tpot_s" and facts.mixed_token_time >= 0.5:
-        mixed = (
-            f"{share(facts.mixed_token_time)} of the time per token went by in iterations that also prefill"
+    if miss.key == "e2e_s" and facts.queue_of_e2e is not None:
+        queueing = miss.cause == "queueing"
+        part = facts.queue_of_e2e if queueing else 1 - facts.queue_of_e2e
+        return (
+            f"{broken}; {share(part)} of their E2E was {'queueing' if queueing else 'prefill and decoding'}."
         )
-        return f"{broken}; {mixed}, so a smaller `max_num_batched_tokens` shortens it."
-    if worst == "tpot_s":
-        return f"{broken}; a smaller `max_num_seqs` or more replicas shorten it."
+    if miss.cause == "mixed":
+        mixed = f"{share(facts.mixed_token_time)} of the time per token"
+        return f"{broken}; {mixed} went by in iterations that also prefill."
     return f"{broken}."
+
+
+def preempted(facts: Facts, regime: Regime) -> str:
+    """That sequences were preempted, where that is worth a word and not said yet."""
+    if regime.kind in ("storm", "kv") or facts.preempted < 0.1:
+        return ""
+    each = f"{number(facts.preempted)} for each finished request"
+    return f"Preemptions: {count(facts.preemptions)}, {each}."
+
+
+def failures(facts: Facts, regime: Regime) -> str:
+    """That clients left, when more than a few did and it is not the headline."""
+    if facts.failed < MINOR or regime.kind == "unanswered":
+        return ""
+    return f"{share(facts.failed)} of the requests failed: their clients left before the last token."
 
 
 def rejections(facts: Facts) -> str:
     """That requests were rejected, when more than a few were."""
     if facts.rejected < MINOR:
         return ""
+    if facts.limits.admission != "open":
+        return f"{share(facts.rejected)} of the arrived requests were rejected: not let in, or too long ever to fit."
     return f"{share(facts.rejected)} of the arrived requests can never fit and were rejected."
-
-
-def rejection_knob(facts: Facts) -> str:
-    """What makes rejected requests fit."""
-    if facts.rejected < MINOR:
-        return ""
-    whole = "" if facts.limits.chunked else ", or a `max_num_batched_tokens` that holds a whole prompt"
-    return f"Rejected requests take a longer `max_model_len` or more KV blocks{whole}."
-
-
-def kind_knob(facts: Facts, kind: str) -> str:
-    """What to change about what bounded the run."""
-    if kind == "kv":
-        return _kv_knob(facts)
-    if kind == "slots":
-        return _slots_knob(facts)
-    if kind == "tokens":
-        now = count(facts.limits.max_num_batched_tokens)
-        return (
-            f"A `max_num_batched_tokens` above {now} shortens TTFT at the price of ITL; "
-            "more throughput takes more devices, prefix caching or shorter prompts."
-        )
-    return {
-        "unanswered": "Send fewer requests or serve them with more devices; or, where clients can wait longer, raise "
-        "`workload.timeout_s` (or `workload.cancellations.mean_after_s`)."
-        if facts.failed
-        else "",
-        "arrivals": "To find the capacity of this deployment, raise the arrival rate.",
-        "concurrency": "Raise `workload.arrivals.concurrency` until requests begin to wait.",
-        "policy": "Try another `deployment.engine.batching.policy`.",
-    }.get(kind, "")
-
-
-def _kv_knob(facts: Facts) -> str:
-    if facts.limits.blocks_set_by_hand:
-        return "Raise `num_gpu_blocks`, or leave it out to use all the memory there is."
-    fewer = "fewer `replicas_per_device`, " if facts.limits.replicas_per_device > 1 else ""
-    return (
-        f"Give each replica more KV blocks: a higher `gpu_memory_utilization`, {fewer}"
-        "a device with more memory, or a smaller data type."
-    )
-
-
-def _slots_knob(facts: Facts) -> str:
-    fixed, peak = facts.fixed_share, facts.kv_peak
-    if peak is not None and peak >= 0.9:
-        return f"KV blocks peaked at {share(peak)}: a larger `max_num_seqs` needs more of them first."
-    if fixed is not None and fixed < 0.2:
-        return (
-            f"A larger `max_num_seqs` buys little: only {share(fixed)} of the largest decode iterations does not "
-            "grow with the batch. More replicas or devices do."
-        )
-    reasons = []
-    if peak is not None:
-        reasons.append(f"KV blocks peaked at {share(peak)}")
-    if fixed is not None:
-        reasons.append(f"{share(fixed)} of the largest decode iterations does not grow with the batch")
-    because = f": {' and '.join(reasons)}" if reasons else ""
-    return f"Raise `max_num_seqs` above {count(facts.limits.max_num_seqs)}{because}."
-
-
-def imbalance_knob(facts: Facts) -> str:
-    """What to change when some replicas idled while others had a queue."""
-    idle = facts.split.idle_s / facts.split.total_s
-    if facts.replicas < 2 or idle < 0.2:
-        return ""
-    return f"Replicas idled {share(idle)} of the time while others had a queue: try another `router.policy`."
-
-
-def phase_knob(facts: Facts, phase: str | None) -> str:
-    """What shortens the leading phase."""
-    if phase == "host":
-        return "Host time leads: replicas that share a device overlap it, a faster engine shortens it."
-    if phase == "prefill":
-        return "Prefill leads: prefix caching, shorter prompts or more devices shorten it."
-    if phase != "decode" or facts.weight_share is None:
-        return ""
-    if facts.weight_share >= 0.5:
-        traffic = f"Decode leads, and {share(facts.weight_share)} of its memory traffic is weights"
-        return f"{traffic}: larger batches share it, smaller weights shrink it."
-    traffic = f"Decode leads, and {share(1 - facts.weight_share)} of its memory traffic is KV"
-    return f"{traffic}: shorter contexts or a smaller data type shrink it."

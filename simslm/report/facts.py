@@ -7,13 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simslm.metrics.steady import STEADY, truncation
 from simslm.report.attribution import TimeSplit, time_split
-from simslm.report.objective import stated_bounds, within
+from simslm.report.objective import good, slo_state, stated_bounds, target, within
 from simslm.report.tables import Columns, RunTables, dig, figure_of
 from simslm.report.timeline import replica_count
 
 WHOLE_PROMPTS = ("orca", "prefill-first", "static")
 """Batching policies that never split a prompt."""
+
+STEADY_PROCESSES = ("deterministic", "poisson", "gamma", "weibull")
+"""Arrivals at one rate all the time."""
+
+CHANCE = 3.0
+"""Standard errors by which the share that met the SLO must differ between the start and the rest."""
+
+NOTICED = 0.1
+"""Relative difference from which the rate offered is another than the one asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +43,66 @@ class Limits:
     watermark: float
     blocks_set_by_hand: bool
     replicas_per_device: float
+    swaps: bool = False
+    preemption_policy: str = "youngest"
+    scheduling_policy: str = "fcfs"
+    admission: str = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """How fast requests came.
+
+    Attributes:
+        rps: arrived requests but one, over the time from the first arrival to the last.
+        asked_rps: what the scenario states; None where it states no single rate.
+        served_rps: requests that finished by the last arrival, over the same time; None where that is not known.
+        arrived: how many came.
+    """
+
+    rps: float
+    asked_rps: float | None
+    served_rps: float | None
+    arrived: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is noticeably another rate than the scenario states."""
+        return self.asked_rps is not None and abs(self.rps / self.asked_rps - 1) >= NOTICED
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The start of a run, without which the verdict is another.
+
+    Attributes:
+        requests: how many requests it is.
+        kept, rest: share of them, and of those after them, that met the SLO, 0 to 1.
+        at_once: requests that arrived at the same instant as the first.
+        arrived: all of them.
+    """
+
+    requests: int
+    kept: float
+    rest: float
+    at_once: int
+    arrived: int
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the rules of :mod:`bound` look at.
 
+    Those of time and of latencies are of the window that counts, where the run has one.
+
     Attributes:
         replicas: how many are deployed.
         split: where their time went.
+        slo: ``met | missed | unstated``.
         arrivals: ``open``, ``closed-loop`` or ``all-at-once`` (all within 5 % of the makespan).
+        clients: of a closed loop, or None.
+        offered: how fast requests came; None unless arrivals are open.
+        start: the beginning of the run, where the verdict is another without it; else None.
         waited: share of busy time in which at least one request waited, 0 to 1.
         full: of that time, the share in which each limit was reached: ``kv``, ``slots``, ``tokens``.
         drain_s: last finish - last arrival, 0 where the last to arrive was rejected later than that.
@@ -50,20 +110,29 @@ class Facts:
         kept_up: whether no backlog was left: the drain is at most the service time or 5 % of the makespan, and at
             most 5 % of the arrived requests, rejected ones aside, never got a first token.
         finished: how many requests did.
+        preempted: preemptions for each request that finished.
+        storm: whether the run is called a preemption storm.
+        recomputed: share of the computed tokens that had been computed before.
         failed: share of arrived requests whose client left before the last token, 0 to 1.
         failed_early: share of those whose client left before the first token, 0 to 1.
         weight_share: share of the bytes decode iterations read that are weights, or None.
         fixed_share: share of the longest decode batches' duration that does not depend on the batch, or None.
         missed: for each stated bound, the share of arrived requests that finished and broke it.
-        rejected: share of arrived requests that can never fit.
+        rejected: share of arrived requests that were, because they can never fit or were not let in.
         queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
+        queue_of_e2e: the same of E2E.
+        batch: sequences that decode at once, on the mean over the time in which any does.
         mixed_token_time: share of decode token time spent in iterations that also prefill.
     """
 
     replicas: int
     split: TimeSplit
     limits: Limits
+    slo: str
     arrivals: str
+    clients: float | None
+    offered: Offered | None
+    start: Start | None
     waited: float
     full: Mapping[str, float]
     drain_s: float
@@ -74,49 +143,68 @@ class Facts:
     failed_early: float
     kv_peak: float | None
     preemptions: int
+    preempted: float
+    storm: bool
+    recomputed: float
     weight_share: float | None
     fixed_share: float | None
     missed: Mapping[str, float]
     rejected: float
     queue_of_ttft: float | None
+    queue_of_e2e: float | None
+    batch: float
     mixed_token_time: float
+
+    @property
+    def lost(self) -> float:
+        """Share of arrived requests that were rejected or whose clients left, 0 to 1."""
+        return self.rejected + self.failed
 
 
 def facts(run: RunTables) -> Facts:
     """The facts of a run."""
     replicas, limits = replica_count(run), engine_limits(run)
+    iterations, span_s = iterations_that_count(run)
     makespan = figure_of(run.summary, "makespan_s") or 0.0
-    arrival = run.requests["arrival_s"]
-    arrivals_s = (
-        run.excerpt.arrivals_s if run.excerpt else float(np.ptp(arrival)) if len(arrival) else makespan
-    )
+    arrivals_s = arriving_s(run)
     drain = max(makespan - arrivals_s, 0.0)
     service = service_time_s(run.requests)
-    waited, full = waiting(run.iterations, limits)
-    missed = missed_bounds(run)
+    waited, full = waiting(iterations, limits)
+    missed, kind = missed_bounds(run), arrival_kind(run, run.span_s)
+    finished = int(np.sum(run.requests["finished"]))
+    preemptions = int(figure_of(run.summary, "kv.preemptions") or 0)
     failed, unanswered = run.requests["failed"], np.isnan(run.requests["first_token_s"])
     backlog = _share(unanswered & ~run.requests["rejected"])
     return Facts(
         replicas=replicas,
-        split=time_split(run.iterations, replicas, run.span_s),
+        split=time_split(iterations, replicas, span_s),
         limits=limits,
-        arrivals=arrival_kind(run, run.span_s),
+        slo=slo_state(run),
+        arrivals=kind,
+        clients=figure_of(run.scenario, "workload.arrivals.concurrency"),
+        offered=offered_of(run),
+        start=start(run),
         waited=waited,
         full=full,
         drain_s=drain,
         service_s=service,
         kept_up=drain <= max(service, 0.05 * makespan) and backlog <= 0.05,
-        finished=int(np.sum(run.requests["finished"])),
+        finished=finished,
         failed=_share(failed),
         failed_early=_share(unanswered[failed]),
         kv_peak=figure_of(run.summary, "kv.peak_utilization"),
-        preemptions=int(figure_of(run.summary, "kv.preemptions") or 0),
+        preemptions=preemptions,
+        preempted=preemptions / max(figure_of(run.summary, "requests.finished") or 0, 1),
+        storm=bool(dig(run.summary, "kv.note", "")),
+        recomputed=figure_of(run.summary, "kv.recomputed_share") or 0.0,
         weight_share=weight_share(run),
-        fixed_share=fixed_share(run.iterations),
+        fixed_share=fixed_share(iterations),
         missed=missed,
         rejected=_share(run.requests["rejected"]),
-        queue_of_ttft=_queue_of_ttft(run) if "ttft_s" in missed else None,
-        mixed_token_time=mixed_token_time(run.iterations),
+        queue_of_ttft=_queue_of(run, "ttft_s"),
+        queue_of_e2e=_queue_of(run, "e2e_s"),
+        batch=decoding_at_once(iterations),
+        mixed_token_time=mixed_token_time(iterations),
     )
 
 
@@ -125,7 +213,8 @@ def _share(mask: np.ndarray) -> float:
 
 
 def engine_limits(run: RunTables) -> Limits:
-    engine = dig(run.scenario, "deployment.engine", {})
+    groups = dig(run.scenario, "deployment.groups")
+    engine = dig(groups[0] if groups else dig(run.scenario, "deployment", {}), "engine", {})
     prompts = run.requests["prompt_tokens"]
     return Limits(
         max_num_seqs=figure_of(engine, "max_num_seqs"),
@@ -137,6 +226,10 @@ def engine_limits(run: RunTables) -> Limits:
         watermark=figure_of(engine, "watermark") or 0.0,
         blocks_set_by_hand=dig(engine, "num_gpu_blocks") is not None,
         replicas_per_device=figure_of(run.scenario, "deployment.replicas_per_device") or 1.0,
+        swaps=dig(engine, "preemption") == "swap",
+        preemption_policy=str(dig(engine, "preemption_policy.policy", "youngest")),
+        scheduling_policy=str(dig(engine, "scheduling_policy.policy", "fcfs")),
+        admission=str(dig(engine, "admission.policy", "open")),
     )
 
 
@@ -210,6 +303,13 @@ def fixed_share(iterations: Columns) -> float | None:
     return float(np.clip(fixed / longest, 0.0, 1.0)) if longest > 0 else None
 
 
+def decoding_at_once(iterations: Columns) -> float:
+    """Sequences that decode in an iteration, weighted by how long it takes; 0 where none ever does."""
+    seqs, duration = iterations["decode_seqs"], iterations["duration_s"]
+    time = float(np.sum(duration[seqs > 0]))
+    return float(np.dot(seqs, duration)) / time if time else 0.0
+
+
 def mixed_token_time(iterations: Columns) -> float:
     """Of the time decoding sequences spent per token, the share in iterations that also prefill."""
     time = iterations["decode_seqs"] * iterations["duration_s"]
@@ -218,14 +318,80 @@ def mixed_token_time(iterations: Columns) -> float:
 
 
 def missed_bounds(run: RunTables) -> dict[str, float]:
-    arrived = len(run.requests["finished"])
-    if not arrived:
+    counted = run.requests["counted"]
+    if not counted.any():
         return {}
-    done = run.requests["finished"]
-    return {key: float(np.mean(done & ~within(run, key, bound))) for key, bound in stated_bounds(run).items()}
+    done = run.requests["finished"][counted]
+    return {
+        key: float(np.mean(done & ~within(run, key, bound)[counted]))
+        for key, bound in stated_bounds(run).items()
+    }
 
 
-def _queue_of_ttft(run: RunTables) -> float | None:
-    ttft, queue = run.requests["ttft_s"], run.requests["queue_s"]
-    late = np.isfinite(ttft) & (ttft > (figure_of(run.scenario, "slo.ttft_s") or 0.0))
-    return float(np.sum(queue[late]) / np.sum(ttft[late])) if late.any() else None
+def _queue_of(run: RunTables, key: str) -> float | None:
+    bound = stated_bounds(run).get(key)
+    if bound is None:
+        return None
+    value, queue = run.requests[key], run.requests["queue_s"]
+    late = run.requests["counted"] & np.isfinite(value) & (value > bound)
+    return float(np.sum(queue[late]) / np.sum(value[late])) if late.any() else None
+
+
+def iterations_that_count(run: RunTables) -> tuple[Columns, float]:
+    """The iterations that begin in the window that counts, and how long it is: without one, all and the whole span."""
+    if run.window_s is None:
+        return run.iterations, run.span_s
+    begin_s, end_s = run.window_s
+    start_s = run.iterations["start_s"]
+    inside = (start_s >= begin_s) & (start_s < end_s)
+    found = {name: column[inside] for name, column in run.iterations.items()}
+    return found, end_s - begin_s
+
+
+def arriving_s(run: RunTables) -> float:
+    """From the first arrival of a run to its last; the makespan where none arrived."""
+    arrival = run.requests["arrival_s"]
+    if run.excerpt is not None:
+        return run.excerpt.arrivals_s
+    return float(np.ptp(arrival)) if len(arrival) else figure_of(run.summary, "makespan_s") or 0.0
+
+
+def offered_of(run: RunTables) -> Offered | None:
+    """How fast requests came, against what was asked for and what was served; None unless arrivals are open."""
+    arrived, arrivals_s = figure_of(run.summary, "requests.arrived") or 0, arriving_s(run)
+    if arrived < 2 or arrival_kind(run, run.span_s) != "open":
+        return None
+    finish, last = run.requests["finish_s"], float(np.max(run.requests["arrival_s"]))
+    served = None if run.excerpt else float(np.sum(finish <= last)) / arrivals_s
+    return Offered((arrived - 1) / arrivals_s, asked_rps(run), served, int(arrived))
+
+
+def asked_rps(run: RunTables) -> float | None:
+    """The rate that the scenario states, where requests come at one that does not change."""
+    workload = dig(run.scenario, "workload", {})
+    if any(dig(workload, name) is not None for name in ("classes", "programs", "replay", "preset")):
+        return None
+    steady = dig(workload, "arrivals.process") in STEADY_PROCESSES
+    return figure_of(workload, "arrivals.rate_rps") if steady else None
+
+
+def start(run: RunTables) -> Start | None:
+    """The start of the run as MSER-5 cuts it, where the verdict is another without it.
+
+    None where the run has a window already, states no SLO, is drawn in part, or does not settle.
+    """
+    met, asked = good(run), target(run)
+    if met is None or asked is None or run.window_s is not None or run.excerpt is not None:
+        return None
+    order = np.argsort(run.requests["arrival_s"], kind="stable")
+    ended = run.requests["finish_s"][order] <= np.max(run.requests["arrival_s"])
+    cut = truncation([run.requests[key][order] for key in STEADY], ended)
+    if not cut or (np.mean(met) >= asked) == (np.mean(met[order[cut:]]) >= asked):
+        return None
+    arrival = run.requests["arrival_s"][order]
+    first, rest = (float(np.mean(met[part])) for part in (order[:cut], order[cut:]))
+    whole = float(np.mean(met))
+    if abs(first - rest) < CHANCE * np.sqrt(whole * (1 - whole) * (1 / cut + 1 / (len(order) - cut))):
+        return None
+    at_once = int(np.count_nonzero(arrival == arrival[0]))
+    return Start(cut, first, rest, at_once, len(order))

@@ -26,6 +26,9 @@ HEADLINES = ("output_tokens_per_s", "itl_mean_s", "ttft_mean_s", "power_active_p
 DRAWN = (*HEADLINES, "itl_p99_s", "preemptions")
 """Metrics with a parity plot."""
 
+NAMED = 3
+"""Runs that a note names."""
+
 WORST = 12
 """Runs shown before the page is asked for all."""
 
@@ -265,7 +268,33 @@ def _pair(pair: Mapping[str, Any]) -> str:
 def notes(values: Mapping[str, Any]) -> list[str]:
     """What a reader should know about the figures."""
     found = ["Interrupted: not all runs were simulated."] if values["interrupted"] else []
-    return found + _foreign_engines(values) + _unsized(values["rows"])
+    found += [f"{trace['path']}: {flag}." for trace in values["traces"] for flag in trace.get("flags", ())]
+    return (
+        found
+        + _foreign_engines(values)
+        + notes_of({row["run"]: row.get("notes", ()) for row in values["rows"]})
+        + _unsized(values["rows"])
+    )
+
+
+def notes_of(runs: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is to be known of single runs, each once with the runs it is true of.
+
+    Args:
+        runs: notes by run.
+    """
+    found: dict[str, list[str]] = {}
+    for run, notes in runs.items():
+        for note in notes:
+            found.setdefault(note, []).append(run)
+    return [f"{_named(names, len(runs))}: {note}." for note, names in found.items()]
+
+
+def _named(names: Sequence[str], count: int) -> str:
+    if len(names) == count > 1:
+        return f"all {count} runs"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _foreign_engines(values: Mapping[str, Any]) -> list[str]:

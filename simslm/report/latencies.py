@@ -44,7 +44,8 @@ PARTS = (("queue", "@second", "/"), ("prefill", "@third", ""), ("wait", "@fourth
 def distributions(run: RunTables, anchor: str) -> list[Plot]:
     """The distributions of TTFT, TPOT, ITL and E2E; those of which nothing was observed are left out."""
     bounds = stated_bounds(run)
-    found = [cdf(key, run.requests[key], bounds.get(key)) for key in DRAWN]
+    counts = run.requests["counted"]
+    found = [cdf(key, run.requests[key][counts], bounds.get(key)) for key in DRAWN]
     if run.gaps is not None:
         found.insert(2, Cdf("itl_s", run.gaps["itl_s"], run.gaps["share"]))
     return [
@@ -160,7 +161,7 @@ class FirstToken:
 
 def first_tokens(run: RunTables) -> list[FirstToken]:
     """TTFT of all requests that got a first token and of those of each rank; empty where the parts are not known."""
-    got = np.flatnonzero(np.isfinite(run.requests["ttft_s"]))
+    got = np.flatnonzero(np.isfinite(run.requests["ttft_s"]) & run.requests["counted"])
     if run.stages is None or not len(got):
         return []
     ttft, queue = run.requests["ttft_s"][got], run.requests["queue_s"][got]

@@ -33,6 +33,21 @@ def class_objectives(run: RunTables) -> list[tuple[str, float, float]]:
     return found
 
 
+def target(run: RunTables) -> float | None:
+    """The share of arrived requests that must meet the SLO; all of them when only bounds are stated."""
+    return figure_of(run.scenario, "slo.attainment") or (1.0 if stated_bounds(run) else None)
+
+
+def slo_state(run: RunTables) -> str:
+    """``met | missed | unstated``: met when the attainment reaches the share asked for, of each class that has one."""
+    if classes := class_objectives(run):
+        return "missed" if any(reached < asked for _, reached, asked in classes) else "met"
+    reached, asked = figure_of(run.summary, "slo.attainment"), target(run)
+    if reached is None or asked is None or not stated_bounds(run):
+        return "unstated"
+    return "met" if reached >= asked else "missed"
+
+
 def within(run: RunTables, key: str, bound_s: float) -> np.ndarray:
     """Which arrived requests finished within one bound; one output token meets ``tpot_s`` by definition."""
     value = run.requests[key]

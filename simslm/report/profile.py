@@ -39,7 +39,7 @@ from simslm.traces.files import Trace
 from simslm.traces.portrait import Heldout, Portrait
 from simslm.traces.shapes import Shapes, alone, shapes
 from simslm.traces.terms import TERMS
-from simslm.units import bytes_, number, seconds
+from simslm.units import bytes_, change, number, seconds
 
 WORST = 8
 """Held-out points in the table."""
@@ -369,7 +369,7 @@ def _heldout_words(portrait: Portrait) -> str:
     median, tail, worst = (number(float(np.quantile(sizes, level))) for level in (0.5, 0.95, 1.0))
     return (
         f"The model is not made from these {count(len(sizes))} points. Median error {median} %, 95th percentile "
-        f"{tail} %, largest {worst} %; bias {100 * float(found.errors.mean()):+.2g} %."
+        f"{tail} %, largest {worst} %; bias {change(float(found.errors.mean()), 2)}."
     )
 
 
@@ -380,7 +380,7 @@ def _heldout_rows(found: Heldout | None) -> list[tuple[str, ...]]:
     order = np.argsort(-np.abs(found.errors), kind="stable")[:WORST]
     return [
         (
-            f"{100 * float(found.errors[i]):+.2g} %",
+            change(float(found.errors[i]), 2),
             found.labels[i],
             seconds(float(found.measured_s[i])),
             seconds(float(found.predicted_s[i])),

@@ -55,7 +55,7 @@ def provenance(run: RunTables) -> Provenance:
 
 
 def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
-    found = []
+    found = [sentence(flag) for flag in dig(run.summary, "cost.flags", [])]
     if source == "roofline":
         found.append(
             "Roofline, not measured: take orders of magnitude and trends from this page, not figures."
@@ -80,6 +80,11 @@ def _warnings(run: RunTables, source: str, coverage: float | None) -> list[str]:
     if dig(run.manifest, "interrupted"):
         found.append("The simulation was interrupted: the page shows what had happened by then.")
     return found
+
+
+def sentence(text: str) -> str:
+    """A text with a capital letter and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _changed(run: RunTables) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simslm.metrics.definitions import ATTAINMENT, ENERGY, GOODPUT, LATENCIES, STATISTICS
+from simslm.metrics.definitions import APART, ATTAINMENT, ENERGY, GOODPUT, LATENCIES, STATISTICS
 from simslm.report.bound import Bound, bound
 from simslm.report.division import Division, divisions
+from simslm.report.doubt import doubted
 from simslm.report.facts import facts
 from simslm.report.latencies import distributions, first_token_plot, first_tokens
 from simslm.report.life import life_figure, life_plot, life_title, life_words
@@ -20,8 +21,8 @@ from simslm.report.roofline import OPERATOR_COLUMNS, RooflineView, roofline_view
 from simslm.report.slowest import COLUMNS, Life, Ranking, lives, rankings
 from simslm.report.tables import RunTables, dig, figure_of
 from simslm.report.timeline import timelines
-from simslm.report.verdict import SloRow, Tile, Verdict, slo_rows, tiles, verdict
-from simslm.report.wording import share, time_unit
+from simslm.report.verdict import SloRow, Tile, Verdict, apart, slo_rows, tiles, verdict
+from simslm.report.wording import count, share, time_unit
 from simslm.units import joules, number, seconds
 
 DEFINED = {"attainment": ATTAINMENT, "goodput": GOODPUT, "energy": ENERGY}
@@ -45,6 +46,7 @@ class LatencyRow:
     name: str
     unit: str
     definition: str
+    over: str
     figures: list[str]
 
 
@@ -99,6 +101,7 @@ class RunView:
     latency_rows: list[LatencyRow]
     cdfs: list[Plot]
     first: Plot | None
+    apart: str
     overtime: Overtime | None
     rankings: list[Ranking]
     lives: list[Life]
@@ -159,7 +162,7 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         anchor=anchor,
         name=run.name,
         setup=setup(run),
-        verdict=verdict(run),
+        verdict=doubted(run, verdict(run)),
         tiles=tiles(run),
         provenance=provenance(run),
         bound=bound(found),
@@ -169,6 +172,7 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         latency_rows=latency_rows(run.summary),
         cdfs=distributions(run, anchor),
         first=first_token_plot(first, anchor) if first else None,
+        apart=APART if apart(run) else "",
         overtime=overtime(run, anchor),
         rankings=rankings(run),
         lives=living,
@@ -188,7 +192,13 @@ def latency_rows(summary: Mapping[str, Any]) -> list[LatencyRow]:
         values = [figure_of(summary, f"{metric.key}.{name}") for name in STATISTICS]
         unit = time_unit(values)
         rows.append(
-            LatencyRow(metric.name, unit.name, metric.meaning, [unit.show(value) for value in values])
+            LatencyRow(
+                metric.name,
+                unit.name,
+                metric.meaning,
+                count(figure_of(summary, f"population.{metric.key}")),
+                [unit.show(value) for value in values],
+            )
         )
     return rows
 

@@ -19,6 +19,7 @@ from simslm.report.explorer import Explored, Explorer, explored, explorer
 from simslm.report.importance import caution, importance, importance_figure
 from simslm.report.page import Key, Plot, render_template
 from simslm.report.palette import SERIES
+from simslm.report.provenance import sentence
 from simslm.report.tradeoff import Scale, growth_figure
 from simslm.report.wording import count
 from simslm.units import number
@@ -163,7 +164,10 @@ def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> Searc
         counted=_sentence(found),
         source=found["cost"]["source"] if found["cost"] else "",
         engine=_engine(found["cost"]),
-        notes=["Interrupted: not all trials were done."] if found["interrupted"] else [],
+        notes=[
+            *(sentence(flag) for flag in found.get("flags", ())),
+            *(["Interrupted: not all trials were done."] if found["interrupted"] else []),
+        ],
         explorer=explorer(found, seen, _quantiles(found["test"])) if seen.numbers else None,
         importance=_importance(scales, found, seen),
         importance_note=caution(_columns(found, seen)) if seen.numbers else "",

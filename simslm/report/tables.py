@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,10 @@ ITERATION_COLUMNS = (
     "power_w",
     "host_s",
 )
-SPECULATION_COLUMNS = ("accepted_tokens",)
+COUNTED = {"counted": 1.0}
+"""Of requests: whether the figures are of it; a run that leaves none out has no such column."""
+
+SPECULATION_COLUMNS = {"accepted_tokens": 0.0}
 """Of iterations; 0 in a run that has no such column."""
 
 STAGE_COLUMNS = ("request_id", "replica", "kind", "start_s", "end_s", "tokens", "iterations")
@@ -78,8 +82,8 @@ class RunTables:
     """What one run left behind.
 
     Attributes:
-        requests: columns over arrived requests, each of shape ``(requests,)``; ``finished`` (bool) stands for
-            ``status``, unknown numbers are NaN.
+        requests: columns over arrived requests, each of shape ``(requests,)``; ``finished failed rejected`` (bool)
+            stand for ``status``, ``counted`` (bool) says which the figures are of, unknown numbers are NaN.
         iterations: columns over iterations, each of shape ``(iterations,)``, in any order.
         stages: columns over what requests did when, ``decode`` (bool) for ``kind``; None where there is no such file.
         gaps: the distribution of the gaps between output tokens, thinned; None where there is no such file.
@@ -97,8 +101,14 @@ class RunTables:
     excerpt: Excerpt | None = None
 
     @property
+    def window_s(self) -> tuple[float, float] | None:
+        """The simulated time that the figures are of; None where it is all of it."""
+        begin, end = (figure_of(self.summary, f"counted.{name}") for name in ("begin_s", "end_s"))
+        return None if begin is None or end is None else (begin, end)
+
+    @property
     def span_s(self) -> float:
-        """The simulated time that the tables are of."""
+        """How long the simulated time is that the tables are of."""
         return self.excerpt.span_s if self.excerpt else figure_of(self.summary, "makespan_s") or 0.0
 
     @property
@@ -137,12 +147,13 @@ def read_run(directory: Path, part: Excerpt | None = None) -> RunTables:
     if part is not None:
         numbers = Range("request_id", part.first, part.last)
         times = Range("start_s", part.served_from_s, part.served_to_s)
-    requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS, within=numbers)
+    requests = _read_columns(directory / "requests.parquet", REQUEST_COLUMNS, COUNTED, within=numbers)
     iterations = _read_columns(
         directory / "iterations.parquet", ITERATION_COLUMNS, SPECULATION_COLUMNS, within=times
     )
     status = requests.pop("status")
     requests |= {name: status == name for name in ("finished", "failed", "rejected")}
+    requests["counted"] = requests["counted"] > 0
     stages = _read_optional(directory / "stages.parquet", STAGE_COLUMNS, numbers)
     if stages is not None:
         stages["decode"] = stages.pop("kind") == "decode"
@@ -189,9 +200,13 @@ def _read_optional(
 
 
 def _read_columns(
-    path: Path, required: Sequence[str], zero: Sequence[str] = (), *, within: Range | None = None
+    path: Path,
+    required: Sequence[str],
+    optional: Mapping[str, float] = MappingProxyType({}),
+    *,
+    within: Range | None = None,
 ) -> dict[str, np.ndarray]:
-    """Columns that have to be there, and some that are 0 where they are not; of all rows or of those in a range."""
+    """Columns that have to be there, and others, with a value where they are not; of all rows or those in a range."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -199,7 +214,7 @@ def _read_columns(
         with pq.ParquetFile(path) as file:
             if missing := [name for name in required if name not in file.schema_arrow.names]:
                 raise UsageError(f"missing columns: {', '.join(missing)}", where=str(path), remedy=REMEDY)
-            there = [name for name in zero if name in file.schema_arrow.names]
+            there = [name for name in optional if name in file.schema_arrow.names]
             names = [*required, *there]
             table = file.read(columns=names) if within is None else _rows_within(file, names, within)
     except FileNotFoundError:
@@ -207,7 +222,7 @@ def _read_columns(
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"not a readable Parquet file ({reason})", where=str(path), remedy=REMEDY) from None
-    absent = {name: np.zeros(len(table)) for name in zero if name not in there}
+    absent = {name: np.full(len(table), value) for name, value in optional.items() if name not in there}
     return {name: _column(table.column(name)) for name in (*required, *there)} | absent
 
 

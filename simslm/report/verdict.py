@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from simslm.metrics.definitions import BY_KEY
-from simslm.report.objective import class_objectives, stated_bounds, within
+from simslm.report.facts import offered_of
+from simslm.report.objective import class_objectives, slo_state, stated_bounds, target, within
 from simslm.report.tables import RunTables, dig, figure_of
 from simslm.report.wording import attained, count, share
 from simslm.units import number, seconds
@@ -53,36 +54,63 @@ def verdict(run: RunTables) -> Verdict:
     finished = figure_of(run.summary, "requests.finished") or 0
     if not finished:
         return Verdict("empty", "Nothing finished", f"No request finished: {_counts(run.summary)}.")
-    reached, asked = figure_of(run.summary, "slo.attainment"), target(run)
-    rates = f"{_performance(run.summary)}{_energy(run.summary)}."
+    state = slo_state(run)
+    rates = f"at {_performance(run.summary)}{_energy(run.summary)}."
+    rest = " ".join(text for text in (rates, _lost(run.summary), counted(run), offered(run)) if text)
+    if state == "unstated":
+        return Verdict(state, "No SLO stated", f"{_counts(run.summary)}, {rest}")
+    return Verdict(state, f"SLO {state}", f"{_kept(run)}, {rest}")
+
+
+def _kept(run: RunTables) -> str:
+    """How many requests kept the bounds, and how many were to; of each class that has bounds of its own."""
     if classes := class_objectives(run):
-        return _by_class(classes, f"at {rates}{_lost(run.summary)}")
-    if reached is None or asked is None or not stated_bounds(run):
-        return Verdict("unstated", "No SLO stated", f"{_counts(run.summary)}, at {rates}")
-    state, word = ("met", "SLO met") if reached >= asked else ("missed", "SLO missed")
+        return ", ".join(
+            f"{attained(reached)} of {name} kept its bounds ({share(asked)} asked)"
+            for name, reached, asked in classes
+        )
     bounds = " and ".join(
         f"{BY_KEY[key].name} ≤ {seconds(bound)}" for key, bound in stated_bounds(run).items()
     )
-    kept = (
-        f"{attained(reached)} of {count(figure_of(run.summary, 'requests.arrived'))} requests kept {bounds}"
+    counts = figure_of(run.summary, "counted.requests")
+    of = count(figure_of(run.summary, "requests.arrived") if counts is None else counts)
+    reached, asked = figure_of(run.summary, "slo.attainment") or 0.0, target(run) or 1.0
+    return f"{attained(reached)} of {of} requests kept {bounds} ({share(asked)} asked)"
+
+
+def counted(run: RunTables) -> str:
+    """What the figures leave out, and by which rule; empty where they leave out nothing."""
+    found = dig(run.summary, "counted")
+    if found is None:
+        return ""
+    auto = dig(run.scenario, "metrics.steady") == "auto"
+    if auto and not found["steady"]:
+        return (
+            "MSER-5 found no steady state (its cut would be beyond half of the run, or the run is too short): all "
+            "requests count."
+        )
+    before, after = found["warmup_requests"], found["cooldown_requests"]
+    parts = [f"the first {count(before)}"] if before else []
+    parts += [f"the last {count(after)}"] if after else []
+    if not parts:
+        return "MSER-5 left nothing out." if auto else ""
+    rule = ", by MSER-5" if auto else ""
+    arrived = count(figure_of(run.summary, "requests.arrived"))
+    return (
+        f"Left out: {' and '.join(parts)} of {arrived} requests{rule}; rates are of the time from "
+        f"{seconds(found['begin_s'])} to {seconds(found['end_s'])}."
     )
-    return Verdict(state, word, f"{kept} ({share(asked)} asked), at {rates}{_lost(run.summary)}")
 
 
-def _by_class(classes: list[tuple[str, float, float]], rest: str) -> Verdict:
-    """The SLO is met when each class reaches the share asked of it."""
-    missed = [name for name, reached, asked in classes if reached < asked]
-    state, word = ("missed", "SLO missed") if missed else ("met", "SLO met")
-    kept = ", ".join(
-        f"{attained(reached)} of {name} kept its bounds ({share(asked)} asked)"
-        for name, reached, asked in classes
+def offered(run: RunTables) -> str:
+    """The rate at which requests came, where it is noticeably another than the scenario states."""
+    found = offered_of(run)
+    if found is None or not found.differs:
+        return ""
+    return (
+        f"{number(found.rps)} requests/s were offered, not the {number(found.asked_rps)} asked for: the mean rate of "
+        f"{count(found.arrived)} random arrivals is left to chance."
     )
-    return Verdict(state, word, f"{kept}, {rest}")
-
-
-def target(run: RunTables) -> float | None:
-    """The share of arrived requests that must meet the SLO; all of them when only bounds are stated."""
-    return figure_of(run.scenario, "slo.attainment") or (1.0 if stated_bounds(run) else None)
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
@@ -95,10 +123,15 @@ def _counts(summary: Mapping[str, Any]) -> str:
 
 
 def _lost(summary: Mapping[str, Any]) -> str:
-    """The requests that count as misses because they never finished."""
+    """The requests that count as misses because they never finished, and which part of those that arrived they are."""
+    arrived = figure_of(summary, "requests.arrived") or 1
     numbers = {name: figure_of(summary, f"requests.{name}") for name in ("rejected", "failed", "unfinished")}
-    parts = [f"{count(number_of)} {name}" for name, number_of in numbers.items() if number_of]
-    return f" Counted as misses: {', '.join(parts)}." if parts else ""
+    parts = [
+        f"{count(number_of)} {name} ({share(number_of / arrived)})"
+        for name, number_of in numbers.items()
+        if number_of
+    ]
+    return f"Counted as misses: {', '.join(parts)}." if parts else ""
 
 
 def _performance(summary: Mapping[str, Any]) -> str:
@@ -116,14 +149,31 @@ def _energy(summary: Mapping[str, Any]) -> str:
     return " and unknown energy" if joules is None else f" and {number(joules)} J per output token"
 
 
+def populations(run: RunTables) -> str:
+    """How many requests each latency is taken over; empty where it is all that count."""
+    counts = figure_of(run.summary, "counted.requests")
+    of = figure_of(run.summary, "requests.arrived") if counts is None else counts
+    got = {key: figure_of(run.summary, f"population.{key}") for key in BY_KEY if key != "itl_s"}
+    if of is None or all(number_of in (of, None) for key, number_of in got.items() if key != "tpot_s"):
+        return ""
+    parts = [f"{BY_KEY[key].name} {count(number_of)}" for key, number_of in got.items()]
+    return f"Taken over those of {count(of)} requests that got so far: {', '.join(parts)}."
+
+
+def apart(run: RunTables) -> bool:
+    """Whether prefill and decode run on different replicas."""
+    groups = dig(run.scenario, "deployment.groups", [])
+    return any(group.get("role", "both") != "both" for group in groups)
+
+
 def slo_rows(run: RunTables) -> list[SloRow]:
     """The stated bounds one by one, then all together against the share asked for."""
-    arrived, asked = len(run.requests["finished"]), target(run)
-    if asked is None or not arrived:
+    counts, asked = run.requests["counted"], target(run)
+    if asked is None or not counts.any():
         return []
     rows = []
     for key, bound in stated_bounds(run).items():
-        kept = float(within(run, key, bound).mean())
+        kept = float(within(run, key, bound)[counts].mean())
         rows.append(SloRow(BY_KEY[key].name, f"≤ {seconds(bound)}", attained(kept), kept >= asked))
     reached = figure_of(run.summary, "slo.attainment")
     if reached is not None and rows:

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from simslm.catalog.models import model_entry, model_names
+from simslm.catalog.models import named_model
 from simslm.errors import UsageError
+from simslm.runs.table import CountedWindow, Lengths
 
-Lengths = tuple[tuple[int, ...], tuple[int, ...]]
+RECORDED = "recorded"
+"""What the column of arrivals says of those whose times are known."""
+
+AT_ONCE_S, AT_ONCE_SHARE = 0.5, 0.02
+"""Requests that a client sent as fast as it could come within so many seconds, or so much of the duration: a burst."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,9 @@ class Found:
         cells: texts by column of ``RUNS.csv``.
         lengths: prompt and output tokens of its requests, None where the file has only their sums.
         unknown: why a column has no text, by column.
+        arrival_s: when they were sent, in the order of the lengths; None where the file does not say.
+        window: the part of the run that was measured; None for all of it.
+        notes: what a reader of its figures should know.
     """
 
     tool: str
@@ -29,6 +37,9 @@ class Found:
     cells: Mapping[str, str]
     lengths: Lengths | None = None
     unknown: Mapping[str, str] = field(default_factory=dict)
+    arrival_s: tuple[float, ...] | None = None
+    window: CountedWindow | None = None
+    notes: tuple[str, ...] = ()
 
 
 def figures(values: Mapping[str, Any]) -> dict[str, str]:
@@ -54,12 +65,31 @@ def need(mapping: Any, keys: Sequence[str], where: str) -> Any:
     return value
 
 
-def named_model(repository: Any) -> str | None:
-    """The catalogue's name of a Hugging Face repository, None where it has none."""
-    for name in model_names():
-        if f"/{repository}/" in model_entry(name).source:
-            return name
-    return None
+def model_cell(repository: Any) -> tuple[str, str]:
+    """The column's text, or none and why: the catalogue's name of what a client calls the model."""
+    if not repository:
+        return "", ""
+    name = named_model(str(repository))
+    return (name, "") if name else ("", f"{repository} is not in the catalogue under that name")
+
+
+def sent_times(times: Any, count: int, where: str) -> tuple[float, ...] | None:
+    """When each of some requests was sent, in seconds from the first; None where that is not known of each.
+
+    Raises:
+        UsageError: the times are no numbers.
+    """
+    if not isinstance(times, list) or len(times) != count:
+        return None
+    if not all(type(each) in (int, float) for each in times):
+        raise UsageError("times of requests: expected numbers of seconds", where=where)
+    first = min(times)
+    return tuple(float(each) - first for each in times)
+
+
+def at_once(arrival_s: tuple[float, ...], duration_s: float) -> bool:
+    """Whether requests came in one burst."""
+    return max(arrival_s) <= max(AT_ONCE_S, AT_ONCE_SHARE * duration_s)
 
 
 def lengths_of(prompts: Any, outputs: Any, where: str) -> Lengths:

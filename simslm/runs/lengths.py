@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from simslm.errors import ScenarioError, UsageError
-from simslm.workload.readers.fields import LENGTH
-from simslm.workload.readers.table import read_csv
+from simslm.workload.readers.fields import LENGTH, SECONDS
+from simslm.workload.readers.table import csv_pieces
 
 
 def read_lengths(path: Path, where: str = "") -> tuple[np.ndarray, np.ndarray]:
@@ -21,14 +21,28 @@ def read_lengths(path: Path, where: str = "") -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UsageError: the file is missing, or a row is wrong.
     """
+    columns = _columns(path, where)
+    return columns["prompt_tokens"], columns["output_tokens"]
+
+
+def read_arrivals(path: Path, where: str = "") -> np.ndarray | None:
+    """When each request of a file of lengths arrived, seconds: its column ``arrival_s``; None without one.
+
+    Raises:
+        UsageError: the file is missing, or a row is wrong.
+    """
+    return _columns(path, where).get("arrival_s")
+
+
+def _columns(path: Path, where: str) -> dict[str, np.ndarray]:
     fields = {"prompt_tokens": LENGTH, "output_tokens": LENGTH}
     remedy = "a file of lengths is a CSV with the columns prompt_tokens,output_tokens"
     try:
-        columns = read_csv(path, fields, remedy)
+        pieces = list(csv_pieces(path, fields, remedy, {"arrival_s": SECONDS}))
     except ScenarioError as error:
         remedy = f"it is the lengths_file of {where}" if where else error.remedy
         raise UsageError(error.message, where=error.where, remedy=remedy) from None
-    return columns["prompt_tokens"], columns["output_tokens"]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def rescale(lengths: np.ndarray, mean: float) -> np.ndarray:

@@ -10,10 +10,12 @@ import numpy as np
 
 from simslm.catalog.models import load_model
 from simslm.errors import UsageError
-from simslm.metrics.result import Result
+from simslm.metrics.quantiles import spread
+from simslm.metrics.result import Result, latencies
 from simslm.policies.registry import lookup
-from simslm.runs.lengths import read_lengths, rescale
+from simslm.runs.lengths import read_arrivals, read_lengths, rescale
 from simslm.runs.power import device_samples
+from simslm.runs.steady import counted_span, output_rate, steady_span
 from simslm.runs.table import LATENCIES, STATISTICS, MeasuredRun
 from simslm.scenario.load import load_scenario
 from simslm.scenario.schema import Scenario
@@ -25,6 +27,9 @@ PREFILL_FIRST_TOKENS = 2048
 CHUNKED_TOKENS = 512
 """Token budget of chunked prefill in the same version; later ones have 2048 and more (vLLM pull request 10544)."""
 
+WHOLE = ("preemptions", "kv_peak", "power_mean_w", "power_active_p50_w", "sm_busy_pct")
+"""Figures of a run of which a window was measured that are those of all of it."""
+
 SINCE_ARRIVAL = ("ttft", "e2e", "queue")
 """Latencies that count from a request's arrival."""
 
@@ -34,6 +39,9 @@ KNOWN_ENGINES = re.compile(r"|vllm-v?0\.6(\.[0-4])?([^\d.].*|\.post.*)?", re.IGN
 
 def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16", seed: int = 0) -> Scenario:
     """The scenario of a measured run: same requests, engine limits, KV blocks, replicas and sharing.
+
+    Requests arrive when they did, where that was recorded; otherwise by the process that the run names. A run of which
+    only a window was measured has the requests of the rest, too.
 
     Requests have the lengths of the run's file, in its order and again from the first when there are more, each
     length times one factor such that the means are the run's (see :func:`~simslm.runs.lengths.rescale`). Without
@@ -49,7 +57,7 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
         UsageError: the run does not say enough, or its lengths cannot be used.
         ScenarioError: the simulator cannot run what was run.
     """
-    prompts, outputs = _lengths(run)
+    prompts, outputs, arrival_s = _requests(run)
     longest = load_model(run.model).max_position_embeddings
     engine = {
         "batching": _batching(run),
@@ -64,12 +72,14 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
             "name": run.run[:200],
             "seed": seed,
             "model": run.model,
-            "device": run.device,
+            "device": run.device if run.device_spec is None else dict(run.device_spec),
             "dtype": dtype,
             "cost": dict(cost),
             "workload": {
                 "num_requests": run.num_requests,
-                "arrivals": arrivals(run.arrivals),
+                "arrivals": arrivals(run.arrivals)
+                if arrival_s is None
+                else {"process": "listed", "times_s": arrival_s.tolist()},
                 "prompt_tokens": _distribution(prompts),
                 "output_tokens": _distribution(outputs),
                 "max_tokens": int(outputs.max()),
@@ -120,20 +130,40 @@ def _default_tokens(run: MeasuredRun, max_model_len: int) -> int:
     return CHUNKED_TOKENS if run.batching == "chunked-prefill" else max(max_model_len, PREFILL_FIRST_TOKENS)
 
 
-def _lengths(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray]:
-    """Prompt and output tokens of each request, both of shape ``(num_requests,)``."""
-    recorded = run.lengths
+def _requests(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Prompt and output tokens of each request, both of shape ``(num_requests,)``, and when they arrived.
+
+    Where requests arrived at recorded times, they are in that order.
+    """
+    recorded, arrival_s = run.lengths, None if run.arrival_s is None else np.array(run.arrival_s)
     if recorded is None and run.lengths_file is not None:
         recorded = read_lengths(run.lengths_file, where=run.where)
+        arrival_s = read_arrivals(run.lengths_file, where=run.where) if run.paced else None
     if recorded is None and run.workload != "fixed":
         raise UsageError(
             f"lengths_file: is empty, but the requests of a {run.workload!r} workload differ",
             where=run.where,
             remedy="name the file of their lengths, or call the workload fixed",
         )
+    if run.arrivals == "recorded" and arrival_s is None:
+        raise UsageError(
+            "lengths_file: has no column arrival_s, but the arrivals are those recorded",
+            where=run.where,
+            remedy="add the column, or name the process of the arrivals",
+        )
+    if arrival_s is not None and len(arrival_s) < run.num_requests:
+        raise UsageError(
+            f"{run.num_requests} requests, but only {len(arrival_s)} arrival times were recorded",
+            where=run.where,
+            remedy="lower num_requests",
+        )
     prompts, outputs = (np.resize(column, run.num_requests) for column in recorded or ((1,), (1,)))
-    prompts = rescale(prompts, run.prompt_tokens)
-    return prompts, rescale(outputs, run.output_tokens)
+    prompts, outputs = rescale(prompts, run.prompt_tokens), rescale(outputs, run.output_tokens)
+    if arrival_s is None:
+        return prompts, outputs, None
+    arrival_s = arrival_s[: run.num_requests]
+    order = np.argsort(arrival_s, kind="stable")
+    return prompts[order], outputs[order], arrival_s[order] - arrival_s.min()
 
 
 def _distribution(lengths: np.ndarray) -> dict[str, Any]:
@@ -172,5 +202,41 @@ def simulated(result: Result, run: MeasuredRun, startup_s: float = 0.0) -> dict[
             if value is not None and latency in SINCE_ARRIVAL:
                 value += startup_s
             found[f"{latency}_{statistic}_s"] = value
+    found["steady_output_tokens_per_s"] = _steady(result, run)
     found |= device_samples(result.tables, summary)
+    if run.window is not None:
+        found = {name: found[name] for name in WHOLE} | _counted(result, run)
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _steady(result: Result, run: MeasuredRun) -> float | None:
+    columns = result.request_columns
+    span = steady_span(run, columns["first_token_s"], columns["finish_s"])
+    return None if span is None else output_rate(result, span)
+
+
+def _counted(result: Result, run: MeasuredRun) -> dict[str, float | None]:
+    """The figures over the window that a client measured, of the requests that overlap it."""
+    assert run.window is not None
+    columns = result.request_columns
+    span = counted_span(run.window, columns["arrival_s"], columns["finish_s"])
+    inside = (columns["finish_s"] > span[0]) & (columns["arrival_s"] < span[1])
+    counted = {name: column[inside] for name, column in latencies(columns).items()}
+    tokens = columns["output_tokens"][inside]
+    rate = output_rate(result, span)
+    per_request = float(tokens.mean())
+    prompts = float(columns["prompt_tokens"][inside].mean())
+    found: dict[str, float | None] = {
+        "duration_s": span[1] - span[0],
+        "requests_per_s": rate / per_request,
+        "output_tokens_per_s": rate,
+        "total_tokens_per_s": rate * (1 + prompts / per_request),
+    }
+    for latency in ("ttft", "tpot", "e2e", "queue"):
+        values = counted[f"{latency}_s"]
+        figures = spread(values[~np.isnan(values)])
+        found |= {f"{latency}_{name}_s": value for name, value in figures.items()}
+    gaps = np.maximum(tokens - 1, 0)
+    if gaps.sum():
+        found["itl_mean_s"] = float(np.nansum(counted["tpot_s"] * gaps) / gaps.sum())
+    return found

@@ -1,35 +1,56 @@
-"""Measured runs from whatever a user has: ``RUNS.csv``, or result files of ``vllm bench serve`` or guidellm.
+"""Measured runs from whatever a user has: ``RUNS.csv``, or result files of benchmarking clients.
 
-Result files say what the client did and saw. What only the server knows (``max_num_seqs``, ``num_gpu_blocks``,
-...) has the names of the columns of ``RUNS.csv`` and is given beside them.
+What a file is, its content says, not its suffix. Result files say what the client did and saw. What only the server
+knows (``max_num_seqs``, ``num_gpu_blocks``, ...) has the names of the columns of ``RUNS.csv`` and is given beside them.
+
+What is wrong with one file, row or benchmark is no reason to leave the others out: it is skipped, and named.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from simslm.errors import UsageError, nearest
+from simslm.catalog.devices import device_file
+from simslm.errors import SimslmError, UsageError, nearest
 from simslm.runs import guidellm, vllm
-from simslm.runs.found import Found
-from simslm.runs.table import SETTINGS, MeasuredRun, check_names, make_run, read_runs
+from simslm.runs.foreign import client_of
+from simslm.runs.found import RECORDED, Found
+from simslm.runs.table import SETTINGS, MeasuredRun, Skipped, filled, make_run, read_table
 
 BELONG_TO_ONE = ("run",)
 
+SUFFIXES = (".json", ".jsonl")
+"""What the names of result files end in, where a folder of them is read."""
 
-def read_measured(paths: Sequence[Path], settings: Mapping[str, str] | None = None) -> list[MeasuredRun]:
+
+@dataclass(frozen=True)
+class Measured:
+    """Measured runs, and what was left out and why."""
+
+    runs: tuple[MeasuredRun, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def read_measured(
+    paths: Sequence[Path],
+    settings: Mapping[str, str] | None = None,
+    assumed: Mapping[str, str] | None = None,
+) -> Measured:
     """The measured runs of some files, in their order.
 
     Args:
-        paths: tables (``.csv``), result files (``.json``), or folders of result files.
-        settings: texts by column of ``RUNS.csv``: what the files do not say, or what stands in its place.
+        paths: tables, result files, or folders of result files.
+        settings: texts by column of ``RUNS.csv``, in place of what the files say.
+        assumed: texts by column, for what they do not say.
 
     Raises:
-        UsageError: naming the file, what is wrong or missing, and the remedy.
+        UsageError: a setting is unknown, or no run is left: why.
     """
-    settings = settings or {}
+    settings, assumed = _resolved(settings or {}), _resolved(assumed or {})
     for name in settings:
         if name not in SETTINGS or name in BELONG_TO_ONE:
             known = [column for column in SETTINGS if column not in BELONG_TO_ONE]
@@ -37,41 +58,117 @@ def read_measured(paths: Sequence[Path], settings: Mapping[str, str] | None = No
                 f"--set {name}: no such setting of a run{nearest(name, known)}",
                 remedy=f"known: {', '.join(known)}",
             )
-    runs = [run for path in paths for file in _files(path) for run in _read(file, settings)]
-    check_names(runs)
-    return runs
+    runs: list[MeasuredRun] = []
+    skipped: list[Skipped] = []
+    places: dict[str, str] = {}
+    for file in (file for path in paths for file in _files(path)):
+        for found in _read(file, settings, assumed):
+            if isinstance(found, Skipped):
+                skipped.append(found)
+            elif found.run in places:
+                why = f"{found.where}: run: {found.run!r} is the name of {places[found.run]} too; give it another"
+                skipped.append(Skipped(found.run, why))
+            else:
+                places[found.run] = found.where
+                runs.append(found)
+    if not runs:
+        raise UsageError(_none_left(skipped))
+    return Measured(tuple(runs), tuple(skipped))
+
+
+def _resolved(settings: Mapping[str, str]) -> dict[str, str]:
+    """The same with the file of a device found from here, wherever a run's own file is."""
+    device = settings.get("device", "")
+    if device.lstrip().startswith("{") or device_file(device) is None:
+        return dict(settings)
+    return {**settings, "device": str(Path(device).resolve())}
+
+
+def _none_left(skipped: Sequence[Skipped]) -> str:
+    """Why no run is left: each reason once."""
+    reasons = list(dict.fromkeys(each.reason for each in skipped))
+    if len(reasons) == 1:
+        return reasons[0]
+    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return f"not one of {len(skipped)} runs can be used: {'; '.join(reasons[:3])}{more}"
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(path.glob("*.json"))
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not found:
         raise UsageError(
-            "holds no result file", where=str(path), remedy="expected .json files, or name a RUNS.csv itself"
+            "holds no result file",
+            where=str(path),
+            remedy=f"expected {' or '.join(SUFFIXES)} files, or name a RUNS.csv itself",
         )
     return found
 
 
-def _read(path: Path, settings: Mapping[str, str]) -> list[MeasuredRun]:
-    if path.suffix.lower() != ".json":
-        return read_runs(path, settings)
-    runs = []
-    for result in _results(path):
-        for found in _runs_in(result, path):
-            cells = {**found.cells, **settings}
-            _check_complete(found, cells)
-            runs.append(make_run(cells, found.where, path.parent, found.lengths))
-    return runs
+def _read(
+    path: Path, settings: Mapping[str, str], assumed: Mapping[str, str]
+) -> Iterator[MeasuredRun | Skipped]:
+    """The runs of a file, and what is wrong with the others; of a file that is wrong as a whole, that."""
+    try:
+        text = _text(path)
+        if not _is_json(text, path):
+            runs, skipped = read_table(path, settings, assumed)
+            yield from (*runs, *skipped)
+            return
+        results = list(_results(text, path))
+    except SimslmError as error:
+        yield Skipped(path.name, str(error))
+        return
+    named: dict[str, int] = {}
+    for result in results:
+        try:
+            told = _runs_in(result, path)
+        except SimslmError as error:
+            yield Skipped(path.name, str(error))
+            continue
+        for found in told:
+            yield found if isinstance(found, Skipped) else _run(found, path, settings, assumed, named)
 
 
-def _runs_in(result: Any, path: Path) -> list[Found]:
+def _run(
+    found: Found,
+    path: Path,
+    settings: Mapping[str, str],
+    assumed: Mapping[str, str],
+    named: dict[str, int],
+) -> MeasuredRun | Skipped:
+    """A run as a client saw it, with what it does not say added; results of one file have names of their own."""
+    name = found.cells["run"]
+    named[name] = named.get(name, 0) + 1
+    if named[name] > 1:
+        name = f"{name} ({named[name]})"
+    cells = filled({**found.cells, "run": name}, assumed) | dict(settings)
+    notes = list(found.notes)
+    if (said := found.unknown.get("model")) and not found.cells.get("model") and cells.get("model"):
+        notes.append(f"{said}: taken to be {cells['model']}, as the command says")
+    try:
+        _check_complete(found, cells)
+        arrival_s = found.arrival_s if cells["arrivals"] == RECORDED else None
+        run = make_run(cells, found.where, path.parent, found.lengths, arrival_s, found.window, notes)
+        return replace(run, lengths_assumed=found.lengths is None and run.lengths_file is None)
+    except SimslmError as error:
+        return Skipped(name, str(error))
+
+
+def _runs_in(result: Any, path: Path) -> Sequence[Found | Skipped]:
     """The runs of one result, by the tool that its keys give away."""
     for tool in (vllm, guidellm):
         if isinstance(result, dict) and set(result) >= tool.KEYS:
             return tool.runs_in(result, path)
+    if client := client_of(result):
+        raise UsageError(
+            f"is a result of {client}, which is not read",
+            where=str(path),
+            remedy="write its figures into a RUNS.csv (docs/measured-runs.md)",
+        )
     raise UsageError(
-        "is no result of `vllm bench serve --save-result` and no benchmarks.json of guidellm",
+        "is no result of `vllm bench serve --save-result` or sglang.bench_serving, and no benchmarks.json of guidellm",
         where=str(path),
         remedy="expected the file as the tool wrote it, or a RUNS.csv",
     )
@@ -80,8 +177,10 @@ def _runs_in(result: Any, path: Path) -> list[Found]:
 def _check_complete(found: Found, cells: Mapping[str, str]) -> None:
     """Everything that has to be known is, all that is not named at once."""
     missing = [name for name, column in SETTINGS.items() if column.required and not cells.get(name)]
+    if not cells.get("engine") and not cells.get("max_num_batched_tokens"):
+        missing.append("max_num_batched_tokens")
     if missing:
-        why = "".join(f"; {found.unknown[name]}" for name in missing if name in found.unknown)
+        why = "".join(f"; {found.unknown[name]}" for name in missing if found.unknown.get(name))
         raise UsageError(
             f"{found.tool} does not say {', '.join(missing)}{why}",
             where=found.where,
@@ -89,21 +188,33 @@ def _check_complete(found: Found, cells: Mapping[str, str]) -> None:
         )
 
 
-def _results(path: Path) -> Iterator[Any]:
-    """The JSON values of a file: one, or, as ``--append-result`` leaves them, one after another."""
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError("no such file", where=str(path), remedy="check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read as text ({error})", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot be read as text in UTF-8 ({error})", where=str(path)) from None
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", where=str(path)) from None
+
+
+def _is_json(text: str, path: Path) -> bool:
+    """By content; of what is neither this nor that, the name tells what was meant."""
+    return text.lstrip()[:1] in ("{", "[") or path.suffix.lower() in SUFFIXES
+
+
+def _results(text: str, path: Path) -> Iterator[Any]:
+    """The JSON values of a file: one, a list of them, or one after another, as ``--append-result`` and SGLang's client
+    leave them."""
+    text = text.strip()
+    if not text:
+        raise UsageError("the file is empty", where=str(path))
     decoder, position = json.JSONDecoder(), 0
     try:
         while position < len(text):
             value, position = decoder.raw_decode(text, position)
-            yield value
+            yield from value if isinstance(value, list) and value else [value]
             position += len(text[position:]) - len(text[position:].lstrip())
     except (ValueError, RecursionError) as error:
         raise UsageError(f"is not valid JSON ({error})", where=str(path)) from None
-    if not text:
-        raise UsageError("the file is empty", where=str(path))

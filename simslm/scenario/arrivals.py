@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -78,6 +79,21 @@ class AllAtOnce(WorkloadPart):
     """Every request at time 0."""
 
     process: Literal["all-at-once"]
+
+
+class ListedArrivals(WorkloadPart):
+    """Requests at listed times, as a client recorded them."""
+
+    process: Literal["listed"]
+    times_s: tuple[Annotated[float, Field(ge=0, le=LONGEST_S)], ...] = Field(
+        min_length=1, description="when each request arrives, seconds, in order"
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> ListedArrivals:
+        if any(later < earlier for earlier, later in pairwise(self.times_s)):
+            raise ValueError("times_s are not in order; sort them")
+        return self
 
 
 class ClosedLoopArrivals(WorkloadPart):
@@ -219,6 +235,7 @@ Arrivals = Annotated[
     | WeibullGaps
     | Mmpp
     | AllAtOnce
+    | ListedArrivals
     | ClosedLoopArrivals
     | Diurnal
     | RateCurve

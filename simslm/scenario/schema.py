@@ -20,6 +20,7 @@ import simslm.policies  # noqa: F401  (fills the register the policy choices are
 from simslm.policies.registry import chosen, lookup
 from simslm.scenario.classes import Traffic
 from simslm.scenario.cost import Cost
+from simslm.scenario.metrics import Metrics
 from simslm.scenario.roles import check_roles
 from simslm.scenario.search import Search
 from simslm.scenario.slo import Slo
@@ -346,11 +347,24 @@ class Scenario(Section):
     workload: Traffic = Field(description="what arrives, and when")
     deployment: Deployment = Field(default_factory=Deployment)
     slo: Slo | None = Field(default=None, description="what a good answer is")
+    metrics: Metrics | None = Field(
+        default=None, description="what to leave out of the figures at both ends of a run; null = nothing"
+    )
     economics: Economics | None = Field(
         default=None,
         description="what tokens cost and emit; null = not asked. {} takes the price table of simslm",
     )
     search: Search | None = Field(default=None, description="what to explore around it")
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> Scenario:
+        sent = self.workload.num_requests
+        if self.metrics is not None and sent is not None and self.metrics.requests >= sent:
+            raise ValueError(
+                f"metrics leaves out {self.metrics.requests:,} requests, and workload.num_requests is {sent:,}: leave "
+                "out fewer, or send more"
+            )
+        return self
 
     @model_validator(mode="after")
     def _partition_has_bounds(self) -> Scenario:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from simslm.cost.load import flagged
 from simslm.metrics.definitions import FIGURES
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
@@ -139,6 +140,7 @@ def content(result: SearchResult) -> dict[str, Any]:
             "recorded": recorded(result.scenario),
         },
         "cost": _cost([outcome for point in known for outcome in point.outcomes]),
+        "flags": flagged(result.scenario),
         "counts": _counts(result, known),
         "infeasible": _reasons(result),
         "violated": _violated(result, known),

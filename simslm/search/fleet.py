@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from simslm.api import Found, observed, prepare
-from simslm.catalog.devices import device_names, load_device
+from simslm.catalog.devices import device_named, device_names, load_device
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError, UsageError
 from simslm.metrics.misses import CountMisses
 from simslm.metrics.misses import figures as missed
@@ -29,7 +29,7 @@ from simslm.search.lasting import Seen, attained, lasting
 from simslm.search.objectives import LOST, allowed_rejections, figure, finite, shares
 from simslm.search.space import Parameters, infeasible_reason, overridden, plain, space
 from simslm.search.usable import serve_commands, simulate_command
-from simslm.traces.files import list_traces
+from simslm.traces.files import list_traces, read_trace
 
 RATE = "workload.arrivals.rate_rps"
 SETUPS: Mapping[str, Sequence[Any]] = {
@@ -74,45 +74,47 @@ def kinds(scenario: Scenario, wanted: Sequence[str], traces: Path) -> list[Kind]
 
     Args:
         scenario: whose model and data type count.
-        wanted: names of the catalogue; empty = all that were measured.
+        wanted: names of the catalogue, files of devices, or their fields inline; empty = all that were measured.
         traces: where traces are looked for.
 
     Raises:
-        UsageError: a device is not in the catalogue.
+        SimslmError: a device is not in the catalogue, or not described as it must be.
     """
-    named = scenario.device
-    own = named if isinstance(named, str) else str(named.get("name", "inline"))
+    own = load_device(scenario.device, scenario.base_dir).name
     measured = {device: path for device, path in _measured(scenario, traces) if device != own}
     if not wanted:
         return [Kind(own, {}), *(_on_trace(scenario, *each) for each in measured.items())]
     found = []
-    for device in dict.fromkeys(wanted):
+    for text in dict.fromkeys(wanted):
+        device, spec = device_named(text)
         if device == own:
             found.append(Kind(own, {}))
         elif device in measured:
             found.append(_on_trace(scenario, device, measured[device]))
         else:
-            load_device(device)
-            found.append(Kind(device, {"device": device, "cost.roofline": {}}))
+            load_device(spec or device)
+            found.append(Kind(device, {"device": spec or device, "cost.roofline": {}}))
     return found
 
 
 def _measured(scenario: Scenario, traces: Path) -> Iterable[tuple[str, Path]]:
-    """Devices of the catalogue with a trace of the scenario's model and data type; of several the first by path."""
+    """Devices with a trace of the scenario's model and data type that are known; of several the first by path."""
     model = scenario.model if isinstance(scenario.model, str) else scenario.model.get("name")
     seen = set[str]()
     for trace in list_traces(traces):
         origin = trace.provenance
         if (origin.get("model"), origin.get("dtype")) != (model, scenario.dtype):
             continue
-        if origin["device"] in device_names() and origin["device"] not in seen:
+        known = origin["device"] in device_names() or "device_spec" in origin
+        if known and origin["device"] not in seen:
             seen.add(origin["device"])
             yield origin["device"], trace.path
 
 
 def _on_trace(scenario: Scenario, device: str, path: Path) -> Kind:
     place = os.path.relpath(path.resolve(), scenario.base_dir.resolve())
-    return Kind(device, {"device": device, "cost.trace": place})
+    spec = read_trace(path).provenance.get("device_spec", device)
+    return Kind(device, {"device": spec, "cost.trace": place})
 
 
 @dataclass(frozen=True)

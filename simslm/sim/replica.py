@@ -404,7 +404,7 @@ class Replica(Holding):
             if batch.starting and not self._together:
                 first_s = span.end(1) if iterations > 1 else end_s
                 for sequence in batch.starting:
-                    log.gaps.append(first_s - sequence.last_token_s)
+                    log.gaps.extend((first_s - sequence.last_token_s, first_s))
             self._last_decode_s = end_s
             finishers = batch.decode(iterations)
             if finishers is not None:
@@ -455,8 +455,8 @@ class Replica(Holding):
         batch, row = self.batch, sequence.row
         self.partial.remove(sequence)
         if sequence.generated:
-            self.log.gaps.append(now - sequence.last_token_s)
-        elif not self._together:
+            self.log.gaps.extend((now - sequence.last_token_s, now))
+        elif not self._together and not sequence.cancelled:  # a client that has left never sees this token
             self.requests.first_token_s[row] = now
         sequence.generated += 1
         sequence.last_token_s = now

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from simslm.catalog.architecture import element_bytes
 from simslm.catalog.devices import load_device
 from simslm.catalog.models import load_model
 from simslm.errors import SimslmError
-from simslm.traces.files import Trace
-from simslm.traces.shapes import Shapes, alone, shapes
+from simslm.traces.files import Trace, flags_of
+from simslm.traces.shapes import SHAPE_COLUMNS, Shapes, alone, shapes
+from simslm.units import seconds
 
 FEW_REPEATS = 3
 """A median of fewer calls than this is one unlucky call away from wrong."""
@@ -32,9 +37,13 @@ ENERGY_TOLERANCE = 0.15
 MANY_OUTLIERS = 0.05
 """Share of calls far from the others of their shape above which the machine was busy with something else."""
 
+SLOWER = 0.03
+"""Visits with a longer window that are slower than short ones by more than this share, in the median over shapes."""
+
 BUSY = 0.03
 """Part of the processors' time that others had during the campaign, above which it is said."""
 
+_MOST_SHOWN = 8
 _SLOW_S = 0.5
 _SLOWER_THAN_WEIGHTS = 100.0
 _FASTER_THAN_WEIGHTS = 0.3
@@ -64,7 +73,7 @@ def check_trace(trace: Trace) -> list[Finding]:
     Held-out points are compared in :mod:`simslm.cost.heldout`, which knows the interpolation.
     """
     if trace.iterations is None:
-        return []
+        return list(_flagged(trace))
     table = alone(trace.iterations)
     measured = shapes(table)
     findings = [
@@ -80,9 +89,22 @@ def check_trace(trace: Trace) -> list[Finding]:
         *_counter(trace),
         *_busy(trace),
         *_unfinished(trace),
+        *_refused(trace),
     ]
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _flagged(trace: Trace) -> Iterator[Finding]:
+    """A calibration that misses the runs it was made of: forced beyond what was allowed, it is not to be used."""
+    forced = bool(trace.provenance.get("forced"))
+    for number, flag in enumerate(flags_of(trace.provenance)):
+        yield Finding(
+            "error" if forced and number == 0 else "warning",
+            flag,
+            "provenance, flags",
+            "look at the runs it was fitted to, and calibrate again without those that do not belong together",
+        )
 
 
 def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
@@ -96,15 +118,15 @@ def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
     if latency > max(_SLOW_S, _SLOWER_THAN_WEIGHTS * weights):
         yield Finding(
             "error",
-            f"the smallest decode iteration takes {latency:.3g} s; the column looks like milliseconds",
+            f"the smallest decode iteration takes {seconds(latency)}; the column looks like milliseconds",
             _place(measured, first),
             "convert latency_s and host_s to seconds",
         )
     elif latency < _FASTER_THAN_WEIGHTS * weights:
         yield Finding(
             "error",
-            f"the smallest decode iteration takes {latency:.3g} s, less than reading the weights once "
-            f"({weights:.3g} s)",
+            f"the smallest decode iteration takes {seconds(latency)}, less than reading the weights once "
+            f"({seconds(weights)})",
             _place(measured, first),
             "check the unit of latency_s, and that the device was synchronised before the clock was read",
         )
@@ -206,16 +228,66 @@ def _outliers(measured: Shapes) -> Iterator[Finding]:
 
 
 def _throttled(measured: Shapes) -> Iterator[Finding]:
-    """Calls made while something held the clock down."""
+    """Calls made while something held the clock down, and visits so short that nothing did yet."""
     known = measured.table.column("throttle").drop_null().to_pylist()
     held = [reasons for reasons in known if reasons]
     if held:
+        by_visit = throttle_by_visit(measured.table)
+        spread = f"; by visit {by_visit}" if by_visit else ""
         yield Finding(
             "warning",
-            f"the clock was held down in {len(held) / len(known):.0%} of the calls: {', '.join(sorted(set(held)))}",
+            f"the clock was held down in {len(held) / len(known):.0%} of the calls: {', '.join(sorted(set(held)))}"
+            f"{spread}",
             "iterations.parquet, throttle",
             "let the device cool down or raise its power cap, and measure again; or take it as how the device runs",
         )
+    yield from _short_visits(measured)
+
+
+def _short_visits(measured: Shapes) -> Iterator[Finding]:
+    """Visits with a longer window, as energy needs, show a device as it serves; short ones a cooler one."""
+    long = ~np.isnan(_floats(measured.table, "energy_j"))
+    for column, what, sign in (("latency_s", "take {} longer", 1), ("sm_clock_mhz", "have a clock lower by {}", -1)):
+        values, changes = _floats(measured.table, column), []
+        for rows in measured.rows:
+            there = [values[rows[long[rows] == which]] for which in (True, False)]
+            longer, short = (each[~np.isnan(each)] for each in there)
+            if len(longer) and len(short):
+                changes.append(float(np.median(longer) / np.median(short)) - 1)
+        if changes and (change := sign * float(np.median(changes))) > SLOWER:
+            yield Finding(
+                "warning",
+                f"calls of visits that last longer {what.format(f'{change:.0%}')} than those of short visits, in the "
+                f"median over {len(changes)} shapes: the device slows down under load",
+                f"iterations.parquet, {column}",
+                "trust the longer visits (those with energy_j); measure with fewer passes to have no others: "
+                "--repeats 3",
+            )
+
+
+def throttle_by_visit(iterations: pa.Table) -> str:
+    """The share of calls whose clock was held down, for each visit in its order; empty where it is not known.
+
+    Returns:
+        ``1: 40%, 2: 35%, 3: 0%``, visits numbered from 1 within each shape, none after the eighth.
+    """
+    found = {name: iterations.column(name).to_pylist() for name in (*SHAPE_COLUMNS, "visit", "throttle")}
+    visits: dict[tuple[Any, ...], set[int]] = {}
+    rows = []
+    for *shape, visit, reasons in zip(*found.values(), strict=True):
+        if visit is not None and reasons is not None:
+            visits.setdefault(tuple(shape), set()).add(visit)
+            rows.append((tuple(shape), visit, bool(reasons)))
+    order = {shape: {visit: i for i, visit in enumerate(sorted(each))} for shape, each in visits.items()}
+    shares: dict[int, list[bool]] = {}
+    for shape, visit, held in rows:
+        shares.setdefault(order[shape][visit], []).append(held)
+    shown = [(number, float(np.mean(shares[number]))) for number in sorted(shares)[:_MOST_SHOWN]]
+    return ", ".join(f"{number + 1}: {share:.0%}" for number, share in shown)
+
+
+def _floats(table: pa.Table, column: str) -> np.ndarray:
+    return pc.cast(table.column(column), pa.float64()).to_numpy()
 
 
 def _pairs_that_fall(axis: np.ndarray, others: np.ndarray, latency: np.ndarray) -> list[tuple[int, int]]:
@@ -318,6 +390,22 @@ def _unfinished(trace: Trace) -> Iterator[Finding]:
             f"its campaign did not end: {trace.provenance['repeats']} passes are whole",
             "provenance",
             "run the command of its provenance again: it goes on from there",
+        )
+
+
+def _refused(trace: Trace) -> Iterator[Finding]:
+    """What the device did not do: shapes of one replica alone, and ways and shapes of several."""
+    shapes = trace.provenance.get("not_measurable") or []
+    refused = [(each["shape"], each["why"]) for each in shapes]
+    refused += (trace.provenance.get("colocation_refused") or {}).items()
+    for why, count in Counter(why for _, why in refused).items():
+        names = [name for name, reason in refused if reason == why]
+        more = f" and {count - 1} more" if count > 1 else ""
+        yield Finding(
+            "warning",
+            f"not measurable: {names[0]}{more} ({why})",
+            "provenance, not_measurable and colocation_refused",
+            "answers there come from the roofline; free memory, or measure with --reach, and measure again",
         )
 
 

@@ -151,6 +151,11 @@ def write_trace(
     return Trace(target, dict(provenance), **tables)
 
 
+def flags_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """What every answer built on a trace has to say of it: a calibration that was forced, or misses its own runs."""
+    return tuple(map(str, provenance.get("flags") or ()))
+
+
 def read_trace(directory: str | os.PathLike[str]) -> Trace:
     """Read and verify every table of a trace.
 

@@ -61,6 +61,13 @@ ITERATIONS = pa.schema(
         ),
         _field("other_prefill_tokens", _INT, "tokens", "prompt tokens each other prefilled", nullable=True),
         _field("sm_fraction", _FLOAT, "1", "share of the device's SMs given to this replica", nullable=True),
+        _field(
+            "partition",
+            _TEXT,
+            "",
+            "what gives that share under sm-partition: mps-percentage or green-context; null = not known",
+            nullable=True,
+        ),
         _field("repeat", _INT, "1", "number of this call among those of the same shape, from 0"),
         _field("latency_s", _FLOAT, "s", "the whole iteration, host time included"),
         _field("host_s", _FLOAT, "s", "the part of latency_s in which no kernel runs", nullable=True),

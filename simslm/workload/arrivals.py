@@ -22,6 +22,7 @@ from simslm.scenario.arrivals import (
     Deterministic,
     Diurnal,
     GammaGaps,
+    ListedArrivals,
     Mmpp,
     Poisson,
     RateCurve,
@@ -95,6 +96,9 @@ def arrival_pieces(
         for begin in range(0, num_requests or 0, PIECE):
             yield Arrived(np.zeros(min(PIECE, (num_requests or 0) - begin)))
         return
+    if isinstance(arrivals, ListedArrivals):
+        yield from _listed(np.array(arrivals.times_s), num_requests, duration_s)
+        return
     _check_count(arrivals, num_requests, duration_s)
     with np.errstate(over="ignore", invalid="ignore"):
         take = _process(arrivals, duration_s, rng)
@@ -112,6 +116,19 @@ def arrival_pieces(
         if kept < count:
             return
         left -= count
+
+
+def _listed(times_s: np.ndarray, num_requests: int | None, duration_s: float | None) -> Iterator[Arrived]:
+    if num_requests is not None and num_requests > len(times_s):
+        raise ScenarioError(
+            f"workload: {num_requests:,} requests, but only {len(times_s):,} arrival times are listed",
+            remedy="list a time for each, or lower num_requests",
+        )
+    kept = times_s[:num_requests]
+    if duration_s is not None:
+        kept = kept[kept < duration_s]
+    for begin in range(0, len(kept), PIECE):
+        yield Arrived(kept[begin : begin + PIECE])
 
 
 def _process(arrivals: Any, duration_s: float | None, rng: np.random.Generator) -> Take:

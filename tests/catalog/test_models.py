@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from simslm.catalog.files import read_entry, read_mapping
-from simslm.catalog.models import architecture_from_mapping, load_model, model_names
+from simslm.catalog.models import architecture_from_mapping, load_model, model_names, named_model
 from simslm.errors import ScenarioError, UsageError
 
 MISTRAL = {
@@ -217,3 +217,38 @@ def test_a_damaged_data_file_names_its_line(tmp_path):
     with pytest.raises(ScenarioError, match="not valid YAML") as caught:
         read_mapping(path)
     assert caught.value.where == f"{path}:2"
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_model_goes_by_its_repository_too(name):
+    """By the one it was read from, of any owner, in any case, instruct and chat ones, as a folder and in the cache."""
+    repository = read_entry("models", name)["source"].partition(".co/")[2].partition("/blob/")[0]
+    owner, base = repository.split("/")
+    for known in (
+        name, repository, f"someone/{base.lower()}", f"{name}-Instruct", f"{repository}-chat", f"/data/{base}/",
+        f"/hub/models--{owner}--{base}/snapshots/0123abc",
+    ):  # fmt: skip
+        assert named_model(known) == name, known
+    assert load_model(repository).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "my-model",
+        "Qwen/Qwen2.5-0.5B-Instruct-AWQ",
+        "Qwen/Qwen3-8B-FP8",
+        "Qwen/Qwen2.5-14B",
+        "acme/R1-Qwen-7B",
+    ],
+)
+def test_other_models_are_not_taken_for_one_of_the_catalogue(name):
+    assert named_model(name) is None
+
+
+def test_tuning_in_the_middle_of_a_name_does_not_count():
+    assert named_model("mistralai/Mistral-7B-Instruct-v0.3") == "mistral-7b-v0.3"
+    assert named_model("meta-llama/Llama-2-7b-chat-hf") == "llama-2-7b"
+    assert named_model("meta-llama/Meta-Llama-3.1-8B-Instruct") == "llama-3.1-8b"
+    assert named_model("google/gemma-2-2b-it") == "gemma-2-2b"

@@ -11,7 +11,7 @@ from simslm.metrics.definitions import DIVIDED, FIGURES, METRICS, figures_of
 from simslm.metrics.glossary import TERMS, markdown
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
-NOT_FIGURES = ("schema_version", "intervals", "cost")
+NOT_FIGURES = ("schema_version", "population", "counted", "intervals", "cost")
 
 
 def numbers(value, path=""):

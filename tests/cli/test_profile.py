@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -94,3 +95,57 @@ def test_without_torch_it_says_what_to_install(simslm, monkeypatch):
     ended = simslm("profile", "--model", "opt-125m", "--device", "cpu")
     assert ended.code == 5
     assert "pip install 'simslm[profile]'" in ended.complaint
+
+
+@pytest.mark.parametrize(("grid", "least", "most"), [("quick", 150, 240), ("full", 540, 660)])
+@pytest.mark.parametrize("model", ["opt-125m", "opt-1.3b", "llama-3.1-8b"])
+def test_a_plan_needs_no_device(simslm, here, model, grid, least, most):
+    """Quick takes about three minutes on an H200, full about ten, whatever the model."""
+    pytest.importorskip("torch")
+    asked = ("--model", model, "--device", "h200", "--grid", grid, "--plan")
+    ended = simslm("profile", *asked, "--json")
+    assert ended.code == 0
+    found = json.loads(ended.out)
+    assert least <= found["seconds"] <= most
+    assert found["needed_bytes"] < found["memory_bytes"]
+    assert sum(found["areas"].values()) > 40
+    shown = simslm("profile", *asked).out
+    assert f"{model} in bf16 on h200, grid {grid}: {sum(found['areas'].values())} shapes" in shown
+    assert "with iterations as the roofline has them" in shown
+    assert not list(here.iterdir())
+
+
+def test_a_plan_of_replicas_adds_their_windows_to_what_one_takes(simslm, here):
+    pytest.importorskip("torch")
+
+    def seconds(*more):
+        ended = simslm("profile", "--model", "opt-125m", "--device", "h200", "--plan", "--json", *more)
+        assert ended.code == 0
+        return json.loads(ended.out)["seconds"]
+
+    alone, both = seconds(), seconds("--replicas", "1,2", "--sharing", "mps,time-slice")
+    only = seconds("--replicas", "2", "--sharing", "mps,time-slice")
+    assert both == pytest.approx(alone + only)
+    assert only == pytest.approx(2 * seconds("--replicas", "2", "--sharing", "mps"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--model", "opt-125m", "--device", "h201"), 2, "did you mean 'h200'"),
+        (("--model", "opt-6.7b", "--device", "l4", "--dtype", "fp32"), 4, "no shape of the grid fits"),
+    ],
+)
+def test_a_plan_says_what_cannot_be(simslm, here, options, code, words):
+    pytest.importorskip("torch")
+    ended = simslm("profile", *options, "--plan")
+    assert ended.code == code
+    assert words in ended.complaint
+
+
+def test_a_plan_for_a_gpu_that_is_not_there_asks_for_its_name(simslm, here):
+    torch = pytest.importorskip("torch")
+    device = f"cuda:{torch.cuda.device_count()}"
+    ended = simslm("profile", "--model", "opt-125m", "--device", device, "--plan")
+    assert ended.code == 5
+    assert "--device h200" in ended.complaint

@@ -52,7 +52,7 @@ def test_what_cannot_be_simulated_says_why(exact, sources):
     }
     fidelity = validate([*cases.values(), exact[0]], sources)
     assert [each.run.run for each in fidelity.comparisons] == [exact[0].run]
-    reasons = {each.run.run: each.reason for each in fidelity.skipped}
+    reasons = {each.run: each.reason for each in fidelity.skipped}
     assert list(reasons) == list(cases)
     assert reasons["another model"] == "no trace of opt-350m on cpu was given"
     assert "none of the 40 requests can be served" in reasons["too long"]
@@ -65,7 +65,7 @@ def test_a_run_of_which_some_requests_do_not_fit_is_not_compared(exact, sources)
     lengths = ((60, 3000), (10, 10))
     some = replace(exact[0], run="some", lengths=lengths, prompt_tokens=1530.0)
     fidelity = validate([some, exact[0]], sources)
-    assert [(each.run.run, each.reason) for each in fidelity.skipped] == [
+    assert [(each.run, each.reason) for each in fidelity.skipped] == [
         ("some", "20 of its 40 requests cannot be served")
     ]
 
@@ -109,7 +109,7 @@ def test_the_file_holds_rows_and_summary_by_column(exact, sources, tmp_path: Pat
     assert values["schema_version"] == 1
     assert [row["run"] for row in values["rows"]] == [f"batch {batch}" for batch in BATCHES]
     for row, run in zip(values["rows"], exact, strict=True):
-        assert set(row) == ROW | {"setting"}
+        assert set(row) == ROW | {"setting", "notes"}
         assert row["measured"] == run.measured
         assert set(row["error"]) == {*COLUMNS, "preemptions"} < set(row["simulated"])
         assert row["setting"]["max_num_seqs"] == run.max_num_seqs

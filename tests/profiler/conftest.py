@@ -1,15 +1,18 @@
 import importlib.util
 import os
+import sys
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
-from support.fractions import Pair, fraction
 
-from profiler import campaign, visits
+from profiler import campaign, passes, visits
 from profiler.measure import ceilings, operators
 from simslm.catalog.families import architecture_from_mapping
+
+sys.path.append(str(Path(__file__).parents[1]))  # scripts beside this file import it without pytest
+from support.fractions import Pair, fraction
 
 NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -125,16 +128,19 @@ def reference():
 
 @pytest.fixture
 def quick_campaign(monkeypatch, llama):
-    """Campaigns of a model of two tiny layers: no warm-up, waiting or long visits; grid and passes as stated."""
+    """Campaigns of a model of two tiny layers: no warm-up, waiting or long visits; grid, passes and visits as stated,
+    however busy the machine is."""
     threads = torch.get_num_threads()
     monkeypatch.setattr(campaign, "load_model", lambda name: llama)
     monkeypatch.setattr(visits, "warm_up", lambda call: call())
-    for name in ("_VISIT_S", "_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
+    for name in ("_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
         monkeypatch.setattr(visits, name, 0.0)
+    monkeypatch.setattr(visits, "VISIT_S", {"cpu": 0.0, "cuda": 0.0})
+    monkeypatch.setattr(passes, "_PASS_S", float("inf"))
     monkeypatch.setattr(operators, "CacheEviction", lambda device: lambda: None)
     monkeypatch.setattr(ceilings, "_SIDE", {"cpu": 32})
     monkeypatch.setattr(ceilings, "_STREAM_BYTES", {"cpu": 2**12})
-    monkeypatch.setattr(campaign, "refined", lambda *_: [])
-    monkeypatch.setattr(campaign, "settled", lambda values: False)
+    monkeypatch.setattr(passes, "refined", lambda *_: [])
+    monkeypatch.setattr(passes, "settled", lambda values: False)
     yield
     torch.set_num_threads(threads)

@@ -1,12 +1,18 @@
 """The engine on a device against the engine on a CPU with plain attention: the first thing to run on a GPU.
 
 ``python tests/profiler/on_device.py cuda:0`` compiles the kernels for tiny families and for heads as wide as real ones,
-for few and for many rows, records graphs, and says how far the logits are from those on the CPU. On ``cpu`` the kernels
-are interpreted, which rehearses this script.
+for few and for many rows, records graphs, and says how far the logits are from those on the CPU. Names after the device
+choose cases (``opt 'llama, heads of 128'``). Cases are divided into checks that several processes run side by side, one
+for each core, so that kernels compile in parallel; a check that fails, or takes its process with it, leaves the others
+alone. On ``cpu`` the kernels are interpreted, which rehearses this script.
 """
 
 import os
+import queue
+import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +20,12 @@ import numpy as np
 
 DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cuda:0"
 os.environ["TRITON_INTERPRET"] = "1" if DEVICE == "cpu" else "0"  # read when a kernel is defined
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 from conftest import TINY, tiny  # noqa: E402
 
-from profiler.engine.batch import Chunk  # noqa: E402
-from profiler.engine.engine import Engine, torch_dtype  # noqa: E402
-from profiler.engine.graphs import rerun  # noqa: E402
-from profiler.engine.quantized import quantize  # noqa: E402
-from profiler.engine.weights import random_weights  # noqa: E402
-
+WIDE = 128
+WORKER = "--worker"
 ARCHITECTURES = {name: tiny(name) for name in TINY} | {
     f"llama, heads of {width}": tiny("llama-grouped-tied", head_dim=width, max_position_embeddings=2048)
     for width in (64, 80, 128)
@@ -35,20 +37,32 @@ ARCHITECTURES["olmoe, wider"] = tiny(
 TOLERANCES = {"fp32": 2e-4, "bf16": 0.06, "fp16": 0.02}
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down", "experts_gate_up", "experts_down")
 ORDER = np.random.default_rng(1).permutation(60)
-BATCH = [
-    Chunk([5, 17, 3, 88, 41, 9, 60], 3, ORDER[:3]),
-    Chunk([7], 40, ORDER[3:14]),
-    Chunk([(7 * i) % 97 for i in range(60)], 5, ORDER[14:31]),
-    Chunk([1], 0, ORDER[31:32]),
-]
-DECODES = [
-    Chunk([token], cached, ORDER[18 * i : 18 * i + 18])
-    for i, (token, cached) in enumerate([(3, 9), (4, 60), (5, 0)])
-]
+
+
+def batches():
+    """Prompts beside decodes, and such as have small tiles only."""
+    from profiler.engine.batch import Chunk
+
+    batch = [
+        Chunk([5, 17, 3, 88, 41, 9, 60], 3, ORDER[:3]),
+        Chunk([7], 40, ORDER[3:14]),
+        Chunk([(7 * i) % 97 for i in range(60)], 5, ORDER[14:31]),
+        Chunk([1], 0, ORDER[31:32]),
+    ]
+    return batch, batch[1::2]
+
+
+def decodes():
+    from profiler.engine.batch import Chunk
+
+    lengths = enumerate([(3, 9), (4, 60), (5, 0)])
+    return [Chunk([token], cached, ORDER[18 * i : 18 * i + 18]) for i, (token, cached) in lengths]
 
 
 def rounded(weights, kind):
     """Those of the layers' matrices as quantisation leaves them."""
+    from profiler.engine.quantized import quantize
+
     layers = [name for name in weights if name.startswith("layers.") and not name.endswith(".bias")]
     matrices = [name for name in layers if name.removesuffix(".weight").split(".")[-1] in MATRICES]
     return weights | {name: quantize(weights[name], kind).dequantized() for name in matrices}
@@ -59,6 +73,9 @@ def error(architecture, dtype, quantization=None):
 
     In half precision all experts are passed: where two are nearly as good, rounding decides, and nothing is near.
     """
+    from profiler.engine.engine import Engine, torch_dtype
+    from profiler.engine.weights import random_weights
+
     if dtype != "fp32":
         architecture = replace(architecture, num_experts_per_tok=architecture.num_experts)
     weights = random_weights(architecture, torch_dtype(dtype))
@@ -74,7 +91,7 @@ def error(architecture, dtype, quantization=None):
     ):
         for layer, source in zip(mine, other, strict=True):
             layer.copy_(source)
-    return max(distance(engine.logits(batch), plain.logits(batch)) for batch in (BATCH, BATCH[1::2]))
+    return max(distance(engine.logits(batch), plain.logits(batch)) for batch in batches())
 
 
 def distance(found, expected):
@@ -83,30 +100,132 @@ def distance(found, expected):
 
 
 def graphs_agree(architecture, quantization=None):
-    """Whether replayed decodes choose the tokens of eager ones, at two sets of lengths, one size after another."""
-    options = {"dtype": "fp32", "device": DEVICE, "num_blocks": 60, "block_size": 4, "attention": "paged"}
+    """Whether replayed iterations choose the tokens of eager ones, at two sets of lengths, one size after another."""
+    from profiler.engine.engine import Engine
+    from profiler.engine.graphs import rerun
+
+    dtype = "bf16" if architecture.head_dim >= WIDE else "fp32"
+    options = {"dtype": dtype, "device": DEVICE, "num_blocks": 60, "block_size": 4, "attention": "paged"}
     options["quantization"] = quantization
     graphed = Engine(architecture, recorder=rerun if DEVICE == "cpu" else None, **options)
     eager = Engine(architecture, enforce_eager=True, **options)
-    batches = (DECODES[:1], DECODES, DECODES[::-1], DECODES[:2], DECODES * 9, DECODES, DECODES[:1])
-    same = all(graphed.iterate(batch) == eager.iterate(batch) for batch in batches)
-    return same and graphed.graphs.sizes == [1, 2, 4, 32]
+    some, (mixed, _) = decodes(), batches()
+    tried = (some[:1], some, some[::-1], mixed, some[:2], some * 9, some, mixed[:2], some[:1])
+    same = all(graphed.iterate(batch) == eager.iterate(batch) for batch in tried)
+    return same and graphed.graphs.sizes == [1, 2, 4, 32] and len(graphed.graphs.mixed_sizes) == 2
 
 
-def main():
-    failed = False
-    for name, architecture in ARCHITECTURES.items():
-        cases = [("fp32", None), ("bf16", None), ("fp16", None), ("fp32", "int8")]
-        for dtype, quantization in cases + [("bf16", "fp8")] * (DEVICE != "cpu"):
-            found = error(architecture, dtype, quantization)
-            failed |= not found <= TOLERANCES[dtype]
-            sys.stdout.write(f"{name:20} {dtype} {quantization or '':5} {found:.1e}\n")
-        for quantization in (None, "int8"):
-            agree = graphs_agree(architecture, quantization)
-            failed |= not agree
-            sys.stdout.write(f"{name:20} graphs {quantization or ''} {'as eager' if agree else 'DIFFER'}\n")
-    sys.exit(failed)
+def checks(names):
+    """Name and check of all that is to be done; fp32 not of wide heads, whose products take minutes to compile."""
+    for name in names:
+        wide = ARCHITECTURES[name].head_dim >= WIDE
+        for check in ("bf16", "fp16", "fp32", "fp32 int8", "bf16 fp8", "graphs", "graphs int8"):
+            if not (wide and check.startswith("fp32")) and not (DEVICE == "cpu" and "fp8" in check):
+                yield name, check
+
+
+def run(name, check):
+    """What one check found, in words, and whether it is as it should be."""
+    kind, _, quantization = check.partition(" ")
+    if kind == "graphs":
+        agree = graphs_agree(ARCHITECTURES[name], quantization or None)
+        return "as eager" if agree else "DIFFER", agree
+    found = error(ARCHITECTURES[name], kind, quantization or None)
+    return f"{found:.1e}", found <= TOLERANCES[kind]
+
+
+def work():
+    """A worker: takes checks from stdin, one a line, and answers each with a line."""
+    import torch
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        try:
+            words, good = run(*line.rstrip("\n").split("\t"))
+            if DEVICE != "cpu":
+                torch.cuda.synchronize()
+        except Exception as failure:
+            lines = str(failure).strip().splitlines() or [""]
+            words, good = f"{type(failure).__name__}: {lines[-1]}", False
+        answer = f"{'ok' if good else 'FAILED'}\t{time.perf_counter() - start:.1f}\t{words}"
+        sys.stdout.write(answer.replace("\n", " ") + "\n")
+        sys.stdout.flush()
+        if not good and DEVICE != "cpu":
+            torch.cuda.synchronize()  # an error that stays ends this worker, and another one takes the next check
+
+
+def drive(waiting, report):
+    """Gives checks to a worker of its own, and to another one where it is gone."""
+    worker = None
+    while True:
+        try:
+            name, check = waiting.get_nowait()
+        except queue.Empty:
+            break
+        if worker is None or worker.poll() is not None:
+            worker = subprocess.Popen(
+                [sys.executable, __file__, DEVICE, WORKER],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            threading.Thread(target=report.keep, args=(worker.stderr,), daemon=True).start()
+        try:
+            worker.stdin.write(f"{name}\t{check}\n")
+            worker.stdin.flush()
+            answer = worker.stdout.readline()
+        except OSError:
+            answer = ""
+        if not answer:
+            worker.wait()
+            answer = f"FAILED\t0\tits process ended with {worker.returncode}: {report.last()}"
+        report.add(name, check, *answer.rstrip("\n").split("\t", 2))
+    if worker is not None and worker.poll() is None:
+        worker.stdin.close()
+        worker.wait()
+
+
+class Report:
+    """Prints each check as it is over."""
+
+    def __init__(self):
+        self.failed, self._lock, self._errors = 0, threading.Lock(), [""]
+
+    def keep(self, stream):
+        for line in stream:
+            self._errors.append(line.strip() or self._errors[-1])
+
+    def last(self):
+        return self._errors[-1]
+
+    def add(self, name, check, state, seconds, words):
+        with self._lock:
+            self.failed += state != "ok"
+            sys.stdout.write(f"{name:22} {check:11} {state:6} {float(seconds):6.1f} s  {words}\n")
+            sys.stdout.flush()
+
+
+def main(names):
+    if unknown := [name for name in names if name not in ARCHITECTURES]:
+        sys.exit(f"no case {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, ARCHITECTURES))}")
+    start, waiting, report = time.perf_counter(), queue.Queue(), Report()
+    for each in checks(names or ARCHITECTURES):
+        waiting.put(each)
+    wanted = waiting.qsize()
+    drivers = [
+        threading.Thread(target=drive, args=(waiting, report))
+        for _ in range(min(wanted, os.cpu_count() or 1))
+    ]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    took = time.perf_counter() - start
+    sys.stdout.write(f"{wanted - report.failed} of {wanted} checks passed in {took:.0f} s\n")
+    sys.exit(report.failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    if WORKER in sys.argv:
+        work()
+    else:
+        main(sys.argv[2:])

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from profiler import campaign as campaign_module
-from profiler import memory
+from profiler import memory, passes, visits
 from profiler.campaign import Turns, profile
 from profiler.engines.own import OwnEngine
 from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
 from profiler.journal import Journal
+from profiler.measure import energy
 from profiler.measure.meters import NoMeter, ReplayMeter
 from profiler.measure.timing import Timing, warm_up
 from profiler.provenance import cpu_model, match_device, shown_command
@@ -24,7 +26,7 @@ from profiler.refinement import refined
 from profiler.visits import Visits
 from simslm.catalog.devices import load_device
 from simslm.cost.interpolation import MeasuredCost
-from simslm.errors import InfeasibleError, UsageError
+from simslm.errors import DeviceError, InfeasibleError, UsageError
 from simslm.traces.check import check_trace
 from simslm.traces.files import holds_trace, read_trace
 from simslm.traces.shapes import shapes
@@ -128,7 +130,7 @@ def test_a_readable_meter_gives_energy_and_power(tmp_path):
     assert (states.power_w > 0).all()
     assert (states.sampled_power_w == 90.0).all()
     assert set(rows.throttle) == {"power cap"}
-    assert (rows.energy_j == 4.0).all()  # two readings at each end, until the counter moves
+    assert (rows.energy_j == 2.0).all()  # one reading at each end of a single call
     assert (rows.power_w > 0).all()
     assert (rows.sm_clock_mhz == 1500.0).all()
     assert trace.provenance["power_note"] == ""
@@ -161,7 +163,7 @@ def test_three_visits_do_when_the_time_for_more_is_over(tmp_path, monkeypatch):
 
 def test_shapes_that_are_added_late_get_three_visits_too(tmp_path, monkeypatch):
     monkeypatch.setitem(campaign_module.ENOUGH_S, ("cpu", "quick"), 0.0)
-    monkeypatch.setattr(campaign_module, "refined", lambda latency_s, heldout, most: [Shape(3, 21)])
+    monkeypatch.setattr(passes, "refined", lambda latency_s, heldout, most: [Shape(3, 21)])
     trace = read_trace(measure(tmp_path, repeats=9))
     visits = trace.iterations.to_pandas().groupby(SHAPE).visit.nunique()
     assert (3, 63, 0, 0, 0) in visits.index
@@ -257,8 +259,10 @@ def test_rows_of_a_visit_share_its_number_and_its_energy(tmp_path, monkeypatch, 
     clock = [0.0]
     monkeypatch.setattr(campaign_module.time, "perf_counter", lambda: sum(clock))
     monkeypatch.setattr(OwnEngine, "stage", lambda self, shape, rng: Fake())
-    monkeypatch.setattr(campaign_module.Campaign, "_last_visits", lambda self: [])
-    meter = ReplayMeter(iter(lambda: 5.0 * (round(100 * sum(clock)) // 10), None), window_s=0.5)
+    monkeypatch.setattr(passes.Campaign, "_last_visits", lambda self: [])
+    monkeypatch.setattr(energy, "_WATCH_S", 3600.0)
+    readings = iter(lambda: 5.0 * (round(100 * sum(clock)) // 10), None)
+    meter = ReplayMeter(readings, window_s=0.5, step_s=0.1)
     rows = read_trace(measure(tmp_path, repeats=2, meter=meter)).iterations.to_pandas()
     assert (rows.power_w - 50.0).abs().max() < 1e-6
     assert (rows.energy_j - 0.5).abs().max() < 1e-6
@@ -280,7 +284,7 @@ def test_time_allowed_ends_between_visits_and_whole_passes_count(tmp_path, monke
 
 
 def test_settled_shapes_are_left_alone(tmp_path, monkeypatch, llama):
-    monkeypatch.setattr(campaign_module, "settled", lambda values: len(values) >= 6)
+    monkeypatch.setattr(passes, "settled", lambda values: len(values) >= 6)
     trace = read_trace(measure(tmp_path, repeats=8))
     rows = trace.iterations.to_pandas()
     assert (rows.groupby(SHAPE).size() == 1 + 5).all()
@@ -289,7 +293,7 @@ def test_settled_shapes_are_left_alone(tmp_path, monkeypatch, llama):
 
 
 def test_the_grid_becomes_finer_where_it_bends_and_the_same_when_resumed(tmp_path, monkeypatch, llama):
-    monkeypatch.setattr(campaign_module, "refined", refined)
+    monkeypatch.setattr(passes, "refined", refined)
 
     def measured(path, repeats):
         return read_trace(measure(path, repeats=repeats)).iterations.to_pylist()
@@ -493,3 +497,114 @@ def test_the_processor_is_named_from_cpuinfo():
 
 def test_commands_are_shown_without_absolute_paths():
     assert shown_command(["/opt/env/bin/simslm", "profile", "-o", "/data/x"]) == "simslm profile -o x"
+
+
+def refusing(monkeypatch, refuses):
+    """Has visits fail of which ``refuses(shape, number)`` is an error; the shapes that were visited."""
+    original, visited = Visits.iteration, []
+
+    def visit(self, shape):
+        visited.append(shape)
+        error = refuses(shape, len(visited))
+        if error is not None:
+            raise error
+        return original(self, shape)
+
+    monkeypatch.setattr(Visits, "iteration", visit)
+    return visited
+
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+NO_KERNEL = RuntimeError("CUDA error: invalid configuration argument\nmore")
+DEAD = RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+
+@pytest.mark.parametrize(("error", "tried"), [(OUT_OF_MEMORY, 2), (NO_KERNEL, 1)])
+def test_a_shape_that_fails_is_noted_and_the_others_are_measured(tmp_path, monkeypatch, llama, error, tried):
+    bad = next(shape for shape in grid_of(llama) if shape.decode_seqs == 4 and not shape.prefill_seqs)
+    visited = refusing(monkeypatch, lambda shape, number: error if shape == bad else None)
+    trace = read_trace(measure(tmp_path))
+    assert visited.count(bad) == tried  # out of memory is tried once more, with what was held back given free
+    (noted,) = trace.provenance["not_measurable"]
+    assert (noted["shape"], noted["visits"]) == (bad.label(), 0)
+    assert str(error).splitlines()[0] in noted["why"]
+    assert "unfinished" not in trace.provenance
+    measured = {tuple(row) for row in trace.iterations.to_pandas()[SHAPE].to_numpy()}
+    assert measured == {tuple(s.columns().values()) for s in grid_of(llama) if s != bad}
+    assert any("not measurable" in finding.what for finding in check_trace(trace))
+
+
+def test_memory_that_is_free_again_is_enough(tmp_path, monkeypatch, llama):
+    visited = refusing(monkeypatch, lambda shape, number: OUT_OF_MEMORY if number == 7 else None)
+    trace = read_trace(measure(tmp_path))
+    assert trace.provenance["not_measurable"] == []
+    assert len(visited) == trace.iterations.num_rows + trace.heldout.num_rows + 1
+
+
+def test_a_dead_context_ends_the_process_and_what_was_measured_stays(tmp_path, monkeypatch, llama):
+    """The next run tries the shape once more, and the one after it leaves it out."""
+    bad = grid_of(llama)[0]
+    visited = refusing(monkeypatch, lambda shape, number: DEAD if shape == bad else None)
+    for attempt in (1, 2):
+        with pytest.raises(DeviceError, match="run the same command again"):
+            measure(tmp_path)
+        assert visited.count(bad) == attempt
+        assert journal_of(tmp_path).exists()
+    trace = read_trace(measure(tmp_path))
+    assert visited.count(bad) == 2
+    assert len(visited) == trace.iterations.num_rows + trace.heldout.num_rows + 2
+    assert [noted["shape"] for noted in trace.provenance["not_measurable"]] == [bad.label()]
+
+
+def test_when_nothing_can_be_measured_that_is_the_answer(tmp_path, monkeypatch):
+    refusing(monkeypatch, lambda shape, number: NO_KERNEL)
+    with pytest.raises(
+        DeviceError, match=r"no shape of the grid can be measured \(RuntimeError: CUDA error: invalid"
+    ):
+        measure(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_the_code_is_not_taken_for_one_of_the_device(tmp_path, monkeypatch):
+    refusing(monkeypatch, lambda shape, number: TypeError("a bug"))
+    with pytest.raises(TypeError, match="a bug"):
+        measure(tmp_path)
+
+
+def test_an_engine_that_does_not_open_is_an_error_of_the_device(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OUT_OF_MEMORY
+
+    monkeypatch.setattr(OwnEngine, "open", refuse)
+    with pytest.raises(DeviceError, match="opening tiny-llama-grouped-tied on cpu failed"):
+        measure(tmp_path)
+
+
+def test_operators_and_power_that_fail_cost_nothing_else(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise NO_KERNEL
+
+    monkeypatch.setattr(visits, "attention_operator", refuse)
+    monkeypatch.setattr(visits, "measure_power", refuse)
+    trace = read_trace(measure(tmp_path, repeats=1, meter=ReplayMeter(itertools.count(0.0, 2.0))))
+    assert "mlp" in trace.kernels["op"].to_pylist()
+    assert "attention_decode" not in trace.kernels["op"].to_pylist()
+    assert trace.power is None
+    noted = {each["shape"] for each in trace.provenance["not_measurable"]}
+    assert "power states" in noted
+    assert any(label.startswith("attention of decode") for label in noted)
+
+
+def test_the_replica_alone_is_not_measured_again_when_its_company_was_cut_off(tmp_path, monkeypatch):
+    visited = refusing(monkeypatch, lambda shape, number: None)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(campaign_module.Together, "measure", cut)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            measure(tmp_path, repeats=1, replicas=[1, 2])
+    trace = read_trace(tmp_path / "trace")
+    assert "unfinished" not in trace.provenance
+    assert len(visited) == trace.iterations.num_rows + trace.heldout.num_rows

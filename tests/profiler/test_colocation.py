@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
-
 import numpy as np
 import pytest
 from support.synthetic import LinearCost
@@ -16,7 +13,6 @@ from profiler.grid import Reach, Shape
 from profiler.journal import Journal
 from profiler.measure import window
 from profiler.measure.meters import NoMeter, ReplayMeter
-from profiler.measure.mps import mps_daemon
 from simslm.cost.interference import contention
 from simslm.cost.sharing import Demand, sharing
 from simslm.errors import DeviceError, TraceError, UsageError
@@ -161,16 +157,64 @@ def _stop(seen, done, total, what, left):
         raise KeyboardInterrupt
 
 
-def test_a_replica_that_fails_says_why(tmp_path, llama, monkeypatch):
+def test_a_replica_that_fails_says_why(tmp_path, monkeypatch):
+    """The ways that can be had are measured, and the trace says what is missing."""
+    measure(tmp_path)
     monkeypatch.setattr(colocation, "Engine", lambda *_, **__: 1 / 0)
-    with pytest.raises(DeviceError, match="a replica failed: division by zero"):
-        Together(llama, "cpu", "fp32", [2], ["streams"], 1, QUIET).rows(journal(tmp_path))
+    with pytest.raises(DeviceError, match=r"streams ×2 was not measured.*a replica failed: division by zero"):
+        measure(tmp_path, replicas=[2])
+    provenance = read_trace(tmp_path / "trace").provenance
+    assert provenance["colocation_refused"] == {"streams ×2": "a replica failed: division by zero"}
+
+
+def test_a_way_that_cannot_be_had_does_not_cost_the_others(tmp_path, llama, monkeypatch):
+    """A failure to start, and numbers that do not fit, are told at the end; nothing of the rest is lost."""
+    measure(tmp_path)
+    original = colocation.running
+
+    def running(way, makers, *rest):
+        if way == "time-slice":
+            raise DeviceError("not today", remedy="come back tomorrow")
+        return original(way, makers, *rest)
+
+    monkeypatch.setattr(colocation, "running", running)
+    room = {2: 10**6, 3: 0}
+    monkeypatch.setattr(colocation, "affordable_blocks", lambda *_, replicas: room[replicas])
+    said = r"time-slice ×2 was not measured, nor were time-slice ×3, streams ×3; the trace holds the rest \(not today"
+    with pytest.raises(DeviceError, match=said) as ended:
+        measure(tmp_path, replicas=[2, 3], sharing=["time-slice", "streams"])
+    assert ended.value.remedy == "come back tomorrow"
+    trace = read_trace(tmp_path / "trace")
+    assert {*together(trace.iterations)["replicas"].to_pylist()} == {2}
+    assert set(trace.provenance["colocation_refused"]) == {"time-slice ×2", "time-slice ×3", "streams ×3"}
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
+
+
+def test_a_shape_that_replicas_fail_at_is_left_out_and_they_start_anew(tmp_path, llama, monkeypatch):
+    original, running, started = window.Stage, colocation.running, []
+    monkeypatch.setattr(colocation, "running", lambda *given: started.append(given) or running(*given))
+
+    def stage(engine, shape, rng):
+        if shape.decode_seqs == 1:
+            raise RuntimeError("CUDA out of memory, or so")
+        return original(engine, shape, rng)
+
+    monkeypatch.setattr(window, "Stage", stage)
+    common = Together(llama, "cpu", "fp32", [2], ["streams"], 1, QUIET, repeats=3)
+    kept = journal(tmp_path)
+    rows = common.rows(kept)
+    assert {row["decode_seqs"] for row in rows} == {8}
+    assert len({row["visit"] for row in rows}) == 3
+    assert [key[1] for key in kept.entries if key[0] == "refused"] == ["streams ×2, decode 1×95"]
+    assert len(started) == 2
+    assert not common.missed
 
 
 @pytest.mark.parametrize(
     ("device", "replicas", "ways", "said"),
     [
         ("cpu", [2], ["mps"], "mps needs an NVIDIA GPU"),
+        ("cpu", [2], ["green-contexts"], "green-contexts needs an NVIDIA GPU"),
         ("cpu", [2], ["stream"], "did you mean 'streams'"),
         ("cpu", [0], ["streams"], "from 1 to 64"),
         ("cpu", [], ["streams"], "from 1 to 64"),
@@ -196,32 +240,6 @@ def test_cost_models_learn_from_such_rows(tmp_path, llama):
     factor = contention(rows, cost, lambda shape, device_s: Demand(0.1, 0.1), sharing("streams", 2))
     assert factor is not None
     assert factor > 1.5
-
-
-def test_mps_runs_while_it_is_needed_and_leaves_no_trace(tmp_path, monkeypatch):
-    """A stand-in for the daemon's program notes how it is called."""
-    program, notes = tmp_path / "nvidia-cuda-mps-control", tmp_path / "notes"
-    program.write_text(
-        f'#!/bin/sh\necho "args:$*" >> {notes}\necho "part:$CUDA_MPS_ACTIVE_THREAD_PERCENTAGE" >> {notes}\n'
-        f'test "$1" = -d || cat >> {notes}\n'
-    )
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", raising=False)
-    before = dict(os.environ)
-    with mps_daemon(25.0):
-        pipes = os.environ["CUDA_MPS_PIPE_DIRECTORY"]
-        assert os.path.isdir(pipes)
-        assert os.environ["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "25"
-    assert dict(os.environ) == before
-    assert not os.path.exists(pipes)
-    assert notes.read_text().split() == ["args:-d", "part:25", "args:", "part:25", "quit"]
-
-
-def test_without_mps_one_is_told(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DeviceError, match="nvidia-cuda-mps-control is not there"), mps_daemon():
-        pass
 
 
 def test_longer_contexts_than_the_model_s_are_not_asked_for(llama):

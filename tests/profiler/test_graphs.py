@@ -6,6 +6,8 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
@@ -15,10 +17,22 @@ from profiler.engine.weights import random_weights
 from profiler.engines.own import OwnEngine
 from profiler.measure.meters import NoMeter
 from profiler.provenance import setting
+from simslm.catalog.families import architecture_from_mapping
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
 BLOCKS = 60
+SPARE = np.arange(24)
+ENGINES = {}
+SIZES_OF_ONE = {
+    "family": "llama",
+    "num_layers": 1,
+    "hidden_size": 32,
+    "num_heads": 4,
+    "intermediate_size": 48,
+    "vocab_size": 97,
+    "max_position_embeddings": 96,
+}
 PROMPTS = ([5, 17, 3, 88, 41, 9, 60], [2] * 19, [96])
 
 
@@ -44,7 +58,7 @@ def tables(lengths, order):
 
 
 def decode(engine, prompts, count):
-    """The ``count`` tokens that the engine appends to each prompt; prompts are run eagerly, together."""
+    """The ``count`` tokens that the engine appends to each prompt; prompts are run together."""
     order = np.random.default_rng(1).permutation(BLOCKS)
     blocks = tables([len(prompt) + count for prompt in prompts], order)
     sequences, cached = [list(prompt) for prompt in prompts], [0] * len(prompts)
@@ -57,14 +71,15 @@ def decode(engine, prompts, count):
 
 
 def test_replayed_tokens_equal_the_dense_pass(architecture, reference):
-    """Three sequences, padded to four: one recording serves all their lengths."""
+    """Three sequences, padded to four: one recording serves all their lengths, and one more their prompts."""
     recorder = CountingRecorder()
     engine = build(architecture, recorder=recorder)
     found = decode(engine, PROMPTS, 4)
     weights = random_weights(architecture, torch.float32, seed=0)
     assert found == [reference.reference_greedy(architecture, weights, prompt, 4) for prompt in PROMPTS]
-    assert recorder.recorded == 1
+    assert recorder.recorded == 2
     assert engine.graphs.sizes == [4]
+    assert engine.graphs.mixed_sizes == [(32, 8)]
 
 
 def test_replayed_tokens_equal_those_of_eager_iterations(make_tiny):
@@ -75,7 +90,7 @@ def test_replayed_tokens_equal_those_of_eager_iterations(make_tiny):
         assert decode(graphed, prompts, 2) == decode(eager, prompts, 2)
         assert size in graphed.graphs.sizes
     assert graphed.graphs.sizes == [1, 2, 4, 8]
-    assert recorder.recorded == 4
+    assert recorder.recorded == 4 + len(graphed.graphs.mixed_sizes)
 
 
 def test_the_same_tokens_are_drawn(llama):
@@ -97,13 +112,47 @@ def test_padding_writes_to_the_spare_block_alone(llama):
     assert changed == {(7, 0), (11, 2), (5, 3), (BLOCKS, 0)}
 
 
-def test_prompts_and_large_batches_run_eagerly(llama):
+@pytest.mark.parametrize("name", ["opt", "llama-grouped-tied", "gemma2"])
+def test_mixed_batches_are_replayed_as_they_run_eagerly(make_tiny, name):
+    """One recording serves any prompts and decodes of its size, and padding is seen by nobody."""
+    recorder, thin = CountingRecorder(), make_tiny(name)
+    graphed, eager = build(thin, recorder=recorder), build(thin)
+    order = np.random.default_rng(1).permutation(BLOCKS)
+    prompt, other, decoding = (list(range(n, n + size)) for n, size in ((3, 13), (20, 2), (40, 1)))
+    batches = [
+        [Chunk(decoding, 9, order[:3]), Chunk(prompt, 2, order[3:8])],
+        [Chunk(other, 0, order[8:9]), Chunk(decoding, 17, order[9:14]), Chunk(other, 5, order[14:16])],
+        [Chunk(prompt[:5], 30, order[20:30])],
+    ]
+    for batch in (*batches, batches[0]):
+        assert graphed.iterate(batch) == eager.iterate(batch)
+    for mine, theirs in zip(graphed.cache.keys, eager.cache.keys, strict=True):
+        assert torch.allclose(mine[:BLOCKS], theirs[:BLOCKS], atol=1e-5)
+    assert graphed.graphs.mixed_sizes == [(16, 8)]
+    assert graphed.graphs.sizes == []
+    assert recorder.recorded == 1
+
+
+def test_large_batches_run_eagerly(llama):
     engine = build(llama, recorder=rerun)
     token, table = Chunk([3], 0, np.array([1])), np.array([2])
-    engine.iterate([token, Chunk([1, 2], 0, table)])
-    assert engine.graphs.sizes == []
-    assert engine.graphs.take([token] * SIZES[-1])
-    assert not engine.graphs.take([token] * (SIZES[-1] + 1))
+    assert engine.graphs.size([token] * SIZES[-1]) == (512, 512, 0)
+    assert engine.graphs.size([token] * (SIZES[-1] + 1)) is None
+    assert engine.graphs.size([Chunk([3] * 513, 0, table)]) is None
+    assert engine.graphs.size([token] * 511 + [Chunk([3, 4], 0, table)]) is None
+    assert engine.graphs.size([token] * 300 + [Chunk([3, 4], 0, table)])[:2] == (320, 512)
+
+
+@settings(max_examples=200, deadline=None)
+@given(lengths=st.lists(st.integers(1, 96), min_size=1, max_size=40), kv_heads=st.sampled_from([1, 4]))
+def test_a_recording_has_room_for_the_tiles_of_any_batch_of_its_size(lengths, kv_heads):
+    if kv_heads not in ENGINES:
+        thin = architecture_from_mapping(SIZES_OF_ONE | {"num_kv_heads": kv_heads}, name="thin")
+        ENGINES[kv_heads] = build(thin, recorder=rerun)
+    engine = ENGINES[kv_heads]
+    batch = [Chunk(np.zeros(length, dtype=np.int64), 0, SPARE) for length in lengths]
+    if (size := engine.graphs.size(batch)) is not None:
+        assert engine.graphs.prepare(batch, size).integers.numel() == size.integers
 
 
 def test_sizes_are_the_usual_ones():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from profiler.engine.batch import Chunk, lay_out_ragged
 from profiler.engine.cache import PagedCache
 from profiler.engine.staging import staged
+from profiler.engine.tables import BlockTables
 
 paged = pytest.importorskip("profiler.engine.paged", reason="Triton is not installed", exc_type=ImportError)
 
@@ -134,10 +135,12 @@ def test_splits_fill_the_device_whatever_the_lengths(make_tiny):
 )
 def test_tiles_cover_every_query_once(sizes, small, large):
     batch = chunks(sizes, 4)[: BLOCKS // 40]
-    layout = lay_out_ragged(batch, 4, small, large)
+    kept = BlockTables(40, CPU, rows=4)
+    layout = lay_out_ragged(batch, 4, kept, small, large)
     flat = np.concatenate([chunk.tokens for chunk in batch])
     assert len(layout.tokens) == len(flat)
-    pages, seen = layout.tables[2], np.zeros(len(flat), dtype=int)
+    kept.update(*(torch.from_numpy(lacking) for lacking in layout.tables[2:]))
+    pages, seen = kept.pages.numpy(), np.zeros(len(flat), dtype=int)
     for most, tiles in zip((small, large), layout.tables, strict=False):
         for row, count, keys, page in tiles.tolist():
             assert 0 < count <= most

@@ -12,6 +12,7 @@ from profiler.engine.engine import Engine
 from profiler.engine.graphs import rerun
 from profiler.engine.sampler import Sampling
 from profiler.engine.staging import staged
+from profiler.engine.tables import BlockTables
 
 WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "lift_fresh", "masked_select", "unique")
 """Operators that read a device's results on the host, or build a tensor of Python's numbers."""
@@ -72,6 +73,8 @@ def test_a_batch_goes_to_the_device_in_one_copy(make_tiny, attention, name):
         pytest.skip("made for processors, which copy nothing")
     engine = build(make_tiny(name), attention=attention)
     engine.device = torch.device("meta")
+    if attention == "paged":
+        engine.attention.tables = BlockTables(24, engine.device)
     decodes = [Chunk([1], cached, np.arange(5)) for cached in (3, 9, 17)]
     with Watch() as watch:
         engine.prepare(decodes)

@@ -9,8 +9,9 @@ import pytest
 
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.policies.registry import registered
-from simslm.report.bound import Bound, bound, waiting_gate
+from simslm.report.bound import Bound, bound
 from simslm.report.facts import WHOLE_PROMPTS, Facts, facts
+from simslm.report.regime import waiting_gate
 from simslm.report.tables import read_run
 
 REGIMES = {
@@ -106,7 +107,7 @@ def test_kv_advice_follows_how_the_blocks_were_set(found: dict[str, Facts]):
     limits = found["kv"].limits
     by_hand = replace(found["kv"], limits=replace(limits, blocks_set_by_hand=True), preemptions=12)
     assert "Raise `num_gpu_blocks`" in explain(by_hand)[1]
-    assert "12 sequences were preempted" in explain(by_hand)[1]
+    assert "12 times a sequence was preempted" in explain(by_hand)[1]
     shared = replace(found["kv"], limits=replace(limits, replicas_per_device=2))
     assert "fewer `replicas_per_device`" in explain(shared)[1]
 
@@ -128,7 +129,7 @@ def test_decode_traffic_names_weights_or_kv(found: dict[str, Facts]):
         ({"missed": {"ttft_s": 0.4}, "queue_of_ttft": 0.1}, "90 % of their TTFT was prefill"),
         ({"missed": {"tpot_s": 0.4}, "mixed_token_time": 0.7}, "smaller `max_num_batched_tokens`"),
         ({"missed": {"tpot_s": 0.4}, "mixed_token_time": 0.1}, "smaller `max_num_seqs`"),
-        ({"missed": {"ttft_s": 0.1, "e2e_s": 0.4}}, "40 % of the arrived requests broke the E2E bound."),
+        ({"missed": {"ttft_s": 0.1, "e2e_s": 0.4}}, "40 % of the requests broke the E2E bound."),
     ],
 )
 def test_a_missed_bound_is_explained(found: dict[str, Facts], changes: dict, words: str):

@@ -54,7 +54,11 @@ def test_rows_keep_their_order_and_their_lines(table):
         ("num_requests", "3.5", "num_requests: expected a whole number, 1 or more, found '3.5'"),
         ("num_requests", "1e400", "num_requests: expected"),
         ("max_num_seqs", "many", "max_num_seqs: expected a whole number, 1 or more, found 'many'"),
-        ("arrivals", "poisson", "arrivals: expected all-at-once, poisson:RPS, gamma:RPS:CV or closed-loop:N"),
+        (
+            "arrivals",
+            "poisson",
+            "arrivals: expected all-at-once, poisson:RPS, gamma:RPS:CV, closed-loop:N or recorded",
+        ),
         ("arrivals", "poisson:0", "arrivals: expected"),
         ("arrivals", "gamma:2", "arrivals: expected"),
         ("arrivals", "closed-loop:0", "arrivals: expected"),

@@ -210,3 +210,37 @@ def test_a_machine_that_was_busy_with_something_else(findings, provenance):
     found = whats(findings(provenance=provenance | {"other_load": 0.2}))
     assert found[0] == "warning: others had 20% of the processors' time while it was measured"
     assert len(findings(provenance=provenance | {"other_load": 0.01})) == 1
+
+
+def test_throttling_is_said_by_visit(findings, columns):
+    """Visits are numbered within each shape, whatever their numbers are."""
+    visits = [5 * (i % 3) + i // 3 for i in range(27)]
+    held = ["power cap" if i % 3 == 0 else "" for i in range(27)]
+    found = whats(findings(throttle=held, visit=visits))
+    assert any(what.endswith("power cap; by visit 1: 100%, 2: 0%, 3: 0%") for what in found)
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1.0, False), (1.02, False), (1.08, True)])
+def test_short_visits_that_show_a_cooler_device_are_said(findings, columns, factor, said):
+    long = np.arange(27) % 3 == 0
+    latency = np.where(long, columns["latency_s"] * factor, columns["latency_s"])
+    energy, power = ([value if each else None for value, each in zip(column, long, strict=True)]
+                     for column in (np.ones(27), 1 / latency))  # fmt: skip
+    options = {"latency_s": latency, "energy_j": energy, "power_w": power, "visit": np.arange(27) % 3}
+    found = [what for what in whats(findings(**options)) if "visits that last longer" in what]
+    assert bool(found) == said
+    if said:
+        assert "take 8% longer" in found[0]
+
+
+def test_what_could_not_be_measured_is_said_once_for_each_reason(findings, provenance):
+    provenance["not_measurable"] = [
+        {"shape": "decode 1024×8", "why": "out of memory", "visits": 0},
+        {"shape": "decode 1024×520", "why": "out of memory", "visits": 2},
+    ]
+    provenance["colocation_refused"] = {"mps ×2": "no daemon"}
+    found = [what for what in whats(findings()) if "not measurable" in what]
+    assert found == [
+        "warning: not measurable: decode 1024×8 and 1 more (out of memory)",
+        "warning: not measurable: mps ×2 (no daemon)",
+    ]

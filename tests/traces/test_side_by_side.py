@@ -87,7 +87,6 @@ def test_intervals_cover_the_true_ratio(tmp_path):
     assert all(pair.interval[0] < pair.ratio < pair.interval[1] for pair in pairs)
 
 
-
 def test_few_repeats_give_no_interval(tmp_path):
     few, enough = ({DECODE: [1.0 + 0.01 * i for i in range(count)]} for count in (6, 7))
     traces = {name: written(tmp_path / name, rows) for name, rows in (("few", few), ("enough", enough))}

@@ -82,10 +82,10 @@ def study(runs: list[MeasuredRun], directory: Path, jobs: int) -> Study:
     )
     model, device = runs[0].model, runs[0].device
     calibration = calibrate(six, model, device, DTYPE)
-    write_calibration(directory, calibration, six, model, device, DTYPE, "tests/truth/fidelity.py")
+    write_calibration(directory, calibration, DTYPE, "tests/truth/fidelity.py")
     found = validate(runs, read_sources([directory]), jobs=jobs)
     if found.skipped:
-        raise SimslmError(f"run {found.skipped[0].run.run!r} was not simulated: {found.skipped[0].reason}")
+        raise SimslmError(f"run {found.skipped[0].run!r} was not simulated: {found.skipped[0].reason}")
     alone = [run for run in runs if run.replicas == 1 and run not in six]
     inside = covered(alone, directory, DTYPE, calibration.cost.terms["startup"], jobs)
     named = {run.run: each for run, each in zip(alone, inside, strict=True)}

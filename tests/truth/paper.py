@@ -75,7 +75,7 @@ def as_they_were_run(runs: Sequence[MeasuredRun], jobs: int) -> tuple[Comparison
     mine = [run for run in runs if run.model in TRACES and run.sm_clock_mhz in (None, highest)]
     found = validate(mine, read_sources(list(TRACES.values())), jobs=jobs)
     if found.skipped:
-        raise SimslmError(f"run {found.skipped[0].run.run!r} was not simulated: {found.skipped[0].reason}")
+        raise SimslmError(f"run {found.skipped[0].run!r} was not simulated: {found.skipped[0].reason}")
     return found.comparisons
 
 

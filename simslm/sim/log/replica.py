@@ -73,7 +73,8 @@ class ReplicaLog:
         stays: packed :data:`STAY` rows, one for each uninterrupted decoding of a request, when it ends;
             ``phase`` is when it took new blocks, see :class:`~simslm.sim.state.blocks.BlockPool`, -1 for never.
         block_size: tokens in a KV block.
-        gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
+        gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds, each
+            followed by when the second token was out.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
         at_once: tokens that went out together with one before them; None where tokens go out one by one.
@@ -137,7 +138,8 @@ class ReplicaLog:
             chunks,
             table(self.stays, STAY),
             table(open_stays, STAY),
-            np.array(self.gaps),
+            np.array(self.gaps[::2]),
+            np.array(self.gaps[1::2]),
             late[begun] - self._taken,
             self._taken_decodes,
             self.emitted,

@@ -22,6 +22,7 @@ class Window:
         stays: decodings of requests that ended in the window; decode iterations count from the run's first.
         open_stays: those that go on.
         gaps: times between two tokens of one request that are not two decode iterations in a row, in seconds.
+        gap_ends_s: when the second of the two was out.
         late: iterations, counted from the window's first, that began with one more waiting than their span noted.
         decoded_before: decode iterations of the replica before the window.
         emitted: tokens that prefills emitted.
@@ -36,6 +37,7 @@ class Window:
     stays: Columns
     open_stays: Columns
     gaps: np.ndarray
+    gap_ends_s: np.ndarray
     late: np.ndarray
     decoded_before: int
     emitted: int

@@ -1,0 +1,74 @@
+"""Campaigns on a stand-in of a GPU: in full without faults, and with faults drawn at random."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+RUNS = 200 if os.environ.get("SIMSLM_WHOLE") else 4
+"""Campaigns with faults; ``make nightly`` has all."""
+
+SCRIPT = Path(__file__).with_name("rehearsal.py")
+WHOLE = """
+import json, sys
+sys.path.insert(0, {place!r})
+import cuda_stand_in as stand_in
+device = stand_in.Device()
+stand_in.activate(device)
+from profiler.campaign import profile
+from profiler.grid import Reach
+from conftest import tiny
+options = dict(repeats=1, threads=1, reach=Reach(2, 32, 16))
+out = profile(tiny("llama-grouped-tied"), "cuda:0", "fp32", "quick", {out!r}, **options)
+from simslm.traces.files import read_trace
+trace = read_trace(out)
+rows, power = trace.iterations.to_pandas(), trace.power.to_pandas()
+print(json.dumps(dict(
+    origin=trace.provenance, calls=device.calls, power=sorted(rows.power_w), states=sorted(power.state),
+    energy=bool(rows.energy_j.notna().all()), clocks=sorted(set(rows.sm_clock_mhz)),
+    throttle=sorted(set(rows.throttle)),
+    host=bool((rows.host_s <= rows.latency_s).all()), kernels=sorted(set(trace.kernels["op"].to_pylist())),
+)))
+"""
+
+
+def test_every_line_of_a_campaign_on_a_gpu_runs(tmp_path):
+    """Kernels are interpreted; recordings are made and replayed; the counter, the clock and the sensor are read."""
+    script = WHOLE.format(place=str(SCRIPT.parent), out=str(tmp_path / "trace"))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    origin, calls = found["origin"], found["calls"]
+    assert (origin["device"], origin["gpu"], origin["cuda"]) == ("h200", "NVIDIA H200", "13.0")
+    assert (origin["attention"], origin["meter"], origin["power_note"]) == ("PagedAttention", "nvml", "")
+    assert origin["graph_sizes"][:2] == [1, 2]
+    assert origin["not_measurable"] == []
+    assert calls["capture"] >= 2
+    assert calls["replay"] > calls["capture"] > 0
+    assert found["states"] == ["decode", "idle", "prefill"]
+    assert found["energy"]
+    assert found["power"][len(found["power"]) // 2] == pytest.approx(500.0, rel=0.5)
+    assert (found["clocks"], found["throttle"]) == ([1980.0], [""])
+    assert found["host"]
+    assert {"attention_decode", "attention_prefill", "ceiling_matmul", "mlp"} <= set(found["kernels"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="attempts are forked")
+def test_no_fault_loses_a_visit_or_ends_a_campaign_for_good():
+    done = subprocess.run(
+        [sys.executable, SCRIPT, str(RUNS), "1"], capture_output=True, text=True, env=_environment()
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{RUNS} campaigns" in done.stdout
+    assert "none lost a visit" in done.stdout
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TRITON_INTERPRET": "1"}
