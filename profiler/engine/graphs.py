@@ -54,7 +54,7 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         current = torch.cuda.current_stream(device)
-        plain = current == torch.cuda.default_stream(device)
+        plain = not getattr(current, "cuda_stream", 0)  # the default stream has no handle
         # What is captured belongs to the context of its stream: inside a green context, to its multiprocessors.
         self._stream = torch.cuda.Stream(device) if plain else current
         self._pool = torch.cuda.graph_pool_handle()
