@@ -22,6 +22,9 @@ STEADY_PROCESSES = ("deterministic", "poisson", "gamma", "weibull")
 CHANCE = 3.0
 """Standard errors by which the share that met the SLO must differ between the start and the rest."""
 
+CAPPED = 0.9
+"""Share of the cap on requests in flight from which it, and not the rate, is what held requests back."""
+
 NOTICED = 0.1
 """Relative difference from which the rate offered is another than the one asked for."""
 
@@ -234,12 +237,26 @@ def engine_limits(run: RunTables) -> Limits:
 
 
 def arrival_kind(run: RunTables, makespan_s: float) -> str:
-    """How requests came: from clients that wait for their answers, all at once, or on their own."""
-    if dig(run.scenario, "workload.arrivals.process") == "closed-loop":
+    """How requests came: from clients that wait for their answers, all at once, or on their own.
+
+    A closed loop with a rate is open where its cap on requests in flight was hardly ever reached.
+    """
+    if dig(run.scenario, "workload.arrivals.process") == "closed-loop" and not _below_cap(run, makespan_s):
         return "closed-loop"
     arrival = run.requests["arrival_s"]
     at_once = not len(arrival) or float(np.ptp(arrival)) <= 0.05 * makespan_s
     return "all-at-once" if at_once else "open"
+
+
+def _below_cap(run: RunTables, makespan_s: float) -> bool:
+    """Whether a closed loop with a rate kept its clients busy for less than :data:`CAPPED` of the time.
+
+    By Little's law: the requests in flight on the mean are the sum of E2E over the makespan.
+    """
+    clients = figure_of(run.scenario, "workload.arrivals.concurrency")
+    if figure_of(run.scenario, "workload.arrivals.rate_rps") is None or not clients or not makespan_s:
+        return False
+    return float(np.nansum(run.requests["e2e_s"])) / makespan_s < CAPPED * clients
 
 
 def waiting(iterations: Columns, limits: Limits) -> tuple[float, dict[str, float]]:
@@ -371,7 +388,7 @@ def asked_rps(run: RunTables) -> float | None:
     workload = dig(run.scenario, "workload", {})
     if any(dig(workload, name) is not None for name in ("classes", "programs", "replay", "preset")):
         return None
-    steady = dig(workload, "arrivals.process") in STEADY_PROCESSES
+    steady = dig(workload, "arrivals.process") in (*STEADY_PROCESSES, "closed-loop")
     return figure_of(workload, "arrivals.rate_rps") if steady else None
 
 

@@ -13,6 +13,9 @@ from simslm.report.wording import count, share
 ALONE = 2.0
 """Sequences that decode at once on the mean below which a smaller batch would change little."""
 
+BOTH = 0.1
+"""Share of requests that broke the TPOT bound from which a larger batch is not the first advice."""
+
 
 class Knob(NamedTuple):
     """One piece of advice.
@@ -110,6 +113,13 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
         return
     limits = facts.limits
     if miss.cause == "queueing" and regime.late is not None:
+        if regime.late in ("kv", "slots") and facts.missed.get("tpot_s", 0.0) >= BOTH:
+            yield Knob(
+                "load",
+                "down",
+                "Fewer requests at once, or more replicas or devices: a larger batch would shorten the queue, but "
+                "lengthen TPOT, whose bound is broken as well.",
+            )
         yield from _gate(facts, regime.late)
         yield Knob("load", "down", "Fewer requests at once, or more replicas or devices, shorten the queue.")
     elif miss.cause == "prefill":
