@@ -50,6 +50,7 @@ class Limits:
     preemption_policy: str = "youngest"
     scheduling_policy: str = "fcfs"
     admission: str = "open"
+    max_model_len: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class Facts:
         fixed_share: share of the longest decode batches' duration that does not depend on the batch, or None.
         missed: for each stated bound, the share of arrived requests that finished and broke it.
         rejected: share of arrived requests that were, because they can never fit or were not let in.
+        overlong: share of the rejected requests that are longer than the stated ``max_model_len``; None where none is
+            stated, or none was rejected.
         queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
         queue_of_e2e: the same of E2E.
         batch: sequences that decode at once, on the mean over the time in which any does.
@@ -153,6 +156,7 @@ class Facts:
     fixed_share: float | None
     missed: Mapping[str, float]
     rejected: float
+    overlong: float | None
     queue_of_ttft: float | None
     queue_of_e2e: float | None
     batch: float
@@ -204,6 +208,7 @@ def facts(run: RunTables) -> Facts:
         fixed_share=fixed_share(iterations),
         missed=missed,
         rejected=_share(run.requests["rejected"]),
+        overlong=overlong(run),
         queue_of_ttft=_queue_of(run, "ttft_s"),
         queue_of_e2e=_queue_of(run, "e2e_s"),
         batch=decoding_at_once(iterations),
@@ -233,6 +238,7 @@ def engine_limits(run: RunTables) -> Limits:
         preemption_policy=str(dig(engine, "preemption_policy.policy", "youngest")),
         scheduling_policy=str(dig(engine, "scheduling_policy.policy", "fcfs")),
         admission=str(dig(engine, "admission.policy", "open")),
+        max_model_len=figure_of(run.scenario, "max_model_len"),
     )
 
 
@@ -332,6 +338,15 @@ def mixed_token_time(iterations: Columns) -> float:
     time = iterations["decode_seqs"] * iterations["duration_s"]
     total = float(np.sum(time))
     return float(np.sum(time[iterations["prefill_tokens"] > 0])) / total if total else 0.0
+
+
+def overlong(run: RunTables) -> float | None:
+    """Of the rejected requests, the share that ``max_model_len`` alone keeps out."""
+    longest, rejected = figure_of(run.scenario, "max_model_len"), run.requests["rejected"]
+    if longest is None or not rejected.any():
+        return None
+    tokens = run.requests["prompt_tokens"] + run.requests["output_tokens"]
+    return float(np.mean(tokens[rejected] > longest))
 
 
 def missed_bounds(run: RunTables) -> dict[str, float]:

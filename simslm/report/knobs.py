@@ -44,6 +44,8 @@ def _candidates(facts: Facts, regime: Regime) -> Iterator[Knob]:
         yield from _rejected(facts)
         return
     yield from _start(facts)
+    if facts.rejected >= BOTH:  # whatever else is changed, these stay misses
+        yield from _rejected(facts)
     if regime.kind == "unanswered":
         yield from _patience(facts)
     if regime.kind == "storm":
@@ -256,4 +258,11 @@ def _rejected(facts: Facts) -> Iterator[Knob]:
     if facts.rejected < MINOR or facts.limits.admission != "open":
         return
     whole = "" if facts.limits.chunked else ", or a `max_num_batched_tokens` that holds a whole prompt"
-    yield Knob("fit", "up", f"Rejected requests take a longer `max_model_len` or more KV blocks{whole}.")
+    longest = facts.limits.max_model_len
+    longer = "a longer `max_model_len`" + ("" if longest is None else f" than {count(longest)}")
+    cures = {1.0: longer, 0.0: f"more KV blocks{whole}"}
+    needed = f"{longer} or more KV blocks{whole}" if facts.overlong is None else cures.get(facts.overlong)
+    if needed is None:
+        assert facts.overlong is not None
+        needed = f"{longer} ({share(facts.overlong)} of them), others more KV blocks{whole}"
+    yield Knob("fit", "up", f"Rejected requests, {share(facts.rejected)} of all, need {needed}.")

@@ -242,3 +242,20 @@ def test_a_cap_on_requests_in_flight_bounds_only_where_it_is_reached(
     arrivals = {"process": "closed-loop", "rate_rps": 4, "concurrency": clients}
     scenario = {**run.scenario, "workload": {**run.scenario["workload"], "arrivals": arrivals}}
     assert facts(replace(run, manifest={**run.manifest, "scenario": scenario})).arrivals == kind
+
+
+@pytest.mark.parametrize(
+    ("overlong", "words"),
+    [
+        (1.0, "55 % of all, need a longer `max_model_len` than 8,192."),
+        (0.0, "55 % of all, need more KV blocks."),
+        (0.7, "need a longer `max_model_len` than 8,192 (70 % of them), others more KV blocks."),
+        (None, "need a longer `max_model_len` than 8,192 or more KV blocks."),
+    ],
+)
+def test_what_rejected_requests_need_comes_first_and_is_named(
+    found: dict[str, Facts], overlong: float | None, words: str
+):
+    limits = replace(found["kv"].limits, max_model_len=8192)
+    answer, _ = explain(replace(found["kv"], rejected=0.55, overlong=overlong, limits=limits))
+    assert words in answer.knobs[0]
