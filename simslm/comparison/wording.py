@@ -18,6 +18,7 @@ EVERY_TENTH = "in every tenth"
 POINTS = "points"
 """Percentage points: from 3.3 % to 89 % of the requests is +85.7 points, not +2,570 %."""
 
+ALIKE = "Every figure is the same in both."
 NOTHING = "No difference beyond what the intervals leave open."
 VERDICTS = ("better", "worse")
 
@@ -154,7 +155,8 @@ def _nothing(deltas: Sequence[Delta]) -> str:
     """That nothing is sure: because nothing differs, or because the runs cannot tell."""
     untested = [each for each in deltas if each.verdict == "untested"]
     if not untested:
-        return NOTHING
+        known = [each.delta for each in deltas if each.delta is not None]
+        return ALIKE if known and not any(known) else NOTHING
     said = ", ".join(f"{each.title} {change(each)}" for each in untested[:MOST_SAID])
     more = f" and {len(untested) - MOST_SAID} more" if len(untested) > MOST_SAID else ""
     return f"Cannot tell of {said}{more}: {untested[0].note}."

@@ -266,3 +266,8 @@ def test_shares_differ_by_points_and_figures_by_per_cent(make_run):
     assert interval(attainment).endswith(" points")
     (contrast,) = against(make_run(draws(1)), make_run(2 * draws(1))).contrasts
     assert change(contrast.delta("ttft_s.mean")) == "+100 %"
+
+
+def test_equal_runs_are_said_to_be_the_same(make_run):
+    (contrast,) = against(make_run(draws(1)), make_run(draws(1))).contrasts
+    assert [words for _, words in sentences(contrast, FIGURES)] == ["Every figure is the same in both."]
