@@ -153,16 +153,24 @@ def _intervals(
 
 def _sampling(scenario: Scenario, result: Result) -> dict[str, Any]:
     """What other requests of the same kind would change."""
-    columns = result.request_columns
-    if len(columns["status"]) < result.summary["requests"]["arrived"]:
+    if scenario.metrics is not None:
+        return sampling({}, "metrics leaves requests out: compare runs under several seeds")
+    run = sampled(scenario, result)
+    if run is None:
         return sampling(
             {}, "the requests were written while the run went on: compare runs under several seeds"
         )
-    if scenario.metrics is not None:
-        return sampling({}, "metrics leaves requests out: compare runs under several seeds")
-    requests = {**columns, "finished": columns["status"] == FINISHED}
-    run = Sampled(requests, result.summary, scenario.slo.bounds() if scenario.slo else {})
     return sampling(*sampling_of(run))
+
+
+def sampled(scenario: Scenario, result: Result) -> Sampled | None:
+    """The requests of a run, for the intervals of its figures; None where they were written while it went on, or the
+    figures are not of all of them."""
+    columns = result.request_columns
+    if scenario.metrics is not None or len(columns["status"]) < result.summary["requests"]["arrived"]:
+        return None
+    requests = {**columns, "finished": columns["status"] == FINISHED}
+    return Sampled(requests, result.summary, scenario.slo.bounds() if scenario.slo else {})
 
 
 def _repeating(progress: Progress | None, number: int) -> Progress | None:

@@ -18,6 +18,7 @@ of both runs add as squares (Zou and Donner 2008, Statistics in Medicine 27(10))
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import hypot, inf, isfinite
 
@@ -92,9 +93,16 @@ def interval(run: Sampled, path: str) -> Sure:
     return Sure((max(value - found.low, 0.0), value + found.high))
 
 
-def intervals(run: Sampled) -> dict[str, tuple[float, float]]:
-    """Of every figure that has one, by path."""
-    return sampling_of(run)[0]
+def of_figures(run: Sampled, paths: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Of those of some figures that have one, by path; latencies have none where requests were missed, since they are
+    infinite then and the summary's are not."""
+    known = (
+        path
+        for path in paths
+        if path in OF_PATH and not (run.missed.any() and path.rpartition(".")[0] in OF_REQUESTS)
+    )
+    found = {path: interval(run, path).interval for path in known}
+    return {path: each for path, each in found.items() if each is not None}
 
 
 def sampling_of(run: Sampled) -> tuple[dict[str, tuple[float, float]], str]:

@@ -199,7 +199,7 @@ def seeds(found: Mapping[str, Any]) -> str:
         some = "" if all(point["seedless"] for point in found["points"]) else " at some of these points"
         parts.append(
             f"{why}{some} (a second one gave the same to the last bit), so no more were run. ±: the 95 % interval "
-            "from ten windows of the run, where each holds enough requests."
+            "from the run itself, cut into sections, where it is long enough for one."
         )
     if not all(point["seedless"] for point in found["points"]):
         parts.append(f"±: the {confidence} % interval of the mean over {test['replications']} seeds.")

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from simslm.api import Found, Prepared, observed, prepare
+from simslm.api import Found, Prepared, observed, prepare, sampled
+from simslm.comparison.intervals import of_figures
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
 from simslm.metrics.definitions import FIGURES
 from simslm.metrics.misses import CountMisses
@@ -24,7 +25,6 @@ from simslm.search.lasting import Lasted, Seen, attained, lasting, resized
 from simslm.search.objectives import CAPACITY, SHARES, figure, shares
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
-from simslm.search.windows import half_widths
 from simslm.sim.world import OnStart
 from simslm.workload.supply import RequestStream
 
@@ -71,7 +71,7 @@ class Evaluator:
             scenario = self._scenario(trial)
             if self._capacity is None:
                 prepared = prepare(scenario, self._found)
-                seen = self._simulate(prepared, on_start, windows=trial.replication == 1)
+                seen = self._simulate(prepared, on_start, alone=trial.replication == 1)
                 return self._outcome(seen, seen.requests)
             return self._at_capacity(scenario, self._capacity, trial.full, on_start)
         except (InfeasibleError, ScenarioError) as error:
@@ -89,17 +89,16 @@ class Evaluator:
             more |= resized(scenario, trial.share, lambda: prepare(scenario, self._found).requests)
         return overridden(self._stated, trial.parameters, more) if more else scenario
 
-    def _simulate(self, prepared: Prepared, on_start: OnStart | None, windows: bool = False) -> Seen:
-        """One simulation; ``windows`` says how its figures vary along it."""
+    def _simulate(self, prepared: Prepared, on_start: OnStart | None, alone: bool = False) -> Seen:
+        """One simulation; where it stands ``alone``, its requests say how sure its figures are."""
         streamed = isinstance(prepared.workload, RequestStream)
         sink = CountMisses() if streamed else None
         result = observed(prepared, on_start=on_start, sink=sink)
         if result.log.interrupted:
             raise KeyboardInterrupt
-        slo = prepared.scenario.slo
-        bounds = slo.bounds() if slo else {}
-        halves = half_widths(result, self._paths, bounds) if windows and not streamed else {}
-        return Seen(result.summary, len(prepared.workload), missed(result, sink), halves)
+        run = sampled(prepared.scenario, result) if alone else None
+        known = {} if run is None else of_figures(run, self._paths)
+        return Seen(result.summary, len(prepared.workload), missed(result, sink), known)
 
     def _at_capacity(
         self, scenario: Scenario, capacity: Capacity, full: bool, on_start: OnStart | None
@@ -147,7 +146,7 @@ class Evaluator:
         return Outcome(
             FINISHED,
             values=values,
-            windows=seen.windows,
+            sampled=seen.sampled,
             requests=requests,
             source=cost["source"],
             engine=cost["engine"],

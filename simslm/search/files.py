@@ -22,7 +22,7 @@ from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
 from simslm.search.frontier import Choice, Point, nearness, points, possible
-from simslm.search.intervals import TEST, along, interval
+from simslm.search.intervals import TEST, interval
 from simslm.search.lasting import TIMES_IN_FLIGHT, recorded
 from simslm.search.objectives import CAPACITY, SHARES, Goals, finite
 from simslm.search.space import Parameters, overridden, plain
@@ -306,8 +306,10 @@ def _estimate(result: SearchResult, point: Point, path: str) -> dict[str, Any]:
     """A figure and its interval; null where it is infinite, because requests were missed."""
     most = possible(path)[1]
     if point.seedless:
-        value = point.outcomes[0].values[path]
-        return {"value": finite(value), "interval": along(value, point.outcomes[1].windows.get(path), most)}
+        return {
+            "value": finite(point.outcomes[0].values[path]),
+            "interval": point.outcomes[1].sampled.get(path),
+        }
     values = [outcome.values[path] for outcome in point.outcomes]
     found = interval(values, result.search.confidence, most)
     return {"value": finite(point.mean(path)), "interval": found}

@@ -51,16 +51,6 @@ def interval(
     return (low, high) if most is None else (low, max(min(high, most), mean))
 
 
-def along(value: float, half: float | None, most: float) -> tuple[float, float] | None:
-    """The interval of a figure that is not negative from half its width, in the same way; None without one."""
-    if half is None or isinf(value):
-        return None
-    if value == 0:
-        return 0.0, min(half, most)
-    factor = exp(min(half / value, 700.0))
-    return value / factor, max(min(value * factor, most), value)
-
-
 @dataclass(frozen=True, slots=True)
 class Relations:
     """How some points compare, each with each.

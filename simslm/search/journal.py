@@ -63,7 +63,7 @@ class Journal:
     def add(self, trial: Trial, outcome: Outcome) -> None:
         """Writes a trial that is done."""
         values = asdict(outcome) | {"values": {path: finite(each) for path, each in outcome.values.items()}}
-        values |= {"changes": dict(outcome.changes), "windows": dict(outcome.windows)}
+        values |= {"changes": dict(outcome.changes), "sampled": dict(outcome.sampled)}
         _append(self._file, {"trial": list(key(trial)), "outcome": values})
 
     def finish(self) -> None:

@@ -33,13 +33,13 @@ class Seen:
         summary: what came out.
         requests: how many were simulated.
         missed: the figures that differ once misses are counted, by path, see :mod:`simslm.metrics.misses`.
-        windows: see :class:`~simslm.search.trial.Outcome`.
+        sampled: see :class:`~simslm.search.trial.Outcome`.
     """
 
     summary: Mapping[str, Any]
     requests: int
     missed: Mapping[str, float] = field(default_factory=dict)
-    windows: Mapping[str, float] = field(default_factory=dict)
+    sampled: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,8 @@ class Outcome:
             the shares of requests by what became of them, and with a capacity that; those that objectives and
             constraints are about are among them.
         capacity: where the search asks for it.
-        windows: by path, half the width of the interval that windows of the run give, see
-            :mod:`simslm.search.windows`; of the second seed of a point alone.
+        sampled: by path, the interval that the requests of the run give, see :mod:`simslm.comparison.intervals`; of
+            the second seed of a point alone.
         changes: keys of the scenario that were set beside the point's and the capacity's, by dotted path.
         requests: simulated, over all simulations of the trial.
         source, engine: where its costs come from; empty when it is infeasible.
@@ -72,7 +72,7 @@ class Outcome:
     reason: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     capacity: Attained | None = None
-    windows: Mapping[str, float] = field(default_factory=dict)
+    sampled: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
     requests: int = 0
     source: str = ""

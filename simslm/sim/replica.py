@@ -109,11 +109,11 @@ class Replica(Holding):
         """The whole life of the replica, as a SimPy process."""
         batch, pool, queue, clock = self.batch, self.pool, self.queue, self.clock
         execute, only_decode, priority = self.device.execute, Plan(self, decode=True), self.priority
-        moments = self._before
+        moments, plan_of = self._before, self.batching.plan
         while True:
             for before in moments:
                 before()
-            plan = self.batching.plan(self) if queue or batch.partial else only_decode
+            plan = plan_of(self) if queue or batch.partial else only_decode
             if not (batch.scheduled if plan is only_decode else plan.tokens):
                 yield self._sleep()
                 continue
@@ -284,10 +284,6 @@ class Replica(Holding):
             queue.take(prompt)
             pool.allocate(prompt.blocks)
             batch.admit(prompt)
-            if self.parts:
-                self.landed -= prompt.here
-                prompt.here = False
-                self.promised.discard(prompt)
             row = prompt.row
             if prompt.lost:
                 requests.recomputed_tokens[row] += max(
@@ -298,6 +294,11 @@ class Replica(Holding):
                 scheduled[row] = now
                 if pool.prefix is not None:
                     requests.cached_prompt_tokens[row] = prompt.prefill_tokens - prompt.remaining
+        if self.ranked:
+            for prompt, _ in plan.chunks[-plan.admitted :]:
+                self.landed -= prompt.here
+                prompt.here = False
+                self.promised.discard(prompt)
         if self.batching.by_layers:
             for prompt, _ in plan.chunks[-plan.admitted :]:
                 prompt.uncached_tokens = prompt.remaining

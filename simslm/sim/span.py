@@ -41,7 +41,7 @@ class Span:
         self.count = count
         self.steady = True
         j = done + count
-        self.end_s = origin_s + (j * first_s + (j * (j - 1) // 2) * growth_s)
+        self.end_s = origin_s + (first_s if j == 1 else j * first_s + (j * (j - 1) // 2) * growth_s)
 
     def end(self, number: int) -> float:
         """End of iteration ``number`` of these, counted from 1."""

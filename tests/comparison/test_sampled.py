@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from simslm.comparison.intervals import difference, interval, intervals
+from simslm.comparison.intervals import difference, interval, sampling_of
 from simslm.comparison.sampled import Sampled
 from simslm.metrics.quantiles import spread
 
@@ -168,7 +168,7 @@ def test_quantiles_need_ten_requests_beyond_them_in_each_of_ten_sections():
 
 
 def test_intervals_are_around_the_figures_of_the_summary(queues):
-    found = intervals(queues[0])
+    found = sampling_of(queues[0])[0]
     assert {"ttft_s.mean", "ttft_s.p99", "slo.attainment", "throughput.requests_per_s"} <= set(found)
     assert "itl_s.mean" not in found
     for path, (low, high) in found.items():
@@ -191,7 +191,7 @@ def test_the_order_of_rows_does_not_matter(queues):
         "finished",
     )
     mixed = Sampled({name: run.column(name)[other] for name in names}, run.summary, {"ttft_s": SLO_S})
-    assert intervals(mixed) == intervals(run)
+    assert sampling_of(mixed) == sampling_of(run)
 
 
 def test_independent_runs_that_never_meet_in_attainment_are_told_apart(queues):

@@ -207,7 +207,10 @@ def test_what_a_search_finds_about_a_class(divided):
     """The point that keeps the bound of the class is chosen over the one that does not."""
     import simslm
 
-    divided["workload"]["num_requests"] = 100
+    divided["workload"] |= {"num_requests": 100}
+    divided["workload"]["prompt_tokens"] = divided["workload"]["prompt_tokens"] | {
+        "max": 1500
+    }  # all can be served
     divided["search"] = {
         "space": {"deployment.engine.max_num_seqs": [2, 64]},
         "objectives": {"classes.chat.ttft_s.p99": "min"},

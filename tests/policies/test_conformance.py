@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
+from inspect import isfunction
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from support.invariants import same_logs, simulate
-from support.scenarios import Choice, examples, policies, scenarios
+from support.scenarios import DRAWN, Choice, examples, policies, scenarios
 from support.views import (
     SeenLoad,
     SeenRequest,
@@ -27,7 +28,7 @@ from support.views import (
 
 from simslm.policies.partition import PhaseWindow, Split
 from simslm.policies.plan import Plan, Prompt, ReplicaView
-from simslm.policies.registry import PolicyOptions, registered
+from simslm.policies.registry import PolicyOptions, Registered, registered
 from simslm.policies.route import ArrivingRequest, ReplicaLoad
 from simslm.policies.speculation import SpeculationView
 
@@ -83,6 +84,54 @@ def test_serves_any_workload_whole_alike_in_jumps_and_seeing_only_what_is_shown(
         for group in deployment.groups
     )
     same_logs(jumped.log, simulate(requests, replace(deployment, groups=groups)).log)
+
+
+class SabotageError(Exception):
+    """What a sabotaged policy raises."""
+
+
+def never_asked(entry: Registered) -> bool:
+    """A policy that says it is never asked: a split that stays, priorities that do not change."""
+    policy = Choice(entry.kind, entry.name).make()
+    return 0 in (getattr(policy, "window", None), getattr(policy, "every", None))
+
+
+@EVERY
+def test_a_policy_that_raises_is_found_out(entry, monkeypatch):
+    """Each method by itself: the random scenarios ask every policy of every kind all that it may be asked."""
+    methods = [name for name, value in vars(entry.cls).items() if name[0] != "_" and isfunction(value)]
+    assert methods
+    if never_asked(entry):
+        return
+    for name in methods:
+        if name == "yields" and not entry.cls.displaces:
+            continue
+
+        def sabotage(*_given: Any) -> Any:
+            raise SabotageError(entry.name)
+
+        @settings(max_examples=300, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+        @given(scenarios(**{entry.kind: entry.name}))
+        def serve(scenario: Any) -> None:
+            simulate(*scenario)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(entry.cls, name, sabotage)
+            with pytest.raises(SabotageError):
+                serve()
+
+
+def test_a_kind_that_no_scenario_draws_is_found_out():
+    """A new kind of policy fails the suite until random scenarios draw it."""
+    assert {entry.kind for entry in registered()} <= DRAWN
+
+    @settings(max_examples=1, database=None)
+    @given(scenarios(gateway="cache"))
+    def serve(_scenario: Any) -> None:
+        pass
+
+    with pytest.raises(LookupError, match="teach tests/support"):
+        serve()
 
 
 @pytest.mark.parametrize("protocol", [Prompt, ReplicaView, ArrivingRequest, ReplicaLoad, SpeculationView])

@@ -24,7 +24,7 @@ def leaves(value: Any, place: str = "") -> set[str]:
 def test_every_number_of_a_summary_is_known(small):
     small["economics"] = {"g_co2_per_kwh": 300}
     summary = simulate(load_scenario(small)).summary
-    del summary["intervals"], summary["schema_version"]  # about the figures
+    del summary["intervals"], summary["schema_version"], summary["population"]  # about the figures
     assert leaves(summary) == set(FIGURES)
     assert all(figure(summary, path) is not None for path in FIGURES)
 

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cli.conftest import here, simslm  # noqa: F401
-from scipy import stats
 
 import simslm as product
 from simslm.api import load_scenario, simulate
-from simslm.search.windows import half_widths
 
 RATE = "throughput.output_tokens_per_s"
 
@@ -50,21 +48,15 @@ def test_a_replay_is_not_repeated(replayed):
         assert point["objectives"]["energy.j_per_output_token"]["interval"] is None
 
 
-def test_the_interval_is_that_of_windows_by_hand(replayed):
-    result = simulate(load_scenario(replayed), with_intervals=False)
-    columns = result.request_columns
-    found = half_widths(result, ["ttft_s.p50", "ttft_s.p99", RATE, "slo.attainment"], {"ttft_s": 0.5})
-    assert set(found) == {"ttft_s.p50", RATE}  # too few requests beyond the others
-    figure = result.summary["ttft_s"]["p50"]
-    parts = np.array([np.median(part) for part in np.array_split(columns["ttft_s"], 10)])
-    half = stats.t.ppf(0.975, 9) * np.sqrt(np.sum((parts - figure) ** 2) / 9 / 10)
-    assert found["ttft_s.p50"] == pytest.approx(half)
-    edges = np.linspace(columns["arrival_s"].min(), columns["finish_s"].max(), 11)
-    rates = np.histogram(columns["finish_s"], edges, weights=columns["output_tokens"])[0] / np.diff(edges)
-    half = stats.t.ppf(0.975, 9) * np.sqrt(
-        np.sum((rates - result.summary["throughput"]["output_tokens_per_s"]) ** 2) / 90
-    )
-    assert found[RATE] == pytest.approx(half)
+def test_the_interval_is_the_one_that_the_run_states_of_itself(replayed):
+    """What simulate calls the interval of other requests of the same kind, of a point's own run."""
+    found = product.search(load_scenario(replayed))
+    for point in found.frontier["points"]:
+        scenario = load_scenario(replayed, point["parameters"])
+        stated = simulate(scenario).summary["intervals"]["sampling"]["figures"]
+        for path, objective in point["objectives"].items():
+            wanted = stated.get(path)
+            assert objective["interval"] == (None if wanted is None else pytest.approx(list(wanted))), path
 
 
 def test_what_draws_is_repeated_even_in_a_replay(replayed):

@@ -284,10 +284,21 @@ WAYS_OF = {
 }
 """By kind, the scenarios that its policies take part in."""
 
+DRAWN = {"batching", "queueing", "admission", "routing", *WAYS_OF}
+"""The kinds of policies that random scenarios draw."""
+
 
 @st.composite
 def scenarios(draw: st.DrawFn, **named: str) -> tuple[Lists, Deployment]:
-    """A random workload and what serves it, with the policies named by kind or any."""
+    """A random workload and what serves it, with the policies named by kind or any.
+
+    Raises:
+        LookupError: no scenario here has policies of a named kind, so none of them would be tried.
+    """
+    if unknown := named.keys() - DRAWN:
+        raise LookupError(
+            f"teach tests/support/scenarios.py to draw policies of kind {', '.join(sorted(unknown))}"
+        )
     requests = draw(workloads())
     served = draw(deployments(requests, **named))
     wanted = [way for kind, way in WAYS_OF.items() if kind in named]

@@ -129,9 +129,11 @@ class BlockPool:
 
     def horizon(self, at: int, limit: int) -> int:
         """How many decode iterations from ``at`` on fit in the free blocks, at most ``limit``."""
-        running = self.touching
+        running, free, growing = self.touching, self.free, self._growing
         if running is None or len(running) < 2:
-            return self._fitting(at, limit, self.free)
+            if not growing or free // growing * self.block_size >= limit:  # as almost always
+                return limit
+            return self._fitting(at, limit, free)
         most = self._fitting(at, limit, self.free)
         count = self._fitting(at, limit, self.free - 1)
         last = next(reversed(running))
