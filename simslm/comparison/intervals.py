@@ -154,11 +154,10 @@ def _apart(baseline: Sampled, other: Sampled) -> int:
     Of two runs alike, all ten shares of one lie beyond all ten of the other once in 92,378 times (Mann and Whitney
     1947) where tenths are independent; where a load lasts longer than that, both runs still have to differ all along.
     """
-    if baseline.good is None or other.good is None or min(baseline.count, other.count) < EVENTS:
+    kept = [run.good for run in (baseline, other) if run.good is not None and run.count >= EVENTS]
+    if len(kept) < 2:
         return 0
-    before, after = (
-        [float(part.mean()) for part in np.array_split(run.good, FEWEST)] for run in (baseline, other)
-    )
+    before, after = ([float(np.mean(part)) for part in np.array_split(good, FEWEST)] for good in kept)
     return 1 if min(after) > max(before) else -1 if max(after) < min(before) else 0
 
 
