@@ -67,6 +67,8 @@ def sections(values: np.ndarray, most: int = MOST, least_memory: float = 1.0) ->
 
 def memory(values: np.ndarray) -> float:
     """The integrated autocorrelation time of a series, in requests; at least 1."""
+    if len(values) < 2:
+        return 1.0
     fine = grouped(values, min(len(values), RESOLVED))
     covariance = _autocovariance(fine)
     if covariance[0] <= 1e-24 * max(1.0, float(np.max(np.abs(fine)))) ** 2:

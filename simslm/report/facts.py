@@ -415,6 +415,8 @@ def start(run: RunTables) -> Start | None:
     met, asked = good(run), target(run)
     if met is None or asked is None or run.window_s is not None or run.excerpt is not None:
         return None
+    if not len(run.requests["arrival_s"]):
+        return None
     order = np.argsort(run.requests["arrival_s"], kind="stable")
     ended = run.requests["finish_s"][order] <= np.max(run.requests["arrival_s"])
     cut = truncation([run.requests[key][order] for key in STEADY], ended)

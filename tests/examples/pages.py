@@ -145,7 +145,8 @@ def index() -> str:
             *rows,
             "",
             "What is claimed: [fidelity.md](fidelity.md) (`make fidelity`), [paper.md](paper.md) (`make paper`),",
-            "[systems.md](systems.md) (`make systems`), [benchmark.md](benchmark.md) (`make bench`).",
+            "[systems.md](systems.md) (`make systems`), [intervals.md](intervals.md) (`make intervals`),",
+            "[benchmark.md](benchmark.md) (`make bench`).",
             "",
         ]
     )

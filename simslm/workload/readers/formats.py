@@ -146,6 +146,8 @@ def read_trace(path: Path, format_: str = "auto", **dialect: int) -> tuple[Recor
 def read_pieces(path: Path, format_: str = "auto", **dialect: int) -> Iterator[Recording]:
     """The same piece by piece: memory does not grow with the file, but for its sessions and prefixes."""
     chosen = FORMATS[detect(path) if format_ == "auto" else format_]
+    if format_ != "auto" and chosen.time and chosen is not _PARQUET:
+        _check_time(path, chosen, _columns(path))
     if foreign := [KEYS[name] for name in dialect if name not in chosen.dialect]:
         raise ScenarioError(
             f"is of format {chosen.name}, whose units are fixed",
@@ -179,17 +181,38 @@ def detect(path: Path) -> str:
     if line.lstrip().startswith("["):
         raise _listed(path)
     as_json = line.lstrip().startswith("{")
-    row = _json_row(path, line) if as_json else _csv_row(path, line)
+    row = _columns(path)
     candidates = _JSON if as_json else _TEXT
     known = sorted({name for each in candidates for name in (*each.columns, each.time) if name})
     for each in candidates:
         if set(each.columns) <= set(row) and each.fits(row):
-            if each.time and each.time not in row and (close := _misspelt(row, [each.time], known)):
-                raise _unknown(path, row, close)
+            _check_time(path, each, row)
             return each.name
     if as_json and (texts := [name for name in TEXTS if name in row]):
         raise _of_texts(path, texts[0])
     raise _unknown(path, row, _misspelt(row, known, known))
+
+
+def _columns(path: Path) -> dict[str, Any]:
+    """The columns of a text file with their first values."""
+    check_file(path, f"formats: {', '.join(FORMATS)}")
+    line = first_line(path, _MOST_HEAD_BYTES)
+    return _json_row(path, line) if line.lstrip().startswith("{") else _csv_row(path, line)
+
+
+def _check_time(path: Path, chosen: Format, row: Collection[str]) -> None:
+    """A file without times says nothing of them, rather than something misspelt.
+
+    Raises:
+        ScenarioError: it has a column whose name is nearly that of arrival times.
+    """
+    known = {name for each in FORMATS.values() for name in each.columns}
+    if chosen.time and chosen.time not in row and (close := _misspelt(row, [chosen.time], known)):
+        raise ScenarioError(
+            f"has no column {chosen.time}, but one that is nearly called so{close}",
+            where=f"{path}:1",
+            remedy=f"{chosen.name} has {', '.join((chosen.time, *chosen.columns))}",
+        )
 
 
 def begins_as_trace(path: Path) -> bool:
