@@ -27,10 +27,7 @@ SHOWN = (
     "ttft_mean_s",
     "ttft_p50_s",
 )
-"""Columns of the errors, in this order, where a run has them and none before is as good."""
-
-INSTEAD = (("tpot_mean_s", "tpot_p50_s", "itl_mean_s", "itl_p50_s"), ("ttft_mean_s", "ttft_p50_s"))
-"""Of each of these, the first that some run has is shown, and others only where it is missing."""
+"""Columns of the errors, in this order, where a run has them: all that a calibration is judged by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,11 +184,8 @@ def _show_errors(found: Calibration) -> None:
 
 
 def _columns(errors: Any) -> list[str]:
-    """What is shown: every rate, and of gaps and first tokens what a fit used of some run."""
-    used = {name for each in errors for name in each if not any(name in group for group in INSTEAD)}
-    for each in errors:
-        for group in INSTEAD:
-            used |= set([name for name in group if name in each][:1])
+    """What is shown: every figure of some run that the judgement looks at."""
+    used = {name for each in errors for name in each}
     return [name for name in SHOWN if name in used]
 
 

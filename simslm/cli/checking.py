@@ -119,7 +119,7 @@ def _show_group(prepared: Prepared, one: Expectation) -> None:
     if group.cost.source != "roofline":
         print()
         print("inside the measured domain:")
-        answers = {True: "yes", False: "no: the roofline carries the shape on"}
+        answers = {True: "yes", False: "no: extrapolated with the roofline"}
         screen.show_facts([(name, answers[inside]) for name, inside in one.in_domain.items()])
 
 

@@ -130,7 +130,9 @@ def _show_rules(plans: Sequence[dict[str, Any]]) -> None:
     order = "dollars per hour" if ranked == {"usd_per_hour"} else "number of devices (a price is missing)"
     print(f"order:       by {order}")
     print(
-        "each serves: the highest rate at which one device meets the SLO, by simulation, as search.capacity finds it"
+        "each serves: the highest rate at which one device meets the SLO, by simulation under one seed, as "
+        "search.capacity finds it; under other seeds it is another (a search with capacity says how far), with a "
+        "larger workload.num_requests a surer one"
     )
     print("headroom:    how much more than the rate so many devices serve within the SLO")
     known = {}

@@ -88,7 +88,7 @@ def _show(result: SearchResult, page: Path) -> None:
     if found["capacity"] is not None and found["capacity"]["note"]:
         screen.note(found["capacity"]["note"])
     for each in found["infeasible"]:
-        screen.note(f"{each['points']:,} cannot be: {each['reason']}")
+        screen.note(f"{each['points']:,} infeasible: {each['reason']}")
     cost = found["cost"]
     if cost is not None:
         roofline = cost["source"] == "roofline"
@@ -101,7 +101,7 @@ def _show_counts(found: dict[str, Any]) -> None:
     counts = found["counts"]
     print(
         f"{counts['points']:,} points tried: {counts['feasible']:,} keep all constraints, {counts['frontier']:,} of "
-        f"them on the frontier; {counts['violating']:,} break one, {counts['infeasible']:,} cannot be "
+        f"them on the frontier; {counts['violating']:,} break one, {counts['infeasible']:,} infeasible "
         f"({counts['trials']:,} trials, {counts['requests']:,} requests)"
     )
     bounds = dict(zip(found["constraints"], found["bounds"], strict=True))
@@ -133,7 +133,7 @@ def _show_points(found: dict[str, Any]) -> None:
     for words in filter(None, (choice.sames(found, point) for point in points[:SHOWN])):
         print(words)
     print(choice.seeds(found))
-    print("simulate the best (frontier.json has the command of each):")
+    print(f"simulate the best{choice.at_capacity(points[0])} (frontier.json has the command of each):")
     print(f"  {points[0]['command']}")
 
 

@@ -14,6 +14,7 @@ from simslm.comparison.deltas import by_run, by_section, by_seed
 from simslm.comparison.difference import NOT_COMPARED, changes
 from simslm.comparison.pairs import Run, paired_latencies, same_requests, same_workload
 from simslm.comparison.sampled import Sampled
+from simslm.comparison.wording import EVERY_TENTH
 from simslm.errors import UsageError
 
 SECTIONS = (
@@ -207,6 +208,11 @@ def _notes(baseline: Configuration, contrasts: Sequence[Contrast]) -> Iterator[s
         yield (
             "a request that was rejected, failed or did not finish counts as a miss: quantiles are over all that "
             "arrived, with its latency infinite (∞)"
+        )
+    if any(delta.direction for each in contrasts for delta in each.deltas):
+        yield (
+            f"{EVERY_TENTH}: in each tenth of the run the figure differs in the same direction; by how much in the "
+            "long run is open"
         )
     if any(run.manifest.get("interrupted") for each in configurations for run in each.runs):
         yield "a run was interrupted: its figures are of what had happened by then"

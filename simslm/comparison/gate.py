@@ -15,7 +15,7 @@ from math import isfinite
 
 from simslm.comparison.contrast import Contrast
 from simslm.comparison.delta import Delta
-from simslm.comparison.wording import change, served, shown
+from simslm.comparison.wording import percent, served, shown
 from simslm.condition import Condition
 from simslm.errors import UsageError, nearest
 from simslm.metrics.definitions import FIGURES
@@ -115,7 +115,7 @@ def _told(contrast: Contrast, path: str) -> str:
     delta = contrast.delta(path)
     words = f"{path} is {shown(delta, delta.value)} after {shown(delta, delta.baseline)}"
     if delta.relative is not None and isfinite(delta.relative):
-        return f"{words}, {change(delta)}"
+        return f"{words}, {percent(delta.relative)} %"
     lost = served(contrast) if delta.delta is not None and not isfinite(delta.delta) else ""
     return f"{words} ({lost.rstrip('.')})" if lost else words
 

@@ -15,6 +15,10 @@ INFINITE = "∞"
 EVERY_TENTH = "in every tenth"
 """In place of an interval: the difference has the same sign in every tenth of the run, its size is open."""
 
+POINTS = "points"
+"""Percentage points: from 3.3 % to 89 % of the requests is +85.7 points, not +2,570 %."""
+
+ALIKE = "Every figure is the same in both."
 NOTHING = "No difference beyond what the intervals leave open."
 VERDICTS = ("better", "worse")
 
@@ -37,7 +41,10 @@ def percent(share: float) -> str:
 
 
 def change(delta: Delta) -> str:
-    """The change in per cent; in the figure's own unit where the baseline is 0 and ``≈ 0`` where it rounds to that."""
+    """The change in per cent, of a share in points, and in the figure's own unit where the baseline is 0.
+
+    ``≈ 0`` where it rounds to that.
+    """
     infinite = [value is not None and isinf(value) for value in (delta.baseline, delta.value)]
     if any(infinite):
         return (
@@ -45,6 +52,9 @@ def change(delta: Delta) -> str:
         )
     if not delta.delta:
         return "0" if delta.delta == 0 else "–"
+    if _is_share(delta):
+        words = percent(delta.delta)
+        return "≈ 0" if words == "0" else f"{words} {POINTS}"
     if delta.relative is None:
         return f"{'+' if delta.delta > 0 else ''}{delta.metric.show(delta.delta)}"
     words = percent(delta.relative)
@@ -52,18 +62,25 @@ def change(delta: Delta) -> str:
 
 
 def interval(delta: Delta) -> str:
-    """The interval of a change in per cent; in the figure's own unit where the baseline is 0; empty without one."""
+    """The interval of a change, in the same unit; empty without one."""
     if delta.direction:
         return EVERY_TENTH
     if delta.interval is None or not any((delta.delta, *delta.interval)):
         return ""
     if not all(map(isfinite, delta.interval)):
         return ""
+    if _is_share(delta):
+        low, high = delta.interval
+        return f"{percent(low)} to {percent(high)} {POINTS}"
     if delta.relative_interval is None:
         low, high = delta.interval
         return f"{'+' if low > 0 else ''}{delta.metric.show(low)} to {'+' if high > 0 else ''}{delta.metric.show(high)}"
     low, high = sorted(delta.relative_interval)
     return f"{percent(low)} to {percent(high)} %"
+
+
+def _is_share(delta: Delta) -> bool:
+    return delta.metric.unit == "1"
 
 
 def sentences(contrast: Contrast, paths: Sequence[str]) -> list[tuple[str, str]]:
@@ -138,7 +155,8 @@ def _nothing(deltas: Sequence[Delta]) -> str:
     """That nothing is sure: because nothing differs, or because the runs cannot tell."""
     untested = [each for each in deltas if each.verdict == "untested"]
     if not untested:
-        return NOTHING
+        known = [each.delta for each in deltas if each.delta is not None]
+        return ALIKE if known and not any(known) else NOTHING
     said = ", ".join(f"{each.title} {change(each)}" for each in untested[:MOST_SAID])
     more = f" and {len(untested) - MOST_SAID} more" if len(untested) > MOST_SAID else ""
     return f"Cannot tell of {said}{more}: {untested[0].note}."

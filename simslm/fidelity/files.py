@@ -34,7 +34,10 @@ def content(fidelity: Fidelity, command: str) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "command": command,
-        "traces": [asdict(source) | {"flags": list(source.flags)} for source in fidelity.sources],
+        "traces": [
+            asdict(source) | {"flags": list(source.flags), "fitted": list(source.fitted)}
+            for source in fidelity.sources
+        ],
         "rows": [_row(comparison) for comparison in fidelity.comparisons],
         "summary": summarize(fidelity.comparisons),
         "derived": _derived(fidelity.comparisons),

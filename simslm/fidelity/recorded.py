@@ -34,6 +34,7 @@ class Source:
         content_hash: of its contents.
         startup_s: what a burst takes to get to the first iteration, where that was calibrated.
         flags: what every answer built on it has to say.
+        fitted: names of the runs that it was calibrated on.
     """
 
     path: str
@@ -45,6 +46,7 @@ class Source:
     content_hash: str
     startup_s: float = 0.0
     flags: tuple[str, ...] = ()
+    fitted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def read_sources(traces: Sequence[Path]) -> tuple[Source, ...]:
             trace.content_hash,
             startup_s,
             flags_of(origin),
+            tuple(origin.get("runs", ())),
         )
     return tuple(found.values())
 

@@ -11,7 +11,7 @@ are uncertain, with the same requests. A figure ``f`` then has the standard erro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import hypot
+from math import exp, hypot
 from typing import Any
 
 LEVEL = 0.95
@@ -22,6 +22,8 @@ SECTIONS = ("makespan_s", "throughput", "ttft_s", "tpot_s", "itl_s", "e2e_s", "q
 
 OF_ENERGY = ("g_co2",)
 """Beginnings of names in those sections that follow from energy alone."""
+
+ATTAINMENT = "slo.attainment"
 
 OF = "cost error only"
 """What these intervals hold, for the lines that print them."""
@@ -55,10 +57,18 @@ def intervals(summary: Mapping[str, Any], pairs: Sequence[tuple[Mapping, Mapping
     for path, value in found.items():
         if all(path in low and path in high for low, high in varied):
             spread = WIDTH * hypot(*((high[path] - low[path]) / 2 for low, high in varied))
-            figures[path] = [max(value - spread, 0.0), value + spread]
-    if "slo.attainment" in figures:
-        figures["slo.attainment"][1] = min(figures["slo.attainment"][1], 1.0)
+            figures[path] = _share(value, spread) if path == ATTAINMENT else _positive(value, spread)
     return {"level": LEVEL, "of": OF, "figures": figures, "note": ""}
+
+
+def _share(value: float, spread: float) -> list[float]:
+    return [max(value - spread, 0.0), min(value + spread, 1.0)]
+
+
+def _positive(value: float, spread: float) -> list[float]:
+    """An interval whose lower end stays above 0: where it would not, it is that of the figure's logarithm."""
+    low = value - spread
+    return [low if low > 0 or not value else value * exp(-spread / value), value + spread]
 
 
 def sampling(figures: Mapping[str, tuple[float, float]], why: str = "") -> dict[str, Any]:

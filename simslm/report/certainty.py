@@ -28,8 +28,11 @@ def _sentence(known: Mapping[str, Any]) -> str:
     parts = [f"{name} {_span(path, *figures[path])}" for path, name in SHOWN if path in figures]
     of = known.get("of", "cost error only")
     if level and parts:
-        return f"{number(100 * level)} % intervals, {of}: {', '.join(parts)}"
-    return f"intervals, {of}: {known['note']}" if known.get("note") else ""
+        without = (
+            f"; none of TTFT: {known['note']}" if known.get("note") and "ttft_s.mean" not in figures else ""
+        )
+        return f"{number(100 * level)} % intervals, {of}: {', '.join(parts)}{without}"
+    return f"no intervals of {of.removesuffix(' only')}: {known['note']}" if known.get("note") else ""
 
 
 def _span(path: str, low: float, high: float) -> str:

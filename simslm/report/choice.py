@@ -50,6 +50,15 @@ def varying(found: Mapping[str, Any]) -> list[str]:
     )
 
 
+def at_capacity(point: Mapping[str, Any]) -> str:
+    """At which capacity the command of a point simulates it, where other seeds have others; else empty."""
+    first, *others = point.get("runs") or [{}]
+    own = (first.get("capacity") or {}).get("value")
+    if own is None or all((run.get("capacity") or {}).get("value") == own for run in others):
+        return ""
+    return f" at {number(own)}, its capacity under seed {first['seed']}"
+
+
 def label(found: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     """``max_num_seqs 128, max_num_batched_tokens 512``."""
     paths = varying(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simslm.metrics.definitions import BY_KEY
 from simslm.report.facts import Facts
-from simslm.report.regime import MINOR, Regime
+from simslm.report.regime import MINOR, Miss, Regime
 from simslm.report.wording import attained, count, share
 from simslm.units import number, seconds
 
@@ -79,7 +79,8 @@ def headline(facts: Facts, regime: Regime) -> str:
 def _gate(facts: Facts, kind: str, phase: str | None) -> str:
     queued = f"in {share(facts.full.get(kind, 0.0))} of the time in which requests waited,"
     if kind == "kv":
-        evicted = f"; {count(facts.preemptions)} times a sequence was preempted" if facts.preemptions else ""
+        times = "once" if facts.preemptions == 1 else f"{count(facts.preemptions)} times"
+        evicted = f"; {times} a sequence was preempted" if facts.preemptions else ""
         return f"KV capacity bounded this run: {queued} there was no room for one more prompt{evicted}."
     if kind == "slots":
         slots = f"{count(facts.limits.max_num_seqs)} sequences (`max_num_seqs`)"
@@ -100,7 +101,7 @@ def _arrivals(facts: Facts, regime: Regime) -> str:
         whose = f" with{rate}" if rate else ""
         return f"The arrival rate bounded the throughput: the replicas kept up{whose}, and {drain}."
     came = f"the{rate} that arrived" if rate else "what arrived"
-    if facts.slo == "missed":
+    if facts.slo == "missed" and facts.lost < max(facts.missed.values(), default=0.0):
         return f"Throughput was enough for {came}, latency was not: {drain}, but too many requests missed the SLO."
     return f"Throughput was enough for {came} ({drain}), but {share(facts.lost)} of the requests were lost."
 
@@ -184,6 +185,16 @@ def slo_miss(facts: Facts, regime: Regime) -> str:
     miss = regime.miss
     if miss is None:
         return ""
+    others = [
+        f"{share(value)} broke the {BY_KEY[key].name} bound"
+        for key, value in facts.missed.items()
+        if key != miss.key and value >= MINOR
+    ]
+    return " ".join([_leading_miss(facts, miss), *([f"{' and '.join(others)} as well."] if others else [])])
+
+
+def _leading_miss(facts: Facts, miss: Miss) -> str:
+    """Of the bound that most requests broke."""
     broken = f"{share(miss.share)} of the requests broke the {BY_KEY[miss.key].name} bound"
     if miss.key == "ttft_s" and facts.queue_of_ttft is not None:
         queueing = miss.cause == "queueing"

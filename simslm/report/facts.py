@@ -22,6 +22,9 @@ STEADY_PROCESSES = ("deterministic", "poisson", "gamma", "weibull")
 CHANCE = 3.0
 """Standard errors by which the share that met the SLO must differ between the start and the rest."""
 
+CAPPED = 0.9
+"""Share of the cap on requests in flight from which it, and not the rate, is what held requests back."""
+
 NOTICED = 0.1
 """Relative difference from which the rate offered is another than the one asked for."""
 
@@ -47,6 +50,7 @@ class Limits:
     preemption_policy: str = "youngest"
     scheduling_policy: str = "fcfs"
     admission: str = "open"
+    max_model_len: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,8 @@ class Facts:
         fixed_share: share of the longest decode batches' duration that does not depend on the batch, or None.
         missed: for each stated bound, the share of arrived requests that finished and broke it.
         rejected: share of arrived requests that were, because they can never fit or were not let in.
+        overlong: share of the rejected requests that are longer than the stated ``max_model_len``; None where none is
+            stated, or none was rejected.
         queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
         queue_of_e2e: the same of E2E.
         batch: sequences that decode at once, on the mean over the time in which any does.
@@ -150,6 +156,7 @@ class Facts:
     fixed_share: float | None
     missed: Mapping[str, float]
     rejected: float
+    overlong: float | None
     queue_of_ttft: float | None
     queue_of_e2e: float | None
     batch: float
@@ -201,6 +208,7 @@ def facts(run: RunTables) -> Facts:
         fixed_share=fixed_share(iterations),
         missed=missed,
         rejected=_share(run.requests["rejected"]),
+        overlong=overlong(run),
         queue_of_ttft=_queue_of(run, "ttft_s"),
         queue_of_e2e=_queue_of(run, "e2e_s"),
         batch=decoding_at_once(iterations),
@@ -230,16 +238,31 @@ def engine_limits(run: RunTables) -> Limits:
         preemption_policy=str(dig(engine, "preemption_policy.policy", "youngest")),
         scheduling_policy=str(dig(engine, "scheduling_policy.policy", "fcfs")),
         admission=str(dig(engine, "admission.policy", "open")),
+        max_model_len=figure_of(run.scenario, "max_model_len"),
     )
 
 
 def arrival_kind(run: RunTables, makespan_s: float) -> str:
-    """How requests came: from clients that wait for their answers, all at once, or on their own."""
-    if dig(run.scenario, "workload.arrivals.process") == "closed-loop":
+    """How requests came: from clients that wait for their answers, all at once, or on their own.
+
+    A closed loop with a rate is open where its cap on requests in flight was hardly ever reached.
+    """
+    if dig(run.scenario, "workload.arrivals.process") == "closed-loop" and not _below_cap(run, makespan_s):
         return "closed-loop"
     arrival = run.requests["arrival_s"]
     at_once = not len(arrival) or float(np.ptp(arrival)) <= 0.05 * makespan_s
     return "all-at-once" if at_once else "open"
+
+
+def _below_cap(run: RunTables, makespan_s: float) -> bool:
+    """Whether a closed loop with a rate kept its clients busy for less than :data:`CAPPED` of the time.
+
+    By Little's law: the requests in flight on the mean are the sum of E2E over the makespan.
+    """
+    clients = figure_of(run.scenario, "workload.arrivals.concurrency")
+    if figure_of(run.scenario, "workload.arrivals.rate_rps") is None or not clients or not makespan_s:
+        return False
+    return float(np.nansum(run.requests["e2e_s"])) / makespan_s < CAPPED * clients
 
 
 def waiting(iterations: Columns, limits: Limits) -> tuple[float, dict[str, float]]:
@@ -317,6 +340,15 @@ def mixed_token_time(iterations: Columns) -> float:
     return float(np.sum(time[iterations["prefill_tokens"] > 0])) / total if total else 0.0
 
 
+def overlong(run: RunTables) -> float | None:
+    """Of the rejected requests, the share that ``max_model_len`` alone keeps out."""
+    longest, rejected = figure_of(run.scenario, "max_model_len"), run.requests["rejected"]
+    if longest is None or not rejected.any():
+        return None
+    tokens = run.requests["prompt_tokens"] + run.requests["output_tokens"]
+    return float(np.mean(tokens[rejected] > longest))
+
+
 def missed_bounds(run: RunTables) -> dict[str, float]:
     counted = run.requests["counted"]
     if not counted.any():
@@ -371,7 +403,7 @@ def asked_rps(run: RunTables) -> float | None:
     workload = dig(run.scenario, "workload", {})
     if any(dig(workload, name) is not None for name in ("classes", "programs", "replay", "preset")):
         return None
-    steady = dig(workload, "arrivals.process") in STEADY_PROCESSES
+    steady = dig(workload, "arrivals.process") in (*STEADY_PROCESSES, "closed-loop")
     return figure_of(workload, "arrivals.rate_rps") if steady else None
 
 

@@ -271,10 +271,27 @@ def notes(values: Mapping[str, Any]) -> list[str]:
     found += [f"{trace['path']}: {flag}." for trace in values["traces"] for flag in trace.get("flags", ())]
     return (
         found
+        + _fitted(values)
         + _foreign_engines(values)
         + notes_of({row["run"]: row.get("notes", ()) for row in values["rows"]})
         + _unsized(values["rows"])
     )
+
+
+def _fitted(values: Mapping[str, Any]) -> list[str]:
+    """That runs are compared which a trace was made of: how well it meets those says nothing of others."""
+    found = []
+    for trace in values["traces"]:
+        rows = [row for row in values["rows"] if row["setting"]["model"] == trace["model"]]
+        own = sum(row["run"] in trace.get("fitted", ()) for row in rows)
+        if own:
+            what = "is one" if own == 1 else "are"
+            found.append(
+                f"{count(own)} of these {count(len(rows))} runs of {trace['model']} {what} of those that "
+                f"{trace['path']} was calibrated on (by name): how well it meets them does not say how well it "
+                "predicts others."
+            )
+    return found
 
 
 def notes_of(runs: Mapping[str, Sequence[str]]) -> list[str]:

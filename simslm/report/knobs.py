@@ -13,6 +13,9 @@ from simslm.report.wording import count, share
 ALONE = 2.0
 """Sequences that decode at once on the mean below which a smaller batch would change little."""
 
+BOTH = 0.1
+"""Share of requests that broke the TPOT bound from which a larger batch is not the first advice."""
+
 
 class Knob(NamedTuple):
     """One piece of advice.
@@ -41,6 +44,8 @@ def _candidates(facts: Facts, regime: Regime) -> Iterator[Knob]:
         yield from _rejected(facts)
         return
     yield from _start(facts)
+    if facts.rejected >= BOTH:  # whatever else is changed, these stay misses
+        yield from _rejected(facts)
     if regime.kind == "unanswered":
         yield from _patience(facts)
     if regime.kind == "storm":
@@ -110,6 +115,13 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
         return
     limits = facts.limits
     if miss.cause == "queueing" and regime.late is not None:
+        if regime.late in ("kv", "slots") and facts.missed.get("tpot_s", 0.0) >= BOTH:
+            yield Knob(
+                "load",
+                "down",
+                "Fewer requests at once, or more replicas or devices: a larger batch would shorten the queue, but "
+                "lengthen TPOT, whose bound is broken as well.",
+            )
         yield from _gate(facts, regime.late)
         yield Knob("load", "down", "Fewer requests at once, or more replicas or devices, shorten the queue.")
     elif miss.cause == "prefill":
@@ -246,4 +258,11 @@ def _rejected(facts: Facts) -> Iterator[Knob]:
     if facts.rejected < MINOR or facts.limits.admission != "open":
         return
     whole = "" if facts.limits.chunked else ", or a `max_num_batched_tokens` that holds a whole prompt"
-    yield Knob("fit", "up", f"Rejected requests take a longer `max_model_len` or more KV blocks{whole}.")
+    longest = facts.limits.max_model_len
+    longer = "a longer `max_model_len`" + ("" if longest is None else f" than {count(longest)}")
+    cures = {1.0: longer, 0.0: f"more KV blocks{whole}"}
+    needed = f"{longer} or more KV blocks{whole}" if facts.overlong is None else cures.get(facts.overlong)
+    if needed is None:
+        assert facts.overlong is not None
+        needed = f"{longer} ({share(facts.overlong)} of them), others more KV blocks{whole}"
+    yield Knob("fit", "up", f"Rejected requests, {share(facts.rejected)} of all, need {needed}.")

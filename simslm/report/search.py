@@ -210,7 +210,7 @@ def _sentence(found: Mapping[str, Any]) -> str:
     return (
         f"{count(counts['points'])} points: {count(counts['feasible'])} keep all constraints, "
         f"{count(counts['frontier'])} of them on the frontier; {count(counts['violating'])} break one, "
-        f"{count(counts['infeasible'])} cannot be."
+        f"{count(counts['infeasible'])} infeasible."
     )
 
 
@@ -224,7 +224,7 @@ def _counts(counts: Mapping[str, int]) -> list[tuple[str, str]]:
     left_out = counts["points"] - counts["feasible"] - counts["violating"] - counts["infeasible"]
     rows = [
         ("points", counts["points"]),
-        ("cannot be", counts["infeasible"]),
+        ("infeasible", counts["infeasible"]),
         ("break a constraint", counts["violating"]),
         ("left out after a short run", left_out),
         ("keep all constraints", counts["feasible"]),

@@ -131,7 +131,9 @@ def _lost(summary: Mapping[str, Any]) -> str:
         for name, number_of in numbers.items()
         if number_of
     ]
-    return f"Counted as misses: {', '.join(parts)}." if parts else ""
+    if not parts:
+        return ""
+    return f"Counted as misses: {', '.join(parts)}; the latencies are of the requests that got so far."
 
 
 def _performance(summary: Mapping[str, Any]) -> str:
@@ -212,10 +214,17 @@ def _throughput_tile(summary: Mapping[str, Any]) -> Tile:
 def _latency_tiles(summary: Mapping[str, Any]) -> list[Tile]:
     found = []
     for key in ("ttft_s", "tpot_s"):
-        figure, _, unit = seconds(figure_of(summary, f"{key}.p99")).partition(" ")
-        note = f"median {seconds(figure_of(summary, f'{key}.p50'))}"
+        figure, _, unit = seconds(figure_of(summary, f"{key}.p99")).rpartition(" ")
+        note = f"median {seconds(figure_of(summary, f'{key}.p50'))}{_over(summary, key)}"
         found.append(Tile(f"{BY_KEY[key].name} p99", figure, unit, note))
     return found
+
+
+def _over(summary: Mapping[str, Any], key: str) -> str:
+    """How many requests a latency is over, where some were lost."""
+    lost = sum(figure_of(summary, f"requests.{name}") or 0 for name in ("rejected", "failed", "unfinished"))
+    got = figure_of(summary, f"population.{key}")
+    return f" · over {count(got)} requests" if lost and got is not None else ""
 
 
 def _energy_tile(summary: Mapping[str, Any]) -> Tile:

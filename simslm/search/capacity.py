@@ -110,11 +110,10 @@ def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> 
             return Attained(met, None, simulations)
     else:
         if span.start == span.low or not meets(span.low):
-            raise InfeasibleError(
-                f"no value from {span.low:g} on meets the SLO: at {span.low:g} its attainment is {last:.4g}, "
-                f"wanted {wanted:g}"
-                + ("" if last else ", or too many requests are rejected (search.rejected_share)")
-            )
+            at = f"its attainment is {last:.4g}, wanted {wanted:g}"
+            if not last:
+                at = "no request keeps it, or more are rejected than search.rejected_share allows"
+            raise InfeasibleError(f"no value from {span.low:.3g} on meets the SLO: at {span.low:.3g} {at}")
         met = missed
         while met > span.low:
             met = max(met // 2 if span.whole else met / 2, span.low)

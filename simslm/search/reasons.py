@@ -16,7 +16,7 @@ def infeasible(found: Mapping[str, Any]) -> str:
     counts = found["counts"]
     parts = [f"none of {counts['points']:,} points is feasible"]
     parts += [
-        f"{each['points']:,} cannot be ({each['reason'].rstrip('.')})" for each in found["infeasible"][:MOST]
+        f"{each['points']:,} infeasible ({each['reason'].rstrip('.')})" for each in found["infeasible"][:MOST]
     ]
     parts += [
         f"{each['points']:,} of {each['of']:,} break {each['constraint']}, the closest {closest(each)}"

@@ -52,6 +52,12 @@ def test_closed_loops_with_a_mean_ttft_are_fitted(simslm, here, models):
     assert all(abs(errors["output_tokens_per_s"]) < 0.05 for errors in values["errors"].values())
     assert any("misses the TTFT of its own runs" in flag for flag in values["flags"])
     assert values["skipped"] == []
+    shown = simslm(
+        "calibrate", str(models / "h01-closed-loop"), "--model", "mistral-7b-v0.3", "--device", "rtx-4090", "--dtype",
+        "bf16", *SERVER, "-o", "again",
+    )  # fmt: skip
+    judged = {name for errors in values["errors"].values() for name in errors}
+    assert judged - {"preemptions"} <= set(shown.out.split()), "the table has all that the warning is about"
 
 
 def test_a_failed_run_of_a_folder_is_skipped(recorded):

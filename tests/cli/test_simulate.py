@@ -370,7 +370,9 @@ def test_intervals_are_said_and_may_be_left_out(simslm, scenario):
     assert "sure: " in sure.out
     for line in sure.out.splitlines():
         assert "95 %" not in line or "only: " in line
-    assert ", other requests of the same kind only: " in " ".join(sure.out.split())
+    assert "no intervals of other requests of the same kind: fewer than 100 requests" in " ".join(
+        sure.out.split()
+    )
     plain = simslm("simulate", scenario, "-o", "plain", "--no-intervals", "--json")
     assert json.loads(plain.out)["intervals"] == {
         "level": None,

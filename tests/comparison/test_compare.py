@@ -10,7 +10,7 @@ from simslm.comparison import compare
 from simslm.comparison.compare import configurations
 from simslm.comparison.delta import Delta
 from simslm.comparison.sampled import OF_REQUESTS
-from simslm.comparison.wording import sentences
+from simslm.comparison.wording import change, interval, sentences
 from simslm.errors import UsageError
 from simslm.metrics.definitions import FIGURES
 
@@ -256,3 +256,18 @@ def test_no_interval_leaves_a_figure_below_zero():
     assert fallen.interval == (-2.0, 1.0)
     assert Delta("ttft_s.mean", 2.0, 0.5, -1.5, (-1.8, -1.2)).interval == (-1.8, -1.2)
     assert Delta("ttft_s.mean", 2.0, None, None, None).interval is None
+
+
+def test_shares_differ_by_points_and_figures_by_per_cent(make_run):
+    (contrast,) = against(make_run(draws(1), slo=1.0), make_run(draws(1), slo=2.0)).contrasts
+    attainment = contrast.delta("slo.attainment")
+    assert attainment.delta is not None
+    assert change(attainment) == f"{100 * attainment.delta:+.3g} points"
+    assert interval(attainment).endswith(" points")
+    (contrast,) = against(make_run(draws(1)), make_run(2 * draws(1))).contrasts
+    assert change(contrast.delta("ttft_s.mean")) == "+100 %"
+
+
+def test_equal_runs_are_said_to_be_the_same(make_run):
+    (contrast,) = against(make_run(draws(1)), make_run(draws(1))).contrasts
+    assert [words for _, words in sentences(contrast, FIGURES)] == ["Every figure is the same in both."]

@@ -192,3 +192,33 @@ def test_the_order_of_rows_does_not_matter(queues):
     )
     mixed = Sampled({name: run.column(name)[other] for name in names}, run.summary, {"ttft_s": SLO_S})
     assert sampling_of(mixed) == sampling_of(run)
+
+
+def test_independent_runs_that_never_meet_in_attainment_are_told_apart(queues):
+    quick, slow = queue(1, 0.1, 300), queue(2, 3.0, 200)
+    assert quick.good is not None
+    assert slow.good is not None
+    all_good, none_good = (with_good(run, good) for run, good in ((quick, True), (slow, False)))
+    found = difference(all_good, none_good, "slo.attainment", paired=False)
+    assert (found.interval, found.direction) == (None, -1)
+    assert "requests differ" not in found.note, "they are others"
+    assert difference(none_good, all_good, "slo.attainment", paired=False).direction == 1
+    assert not any(
+        difference(first, second, "slo.attainment", paired=False).direction
+        for first, second in pairwise(queues)
+    )
+
+
+def with_good(run: Sampled, good: bool) -> Sampled:
+    run.good = np.full(run.count, good)
+    return run
+
+
+@pytest.mark.parametrize("load", [0.05, 5.0])
+def test_an_interval_of_a_positive_figure_does_not_reach_0(load):
+    paths = ("throughput.requests_per_s", "ttft_s.mean")
+    found = [interval(queue(seed, load, 100), path) for seed in range(20) for path in paths]
+    given = [sure.interval for sure in found if sure.interval is not None]
+    assert given
+    assert all(low > 0 for low, _ in given)
+    assert any("larger than the figure itself" in sure.note for sure in found)

@@ -107,6 +107,15 @@ def test_errors_without_a_size_are_counted(values):
     assert view(values).notes == []
 
 
+def test_runs_that_the_trace_was_calibrated_on_are_no_test_of_it(values):
+    changed = json.loads(json.dumps(values))
+    changed["traces"][0]["fitted"] = [changed["rows"][0]["run"], "another"]
+    (note,) = view(changed).notes
+    assert note.startswith("1 of these ")
+    assert "is one of those that" in note
+    assert "does not say how well it predicts others" in note
+
+
 def test_host_time_of_another_engine_is_said(values):
     changed = json.loads(json.dumps(values))
     for row, engine in zip(changed["rows"], ("", "vllm-0.6.3-v0", "vllm-0.6.3-v0"), strict=True):

@@ -210,3 +210,52 @@ def test_a_run_without_an_iteration_has_nothing_to_explain(found: dict[str, Fact
 def test_the_policies_that_never_split_a_prompt_are_those_that_say_so():
     whole = {entry.name for entry in registered("batching") if entry.cls.whole_prompts}
     assert set(WHOLE_PROMPTS) == whole
+
+
+def test_every_broken_bound_is_said_and_no_advice_worsens_another(found: dict[str, Facts]):
+    answer, text = explain(replace(found["slots"], missed={"ttft_s": 0.8, "tpot_s": 0.7}, queue_of_ttft=0.9))
+    assert "80 % of the requests broke the TTFT bound" in text
+    assert "70 % broke the TPOT bound as well." in text
+    assert "more replicas or devices" in answer.knobs[0]
+    assert "lengthen TPOT" in answer.knobs[0]
+    few = replace(found["slots"], missed={"ttft_s": 0.8, "tpot_s": 0.004}, queue_of_ttft=0.9)
+    assert "as well" not in explain(few)[1]
+
+
+def test_latency_is_not_blamed_for_rejected_requests(found: dict[str, Facts]):
+    lost = replace(found["arrivals"], slo="missed", rejected=0.23, missed={"ttft_s": 0.0})
+    text = explain(lost)[1]
+    assert "latency was not" not in text
+    assert "23 % of the requests were lost" in text
+    assert "latency was not" in explain(replace(lost, rejected=0.0, missed={"ttft_s": 0.23}))[1]
+
+
+def test_a_single_preemption_is_counted_as_people_count(found: dict[str, Facts]):
+    assert "; once a sequence was preempted" in explain(replace(found["kv"], preemptions=1))[1]
+
+
+@pytest.mark.parametrize(("clients", "kind"), [(1000, "open"), (1, "closed-loop")])
+def test_a_cap_on_requests_in_flight_bounds_only_where_it_is_reached(
+    make_run: Callable[..., Path], clients: int, kind: str
+):
+    run = read_run(make_run(name="paced", process="closed-loop", rate_rps=4))
+    arrivals = {"process": "closed-loop", "rate_rps": 4, "concurrency": clients}
+    scenario = {**run.scenario, "workload": {**run.scenario["workload"], "arrivals": arrivals}}
+    assert facts(replace(run, manifest={**run.manifest, "scenario": scenario})).arrivals == kind
+
+
+@pytest.mark.parametrize(
+    ("overlong", "words"),
+    [
+        (1.0, "55 % of all, need a longer `max_model_len` than 8,192."),
+        (0.0, "55 % of all, need more KV blocks."),
+        (0.7, "need a longer `max_model_len` than 8,192 (70 % of them), others more KV blocks."),
+        (None, "need a longer `max_model_len` than 8,192 or more KV blocks."),
+    ],
+)
+def test_what_rejected_requests_need_comes_first_and_is_named(
+    found: dict[str, Facts], overlong: float | None, words: str
+):
+    limits = replace(found["kv"].limits, max_model_len=8192)
+    answer, _ = explain(replace(found["kv"], rejected=0.55, overlong=overlong, limits=limits))
+    assert words in answer.knobs[0]

@@ -127,7 +127,7 @@ def test_runs_of_other_requests_have_no_differences_request_by_request(make_run)
 
 def test_a_run_against_itself_changes_nothing(quiet_run):
     shown = view(held(quiet_run, quiet_run))
-    assert shown.sentence == "No difference beyond what the intervals leave open."
+    assert shown.sentence == "Every figure is the same in both."
     assert shown.scenario_rows == []
     assert all(valid(plot.figure).data for plot in shown.plots)
 

@@ -104,7 +104,8 @@ def test_what_is_held_against_a_target_is_rounded_down(value: float, text: str):
 
 def test_requests_that_never_finished_are_counted_in_the_answer(run: RunTables):
     run.summary["requests"].update(finished=280, rejected=15, failed=5)
-    assert verdict(run).sentence.endswith("Counted as misses: 15 rejected (5.0 %), 5 failed (1.7 %).")
+    misses = "Counted as misses: 15 rejected (5.0 %), 5 failed (1.7 %); the latencies are of the requests"
+    assert verdict(run).sentence.endswith(f"{misses} that got so far.")
 
 
 def test_a_row_of_durations_has_one_unit():
@@ -125,3 +126,16 @@ def test_a_row_of_durations_has_one_unit():
 def test_counts():
     assert count(12345.0) == "12,345"
     assert count(None) == "–"
+
+
+def test_latencies_beside_lost_requests_say_over_how_many(make_run: Callable[..., Path]):
+    run = read_run(make_run())
+    summary = {**run.summary, "requests": {**run.summary["requests"], "rejected": 109}}
+    summary["population"] = {"ttft_s": 91, "tpot_s": 90}
+    summary["ttft_s"] = {**summary["ttft_s"], "p99": 257.0}
+    lost = replace(run, summary=summary)
+    assert "; the latencies are of the requests that got so far." in verdict(lost).sentence
+    (ttft,) = [tile for tile in tiles(lost) if tile.name == "TTFT p99"]
+    assert ttft.note.endswith(" · over 91 requests")
+    assert (ttft.figure, ttft.unit) == ("4 min 17", "s")
+    assert "over" not in next(tile for tile in tiles(run) if tile.name == "TTFT p99").note

@@ -75,7 +75,7 @@ def test_an_impossible_search_says_why_and_exits_4(simslm, path, here):  # noqa:
     assert ended.code == 4
     *_, complaint = ended.err.splitlines()
     assert complaint.startswith(
-        "simslm: none of 3 points is feasible; 1 cannot be (deployment.engine: max_num_batched"
+        "simslm: none of 3 points is feasible; 1 infeasible (deployment.engine: max_num_batched"
     )
     assert "2 of 2 break e2e_s.max <= 0.001, the closest with " in complaint
     assert "nearest: deployment.engine.max_num_seqs 8 (misses e2e_s.max <= 0.001 by " in complaint

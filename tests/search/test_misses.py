@@ -273,3 +273,10 @@ def test_no_example_finds_a_point_that_sheds_load(path):
     for point in searched_example(path, SHEDDING)["points"]:
         assert point["requests"]["rejected_share"] + point["requests"]["failed_share"] <= 0.01
         assert all(each["value"] is not None for each in point["objectives"].values())
+
+
+def test_a_command_says_at_which_seeds_capacity_it_simulates():
+    runs = [{"seed": seed, "capacity": {"value": value}} for seed, value in ((0, 2.89), (1, 2.1))]
+    assert choice.at_capacity({"runs": runs}) == " at 2.89, its capacity under seed 0"
+    assert choice.at_capacity({"runs": runs[:1]}) == "", "there is no other"
+    assert choice.at_capacity({"runs": [{"seed": 0, "capacity": None}, {"seed": 1, "capacity": None}]}) == ""

@@ -106,7 +106,7 @@ def test_counts_say_what_became_of_every_point(directory):
     found = shown(directory)
     counts = dict(found.counts)
     assert counts["points"] == "4"
-    assert [counts[name] for name in ("cannot be", "break a constraint", "left out after a short run")] == [
+    assert [counts[name] for name in ("infeasible", "break a constraint", "left out after a short run")] == [
         "1", "1", "0"
     ]  # fmt: skip
     assert found.points[0].parameters == ["16"]
