@@ -138,7 +138,7 @@ def _replace_profiler(device: Device) -> None:
     """What the profiler holds of NVML and of graphs, and how long and large its measurements are."""
     import profiler.engine.engine as engine
     from profiler import passes, visits
-    from profiler.measure import ceilings, meters, operators, window
+    from profiler.measure import ceilings, kernel_clock, meters, operators, window
 
     class Recorder(operators.CudaRecorder):
         """A recording that computes when it is replayed."""
@@ -151,6 +151,10 @@ def _replace_profiler(device: Device) -> None:
     nvml = _nvml(device)
     meters._pynvml = lambda: nvml
     meters.NvmlMeter.window_s, meters.NvmlMeter.step_s = 0.02, STEP_S
+    clock = kernel_clock.KernelClock
+    seconds = clock.seconds
+    clock.seconds = lambda self, launch, repeats=1: seconds(self, launch, 1)  # type: ignore[method-assign]
+    kernel_clock._MOST_FILLERS = 2  # interpreted kernels are launched so slowly that 2000 would be wanted
     ceilings._SIDE = {"cpu": 32, "cuda": 64}
     ceilings._STREAM_BYTES = {"cpu": 4096, "cuda": 2**16}
     operators.operator_tokens = visits.operator_tokens = lambda architecture: (1, 2)

@@ -1,4 +1,6 @@
-"""Whole campaigns on the stand-in of a GPU, with faults drawn at random: ``python rehearsal.py RUNS SEED``.
+"""Whole campaigns on the stand-in of a GPU, with faults drawn at random: ``python rehearsal.py RUNS SEED FIRST``.
+
+RUNS campaigns from number FIRST on; a campaign's faults follow from its number and SEED alone, both 0 by default.
 
 Each campaign is run again until it is done, as a user would who is told to. What must hold, whatever happens:
 
@@ -10,6 +12,7 @@ Each campaign is run again until it is done, as a user would who is told to. Wha
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import os
@@ -44,6 +47,19 @@ FAULTY_ATTEMPTS = 4
 """Attempts after which no more faults come, but for kernels that never compile."""
 
 MOST_ATTEMPTS = 8
+
+MOST_PROCESSOR_S = 200.0
+"""Processor time after which an attempt hangs; the longest, with interpreted kernels, need a tenth of it."""
+
+MOST_WALL_S = 1800.0
+"""Wall time after which an attempt waits for what never comes, on however busy a machine."""
+
+LOOK_S = 5.0
+"""Between two looks at the processor time."""
+
+LEFT_S = 120.0
+"""Within which MPS ends, and its directory goes."""
+
 ENDS = {0, 5, 130}
 
 DAEMON = """#!/bin/sh
@@ -141,7 +157,6 @@ class Striking:
 
 def attempt(arguments: list[str], faults: Faults, interpreted: bool) -> None:
     """The process of one attempt; does not return."""
-    os.setpgid(0, 0)
     code = 70
     try:
         for stream in (sys.stdout, sys.stderr):
@@ -149,6 +164,7 @@ def attempt(arguments: list[str], faults: Faults, interpreted: bool) -> None:
         out = os.open(os.environ["REHEARSAL_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        say_where()
         _prepare(Striking(faults), interpreted)
         sys.argv = ["simslm", *arguments]
         from simslm.cli import main
@@ -201,10 +217,24 @@ def entries(path: Path) -> list[Any]:
     return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()[1:]]
 
 
+def say_where() -> None:
+    """Has SIGUSR1 print where this process is, and end it."""
+    faulthandler.register(signal.SIGUSR1, chain=True)
+
+
+class HangingError(Exception):
+    """An attempt does not end."""
+
+
 def watched(pid: int, journals: list[Path], faults: Faults, notes: Path) -> int:
-    """The exit code of an attempt, which is struck from outside meanwhile."""
+    """The exit code of an attempt, which is struck from outside meanwhile.
+
+    Raises:
+        HangingError: it does not end; where it was is in its log.
+    """
     wanted = sum(len(entries(path)) for path in journals) + faults.lines
-    deadline, pending, daemons = time.monotonic() + 120, faults.signal, faults.kill_daemon
+    start, pending, daemons = time.monotonic(), faults.signal, faults.kill_daemon
+    look = start + LOOK_S
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
@@ -216,11 +246,33 @@ def watched(pid: int, journals: list[Path], faults: Faults, notes: Path) -> int:
             for line in notes.read_text().splitlines():
                 _kill(int(line.split()[0]))
             daemons = False
-        if time.monotonic() > deadline:
-            _kill(pid)
-            os.waitpid(pid, 0)
-            raise AssertionError("an attempt hangs")
+        if time.monotonic() > look:
+            look += LOOK_S
+            spent_s, wall_s = processor_s(pid), time.monotonic() - start
+            if spent_s > MOST_PROCESSOR_S or wall_s > MOST_WALL_S:
+                _end_hanging(pid)
+                raise HangingError(f"it hangs after {spent_s:.0f} s of processor time in {wall_s:.0f} s")
         time.sleep(0.005)
+
+
+def _end_hanging(pid: int) -> None:
+    """Has an attempt say where it is, which ends it, and ends what it started."""
+    os.kill(pid, signal.SIGUSR1)
+    os.waitpid(pid, 0)
+    _kill_group(pid)
+
+
+def processor_s(group: int) -> float:
+    """What the processes of a group have spent so far, with children of theirs that have ended."""
+    spent = 0
+    for stat_file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat_file.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(fields[2]) == group:
+            spent += sum(map(int, fields[11:15]))
+    return spent / os.sysconf("SC_CLK_TCK")
 
 
 def _kill(pid: int) -> None:
@@ -249,18 +301,8 @@ def campaign(seed: int, run: int) -> list[str]:
     daemon.write_text(DAEMON)
     daemon.chmod(daemon.stat().st_mode | stat.S_IXUSR)
     arguments = ["profile", "--model", str(folder / "config.json"), "--device", "cuda:0", "--dtype", "fp32"]
-    arguments += [
-        "--grid",
-        "quick",
-        "--reach",
-        "2,32,16",
-        "--repeats",
-        "3",
-        "--threads",
-        "1",
-        "-o",
-        str(trace),
-    ]
+    arguments += ["--grid", "quick", "--reach", "2,32,16", "--repeats", "1" if interpreted else "3"]
+    arguments += ["--threads", "1", "-o", str(trace)]
     arguments += ["--replicas", "1,2", "--sharing", "mps,time-slice"] if mps else []
     seen: dict[str, list[Any]] = {}
     ends: list[str] = []
@@ -271,11 +313,16 @@ def campaign(seed: int, run: int) -> list[str]:
         said.write_text("")
         pid = os.fork()
         if pid == 0:
+            os.setpgid(0, 0)
             attempt(arguments, faults, interpreted)
-        code = watched(pid, journals, faults, notes)
+        what = f"run {run} of seed {seed}, attempt {number}, {faults}"
+        try:
+            code = watched(pid, journals, faults, notes)
+        except HangingError as error:
+            raise AssertionError(f"{error} in {what}:\n{said.read_text(errors='replace')[-4000:]}") from None
         _kill_group(pid)
         ends.append(str(code))
-        told = f"run {run}, attempt {number}, {faults}:\n{said.read_text(errors='replace')[-2000:]}"
+        told = f"{what}:\n{said.read_text(errors='replace')[-2000:]}"
         assert code in ENDS or code in (-faults.signal, -9 if faults.signal else 0), (
             f"exit code {code} in {told}"
         )
@@ -331,7 +378,7 @@ def _check_nothing_left(notes: Path) -> None:
     lines = notes.read_text().splitlines() if notes.exists() else []
     for line in lines:
         pid, directory = line.split()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LEFT_S
         while (_runs(int(pid)) or Path(directory).exists()) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not _runs(int(pid)), "an MPS daemon is left"
@@ -346,19 +393,19 @@ def _runs(pid: int) -> bool:
 
 
 def main() -> None:
-    runs, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    runs, seed, first = [*map(int, sys.argv[1:]), 0, 0][:3]
     torch.set_num_threads(1)
     for name in ("pandas", "profiler.campaign", "profiler.plan", "simslm.cli.app", "simslm.cli.profiling"):
         importlib.import_module(name)  # before the forks, so that none of them takes seconds for it
 
     ends: Counter[str] = Counter()
     attempts, start = 0, time.monotonic()
-    for run in range(runs):
-        found = campaign(seed, run)
+    for done in range(1, runs + 1):
+        found = campaign(seed, first + done - 1)
         attempts += len(found)
         ends.update(found)
-        if run % 20 == 19:
-            sys.stdout.write(f"{run + 1} campaigns, {attempts} attempts, {time.monotonic() - start:.0f} s\n")
+        if done % 20 == 0:
+            sys.stdout.write(f"{done} campaigns, {attempts} attempts, {time.monotonic() - start:.0f} s\n")
             sys.stdout.flush()
     codes = ", ".join(f"{code}: {count}" for code, count in sorted(ends.items()))
     sys.stdout.write(f"{runs} campaigns, {attempts} attempts, none lost a visit; exit codes {codes}\n")

@@ -70,5 +70,47 @@ def test_no_fault_loses_a_visit_or_ends_a_campaign_for_good():
     assert "none lost a visit" in done.stdout
 
 
+HANGING = """
+import os, sys, time
+sys.path.insert(0, {place!r})
+import rehearsal
+from pathlib import Path
+
+def spin():
+    while True: pass
+
+def watched(does):
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        os.fork()
+        does()
+        os._exit(0)
+    try:
+        return rehearsal.watched(pid, [], rehearsal.Faults(0), Path("none"))
+    except rehearsal.HangingError as error:
+        return str(error)
+
+rehearsal.say_where()
+rehearsal.LOOK_S, rehearsal.MOST_PROCESSOR_S = 0.1, 0.5
+print(watched(lambda: time.sleep(1.5)), watched(spin), flush=True)
+rehearsal.MOST_WALL_S = 0.5
+print(watched(lambda: time.sleep(3600)))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processor time is read from /proc")
+def test_an_attempt_hangs_by_what_it_spends_not_by_how_busy_the_machine_is():
+    """What hangs says where it was, and is gone with its children: one that lived would hold the output open."""
+    script = HANGING.format(place=str(SCRIPT.parent))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=_environment())
+    assert done.returncode == 0, done.stderr
+    slow, waiting = done.stdout.splitlines()
+    assert slow.startswith("0 it hangs after")
+    assert waiting.startswith("it hangs after")
+    assert done.stderr.count("most recent call first") == 2
+    assert "in spin" in done.stderr
+
+
 def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TRITON_INTERPRET": "1"}
