@@ -188,7 +188,7 @@ def _prepare(striking: Striking, interpreted: bool) -> None:
     import multiprocessing
 
     from profiler import colocation, replicas
-    from profiler.engine import engine
+    from profiler.engine import engine, support
     from simslm.cli import profiling
 
     prepare = engine.Engine.prepare
@@ -199,7 +199,8 @@ def _prepare(striking: Striking, interpreted: bool) -> None:
 
     engine.Engine.prepare = struck  # type: ignore[method-assign]
     if not interpreted:
-        engine.find_spec = lambda name: None  # type: ignore[assignment]
+        support.find_spec = lambda name: None  # type: ignore[assignment]
+        assert support.kernels_lack(torch.device("cuda:0"))
     fork = multiprocessing.get_context("fork")  # the replicas know the stand-in, and start at once
     replicas.multiprocessing.get_context = lambda kind=None: fork  # type: ignore[assignment]
     replicas._GRACE_S = 2.0
@@ -399,16 +400,16 @@ def main() -> None:
         importlib.import_module(name)  # before the forks, so that none of them takes seconds for it
 
     ends: Counter[str] = Counter()
-    attempts, start = 0, time.monotonic()
+    start = time.monotonic()
     for done in range(1, runs + 1):
-        found = campaign(seed, first + done - 1)
-        attempts += len(found)
-        ends.update(found)
-        if done % 20 == 0:
-            sys.stdout.write(f"{done} campaigns, {attempts} attempts, {time.monotonic() - start:.0f} s\n")
+        ends.update(campaign(seed, first + done - 1))
+        if done % 10 == 0 or done == runs:
+            codes = ", ".join(f"{code}: {count}" for code, count in sorted(ends.items()))
+            sys.stdout.write(
+                f"{done} campaigns, {ends.total()} attempts, none lost a visit; exit codes {codes}; "
+                f"{time.monotonic() - start:.0f} s\n"
+            )
             sys.stdout.flush()
-    codes = ", ".join(f"{code}: {count}" for code, count in sorted(ends.items()))
-    sys.stdout.write(f"{runs} campaigns, {attempts} attempts, none lost a visit; exit codes {codes}\n")
 
 
 if __name__ == "__main__":
