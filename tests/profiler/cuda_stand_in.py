@@ -147,23 +147,29 @@ def _replace_profiler(device: Device) -> None:
             replay = super().__call__(iteration)
             return lambda: (replay(), iteration())[1]
 
-    engine.CudaRecorder = operators.CudaRecorder = Recorder  # type: ignore[misc]
-    nvml = _nvml(device)
-    meters._pynvml = lambda: nvml
-    meters.NvmlMeter.window_s, meters.NvmlMeter.step_s = 0.02, STEP_S
-    clock = kernel_clock.KernelClock
-    seconds = clock.seconds
-    clock.seconds = lambda self, launch, repeats=1: seconds(self, launch, 1)  # type: ignore[method-assign]
-    kernel_clock._MOST_FILLERS = 2  # interpreted kernels are launched so slowly that 2000 would be wanted
-    ceilings._SIDE = {"cpu": 32, "cuda": 64}
-    ceilings._STREAM_BYTES = {"cpu": 4096, "cuda": 2**16}
-    operators.operator_tokens = visits.operator_tokens = lambda architecture: (1, 2)
-    visits.VISIT_S = dict.fromkeys(visits.VISIT_S, 0.0)
-    visits.warm_up = lambda call: call()
-    for name in ("_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
-        setattr(visits, name, 0.02)
-    window.WINDOW_S = window._MARGIN_S = 0.02
-    passes._SAVED_EVERY_S = 0.5
+    nvml, seconds = _nvml(device), kernel_clock.KernelClock.seconds
+    replace(engine, CudaRecorder=Recorder)
+    replace(operators, CudaRecorder=Recorder, operator_tokens=lambda architecture: (1, 2))
+    replace(meters, _pynvml=lambda: nvml)
+    replace(meters.NvmlMeter, window_s=0.02, step_s=STEP_S)
+    replace(kernel_clock.KernelClock, seconds=lambda self, launch, repeats=1: seconds(self, launch, 1))
+    replace(kernel_clock, _MOST_FILLERS=2)  # 2000 would go before slow, interpreted launches
+    replace(ceilings, _SIDE={"cpu": 32, "cuda": 64}, _STREAM_BYTES={"cpu": 4096, "cuda": 2**16})
+    replace(visits, operator_tokens=lambda architecture: (1, 2), VISIT_S=dict.fromkeys(visits.VISIT_S, 0.0))
+    replace(visits, warm_up=lambda call: call(), _IDLE_SETTLE_S=0.02, _SETTLE_S=0.02, _POWER_S=0.02)
+    replace(window, WINDOW_S=0.02, _MARGIN_S=0.02)
+    replace(passes, _SAVED_EVERY_S=0.5)
+
+
+def replace(owner: Any, **values: Any) -> None:
+    """Gives names of a module or class other values, for good.
+
+    Raises:
+        AttributeError: there is no such name, so that what it stood for would stay as it is, unnoticed.
+    """
+    for name, value in values.items():
+        getattr(owner, name)
+        setattr(owner, name, value)
 
 
 def _nvml(device: Device) -> SimpleNamespace:

@@ -197,16 +197,15 @@ def _prepare(striking: Striking, interpreted: bool) -> None:
         striking.before_iteration(sum(len(chunk.tokens) for chunk in batch))
         return prepare(self, batch)
 
-    engine.Engine.prepare = struck  # type: ignore[method-assign]
+    stand_in.replace(engine.Engine, prepare=struck)
     if not interpreted:
-        support.find_spec = lambda name: None  # type: ignore[assignment]
+        stand_in.replace(support, find_spec=lambda name: None)
         assert support.kernels_lack(torch.device("cuda:0"))
     fork = multiprocessing.get_context("fork")  # the replicas know the stand-in, and start at once
-    replicas.multiprocessing.get_context = lambda kind=None: fork  # type: ignore[assignment]
-    replicas._GRACE_S = 2.0
-    colocation.BATCHES = {"cpu": (1, 2), "cuda": (1, 2)}
-    colocation.REPEATS = 1
-    profiling.trace_page = lambda trace: trace / "page.html"
+    stand_in.replace(multiprocessing, get_context=lambda kind=None: fork)
+    stand_in.replace(replicas, _GRACE_S=2.0)
+    stand_in.replace(colocation, BATCHES={"cpu": (1, 2), "cuda": (1, 2)})
+    stand_in.replace(profiling, trace_page=lambda trace: trace / "page.html")
 
 
 def entries(path: Path) -> list[Any]:
