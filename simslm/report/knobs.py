@@ -188,16 +188,17 @@ def _price(limits: Limits) -> str:
 
 def _kv(limits: Limits) -> Iterator[Knob]:
     key = limits.spec_key("kv")
+    pooled = f" (in every group of `kv_pool: {limits.kv_pool}`)" if limits.kv_pool else ""
     if limits.blocks_set_by_hand:
         blocks = limits.key("num_gpu_blocks")
-        yield Knob(key, "up", f"Raise `{blocks}`, or leave it out to use all the memory there is.")
+        yield Knob(key, "up", f"Raise `{blocks}`{pooled}, or leave it out to use all the memory there is.")
         return
     fewer = f"fewer `{limits.spec_key('replicas_per_device')}`, " if limits.replicas_per_device > 1 else ""
     yield Knob(
         key,
         "up",
-        f"Give each replica{limits.of_group} more KV blocks: a higher `{limits.key('gpu_memory_utilization')}`, {fewer}"
-        "a device with more memory, or a smaller data type.",
+        f"Give each replica{limits.of_group} more KV blocks: a higher "
+        f"`{limits.key('gpu_memory_utilization')}`{pooled}, {fewer}a device with more memory, or a smaller data type.",
     )
 
 

@@ -25,6 +25,7 @@ class Limits:
     ``block_tokens`` is the KV block size, ``mean_prompt_tokens`` what a waiting request asks for on the mean,
     ``watermark`` the share of blocks that admission keeps free. ``group`` is the group's name where there are several,
     ``place`` where its keys are in a scenario with groups; both are empty otherwise.
+    Groups with the same ``kv_pool`` take their blocks from one store; it is empty where a replica has its own.
     """
 
     max_num_seqs: float | None
@@ -44,6 +45,7 @@ class Limits:
     role: str = "both"
     group: str = ""
     place: str = ""
+    kv_pool: str = ""
 
     def key(self, name: str) -> str:
         """A key of the engine as a scenario has it: with its place where there are groups."""
@@ -108,6 +110,7 @@ def _limits(
         role=role,
         group=name,
         place=place,
+        kv_pool=str(dig(spec, "kv_pool", "")),
     )
 
 

@@ -23,6 +23,8 @@ LENGTHS = {
     "output_tokens": {"dist": "fixed", "value": 200},
 }
 
+ROLES = {"p": "prefill", "d": "decode"}
+
 
 def group(name: str, role: str, devices: list[int], **engine: Any) -> dict[str, Any]:
     return {"name": name, "role": role, "devices": devices, "engine": engine}
@@ -103,6 +105,16 @@ def test_decode_blocks_are_the_gate(tmp_path: Path):
     assert answer.knobs[0].startswith("Raise `deployment.groups[1].engine.num_gpu_blocks`")
     assert found.kv_peak is not None
     assert found.kv_peak > 0.9
+
+
+def test_blocks_of_a_pool_are_raised_in_each_of_its_groups(tmp_path: Path):
+    """Prefill and decode groups that share blocks must state the same number of them."""
+    groups = [group(name, role, [0], num_gpu_blocks=700) | {"kv_pool": "x"} for name, role in ROLES.items()]
+    deployment = {"num_devices": 1, "sharing": "mps", "groups": groups}
+    run = run_of(tmp_path, groups, 60, slo={"ttft_s": 0.2}, deployment=deployment)
+    _, answer, _ = said(run)
+    assert answer.kind == "kv"
+    assert "num_gpu_blocks` (in every group of `kv_pool: x`)" in answer.knobs[0]
 
 
 def test_the_second_of_two_groups_alike_in_role(tmp_path: Path):
