@@ -53,6 +53,8 @@ def manifest(
                 "changed": [each.words() for each in of_device(group.transforms)],
                 "replicas": len(group.devices),
                 "num_gpu_blocks": group.memory.num_gpu_blocks,
+                "weight_bytes": group.held.weight_bytes,
+                "kv_bytes_per_token": group.held.kv_bytes_per_token,
                 "roofline": device_roofline(prepared, group).facts(),
             }
             for group in prepared.groups

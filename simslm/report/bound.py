@@ -67,7 +67,11 @@ def evidence(facts: Facts) -> Iterator[Evidence]:
         yield Evidence("SLO attainment after the start", attained(facts.start.rest), rule)
     if facts.offered is not None:
         yield _offered(facts.offered)
-    yield Evidence("Busy time with a queue", share(facts.waited), f"requests waited from {share(WAITED)} on")
+    yield Evidence(
+        f"Busy time{facts.limits.of_group} with a queue",
+        share(facts.waited),
+        f"requests waited from {share(WAITED)} on",
+    )
     full = [f"{GATE_NAMES[name]} {share(facts.full[name])}" for name in GATES]
     yield Evidence("Reached while they waited", ", ".join(full), f"{share(DECISIVE)} names the limit")
     rule = f"kept up: at most 5 % of the makespan, or the p99 of E2E − queue: {seconds(facts.service_s)}"

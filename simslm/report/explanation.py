@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simslm.metrics.definitions import BY_KEY
 from simslm.report.facts import Facts
-from simslm.report.regime import MINOR, Miss, Regime
+from simslm.report.regime import DECISIVE, MINOR, Miss, Regime
 from simslm.report.wording import attained, count, share
 from simslm.units import number, seconds
 
@@ -59,7 +59,9 @@ def headline(facts: Facts, regime: Regime) -> str:
     if kind == "storm":
         return _storm(facts)
     if kind == "turned-away":
-        return f"Admission (`{facts.limits.admission}`) turned away {share(facts.rejected)} of the arrived requests."
+        door = facts.door
+        lost = f"{share(facts.rejected)} of the arrived requests"
+        return f"Admission (`{door.admission}`){door.of_group} turned away {lost}."
     if kind == "arrivals":
         return _arrivals(facts, regime)
     if kind == "concurrency":
@@ -67,8 +69,8 @@ def headline(facts: Facts, regime: Regime) -> str:
         return f"The number of clients bounded the throughput{few}."
     if kind == "policy":
         return (
-            "The batching policy held requests back: most of the time in which they waited, there was room for one "
-            "more."
+            f"The batching policy{facts.limits.of_group} held requests back: most of the time in which they waited, "
+            "there was room for one more."
         )
     if kind == "iterations":
         few = "" if regime.late is not None else ": hardly any request had to wait"
@@ -77,20 +79,22 @@ def headline(facts: Facts, regime: Regime) -> str:
 
 
 def _gate(facts: Facts, kind: str, phase: str | None) -> str:
+    limits = facts.limits
     queued = f"in {share(facts.full.get(kind, 0.0))} of the time in which requests waited,"
     if kind == "kv":
         times = "once" if facts.preemptions == 1 else f"{count(facts.preemptions)} times"
         evicted = f"; {times} a sequence was preempted" if facts.preemptions else ""
-        return f"KV capacity bounded this run: {queued} there was no room for one more prompt{evicted}."
+        full = "there was no room for one more prompt"
+        return f"KV capacity{limits.of_group} bounded this run: {queued} {full}{evicted}."
     if kind == "slots":
-        slots = f"{count(facts.limits.max_num_seqs)} sequences (`max_num_seqs`)"
-        return f"The batch limit bounded this run: {queued} all {slots} were in use."
+        slots = f"{count(limits.max_num_seqs)} sequences (`{limits.key('max_num_seqs')}`)"
+        return f"The batch limit{limits.of_group} bounded this run: {queued} all {slots} were in use."
     if kind == "tokens":
         what = "Prefill compute" if phase == "prefill" else "The token budget"
-        budget = f"{count(facts.limits.max_num_batched_tokens)} tokens (`max_num_batched_tokens`)"
-        return f"{what} bounded this run: {queued} the iterations were filled to {budget}."
+        budget = f"{count(limits.max_num_batched_tokens)} tokens (`{limits.key('max_num_batched_tokens')}`)"
+        return f"{what}{limits.of_group} bounded this run: {queued} the iterations were filled to {budget}."
     parts = ", ".join(f"{GATE_NAMES[name]} {share(value)}" for name, value in facts.full.items())
-    return f"No single limit bounded this run. While requests waited, these were reached: {parts}."
+    return f"No single limit{limits.of_group} bounded this run. While requests waited, these were reached: {parts}."
 
 
 def _arrivals(facts: Facts, regime: Regime) -> str:
@@ -107,7 +111,7 @@ def _arrivals(facts: Facts, regime: Regime) -> str:
 
 
 def _storm(facts: Facts) -> str:
-    limits = facts.limits
+    limits = facts.preempts
     what = "Swapping thrashed" if limits.swaps else "A preemption storm bounded this run"
     lost = (
         "and its blocks were copied out and back"
@@ -125,7 +129,8 @@ def _storm(facts: Facts) -> str:
         else (f"{' under' if names else ' by'} `scheduling_policy: {limits.scheduling_policy}`")
     )
     return (
-        f"{what}: {count(facts.preemptions)} times a running sequence was preempted{names}{order}, {lost}, "
+        f"{what}: {count(facts.preemptions)} times a running sequence was preempted{limits.in_group}{names}{order}, "
+        f"{lost}, "
         f"{number(facts.preempted)} times for each request that finished; {share(facts.recomputed)} of the computed "
         "tokens had been computed before."
     )
@@ -141,17 +146,19 @@ def unanswered(facts: Facts) -> str:
 
 def waiting(facts: Facts, regime: Regime) -> str:
     """What requests waited for, where the headline does not say."""
-    gate, part = regime.gate, share(facts.waited)
+    gate, part, of = regime.gate, share(facts.waited), facts.limits.of_group
     if regime.kind in ("unanswered", "storm", "turned-away"):
-        return "" if gate is None else f"In {part} of the busy time requests waited for {GATE_NAMES[gate]}."
+        return (
+            "" if gate is None else f"In {part} of the busy time{of} requests waited for {GATE_NAMES[gate]}."
+        )
     if regime.kind not in ("arrivals", "concurrency", "iterations"):
         return ""
     if gate is not None:
-        return f"In bursts, {part} of the busy time, requests waited for {GATE_NAMES[gate]}."
+        return f"In bursts, {part} of the busy time{of}, requests waited for {GATE_NAMES[gate]}."
     if regime.late is not None:
-        return f"Only in {part} of the busy time requests waited, then for {GATE_NAMES[regime.late]}."
+        return f"Only in {part} of the busy time{of} requests waited, then for {GATE_NAMES[regime.late]}."
     return (
-        f"Requests had to wait in {part} of the busy time."
+        f"Requests had to wait in {part} of the busy time{of}."
         if facts.waited and regime.kind == "arrivals"
         else ""
     )
@@ -203,13 +210,20 @@ def _leading_miss(facts: Facts, miss: Miss) -> str:
     if miss.key == "e2e_s" and facts.queue_of_e2e is not None:
         queueing = miss.cause == "queueing"
         part = facts.queue_of_e2e if queueing else 1 - facts.queue_of_e2e
-        return (
-            f"{broken}; {share(part)} of their E2E was {'queueing' if queueing else 'prefill and decoding'}."
-        )
+        return f"{broken}; {share(part)} of their E2E was {_waiting(facts) if queueing else 'prefill and decoding'}."
+    if miss.key == "tpot_s" and miss.cause == "queueing" and facts.wait_of_tpot is not None:
+        return f"{broken}; {share(facts.wait_of_tpot)} of their time after the first token was {_waiting(facts)}."
     if miss.cause == "mixed":
         mixed = f"{share(facts.mixed_token_time)} of the time per token"
         return f"{broken}; {mixed} went by in iterations that also prefill."
     return f"{broken}."
+
+
+def _waiting(facts: Facts) -> str:
+    """What the waiting of late requests was, where most of it came between the phases."""
+    if facts.handed_over < DECISIVE:
+        return "queueing"
+    return f"waiting between prefill and decode, for group `{facts.decodes.group}`"
 
 
 def preempted(facts: Facts, regime: Regime) -> str:
@@ -231,6 +245,6 @@ def rejections(facts: Facts) -> str:
     """That requests were rejected, when more than a few were."""
     if facts.rejected < MINOR:
         return ""
-    if facts.limits.admission != "open":
+    if facts.door.admission != "open":
         return f"{share(facts.rejected)} of the arrived requests were rejected: not let in, or too long ever to fit."
     return f"{share(facts.rejected)} of the arrived requests can never fit and were rejected."

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from simslm.metrics.steady import STEADY, truncation
-from simslm.report.attribution import TimeSplit, time_split
+from simslm.report.attribution import TimeSplit, decode_device_s, time_split
+from simslm.report.limits import (
+    Limits,
+    door,
+    engine_limits,
+    group_of,
+    handover_s,
+    leading,
+    replicas_of,
+    rows_of,
+)
 from simslm.report.objective import good, slo_state, stated_bounds, target, within
 from simslm.report.tables import Columns, RunTables, dig, figure_of
 from simslm.report.timeline import replica_count
-
-WHOLE_PROMPTS = ("orca", "prefill-first", "static")
-"""Batching policies that never split a prompt."""
 
 STEADY_PROCESSES = ("deterministic", "poisson", "gamma", "weibull")
 """Arrivals at one rate all the time."""
@@ -27,30 +34,6 @@ CAPPED = 0.9
 
 NOTICED = 0.1
 """Relative difference from which the rate offered is another than the one asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The engine's limits per replica; None where the scenario does not say.
-
-    ``block_tokens`` is the KV block size, ``mean_prompt_tokens`` what a waiting request asks for on the mean,
-    ``watermark`` the share of blocks that admission keeps free.
-    """
-
-    max_num_seqs: float | None
-    max_num_batched_tokens: float | None
-    num_gpu_blocks: float | None
-    block_tokens: float
-    mean_prompt_tokens: float
-    chunked: bool
-    watermark: float
-    blocks_set_by_hand: bool
-    replicas_per_device: float
-    swaps: bool = False
-    preemption_policy: str = "youngest"
-    scheduling_policy: str = "fcfs"
-    admission: str = "open"
-    max_model_len: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +85,22 @@ class Facts:
     Attributes:
         replicas: how many are deployed.
         split: where their time went.
+        limits: those of the group in which requests waited longest, in request-seconds: the gate's.
+        gate_replicas: how many replicas that group has.
+        idle: share of the time in which they idled, 0 to 1.
+        door: limits of the group that lets requests in, or turns them away.
+        prefills, decodes: limits of the groups that spent most time on prompts, and on decoding.
+        preempts: limits of the group in which most sequences were preempted.
         slo: ``met | missed | unstated``.
         arrivals: ``open``, ``closed-loop`` or ``all-at-once`` (all within 5 % of the makespan).
         clients: of a closed loop, or None.
         offered: how fast requests came; None unless arrivals are open.
         start: the beginning of the run, where the verdict is another without it; else None.
-        waited: share of busy time in which at least one request waited, 0 to 1.
+        waited: share of the gate group's busy time in which at least one request waited, 0 to 1.
         full: of that time, the share in which each limit was reached: ``kv``, ``slots``, ``tokens``.
         drain_s: last finish - last arrival, 0 where the last to arrive was rejected later than that.
-        service_s: 99th percentile of E2E - queue, what a request takes once it is scheduled.
+        service_s: 99th percentile of E2E - queue - handover, what a request takes once it is scheduled.
+        kv_peak: fullest moment of the KV blocks of a replica of the gate's group, 0 to 1, or None.
         kept_up: whether no backlog was left: the drain is at most the service time or 5 % of the makespan, and at
             most 5 % of the arrived requests, rejected ones aside, never got a first token.
         finished: how many requests did.
@@ -125,8 +115,12 @@ class Facts:
         rejected: share of arrived requests that were, because they can never fit or were not let in.
         overlong: share of the rejected requests that are longer than the stated ``max_model_len``; None where none is
             stated, or none was rejected.
+        handed_over: share of the waiting of the requests that missed their E2E (else TPOT) bound that was between
+            prefill and decode, 0 to 1.
         queue_of_ttft: share of the TTFT of the requests that missed its bound that was queueing, or None.
-        queue_of_e2e: the same of E2E.
+        queue_of_e2e: the same of E2E, in which waiting between prefill and decode counts as queueing.
+        wait_of_tpot: share of E2E - TTFT of the requests that missed the TPOT bound that was waiting between the
+            phases, or None.
         batch: sequences that decode at once, on the mean over the time in which any does.
         mixed_token_time: share of decode token time spent in iterations that also prefill.
     """
@@ -134,6 +128,12 @@ class Facts:
     replicas: int
     split: TimeSplit
     limits: Limits
+    gate_replicas: int
+    idle: float
+    door: Limits
+    prefills: Limits
+    decodes: Limits
+    preempts: Limits
     slo: str
     arrivals: str
     clients: float | None
@@ -159,6 +159,8 @@ class Facts:
     overlong: float | None
     queue_of_ttft: float | None
     queue_of_e2e: float | None
+    wait_of_tpot: float | None
+    handed_over: float
     batch: float
     mixed_token_time: float
 
@@ -170,13 +172,18 @@ class Facts:
 
 def facts(run: RunTables) -> Facts:
     """The facts of a run."""
-    replicas, limits = replica_count(run), engine_limits(run)
+    replicas, groups = replica_count(run), engine_limits(run)
     iterations, span_s = iterations_that_count(run)
+    at = group_of(run, iterations["replica"])
+    gate = leading(at, iterations["waiting"] * iterations["duration_s"], groups)
+    limits, gated = groups[gate], rows_of(iterations, at == gate)
+    decode_s = decode_device_s(iterations, iterations["duration_s"])
+    between, members = handover_s(run), dict(enumerate(replicas_of(run))).get(gate, replicas)
     makespan = figure_of(run.summary, "makespan_s") or 0.0
     arrivals_s = arriving_s(run)
     drain = max(makespan - arrivals_s, 0.0)
-    service = service_time_s(run.requests)
-    waited, full = waiting(iterations, limits)
+    service = service_time_s(run.requests, between)
+    waited, full = waiting(gated, limits)
     missed, kind = missed_bounds(run), arrival_kind(run, run.span_s)
     finished = int(np.sum(run.requests["finished"]))
     preemptions = int(figure_of(run.summary, "kv.preemptions") or 0)
@@ -186,6 +193,12 @@ def facts(run: RunTables) -> Facts:
         replicas=replicas,
         split=time_split(iterations, replicas, span_s),
         limits=limits,
+        gate_replicas=members,
+        idle=idle_share(gated, members, span_s),
+        door=door(groups),
+        prefills=groups[leading(at, iterations["duration_s"] - decode_s, groups)],
+        decodes=groups[leading(at, decode_s, groups)],
+        preempts=groups[leading(group_of(run, run.requests["replica"]), run.requests["preemptions"], groups)],
         slo=slo_state(run),
         arrivals=kind,
         clients=figure_of(run.scenario, "workload.arrivals.concurrency"),
@@ -199,18 +212,22 @@ def facts(run: RunTables) -> Facts:
         finished=finished,
         failed=_share(failed),
         failed_early=_share(unanswered[failed]),
-        kv_peak=figure_of(run.summary, "kv.peak_utilization"),
+        kv_peak=kv_peak(run, limits, gate),
         preemptions=preemptions,
         preempted=preemptions / max(figure_of(run.summary, "requests.finished") or 0, 1),
         storm=bool(dig(run.summary, "kv.note", "")),
         recomputed=figure_of(run.summary, "kv.recomputed_share") or 0.0,
         weight_share=weight_share(run),
-        fixed_share=fixed_share(iterations),
+        fixed_share=fixed_share(gated),
         missed=missed,
         rejected=_share(run.requests["rejected"]),
-        overlong=overlong(run),
-        queue_of_ttft=_queue_of(run, "ttft_s"),
-        queue_of_e2e=_queue_of(run, "e2e_s"),
+        overlong=overlong(run, groups),
+        queue_of_ttft=_part_of(run, "ttft_s", run.requests["queue_s"], run.requests["ttft_s"]),
+        queue_of_e2e=_part_of(run, "e2e_s", run.requests["queue_s"] + between, run.requests["e2e_s"]),
+        wait_of_tpot=_part_of(run, "tpot_s", between, run.requests["e2e_s"] - run.requests["ttft_s"]),
+        handed_over=_part_of(run, "e2e_s", between, run.requests["queue_s"] + between)
+        or _part_of(run, "tpot_s", between, run.requests["queue_s"] + between)
+        or 0.0,
         batch=decoding_at_once(iterations),
         mixed_token_time=mixed_token_time(iterations),
     )
@@ -218,28 +235,6 @@ def facts(run: RunTables) -> Facts:
 
 def _share(mask: np.ndarray) -> float:
     return float(np.mean(mask)) if len(mask) else 0.0
-
-
-def engine_limits(run: RunTables) -> Limits:
-    groups = dig(run.scenario, "deployment.groups")
-    engine = dig(groups[0] if groups else dig(run.scenario, "deployment", {}), "engine", {})
-    prompts = run.requests["prompt_tokens"]
-    return Limits(
-        max_num_seqs=figure_of(engine, "max_num_seqs"),
-        max_num_batched_tokens=figure_of(engine, "max_num_batched_tokens"),
-        num_gpu_blocks=figure_of(run.summary, "kv.num_gpu_blocks"),
-        block_tokens=figure_of(engine, "block_size") or 16.0,
-        mean_prompt_tokens=float(np.nanmean(prompts)) if len(prompts) else 0.0,
-        chunked=dig(engine, "batching.policy", "") not in WHOLE_PROMPTS,
-        watermark=figure_of(engine, "watermark") or 0.0,
-        blocks_set_by_hand=dig(engine, "num_gpu_blocks") is not None,
-        replicas_per_device=figure_of(run.scenario, "deployment.replicas_per_device") or 1.0,
-        swaps=dig(engine, "preemption") == "swap",
-        preemption_policy=str(dig(engine, "preemption_policy.policy", "youngest")),
-        scheduling_policy=str(dig(engine, "scheduling_policy.policy", "fcfs")),
-        admission=str(dig(engine, "admission.policy", "open")),
-        max_model_len=figure_of(run.scenario, "max_model_len"),
-    )
 
 
 def arrival_kind(run: RunTables, makespan_s: float) -> str:
@@ -293,21 +288,41 @@ def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
     }
 
 
-def service_time_s(requests: Columns) -> float:
-    service = requests["e2e_s"] - requests["queue_s"]
+def idle_share(iterations: Columns, replicas: int, span_s: float) -> float:
+    """The share of ``replicas`` x ``span_s`` in which no iteration ran, 0 to 1."""
+    available = replicas * span_s
+    return max(1 - float(np.sum(iterations["duration_s"])) / available, 0.0) if available else 0.0
+
+
+def kv_peak(run: RunTables, limits: Limits, gate: int) -> float | None:
+    """The fullest moment of a replica of the gate's group; where there is one group, the summary's."""
+    if not limits.group:
+        return figure_of(run.summary, "kv.peak_utilization")
+    used = run.iterations["kv_blocks_used"][group_of(run, run.iterations["replica"]) == gate]
+    return float(np.max(used)) / limits.num_gpu_blocks if len(used) and limits.num_gpu_blocks else None
+
+
+def service_time_s(requests: Columns, between_s: np.ndarray) -> float:
+    service = requests["e2e_s"] - requests["queue_s"] - between_s
     service = service[np.isfinite(service)]
     return float(np.quantile(service, 0.99)) if len(service) else 0.0
 
 
 def weight_share(run: RunTables) -> float | None:
-    """Weights over weights plus KV, in the bytes that the iterations with a decode in them read."""
-    weights = figure_of(run.manifest, "model.weight_bytes")
-    per_token = figure_of(run.manifest, "model.kv_bytes_per_token")
+    """Weights over weights plus KV, in the bytes that the iterations with a decode in them read, each of its model."""
     decoding = run.iterations["decode_seqs"] > 0
-    if weights is None or per_token is None or not decoding.any():
-        return None
-    kv = per_token * float(np.sum(run.iterations["decode_ctx_tokens"][decoding]))
-    return weights * int(np.sum(decoding)) / (weights * int(np.sum(decoding)) + kv)
+    at, known = group_of(run, run.iterations["replica"]), dig(run.manifest, "groups", [])
+    read = kept = 0.0
+    for number in np.unique(at[decoding]):
+        own = dict(enumerate(known)).get(int(number))
+        model = own if figure_of(own, "weight_bytes") is not None else dig(run.manifest, "model")
+        weights, per_token = figure_of(model, "weight_bytes"), figure_of(model, "kv_bytes_per_token")
+        if weights is None or per_token is None:
+            return None
+        mine = decoding & (at == number)
+        read += weights * int(np.sum(mine))
+        kept += per_token * float(np.sum(run.iterations["decode_ctx_tokens"][mine]))
+    return read / (read + kept) if read else None
 
 
 def fixed_share(iterations: Columns) -> float | None:
@@ -340,10 +355,10 @@ def mixed_token_time(iterations: Columns) -> float:
     return float(np.sum(time[iterations["prefill_tokens"] > 0])) / total if total else 0.0
 
 
-def overlong(run: RunTables) -> float | None:
-    """Of the rejected requests, the share that ``max_model_len`` alone keeps out."""
-    longest, rejected = figure_of(run.scenario, "max_model_len"), run.requests["rejected"]
-    if longest is None or not rejected.any():
+def overlong(run: RunTables, groups: Sequence[Limits]) -> float | None:
+    """Of the rejected requests, the share that ``max_model_len`` alone keeps out; None where groups differ in it."""
+    longest, rejected = groups[0].max_model_len, run.requests["rejected"]
+    if longest is None or not rejected.any() or len({each.max_model_len for each in groups}) > 1:
         return None
     tokens = run.requests["prompt_tokens"] + run.requests["output_tokens"]
     return float(np.mean(tokens[rejected] > longest))
@@ -360,13 +375,15 @@ def missed_bounds(run: RunTables) -> dict[str, float]:
     }
 
 
-def _queue_of(run: RunTables, key: str) -> float | None:
+def _part_of(run: RunTables, key: str, part_s: np.ndarray, whole_s: np.ndarray) -> float | None:
+    """Of the requests that broke a bound, the sum of a part of their time over that of the whole; None without any."""
     bound = stated_bounds(run).get(key)
     if bound is None:
         return None
-    value, queue = run.requests[key], run.requests["queue_s"]
+    value = run.requests[key]
     late = run.requests["counted"] & np.isfinite(value) & (value > bound)
-    return float(np.sum(queue[late]) / np.sum(value[late])) if late.any() else None
+    whole = float(np.sum(whole_s[late]))
+    return float(np.sum(part_s[late])) / whole if whole else None
 
 
 def iterations_that_count(run: RunTables) -> tuple[Columns, float]:
@@ -375,9 +392,7 @@ def iterations_that_count(run: RunTables) -> tuple[Columns, float]:
         return run.iterations, run.span_s
     begin_s, end_s = run.window_s
     start_s = run.iterations["start_s"]
-    inside = (start_s >= begin_s) & (start_s < end_s)
-    found = {name: column[inside] for name, column in run.iterations.items()}
-    return found, end_s - begin_s
+    return rows_of(run.iterations, (start_s >= begin_s) & (start_s < end_s)), end_s - begin_s
 
 
 def arriving_s(run: RunTables) -> float:

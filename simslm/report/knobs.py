@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from simslm.metrics.definitions import BY_KEY
 from simslm.report.facts import Facts
-from simslm.report.regime import GATES, MINOR, Regime
+from simslm.report.limits import Limits
+from simslm.report.regime import DECISIVE, GATES, MINOR, Regime
 from simslm.report.wording import count, share
 
 ALONE = 2.0
@@ -55,7 +56,7 @@ def _candidates(facts: Facts, regime: Regime) -> Iterator[Knob]:
             "load",
             "down",
             "Send fewer requests, serve them with more devices, or let more of them wait "
-            f"(`admission: {facts.limits.admission}`).",
+            f"(`admission: {facts.door.admission}`).",
         )
     yield from _miss(facts, regime)
     if regime.kind in GATES or regime.kind in ("policy", "undecided"):
@@ -92,20 +93,21 @@ def _patience(facts: Facts) -> Iterator[Knob]:
 
 
 def _storm(facts: Facts) -> Iterator[Knob]:
-    limits = facts.limits
+    limits = facts.preempts
     if limits.preemption_policy != "youngest":
         yield Knob(
             "preemption_policy",
             "other",
-            f"Leave `preemption_policy: {limits.preemption_policy}` out: without it requests are preempted only where "
-            "KV blocks run short.",
+            f"Leave `{limits.key('preemption_policy')}: {limits.preemption_policy}` out: without it requests are "
+            "preempted only where KV blocks run short.",
         )
+    slots = limits.key("max_num_seqs")
     yield Knob(
-        "max_num_seqs",
+        slots,
         "down",
-        "Let fewer sequences in at once, so that each has the KV blocks to finish: a smaller `max_num_seqs`.",
+        f"Let fewer sequences in at once, so that each has the KV blocks to finish: a smaller `{slots}`.",
     )
-    yield from _kv(facts)
+    yield from _kv(limits)
 
 
 def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
@@ -113,9 +115,10 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
     miss = regime.miss
     if miss is None:
         return
-    limits = facts.limits
+    prefills, decodes = facts.prefills, facts.decodes
     if miss.cause == "queueing" and regime.late is not None:
-        if regime.late in ("kv", "slots") and facts.missed.get("tpot_s", 0.0) >= BOTH:
+        waits = (facts.wait_of_tpot or 0.0) >= DECISIVE  # then a larger batch shortens TPOT
+        if regime.late in ("kv", "slots") and facts.missed.get("tpot_s", 0.0) >= BOTH and not waits:
             yield Knob(
                 "load",
                 "down",
@@ -125,27 +128,28 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
         yield from _gate(facts, regime.late)
         yield Knob("load", "down", "Fewer requests at once, or more replicas or devices, shorten the queue.")
     elif miss.cause == "prefill":
-        budget = limits.max_num_batched_tokens
-        if limits.chunked and budget is not None and limits.mean_prompt_tokens > budget:
+        budget, key = prefills.max_num_batched_tokens, prefills.key("max_num_batched_tokens")
+        if prefills.chunked and budget is not None and prefills.mean_prompt_tokens > budget:
             yield Knob(
-                "max_num_batched_tokens",
+                key,
                 "up",
-                f"A `max_num_batched_tokens` above {count(budget)} takes a mean prompt in fewer iterations, which "
-                "shortens TTFT at the price of ITL.",
+                f"A `{key}` above {count(budget)} takes a mean prompt in fewer iterations, which "
+                f"shortens TTFT{_price(prefills)}.",
             )
         yield Knob(
             "prefill", "other", "Prefix caching, shorter prompts or a faster device shorten the prefill."
         )
     elif miss.cause == "mixed":
+        key = decodes.key("max_num_batched_tokens")
         yield Knob(
-            "max_num_batched_tokens",
+            key,
             "down",
-            "A smaller `max_num_batched_tokens` shortens TPOT: less of a prompt stands in the way of decoding; TTFT "
+            f"A smaller `{key}` shortens TPOT: less of a prompt stands in the way of decoding; TTFT "
             "pays for it.",
         )
     elif miss.cause == "batch" and facts.batch >= ALONE:
-        text = "A smaller `max_num_seqs`, or more replicas or devices, shortens TPOT."
-        yield Knob("max_num_seqs", "down", text)
+        key = decodes.key("max_num_seqs")
+        yield Knob(key, "down", f"A smaller `{key}`, or more replicas or devices, shortens TPOT.")
     elif facts.batch >= ALONE:
         text = "Shorter outputs, fewer requests at once, or more replicas or devices shorten E2E."
         yield Knob("service", "other", text)
@@ -159,47 +163,58 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
 
 def _gate(facts: Facts, gate: str) -> Iterator[Knob]:
     """What to change about the limit that requests waited for."""
+    limits = facts.limits
     if gate == "kv":
-        yield from _kv(facts)
+        yield from _kv(limits)
     elif gate == "slots":
         yield from _slots(facts)
     elif gate == "tokens":
-        now = count(facts.limits.max_num_batched_tokens)
+        now, key = count(limits.max_num_batched_tokens), limits.key("max_num_batched_tokens")
         yield Knob(
-            "max_num_batched_tokens",
+            key,
             "up",
-            f"A `max_num_batched_tokens` above {now} shortens TTFT at the price of ITL; "
+            f"A `{key}` above {now} shortens TTFT{_price(limits)}; "
             "more throughput takes more devices, prefix caching or shorter prompts.",
         )
     elif gate == "policy":
-        yield Knob("batching", "other", "Try another `deployment.engine.batching.policy`.")
+        place = limits.place or "deployment"
+        yield Knob("batching", "other", f"Try another `{place}.engine.batching.policy`.")
 
 
-def _kv(facts: Facts) -> Iterator[Knob]:
-    if facts.limits.blocks_set_by_hand:
-        yield Knob("kv", "up", "Raise `num_gpu_blocks`, or leave it out to use all the memory there is.")
+def _price(limits: Limits) -> str:
+    """What longer iterations cost: nothing where no sequence decodes beside the prompts."""
+    return "" if limits.role == "prefill" else " at the price of ITL"
+
+
+def _kv(limits: Limits) -> Iterator[Knob]:
+    key = limits.spec_key("kv")
+    pooled = f" (in every group of `kv_pool: {limits.kv_pool}`)" if limits.kv_pool else ""
+    if limits.blocks_set_by_hand:
+        blocks = limits.key("num_gpu_blocks")
+        yield Knob(key, "up", f"Raise `{blocks}`{pooled}, or leave it out to use all the memory there is.")
         return
-    fewer = "fewer `replicas_per_device`, " if facts.limits.replicas_per_device > 1 else ""
+    fewer = f"fewer `{limits.spec_key('replicas_per_device')}`, " if limits.replicas_per_device > 1 else ""
     yield Knob(
-        "kv",
+        key,
         "up",
-        f"Give each replica more KV blocks: a higher `gpu_memory_utilization`, {fewer}"
-        "a device with more memory, or a smaller data type.",
+        f"Give each replica{limits.of_group} more KV blocks: a higher "
+        f"`{limits.key('gpu_memory_utilization')}`{pooled}, {fewer}a device with more memory, or a smaller data type.",
     )
 
 
 def _slots(facts: Facts) -> Iterator[Knob]:
     fixed, peak = facts.fixed_share, facts.kv_peak
+    key = facts.limits.key("max_num_seqs")
     if peak is not None and peak >= 0.9:
-        text = f"KV blocks peaked at {share(peak)}: a larger `max_num_seqs` needs more of them first."
-        yield Knob("max_num_seqs", "other", text)
+        text = f"KV blocks peaked at {share(peak)}: a larger `{key}` needs more of them first."
+        yield Knob(key, "other", text)
         return
     if fixed is not None and fixed < 0.2:
         text = (
-            f"A larger `max_num_seqs` buys little: only {share(fixed)} of the largest decode iterations does not "
+            f"A larger `{key}` buys little: only {share(fixed)} of the largest decode iterations does not "
             "grow with the batch. More replicas or devices do."
         )
-        yield Knob("max_num_seqs", "other", text)
+        yield Knob(key, "other", text)
         return
     reasons = []
     if peak is not None:
@@ -207,17 +222,16 @@ def _slots(facts: Facts) -> Iterator[Knob]:
     if fixed is not None:
         reasons.append(f"{share(fixed)} of the largest decode iterations does not grow with the batch")
     because = f": {' and '.join(reasons)}" if reasons else ""
-    yield Knob(
-        "max_num_seqs", "up", f"Raise `max_num_seqs` above {count(facts.limits.max_num_seqs)}{because}."
-    )
+    yield Knob(key, "up", f"Raise `{key}` above {count(facts.limits.max_num_seqs)}{because}.")
 
 
 def _imbalance(facts: Facts) -> Iterator[Knob]:
     """Some replicas idled while others had a queue."""
-    idle = facts.split.idle_s / facts.split.total_s
-    if facts.replicas >= 2 and idle >= 0.2:
+    limits = facts.limits
+    if facts.gate_replicas >= 2 and facts.idle >= 0.2:
         text = (
-            f"Replicas idled {share(idle)} of the time while others had a queue: try another `router.policy`."
+            f"Replicas{limits.of_group} idled {share(facts.idle)} of the time while others had a queue: try another "
+            f"`{limits.spec_key('router.policy')}`."
         )
         yield Knob("router", "other", text)
 
@@ -255,11 +269,13 @@ def _phase(facts: Facts, phase: str | None) -> Iterator[Knob]:
 
 def _rejected(facts: Facts) -> Iterator[Knob]:
     """What makes rejected requests fit."""
-    if facts.rejected < MINOR or facts.limits.admission != "open":
+    if facts.rejected < MINOR or facts.door.admission != "open":
         return
-    whole = "" if facts.limits.chunked else ", or a `max_num_batched_tokens` that holds a whole prompt"
-    longest = facts.limits.max_model_len
-    longer = "a longer `max_model_len`" + ("" if longest is None else f" than {count(longest)}")
+    door = facts.door
+    budget, length = door.key("max_num_batched_tokens"), door.length_key()
+    whole = "" if door.chunked else f", or a `{budget}` that holds a whole prompt"
+    longest = door.max_model_len
+    longer = f"a longer `{length}`" + ("" if longest is None else f" than {count(longest)}")
     cures = {1.0: longer, 0.0: f"more KV blocks{whole}"}
     needed = f"{longer} or more KV blocks{whole}" if facts.overlong is None else cures.get(facts.overlong)
     if needed is None:

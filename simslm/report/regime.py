@@ -15,10 +15,13 @@ The rules, in order (every figure is defined in :mod:`facts` and printed beside 
    budget (``max_num_batched_tokens``), whichever was reached longest, the first of them on a tie. Reached means
    that one more mean prompt would not have fitted. When none was reached half of that time, the batching policy
    held requests back; anything between is undecided, and said so.
+   Where a scenario has groups, this is asked of the group in which requests waited longest, summed over requests:
+   its replicas' busy time, and its limits. In a decode group, handed-over requests wait for slots and KV blocks.
 5. When hardly any request waited and arrivals did not bound the run either, the number of clients did (closed
    loop) or the speed of the iterations (all at once).
 6. The phase that took at least half of the busy time is where a faster run has to come from.
-7. When the SLO was missed, the bound that most requests broke has a *cause*: queueing, prefill, prompts beside
+7. When the SLO was missed, the bound that most requests broke has a *cause*: queueing (between prefill and decode as
+   well), prefill, prompts beside
    the decoding, or the size of the batch. The knob for that cause comes first, and no knob turns it back.
 """
 
@@ -101,7 +104,7 @@ def gate_of(facts: Facts) -> str:
 
 def turned_away(facts: Facts) -> bool:
     """Whether admission rejected more than a few requests, as far as the scenario tells."""
-    return facts.rejected >= MINOR and facts.limits.admission != "open"
+    return facts.rejected >= MINOR and facts.door.admission != "open"
 
 
 def _kind(facts: Facts, gate: str | None) -> str:
@@ -140,6 +143,8 @@ def _cause(facts: Facts, key: str) -> str:
     if key == "queue_s":
         return "queueing"
     if key == "tpot_s":
+        if facts.wait_of_tpot is not None and facts.wait_of_tpot >= DECISIVE:
+            return "queueing"
         return "mixed" if facts.mixed_token_time >= DECISIVE else "batch"
     queue = facts.queue_of_ttft if key == "ttft_s" else facts.queue_of_e2e
     if queue is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from simslm.report.limits import replicas_of
 from simslm.report.objective import good
 from simslm.report.tables import Columns, RunTables, dig, figure_of
 
@@ -183,12 +184,13 @@ class _View:
 
 
 def replica_count(run: RunTables) -> int:
-    """Replicas deployed, as far as the scenario says; never fewer than were seen to run."""
+    """Replicas deployed, as far as the manifest says; never fewer than were seen to run."""
     seen = len(np.unique(run.iterations["replica"]))
     devices = figure_of(run.scenario, "deployment.num_devices") or 1
     per_device = figure_of(run.scenario, "deployment.replicas_per_device") or 1
     parallel = figure_of(run.scenario, "deployment.tensor_parallel_size") or 1
     deployed = int(devices * per_device / parallel) if dig(run.scenario, "deployment.groups") is None else 1
+    deployed = sum(replicas_of(run)) or deployed
     return max(seen, deployed, 1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -186,9 +187,9 @@ def _override(source: Source, dotted: str, value: Any) -> None:
 
 
 def _keys_of(dotted: str) -> tuple[str, ...]:
-    """The keys on a path. Keys of ``search.space`` and ``search.objectives`` are paths themselves: what follows
-    is one key."""
-    keys = tuple(dotted.split("."))
+    """The keys on a path, a position in a list as ``.1`` or ``[1]``. Keys of ``search.space`` and
+    ``search.objectives`` are paths themselves: what follows is one key."""
+    keys = tuple(re.sub(r"\[(\d+)\]", r".\1", dotted).split("."))
     if not all(keys):
         raise ScenarioError("expected keys with a dot between each two", where=f"--set {dotted}")
     for i in range(1, len(keys) - 1):

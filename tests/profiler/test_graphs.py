@@ -114,7 +114,7 @@ def test_padding_writes_to_the_spare_block_alone(llama):
 
 @pytest.mark.parametrize("name", ["opt", "llama-grouped-tied", "gemma2"])
 def test_mixed_batches_are_replayed_as_they_run_eagerly(make_tiny, name):
-    """One recording serves any prompts and decodes of its size, and padding is seen by nobody."""
+    """One recording serves any prompts and decodes of its size, and what pads it changes no result."""
     recorder, thin = CountingRecorder(), make_tiny(name)
     graphed, eager = build(thin, recorder=recorder), build(thin)
     order = np.random.default_rng(1).permutation(BLOCKS)

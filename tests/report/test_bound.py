@@ -10,7 +10,8 @@ import pytest
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.policies.registry import registered
 from simslm.report.bound import Bound, bound
-from simslm.report.facts import WHOLE_PROMPTS, Facts, facts
+from simslm.report.facts import Facts, facts
+from simslm.report.limits import WHOLE_PROMPTS
 from simslm.report.regime import waiting_gate
 from simslm.report.tables import read_run
 
@@ -113,8 +114,7 @@ def test_kv_advice_follows_how_the_blocks_were_set(found: dict[str, Facts]):
 
 
 def test_idle_replicas_beside_a_queue_point_at_the_router(found: dict[str, Facts]):
-    split = replace(found["slots"].split, idle_s=found["slots"].split.busy_s)
-    assert "router.policy" in explain(replace(found["slots"], replicas=2, split=split))[1]
+    assert "`router.policy`" in explain(replace(found["slots"], gate_replicas=2, idle=0.5))[1]
 
 
 def test_decode_traffic_names_weights_or_kv(found: dict[str, Facts]):
@@ -195,7 +195,7 @@ def test_rejections_are_explained(found: dict[str, Facts]):
     text = explain(replace(found["slots"], rejected=0.16))[1]
     assert "16 % of the arrived requests can never fit and were rejected." in text
     assert "`max_model_len` or more KV blocks." in text
-    whole = replace(found["slots"], rejected=0.16, limits=replace(found["slots"].limits, chunked=False))
+    whole = replace(found["slots"], rejected=0.16, door=replace(found["slots"].door, chunked=False))
     assert "holds a whole prompt" in explain(whole)[1]
     assert "rejected" not in explain(replace(found["slots"], rejected=0.001))[1]
 
@@ -256,6 +256,6 @@ def test_a_cap_on_requests_in_flight_bounds_only_where_it_is_reached(
 def test_what_rejected_requests_need_comes_first_and_is_named(
     found: dict[str, Facts], overlong: float | None, words: str
 ):
-    limits = replace(found["kv"].limits, max_model_len=8192)
-    answer, _ = explain(replace(found["kv"], rejected=0.55, overlong=overlong, limits=limits))
+    door = replace(found["kv"].door, max_model_len=8192)
+    answer, _ = explain(replace(found["kv"], rejected=0.55, overlong=overlong, door=door))
     assert words in answer.knobs[0]

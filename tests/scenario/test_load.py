@@ -168,6 +168,18 @@ def test_overrides_reach_every_key_and_are_named_in_errors(tmp_path):
     assert "is a value, not a section" in problems(path, ["name.first=x"])[0]
 
 
+@pytest.mark.parametrize(
+    "key", ["deployment.groups.1.engine.max_num_seqs", "deployment.groups[1].engine.max_num_seqs"]
+)
+def test_a_position_in_a_list_is_written_either_way(tmp_path, key: str):
+    path = write(tmp_path, GOOD)
+    groups = "deployment={num_devices: 2, groups: [{name: a, devices: [0]}, {name: b, devices: [1]}]}"
+    scenario = load_scenario(path, [groups, f"{key}=7"])
+    assert scenario.deployment.groups is not None
+    assert [each.engine.max_num_seqs == 7 for each in scenario.deployment.groups] == [False, True]
+    assert "is no position in a list of 2" in problems(path, [groups, f"{key.replace('1', '2')}=7"])[0]
+
+
 REPLAY = "workload.replay={format: csv, path: requests.csv}"
 GENERATED = ("num_requests", "duration_s", "arrivals", "prompt_tokens", "output_tokens", "prefixes")
 

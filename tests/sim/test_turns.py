@@ -76,7 +76,7 @@ def test_jumping_is_stepping_and_no_block_on_the_host_is_lost(scenario):
 )
 def test_what_is_on_the_host_is_never_computed_again(spoken, pool, overlap, reuse):
     """With room for all of it, every turn finds all full units of the one before but its own last block, however
-    short the device is of blocks; where nobody is preempted, the rest is all that is computed."""
+    short the device is of blocks; where no request is preempted, the rest is all that is computed."""
     requests = programs([conversation(turns) for turns in spoken], np.arange(len(spoken)) * TICK)
     served = keeping(
         pool=max(pool, 60),
