@@ -49,7 +49,7 @@ FAULTY_ATTEMPTS = 4
 MOST_ATTEMPTS = 8
 
 MOST_PROCESSOR_S = 200.0
-"""Processor time after which an attempt hangs; the longest, with interpreted kernels, need a tenth of it."""
+"""Processor time after which an attempt hangs; the longest, replicas with interpreted kernels, need under 50."""
 
 MOST_WALL_S = 1800.0
 """Wall time after which an attempt waits for what never comes, on however busy a machine."""
