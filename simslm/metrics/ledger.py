@@ -34,6 +34,8 @@ class Priced:
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
         policies: who is preempted, who waits where, and how, in words; empty where that is not known.
+        levels: its costs at each level of the clock, ``cost`` the first, where clocks change during the run.
+        device: the number of its (first) device.
     """
 
     cost: CostModel
@@ -41,6 +43,8 @@ class Priced:
     num_gpu_blocks: int
     speculates: bool = False
     policies: str = ""
+    levels: tuple[CostModel, ...] = ()
+    device: int = 0
 
 
 class Timed(NamedTuple):
@@ -116,7 +120,9 @@ class Ledger:
     def take(self, index: int, window: Window) -> None:
         """Books one window of replica ``index``; windows of a replica come in order."""
         priced, account = self.replicas[index], self.accounts[index]
-        table = iteration_table(window, priced.cost, priced.sharers, speculates=self._speculates)
+        table = iteration_table(
+            window, priced.cost, priced.sharers, speculates=self._speculates, levels=priced.levels
+        )
         if len(table):
             _sums(account, table)
             gaps = _gaps(account, window)

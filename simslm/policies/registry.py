@@ -20,11 +20,15 @@ from simslm.errors import UsageError, nearest
 KINDS = (
     "admission",
     "batching",
+    "faults",
+    "migration",
     "partition",
+    "power",
     "preemption",
     "priorities",
     "queueing",
     "routing",
+    "scaling",
     "speculation",
 )
 

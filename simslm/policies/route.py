@@ -34,11 +34,14 @@ class ReplicaLoad(Protocol):
     """How busy a replica is.
 
     Attributes:
+        index: its number, for as long as the run lasts; which replicas serve may change.
         outstanding: its requests, waiting or running.
         queued: those of them that wait.
         kv_utilization: share of its KV blocks in use.
     """
 
+    @property
+    def index(self) -> int: ...
     @property
     def outstanding(self) -> int: ...
     @property

@@ -70,14 +70,14 @@ class Visible:
 
     @property
     def kv_utilization(self) -> float:
-        self._catch_up()
+        self.catch_up()
         return self.pool.used / self.pool.num_blocks
 
     def cached_units(self, request: ArrivingRequest) -> int:
-        self._catch_up()
+        self.catch_up()
         return 0 if self.pool.prefix is None else self.pool.prefix.match(request.units)
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Brings the KV pool to the present instant, in the middle of a jump."""
         raise NotImplementedError
 

@@ -1,9 +1,8 @@
-"""The simulated world: arrivals, routers, replicas on their devices, one clock."""
+"""The simulated world: arrivals, the fleet that serves them, its control plane, one clock."""
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -16,15 +15,14 @@ from simslm.errors import SimslmError
 from simslm.policies.partition import PartitionPolicy
 from simslm.policies.route import Router
 from simslm.sim.clock import URGENT, Alarm, Clock
-from simslm.sim.device import OwnDevice, SharedDevice
+from simslm.sim.control.control import Control
+from simslm.sim.control.spec import Faults, Migration, Power, Scaling
 from simslm.sim.engine import EngineConfig, Policies
+from simslm.sim.fleet import Fleet
 from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, Settled, SimulationLog, Window
-from simslm.sim.partition import Partitioner
-from simslm.sim.phases import Phases, Stores, partitioners
 from simslm.sim.programs import ProgramRuns
-from simslm.sim.replica import Replica
 from simslm.sim.rows import ClosedLoop, RequestRows, Requests, Stream
-from simslm.sim.setup import UNBOUNDED, Setup
+from simslm.sim.setup import UNBOUNDED
 from simslm.sim.state import sequence as inflight
 
 PROGRESS_EVERY = 1024
@@ -44,6 +42,9 @@ class Group:
         policies: makes the policies of one replica.
         router: makes the router; two runs share no state.
         max_model_len: longest prompt + output.
+        scaling, migration, faults: see :mod:`simslm.sim.control.spec`; None where its replicas are not.
+        waits: while none of its replicas serves, its requests wait; else they are rejected.
+        levels: what an iteration costs at each clock, the highest first; empty where clocks do not change.
         role: ``both | prefill | decode``: the phases its replicas run; no request arrives at a decode group.
         decode_group: where sequences go on that a prefill group has prefilled, by number.
         kv_pool: groups of one phase that name the same take their blocks from one store on each device, of
@@ -61,6 +62,11 @@ class Group:
     role: str = "both"
     decode_group: int | None = None
     kv_pool: str | None = None
+    scaling: Scaling | None = None
+    migration: Migration | None = None
+    faults: Faults | None = None
+    waits: bool = True
+    levels: tuple[CostModel, ...] = ()
 
 
 def servable(requests: Requests, group: Group) -> np.ndarray:
@@ -89,6 +95,7 @@ class Deployment:
         group_of: the group that each request arrives at; None when all arrive at the first.
         partition: makes what moves the split of a device between the phases; None = it stays.
         ttft_slo_s, tpot_slo_s: the bounds it goes by, seconds; None where there are none.
+        power: what changes the clocks of all devices; None = they stay.
     """
 
     groups: tuple[Group, ...]
@@ -97,6 +104,23 @@ class Deployment:
     partition: Callable[[], PartitionPolicy] | None = None
     ttft_slo_s: float | None = None
     tpot_slo_s: float | None = None
+    power: Power | None = None
+
+    @property
+    def controlled(self) -> bool:
+        """Whether anything is under a control plane."""
+        return any(self.control(number) for number in range(len(self.groups)))
+
+    def control(self, number: int) -> frozenset[str]:
+        """The mechanisms of the control plane that a group's replicas are under, by name."""
+        group = self.groups[number]
+        asked = {
+            "scaling": group.scaling,
+            "migration": group.migration,
+            "faults": group.faults,
+            "power": self.power,
+        }
+        return frozenset(name for name, spec in asked.items() if spec is not None)
 
     def servable(self, requests: Requests, number: int) -> np.ndarray:
         """Which requests group ``number`` could serve, with the group that goes on from there; see :func:`servable`."""
@@ -178,9 +202,11 @@ def run(
         windows,
         next(world.clock._eid),
         world.clock.halted,
-        () if world.phases is None else tuple(world.phases.moves),
-        {device: tuple(each.splits) for device, each in world.partitioners.items()},
+        tuple(world.fleet.moves),
+        {device: tuple(each.splits) for device, each in world.fleet.partitioners.items()},
         world.rows.held(),
+        world.fleet.lives(),
+        () if world.control is None else world.control.clocks,
     )
 
 
@@ -198,7 +224,6 @@ class _World:
         self.progress = progress
         self.done = 0
         self.answers: dict[int, Event] = {}
-        self.replicas: list[Replica] = []
         self.deployment, self.on_window, self.on_settled = deployment, on_window, on_settled
         if isinstance(requests, Stream):
             self.count, self.pieces, programs = requests.count, requests.pieces(), None
@@ -213,11 +238,16 @@ class _World:
         if programs is not None:
             runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
-        self.routers = [group.router() for group in deployment.groups]
-        self.members: list[list[Replica]] = []
-        self.phases: Phases | None = None
-        self.partitioners: dict[int, Partitioner] = {}
-        self._deploy(deployment, most_iterations, on_window)
+        self.fleet = Fleet(
+            self.clock,
+            deployment,
+            self.rows,
+            on_done=self.on_done,
+            most_iterations=most_iterations,
+            on_window=on_window,
+        )
+        self.replicas = self.fleet.replicas
+        self.control = Control(self.clock, self.fleet, deployment) if deployment.controlled else None
         loop = requests.closed_loop
         if runs is not None:
             runs.start()
@@ -241,6 +271,11 @@ class _World:
                     f"replica {replica.index} stands still with {replica.outstanding} requests and "
                     f"{replica.pool.used} KV blocks held, and nothing left to happen"
                 )
+        if self.fleet.holds:
+            raise SimslmError(
+                f"{self.fleet.holds} requests wait and no replica serves, starts or is being repaired",
+                remedy="the scaling policy asks for no replica although requests wait",
+            )
 
     def _load(self) -> bool:
         """The next piece of the workload takes rows; False when there is none."""
@@ -264,8 +299,7 @@ class _World:
             self.on_window(replica.index, replica.window())
         for _ in range(over):
             self.on_settled(self.rows.let_go())
-        if self.phases is not None:
-            self.phases.moves.clear()
+        self.fleet.moves.clear()
 
     def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
         """For each request, whether its group can serve it at all."""
@@ -274,61 +308,6 @@ class _World:
             return deployment.servable(requests, 0)
         masks = np.stack([deployment.servable(requests, number) for number in range(len(deployment.groups))])
         return masks[group_of, np.arange(len(group_of))]
-
-    def _deploy(
-        self,
-        deployment: Deployment,
-        most_iterations: int,
-        on_window: OnWindow | None,
-    ) -> None:
-        tenants = Counter(device for group in deployment.groups for device in group.devices)
-        shared = {
-            device: SharedDevice(self.clock, deployment.sharing(count))
-            for device, count in tenants.items()
-            if count > 1 and deployment.sharing is not None
-        }
-        stores = Stores()
-        for number, group in enumerate(deployment.groups):
-            members = []
-            for place, device in enumerate(group.devices):
-                setup = Setup(
-                    index=len(self.replicas),
-                    clock=self.clock,
-                    device=shared.get(device) or OwnDevice(self.clock),
-                    engine=group.engine,
-                    cost=group.cost,
-                    demand=group.demand,
-                    policies=group.policies(),
-                    output_tokens=self.rows.output_tokens,
-                    requests=self.rows.log,
-                    on_done=self.on_done,
-                    most_iterations=most_iterations,
-                    on_window=on_window,
-                    role=group.role,
-                    store=stores.of(group, number, place),
-                )
-                replica = Replica(setup)
-                self.clock.live(replica.run())
-                self.replicas.append(replica)
-                members.append(replica)
-            self.members.append(members)
-        if any(group.role != "both" for group in deployment.groups):
-            self._connect(deployment)
-
-    def _connect(self, deployment: Deployment) -> None:
-        """Replicas of one phase find those of the other, and the split of their devices its partitioner."""
-        self.phases = Phases(
-            self.clock,
-            deployment.groups,
-            self.members,
-            self.routers,
-            self.rows.log,
-            lambda row: 0 if self.rows.group_of is None else self.rows.group_of[row],
-        )
-        if deployment.partition is not None:
-            devices = [device for group in deployment.groups for device in group.devices]
-            slos = deployment.ttft_slo_s, deployment.tpot_slo_s
-            self.partitioners = partitioners(self.clock, self.replicas, devices, deployment.partition, slos)
 
     def _open_loop(self) -> None:
         """Requests arrive at their times, whatever has become of the others.
@@ -419,14 +398,9 @@ class _World:
         )
         if rows.described:
             rows.describe(sequence)
-        number = 0 if rows.group_of is None else rows.group_of[row]
-        members = self.members[number]
-        chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
-        if not chosen.admission.admits(sequence, chosen):
+        if not self.fleet.send(sequence, 0 if rows.group_of is None else rows.group_of[row]):
             self._reject(row)
             return False
-        rows.log.replica[row] = chosen.index
-        chosen.arrive(sequence)
         if rows.patience_s is not None and rows.patience_s[row] != float("inf"):
             self._hurry(rows.patience_s[row], sequence)
         return True
@@ -437,7 +411,7 @@ class _World:
 
         def leave(_event: Event) -> None:
             if not self.rows.gone(sequence.request_id) and log.status[sequence.row] == UNFINISHED:
-                self.replicas[log.replica[sequence.row]].cancel(sequence)
+                self.fleet.cancel(sequence)
 
         alarm = self.clock.alarm(self.clock.now + patience_s, URGENT)
         assert alarm.callbacks is not None

@@ -29,7 +29,9 @@ def priced(deployment: Deployment) -> list[Priced]:
     """What each replica's iterations cost."""
     tenants = Counter(device for group in deployment.groups for device in group.devices)
     return [
-        Priced(group.cost, tenants[device], group.engine.num_gpu_blocks)
+        Priced(
+            group.cost, tenants[device], group.engine.num_gpu_blocks, levels=group.levels, device=device
+        )
         for group in deployment.groups
         for device in group.devices
     ]
@@ -82,8 +84,8 @@ def visits(result: Result) -> list[tuple[np.ndarray, np.ndarray] | None]:
     """For each replica, when requests came to it and when they left it, each in ascending order; None where a client
     gave up, which nobody knows the time of."""
     requests = result.request_columns
-    came: list[list[float]] = [[] for _ in result.tables]
-    left: list[list[float]] = [[] for _ in result.tables]
+    came: list[list[float]] = [[] for _ in (*result.tables, "no replica")]
+    left: list[list[float]] = [[] for _ in came]
     lost = set()
     paths = {int(request): [] for request in requests["request_id"]}
     for move in result.log.moves:
@@ -107,7 +109,7 @@ def visits(result: Result) -> list[tuple[np.ndarray, np.ndarray] | None]:
             lost.update([int(replica)])
     return [
         None if index in lost else (np.sort(inside), np.sort(outside))
-        for index, (inside, outside) in enumerate(zip(came, left, strict=True))
+        for index, (inside, outside) in enumerate(zip(came[:-1], left[:-1], strict=True))
     ]
 
 
@@ -201,12 +203,15 @@ def kv_blocks(result: Result, deployment: Deployment) -> None:
 
 def work_conservation(result: Result, deployment: Deployment) -> None:
     """4. A replica stands idle only while none of its requests is in the system, or all wait for blocks that replicas
-    of the other phase hold: then, where blocks are common, one of those runs."""
+    of the other phase hold: then, where blocks are common, one of those runs.
+
+    Not where requests are on their way to it, between replicas or from the host."""
     groups = [group for group in deployment.groups for _ in group.devices]
     places = [device for group in deployment.groups for device in group.devices]
     for index, (table, stays) in enumerate(zip(result.tables, visits(result), strict=True)):
         group = groups[index]
-        if stays is None or group.engine.swap_overlap or (group.role != "both" and group.kv_pool is None):
+        away = group.engine.swap_overlap or group.migration is not None
+        if stays is None or away or (group.role != "both" and group.kv_pool is None):
             continue
         arrivals, finishes = stays
         pauses = table.end_s[:-1][table.columns["start_s"][1:] > table.end_s[:-1]]
@@ -238,7 +243,9 @@ def phases(result: Result, deployment: Deployment) -> None:
             lingering = table.columns["decode_seqs"] > table.columns["decoding"]
             assert not table.columns[never][~lingering].any()
     for move in result.log.moves:
-        assert {roles[move.source], roles[move.target]} == {"prefill", "decode"}
+        if move.why in ("handoff", "return") and -1 not in (move.source, move.target):
+            between = {roles[move.source], roles[move.target]}
+            assert between == {"prefill", "decode"} or (move.why == "handoff" and between == {"decode"})
 
 
 def energy(result: Result) -> None:

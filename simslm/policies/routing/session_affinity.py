@@ -12,7 +12,8 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 class SessionAffinity:
     """Where the session's first request went, which was the least outstanding then (sticky sessions; Envoy, nginx).
 
-    Remembered, not hashed, so that sessions spread evenly; requests of no session go to the least outstanding.
+    Remembered, not hashed, so that sessions spread evenly; requests of no session, and of one whose replica does not
+    serve now, go to the least outstanding.
     """
 
     looks_at_replicas = True
@@ -24,9 +25,11 @@ class SessionAffinity:
     def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
         home = self.home.get(request.session_id)
         if home is not None:
-            return home
+            for i, replica in enumerate(replicas):
+                if replica.index == home:
+                    return i
         loads = [replica.outstanding for replica in replicas]
         chosen = loads.index(min(loads))
         if request.session_id >= 0:
-            self.home[request.session_id] = chosen
+            self.home[request.session_id] = replicas[chosen].index
         return chosen

@@ -14,12 +14,30 @@ from simslm.sim.log.window import Window
 
 
 class Move(NamedTuple):
-    """A request went from one replica to another, by number, at a time in seconds."""
+    """A request went from one replica to another.
+
+    Attributes:
+        request_id: its number.
+        source, target: the replicas by number; -1 = it waited, as none served.
+        at_s: when, seconds.
+        why: ``handoff`` (to be decoded), ``return`` (to be prefilled again), ``migration``, ``failure`` (of its
+            replica) or ``held`` (a replica serves again).
+    """
 
     request_id: int
     source: int
     target: int
     at_s: float
+    why: str = "handoff"
+
+
+class Life(NamedTuple):
+    """What a replica was, from when to when, seconds; the state is one of :data:`~simslm.policies.fleet.STATES`."""
+
+    replica: int
+    state: str
+    from_s: float
+    to_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,9 @@ class SimulationLog:
         splits: by device, every split between its phases and since when, see
             :class:`~simslm.sim.partition.Partitioner`.
         held: the requests, in order, but for those that were handed out during the run.
+        lives: what each replica was from when to when, in order of the replicas and of time; the last of each has no
+            end. Empty where all of them served all the time.
+        clocks: when all devices changed their clock, and to which level, in order.
     """
 
     arrival_s: np.ndarray
@@ -48,3 +69,5 @@ class SimulationLog:
     moves: tuple[Move, ...] = ()
     splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
     held: tuple[Settled, ...] = ()
+    lives: tuple[Life, ...] = ()
+    clocks: tuple[tuple[float, int], ...] = ()
