@@ -209,6 +209,7 @@ class Membership(Part):
         """A sequence for which blocks are reserved is here at ``at_s``."""
         assert self.transit is not None
         self.replica.outstanding += 1
+        self.replica.cut()
         self.transit.carry(sequence, at_s, then)
 
 
