@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simslm.cli import screen
-from simslm.cli.simulation import overrides
+from simslm.cli.simulate import overrides
 from simslm.units import number, seconds
 
 

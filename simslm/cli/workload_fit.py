@@ -12,7 +12,7 @@ import numpy as np
 from simslm.catalog.presets import Preset, is_file
 from simslm.cli import screen
 from simslm.cli.destination import free_place
-from simslm.cli.traffic import Found, drawn_of, recorded, write_page
+from simslm.cli.workload import Found, drawn_of, recorded, write_page
 from simslm.errors import UsageError
 from simslm.units import number
 

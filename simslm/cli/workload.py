@@ -13,7 +13,7 @@ import numpy as np
 from simslm.catalog.presets import holds_preset, load_preset, preset_names
 from simslm.cli import screen
 from simslm.cli.destination import free_place
-from simslm.cli.simulation import overrides
+from simslm.cli.simulate import overrides
 from simslm.errors import UsageError, nearest
 from simslm.scenario.lengths import MOST_TOKENS
 from simslm.units import number, seconds
