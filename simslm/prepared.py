@@ -18,6 +18,7 @@ from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device, device_file, load_device
 from simslm.catalog.models import architecture_from_mapping, load_model, model_file
 from simslm.catalog.prices import device_price
+from simslm.catalog.work import pairs_within
 from simslm.cost.interference import Contended, contention
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
@@ -35,7 +36,6 @@ from simslm.scenario.schema import GroupSpec, Replicas, Scenario, preempting
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.memory import MemoryPlan, plan_memory
 from simslm.sim.world import Deployment, Group
-from simslm.transforms.lm_infinite import pairs_within
 from simslm.transforms.registry import Footprint, Served, Transform, footprint, kept_tokens
 from simslm.transforms.weights import quantized
 from simslm.units import GIB
