@@ -27,7 +27,8 @@ import numpy as np
 from simslm.comparison import series
 from simslm.comparison.sampled import COUNTED, OF_REQUESTS, RATES, Sampled, figure, figures, quantile
 from simslm.comparison.series import FEWEST, LEAST, Margins
-from simslm.metrics.definitions import ATTAINMENT, GOODPUT, OF_PATH, TOKEN_GOODPUT
+from simslm.metrics.definitions import ATTAINMENT, GOODPUT, TOKEN_GOODPUT
+from simslm.metrics.figure_paths import OF_PATH
 from simslm.metrics.quantiles import LEVELS
 
 EVENTS = FEWEST * LEAST

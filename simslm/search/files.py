@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simslm.cost.load import flagged
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor

@@ -24,7 +24,7 @@ from simslm.comparison.configuration_deltas import over
 from simslm.comparison.intervals import difference, interval
 from simslm.comparison.sampled import OF_REQUESTS, RATES, Sampled
 from simslm.comparison.student import quantile, welch
-from simslm.metrics.definitions import title
+from simslm.metrics.figure_paths import title
 from simslm.metrics.quantiles import LEVELS
 from simslm.metrics.whole import write_whole
 from simslm.sim.log import FINISHED
