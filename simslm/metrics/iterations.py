@@ -73,9 +73,7 @@ def iteration_table(
     return IterationTable(columns, energy, share, costs.in_domain, speculates)
 
 
-def _stretches(
-    window: Window, cost: CostModel, levels: Sequence[CostModel]
-) -> list[tuple[slice, CostModel]]:
+def _stretches(window: Window, cost: CostModel, levels: Sequence[CostModel]) -> list[tuple[slice, CostModel]]:
     """The iterations of a window in stretches of one clock each, with what they cost then."""
     starts = [(0, cost), *((first, levels[level]) for first, level in window.levels)]
     ends = [first for first, _ in starts[1:]]

@@ -35,7 +35,8 @@ class Priced:
         speculates: whether it verifies drafted tokens.
         policies: who is preempted, who waits where, and how, in words; empty where that is not known.
         levels: its costs at each level of the clock, ``cost`` the first, where clocks change during the run.
-        device: the number of its (first) device.
+        device: the number of its device, or of the first of those it spans.
+        spans: how many it spans.
     """
 
     cost: CostModel
@@ -45,6 +46,7 @@ class Priced:
     policies: str = ""
     levels: tuple[CostModel, ...] = ()
     device: int = 0
+    spans: int = 1
 
 
 class Timed(NamedTuple):

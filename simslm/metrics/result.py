@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isnan
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from simslm.metrics.definitions import BY_KEY
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Account, Ledger, Priced
+from simslm.metrics.lifetimes import Lifetimes, fleet_figures, lifetimes
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.steady import STEADY, Counted, Rule, counted
@@ -203,7 +205,11 @@ def observe(
     if books.window is not None and not log.interrupted:
         _check(books.window)
     accounts, gaps, seconds = _over_the_time_that_counts(books)
-    summary = _summary(name, books, accounts, gaps, seconds, unused_devices)
+    lived = _lived(log, books) if deployment.controlled else None
+    summary = _summary(name, books, accounts, gaps, seconds, unused_devices, lived)
+    if lived is not None:
+        clocks = () if deployment.power is None else deployment.power.clocks_mhz
+        summary["fleet"] = fleet_figures(log, replicas, lived, unused_devices, clocks)
     _divide(columns, summary, books.tallies, None if streamed else _programs(requests), seconds)
     return Result(columns, summary, log, gaps, books.windows)
 
@@ -274,6 +280,14 @@ def _over_the_time_that_counts(books: _Books) -> tuple[list[Account], Distributi
     return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, accounts)
 
 
+def _lived(log: SimulationLog, books: _Books) -> Lifetimes:
+    """The lifetimes of the replicas over the time that counts."""
+    begin_s, end_s = books.tally.first_s, figures.end(books.ledger.accounts)
+    if (window := books.window) is not None:
+        begin_s, end_s = window.begin_s, window.end_s
+    return lifetimes(log, books.ledger.replicas, begin_s, begin_s if isnan(end_s) else end_s)
+
+
 def _counted(books: _Books) -> dict[str, Any]:
     """What the figures are of; nothing where they are of all requests."""
     window, rule = books.window, books.rule
@@ -298,7 +312,9 @@ def _summary(
     gaps: Distribution,
     seconds: float,
     unused_devices: int,
+    lived: Lifetimes | None,
 ) -> dict[str, Any]:
+    held_s, up_s = (None, None) if lived is None else (lived.held_s, lived.up_s)
     ledger, tally = books.ledger, books.tally
     found = tally.distributions() | {"itl_s": gaps}
     latencies = {key: each.spread() for key, each in found.items()}
@@ -317,9 +333,9 @@ def _summary(
         "queue_s": latencies["queue_s"],
         "population": {key: found[key].count for key in BY_KEY},
         "slo": figures.slo_figures(tally, seconds),
-        "energy": figures.energy_figures(ledger.replicas, accounts, tally, seconds, unused_devices),
+        "energy": figures.energy_figures(ledger.replicas, accounts, tally, seconds, unused_devices, held_s),
         "kv": figures.kv_figures(tally, ledger),
-        "utilization": figures.utilization(accounts, seconds),
+        "utilization": figures.utilization(accounts, seconds, up_s),
         "coverage": figures.coverage(ledger.accounts),
         "intervals": unknown("the run was not repeated"),
         "cost": {"source": cost.source, "engine": cost.engine} | _flags(ledger.replicas),

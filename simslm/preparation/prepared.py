@@ -88,11 +88,14 @@ class Prepared:
         tenants = self.tenants
         return [
             Priced(
-                group.cost,
+                (*group.levels, group.cost)[0],
                 tenants[device],
                 group.memory.num_gpu_blocks,
                 group.spec.engine.speculative_config is not None,
                 preempting(group.spec.engine),
+                group.levels,
+                device,
+                group.spec.tensor_parallel_size,
             )
             for group in self.groups
             for device in group.devices

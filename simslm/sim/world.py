@@ -21,6 +21,7 @@ from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.fleet import Fleet
 from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, Settled, SimulationLog, Window
 from simslm.sim.programs import ProgramRuns
+from simslm.sim.replica import Replica
 from simslm.sim.rows import ClosedLoop, RequestRows, Requests, Stream
 from simslm.sim.setup import UNBOUNDED
 from simslm.sim.state import sequence as inflight
@@ -224,6 +225,7 @@ class _World:
         self.progress = progress
         self.done = 0
         self.answers: dict[int, Event] = {}
+        self.replicas: list[Replica] = []
         self.deployment, self.on_window, self.on_settled = deployment, on_window, on_settled
         if isinstance(requests, Stream):
             self.count, self.pieces, programs = requests.count, requests.pieces(), None

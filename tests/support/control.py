@@ -67,7 +67,9 @@ def controlled(
     power = None
     if "power" in kinds:
         clocks = (1980.0, 1400.0, 900.0)
-        groups = tuple(replace(group, levels=tuple(_slower(group.cost, clock) for clock in clocks)) for group in groups)
+        groups = tuple(
+            replace(group, levels=tuple(_slower(group.cost, clock) for clock in clocks)) for group in groups
+        )
         made = chosen.get("power") or _whims(draw)
         power = Power(policy=made, every_s=draw(PERIODS), clocks_mhz=clocks)
     return replace(served, groups=groups, power=power)
@@ -111,5 +113,8 @@ def _controlled(draw: st.DrawFn, group: Group, kinds: Collection[str], chosen: d
 def _slower(cost: LinearCost, clock_mhz: float) -> LinearCost:
     """The same at a lower clock."""
     slower = 1980.0 / clock_mhz
-    terms = {name: getattr(cost, name) * slower for name in ("fixed", "per_seq", "per_context", "per_token", "per_pair")}
+    terms = {
+        name: getattr(cost, name) * slower
+        for name in ("fixed", "per_seq", "per_context", "per_token", "per_pair")
+    }
     return replace(cost, **terms, watts=None if cost.watts is None else cost.watts / slower)

@@ -29,9 +29,7 @@ def priced(deployment: Deployment) -> list[Priced]:
     """What each replica's iterations cost."""
     tenants = Counter(device for group in deployment.groups for device in group.devices)
     return [
-        Priced(
-            group.cost, tenants[device], group.engine.num_gpu_blocks, levels=group.levels, device=device
-        )
+        Priced(group.cost, tenants[device], group.engine.num_gpu_blocks, levels=group.levels, device=device)
         for group in deployment.groups
         for device in group.devices
     ]
