@@ -33,6 +33,9 @@ from simslm.sim.state import sequence as inflight
 if TYPE_CHECKING:
     from simslm.sim.world import Deployment
 
+PHASES = ("handoff", "return")
+"""Why a sequence moves between the replicas of two phases."""
+
 NOWHERE = -1
 """The number of the replica of a request that waits in the fleet."""
 
@@ -261,6 +264,10 @@ class Fleet:
             return
         self._log.replica[sequence.row] = index
         self.moves.append(Move(sequence.request_id, source, index, self.clock.now, why))
+
+    def forget_handovers(self) -> None:
+        """Moves between the phases, of which every request has one, are not kept of a workload that comes in pieces."""
+        self.moves[:] = [move for move in self.moves if move.why not in PHASES]
 
     @property
     def holds(self) -> int:

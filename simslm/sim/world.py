@@ -301,7 +301,7 @@ class _World:
             self.on_window(replica.index, replica.window())
         for _ in range(over):
             self.on_settled(self.rows.let_go())
-        self.fleet.moves.clear()
+        self.fleet.forget_handovers()
 
     def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
         """For each request, whether its group can serve it at all."""

@@ -63,6 +63,7 @@ class SeenLoad:
     queued: int
     kv_utilization: float
     cached: int = field(default=0)
+    index: int = 0
 
     def cached_units(self, request: ArrivingRequest) -> int:
         return min(self.cached, len(request.units))

@@ -52,7 +52,8 @@ class SimulationLog:
             the run are not among them.
         events: events that SimPy processed.
         interrupted: whether it was stopped before the last request was done.
-        moves: every time a request went from one replica to another, see :class:`Move`; of a stream, the last of them.
+        moves: every time a request went from one replica to another, see :class:`Move`; of a stream, the last of those
+            between phases, and all others.
         splits: by device, every split between its phases and since when, see
             :class:`~simslm.sim.partition.Partitioner`.
         held: the requests, in order, but for those that were handed out during the run.
