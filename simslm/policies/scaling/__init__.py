@@ -20,12 +20,14 @@ class ScalingOptions(PolicyOptions):
     """What every scaling policy has."""
 
     every_s: float = Field(default=15.0, gt=0, le=1e6, description="seconds between two looks")
-    min_replicas: int = Field(default=1, ge=1, description="fewest replicas that serve or start")
+    min_replicas: int = Field(
+        default=1, ge=0, description="fewest replicas that serve or start; 0 = none while no request comes"
+    )
     max_replicas: int | None = Field(
         default=None, ge=1, description="most of them; null = all that the group's devices have"
     )
     initial_replicas: int | None = Field(
-        default=None, ge=1, description="replicas that serve from the beginning; null = min_replicas"
+        default=None, ge=0, description="replicas that serve from the beginning; null = min_replicas"
     )
     start_s: float = Field(
         default=60.0, ge=0, le=1e6, description="from the order to start a replica until it serves, s"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from simslm.errors import SimslmError
 from simslm.policies.fleet import ASLEEP, DRAINING, GONE, SERVING, STARTING
 from simslm.sim.control.seen import seen_of
 from simslm.sim.control.spec import Scaling
 from simslm.sim.fleet import Fleet, Member
+
+MOST_LOOKS = 100_000
+"""Looks at requests that wait, while nothing else happens and no replica is asked for, before that is an error."""
 
 
 class Scaler:
@@ -23,6 +27,7 @@ class Scaler:
         self._fleet, self._group, self._spec = fleet, group, spec
         self._members = fleet.teams[group].members
         self._policy = spec.policy()
+        self._idle_looks = 0
         for member in self._members[spec.initial_replicas :]:
             fleet.begin(member, GONE)
 
@@ -38,6 +43,23 @@ class Scaler:
                 self._fleet.stop(member)
             else:
                 self._fleet.drain(member, ASLEEP if spec.sleeps else GONE, keep_cache=spec.keep_cache)
+
+        self._check(wanted)
+
+    def _check(self, wanted: int) -> None:
+        """Requests do not wait for ever.
+
+        Raises:
+            SimslmError: nothing happens but that the policy asks for no replica, again and again.
+        """
+        waits = self._fleet.teams[self._group].held and not wanted and not self._fleet.clock.busy()
+        self._idle_looks = self._idle_looks + 1 if waits else 0
+        if self._idle_looks == MOST_LOOKS:
+            raise SimslmError(
+                f"{self._fleet.holds} requests wait, no replica serves, and the scaling policy has asked for none "
+                f"{MOST_LOOKS:,} times",
+                remedy="raise scaling.min_replicas, or choose a policy that starts replicas for requests that wait",
+            )
 
     def _more(self) -> Iterator[Member]:
         """Who may come to serve, the quickest first."""
