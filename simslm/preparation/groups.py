@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device
+from simslm.catalog.work import pairs_within
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.errors import ScenarioError
@@ -18,7 +19,6 @@ from simslm.preparation.place import placed
 from simslm.scenario.cost import Cost
 from simslm.scenario.portions import partners, pool_of
 from simslm.scenario.schema import GroupSpec, Replicas, Scenario
-from simslm.transforms.lm_infinite import pairs_within
 from simslm.transforms.registry import Footprint, Served, Transform, footprint, kept_tokens
 from simslm.transforms.weights import quantized
 

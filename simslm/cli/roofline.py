@@ -7,7 +7,7 @@ from typing import Any
 
 from simslm.api import load_scenario, prepare
 from simslm.cli import screen
-from simslm.cli.simulation import overrides
+from simslm.cli.simulate import overrides
 from simslm.cost.operators import Attention
 from simslm.preparation.groups import PreparedGroup
 from simslm.preparation.operators import DeviceRoofline, Phase, device_roofline
