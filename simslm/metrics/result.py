@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +21,7 @@ from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.steady import STEADY, Counted, Rule, counted
 from simslm.metrics.tally import Tally
-from simslm.sim.log import Settled, SimulationLog, Window
+from simslm.sim.log import Move, Settled, SimulationLog, Window
 from simslm.sim.rows import Requests, Stream
 from simslm.sim.world import Deployment, OnStart, Progress, run
 from simslm.traces.files import flags_of
@@ -88,6 +88,10 @@ class Sink(Protocol):
         """Requests that are over, in order of their numbers; the columns are :attr:`Result.request_columns`."""
         ...
 
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        """Moves of requests between replicas, in order; the last of a run are those of :attr:`Result.log`."""
+        ...
+
 
 class Forget:
     """A sink that keeps nothing: the summary is all that is wanted."""
@@ -96,6 +100,9 @@ class Forget:
         """Nothing becomes of it."""
 
     def take_requests(self, columns: dict[str, np.ndarray]) -> None:
+        """Nothing becomes of them."""
+
+    def take_moves(self, moves: Sequence[Move]) -> None:
         """Nothing becomes of them."""
 
 
@@ -124,11 +131,13 @@ class _Books:
         self.window: Counted | None = None
         self.windows: list[tuple[int, Window, IterationTable]] = []
         self.parts: list[dict[str, np.ndarray]] = []
+        self.moves: list[Move] = []
         self.tally = Tally(bounds)
         self.tallies = None if classes is None else ClassTallies(classes)
         taken = self._keep if sink is None else sink.take
         self.ledger = Ledger(replicas, requests, taken, timed=rule is not None)
         self._take_requests = self.parts.append if sink is None else sink.take_requests
+        self._take_moves = self.moves.extend if sink is None else sink.take_moves
 
     def _keep(self, replica: int, window: Window, table: IterationTable) -> None:
         self.windows.append((replica, window, table))
@@ -137,6 +146,8 @@ class _Books:
         """Books requests that are over, and hands them on."""
         columns = self.book(settled)
         self._take_requests(columns)
+        if settled.moves:
+            self._take_moves(settled.moves)
 
     def book(self, settled: Settled) -> dict[str, np.ndarray]:
         """Books requests; all windows up to their end have been."""
@@ -205,6 +216,7 @@ def observe(
     accounts, gaps, seconds = _over_the_time_that_counts(books)
     summary = _summary(name, books, accounts, gaps, seconds, unused_devices)
     _divide(columns, summary, books.tallies, None if streamed else _programs(requests), seconds)
+    log = replace(log, moves=(*books.moves, *log.moves)) if books.moves else log
     return Result(columns, summary, log, gaps, books.windows)
 
 

@@ -262,10 +262,10 @@ class _World:
             return
         for replica in self.replicas:
             self.on_window(replica.index, replica.window())
+        moves = () if self.phases is None else self.phases.let_go()
         for _ in range(over):
-            self.on_settled(self.rows.let_go())
-        if self.phases is not None:
-            self.phases.moves.clear()
+            self.on_settled(self.rows.let_go()._replace(moves=moves))
+            moves = ()
 
     def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
         """For each request, whether its group can serve it at all."""

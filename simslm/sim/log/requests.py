@@ -67,6 +67,24 @@ class RequestLog:
         return {name: np.asarray(getattr(self, name)) for name in self.__slots__}
 
 
+class Move(NamedTuple):
+    """A request goes from one replica to another.
+
+    Attributes:
+        request_id: its number.
+        source, target: the numbers of the replicas.
+        at_s: when, in seconds.
+        kind: ``hand-over`` of a prefilled sequence to a decode replica, or ``return`` of one that was preempted there
+            and has to be prefilled again.
+    """
+
+    request_id: int
+    source: int
+    target: int
+    at_s: float
+    kind: str
+
+
 class Settled(NamedTuple):
     """What became of consecutive requests.
 
@@ -74,7 +92,9 @@ class Settled(NamedTuple):
         first: the number of the first.
         columns: those of :class:`RequestLog`, ``arrival_s`` (NaN for those that never arrived), ``prompt_tokens`` and
             ``output_tokens``, each of shape ``(requests,)``.
+        moves: those of any request since others were settled, in order.
     """
 
     first: int
     columns: dict[str, np.ndarray]
+    moves: tuple[Move, ...] = ()
