@@ -12,6 +12,7 @@ from simslm.sim.log.requests import (
     Settled,
 )
 from simslm.sim.log.simulation import SimulationLog
+from simslm.sim.log.sink import LogSink
 from simslm.sim.log.window import Window
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "REJECTED",
     "STATUS",
     "UNFINISHED",
+    "LogSink",
     "Move",
     "ReplicaLog",
     "RequestLog",

@@ -92,9 +92,7 @@ class Settled(NamedTuple):
         first: the number of the first.
         columns: those of :class:`RequestLog`, ``arrival_s`` (NaN for those that never arrived), ``prompt_tokens`` and
             ``output_tokens``, each of shape ``(requests,)``.
-        moves: those of any request since others were settled, in order.
     """
 
     first: int
     columns: dict[str, np.ndarray]
-    moves: tuple[Move, ...] = ()
