@@ -101,7 +101,7 @@ class Books:
         taken = self._keep if sink is None else sink.take
         self.ledger = Ledger(basis.replicas, basis.requests, taken, timed=basis.rule is not None)
         self._pass_on = self.parts.append if sink is None else sink.take_requests
-        self.take_moves = self.moves.extend if sink is None else sink.take_moves
+        self._pass_moves_on = self.moves.extend if sink is None else sink.take_moves
 
     def take_window(self, replica: int, window: Window) -> None:
         """Books the iterations of a window."""
@@ -110,6 +110,10 @@ class Books:
     def take_requests(self, settled: Settled) -> None:
         """Books requests that are over, and passes them on."""
         self._pass_on(self.book(settled))
+
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        """Passes moves on."""
+        self._pass_moves_on(moves)
 
     def book(self, settled: Settled) -> dict[str, np.ndarray]:
         """Books requests whose iterations have all been booked, and gives their columns."""
