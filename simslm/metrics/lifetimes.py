@@ -75,7 +75,6 @@ def fleet_figures(
     replicas: Sequence[Priced],
     lived: Lifetimes,
     unused_devices: int,
-    clocks_mhz: Sequence[float] = (),
 ) -> dict[str, Any]:
     """The section ``fleet`` of a summary: what the control plane did.
 
@@ -84,14 +83,12 @@ def fleet_figures(
         replicas: how each is priced.
         lived: over the time that counts.
         unused_devices: devices that are there but serve no request.
-        clocks_mhz: of each level, where clocks changed during the run; else empty.
     """
     seconds = lived.end_s - lived.begin_s
     held = {priced.device: (s, priced.spans) for priced, s in zip(replicas, lived.held_s, strict=True)}
     begun = Counter(
         life.state for life in log.lives if lived.begin_s <= life.from_s < lived.end_s and life.from_s > 0
     )
-    why = Counter(move.why for move in log.moves if move.at_s <= lived.end_s)
     figures: dict[str, Any] = {
         "mean_replicas": sum(lived.up_s) / seconds if seconds else 0.0,
         "most_replicas": _most(lived, len(replicas)),
@@ -102,12 +99,12 @@ def fleet_figures(
         "drains": begun[DRAINING],
         "sleeps": begun[ASLEEP],
         "failures": begun[FAILED],
-        "migrations": why["migration"],
-        "recomputed": why["failure"],
-        "held": why["held"],
+        "migrations": log.moved.get("migration", 0),
+        "recomputed": log.moved.get("failure", 0),
+        "held": log.moved.get("held", 0),
     }
-    if clocks_mhz:
-        figures |= {"clock_changes": len(log.clocks), "mean_clock_mhz": _mean_clock(log, lived, clocks_mhz)}
+    if log.clocks:
+        figures |= {"clock_changes": len(log.clocks) - 1, "mean_clock_mhz": _mean_clock(log, lived)}
     return figures
 
 
@@ -120,10 +117,9 @@ def _most(lived: Lifetimes, replicas: int) -> int:
     return int(np.cumsum([step for _, step in sorted(steps)]).max(initial=0))
 
 
-def _mean_clock(log: SimulationLog, lived: Lifetimes, clocks_mhz: Sequence[float]) -> float:
+def _mean_clock(log: SimulationLog, lived: Lifetimes) -> float:
     """The mean over time, MHz."""
-    times = np.array([lived.begin_s, *(at_s for at_s, _ in log.clocks), lived.end_s])
-    clocks = np.array([clocks_mhz[0], *(clocks_mhz[level] for _, level in log.clocks)])
-    lasted = np.diff(np.clip(times, lived.begin_s, lived.end_s))
+    since, clocks = (np.array(column) for column in zip(*log.clocks, strict=True))
+    lasted = np.diff(np.clip([*since, lived.end_s], lived.begin_s, lived.end_s))
     total = float(lasted.sum())
     return float(np.dot(lasted, clocks)) / total if total else float(clocks[-1])

@@ -10,9 +10,12 @@ from functools import cached_property
 from simslm.catalog.devices import Device
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import Sharing
+from simslm.metrics.books import Basis
 from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
+from simslm.metrics.programs import ProgramColumns
+from simslm.metrics.steady import Rule
 from simslm.preparation.deployment import deployed
 from simslm.preparation.draft import acceptance
 from simslm.preparation.found import Found
@@ -21,6 +24,7 @@ from simslm.preparation.named import device_of, digests
 from simslm.preparation.place import placed
 from simslm.preparation.sharing import sharing_of
 from simslm.preparation.tariff import tariff_of
+from simslm.scenario.metrics import Metrics
 from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import Replicas, Scenario, preempting
 from simslm.sim.world import Deployment
@@ -101,6 +105,22 @@ class Prepared:
             for device in group.devices
         ]
 
+    @property
+    def basis(self) -> Basis:
+        """What the metrics need of it."""
+        scenario, workload = self.scenario, self.workload
+        streamed = isinstance(workload, RequestStream)
+        return Basis(
+            name=scenario.name,
+            replicas=self.priced,
+            requests=None if streamed else len(workload),
+            slo=scenario.slo.bounds() if scenario.slo else {},
+            classes=self.classes,
+            programs=None if streamed else _programs(workload),
+            unused_devices=self.unused_devices,
+            rule=None if scenario.metrics is None else _rule(scenario.metrics),
+        )
+
     def variants(self) -> Iterator[tuple[Prepared, Prepared]]:
         """The same with lower and with higher costs, in each direction in which the costs of a model are uncertain.
 
@@ -163,4 +183,23 @@ def _workload(scenario: Scenario, longest: int, found: Found) -> RequestArrays |
         "requests",
         (asked.model_dump_json(), seed, longest, base_dir),
         lambda: supply_of(asked, seed, longest, base_dir),
+    )
+
+
+def _programs(requests: RequestArrays) -> ProgramColumns | None:
+    """The programs of the requests, where the workload describes any; None where each request is one by itself."""
+    found = requests.programs
+    if found is None or not found.described:
+        return None
+    return ProgramColumns(found.program_of, found.stage, found.parents, found.parent_ends)
+
+
+def _rule(metrics: Metrics) -> Rule:
+    """Which requests count, as a scenario says."""
+    return Rule(
+        warmup_requests=metrics.warmup_requests or 0,
+        warmup_s=metrics.warmup_s or 0.0,
+        cooldown_requests=metrics.cooldown_requests or 0,
+        cooldown_s=metrics.cooldown_s or 0.0,
+        steady=metrics.steady is not None,
     )

@@ -33,9 +33,6 @@ from simslm.sim.state import sequence as inflight
 if TYPE_CHECKING:
     from simslm.sim.world import Deployment
 
-PHASES = ("handoff", "return")
-"""Why a sequence moves between the replicas of two phases."""
-
 NOWHERE = -1
 """The number of the replica of a request that waits in the fleet."""
 
@@ -116,9 +113,9 @@ class Fleet:
     Attributes:
         replicas: all of them, by number.
         teams: by group.
-        moves: every time a sequence went to another replica, in order.
+        moves: every time a sequence went to another replica, in order, since some were let go.
         migrating: sequences whose blocks are being copied to another replica while they go on.
-        changed: whether a member has ever been anything but serving.
+        moved: how many of each kind, also of those that were let go.
     """
 
     def __init__(
@@ -136,7 +133,7 @@ class Fleet:
         self.teams: list[Team] = []
         self.moves: list[Move] = []
         self.migrating: set[inflight.Sequence] = set()
-        self.changed = False
+        self.moved: Counter[str] = Counter()
         self._rows, self._on_done = rows, on_done
         self._deploy(deployment, most_iterations, on_window)
         self.members = [member for team in self.teams for member in team.members]
@@ -241,11 +238,11 @@ class Fleet:
             return serving[team.router.choose(sequence, serving)]
         return serving[0] if serving else None
 
-    def recompute(self, sequence: inflight.Sequence, why: str) -> None:
+    def recompute(self, sequence: inflight.Sequence, kind: str) -> None:
         """A sequence of which nothing is left but its text goes to a replica of its group, or waits for one."""
         group, left = self.home(sequence.row), self._log.replica[sequence.row]
         target = self.choose(group, sequence, None if left == NOWHERE else self.replicas[left])
-        self.note(sequence, target, why)
+        self.note(sequence, target, kind)
         if target is not None:
             target.arrive(sequence)
         elif self.teams[group].waits:
@@ -257,17 +254,23 @@ class Fleet:
         """A sequence that has been prefilled waits for a replica that decodes; its blocks stay where they are."""
         self.teams[group].held.append(Held(sequence, source, True))
 
-    def note(self, sequence: inflight.Sequence, target: Replica | None, why: str) -> None:
+    def note(self, sequence: inflight.Sequence, target: Replica | None, kind: str) -> None:
         """A sequence leaves where it was, a replica or the fleet's queue, for a replica, or (None) for the queue."""
         source, index = self._log.replica[sequence.row], NOWHERE if target is None else target.index
         if source == index:
             return
         self._log.replica[sequence.row] = index
-        self.moves.append(Move(sequence.request_id, source, index, self.clock.now, why))
+        self._moved(sequence, source, index, kind)
 
-    def forget_handovers(self) -> None:
-        """Moves between the phases, of which every request has one, are not kept of a workload that comes in pieces."""
-        self.moves[:] = [move for move in self.moves if move.why not in PHASES]
+    def _moved(self, sequence: inflight.Sequence, source: int, target: int, kind: str) -> None:
+        self.moves.append(Move(sequence.request_id, source, target, self.clock.now, kind))
+        self.moved[kind] += 1
+
+    def let_go_of_moves(self) -> tuple[Move, ...]:
+        """The moves so far, which are forgotten."""
+        moves = tuple(self.moves)
+        self.moves.clear()
+        return moves
 
     @property
     def holds(self) -> int:
@@ -290,8 +293,7 @@ class Fleet:
             elif held.let_in:
                 self.recompute(sequence, "held")
             elif self.send(sequence, self.home(sequence.row)):
-                index, now = self._log.replica[sequence.row], self.clock.now
-                self.moves.append(Move(sequence.request_id, NOWHERE, index, now, "held"))
+                self._moved(sequence, NOWHERE, self._log.replica[sequence.row], "held")
             else:
                 self._log.status[sequence.row] = codes.REJECTED
                 self._done(sequence.row)
@@ -322,7 +324,6 @@ class Fleet:
 
     def begin(self, member: Member, state: str) -> None:
         """What a member is at the beginning, if it does not serve."""
-        self.changed = True
         member.state = state
         self._count(member)
 
@@ -447,7 +448,6 @@ class Fleet:
         member.lives.append(Life(member.replica.index, member.state, member.since_s, now))
         member.state, member.since_s = state, now
         member.order += 1
-        self.changed = True
         self._count(member)
 
     def _count(self, member: Member) -> None:
@@ -455,9 +455,7 @@ class Fleet:
         team.serving = [each.replica for each in team.members if each.state == SERVING]
 
     def lives(self) -> tuple[Life, ...]:
-        """What each replica was from when to when, in order; empty where all served all the time."""
-        if not self.changed:
-            return ()
+        """What each replica was from when to when, in order."""
         return tuple(
             life
             for member in self.members

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from simslm.metrics.ledger import Priced
-from simslm.metrics.result import Result, observe
+from simslm.metrics.result import Result
 from simslm.sim.log import FAILED, FINISHED, REJECTED, SimulationLog
 from simslm.sim.world import Deployment
+from support.observed import observe
 
 
 def simulate(requests: Any, deployment: Deployment, *, jump: bool = True) -> Result:
     """Runs a workload to its end and holds the outcome to every invariant."""
-    result = observe("test", requests, deployment, priced(deployment), slo={"ttft_s": 1.0}, jump=jump)
+    result = observe(requests, deployment, priced(deployment), slo={"ttft_s": 1.0}, jump=jump)
     check(result, deployment)
     if requests.programs is not None:
         dependence(result, requests.programs)
@@ -241,9 +242,10 @@ def phases(result: Result, deployment: Deployment) -> None:
             lingering = table.columns["decode_seqs"] > table.columns["decoding"]
             assert not table.columns[never][~lingering].any()
     for move in result.log.moves:
-        if move.why in ("handoff", "return") and -1 not in (move.source, move.target):
+        if move.kind in ("hand-over", "return") and -1 not in (move.source, move.target):
             between = {roles[move.source], roles[move.target]}
-            assert between == {"prefill", "decode"} or (move.why == "handoff" and between == {"decode"})
+            assert between == {"prefill", "decode"} or (move.kind == "hand-over" and between == {"decode"})
+            assert roles[move.source] == "decode" or move.kind == "hand-over"
 
 
 def energy(result: Result) -> None:

@@ -46,9 +46,9 @@ class Control:
             self._every(deployment.power.every_s, self._governor.look)
 
     @property
-    def clocks(self) -> tuple[tuple[float, int], ...]:
-        """When all devices changed their clock, and to which level."""
-        return () if self._governor is None else tuple(self._governor.changes)
+    def clocks(self) -> tuple[tuple[float, float], ...]:
+        """The clock of all devices, MHz, and since when, s; empty where it does not change."""
+        return () if self._governor is None else tuple(self._governor.clocks)
 
     def _every(self, every_s: float, look: Callable[[], None]) -> None:
         """Looks at every multiple of ``every_s``, as long as there is anything to look at."""

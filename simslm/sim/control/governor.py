@@ -26,7 +26,7 @@ class Governor:
 
     Attributes:
         level: of the clock now, from 0, the highest.
-        changes: when it changed, and to what.
+        clocks: the clocks so far, MHz, and since when, s.
     """
 
     def __init__(self, fleet: Fleet, deployment: Deployment) -> None:
@@ -37,7 +37,7 @@ class Governor:
         self._levels = [group.levels for group in deployment.groups]
         self._devices = [device for group in deployment.groups for device in group.devices]
         self.level = 0
-        self.changes: list[tuple[float, int]] = []
+        self.clocks = [(fleet.clock.now, self._clocks_mhz[0])]
 
     def look(self) -> None:
         """Asks for the clock, and sets it where it is another."""
@@ -52,7 +52,7 @@ class Governor:
         if level == self.level:
             return
         self.level = level
-        self.changes.append((self._fleet.clock.now, level))
+        self.clocks.append((self._fleet.clock.now, self._clocks_mhz[level]))
         for member in self._fleet.members:
             self._set(member)
 

@@ -67,6 +67,25 @@ class RequestLog:
         return {name: np.asarray(getattr(self, name)) for name in self.__slots__}
 
 
+class Move(NamedTuple):
+    """A request goes from one replica to another.
+
+    Attributes:
+        request_id: its number.
+        source, target: the numbers of the replicas; -1 where it waits because none serves.
+        at_s: when, in seconds.
+        kind: ``hand-over`` of a prefilled sequence to a decode replica, ``return`` of one that was preempted there
+            and has to be prefilled again, ``migration`` as a policy says, ``failure`` of the source, or ``held``, to a
+            replica that serves again.
+    """
+
+    request_id: int
+    source: int
+    target: int
+    at_s: float
+    kind: str
+
+
 class Settled(NamedTuple):
     """What became of consecutive requests.
 

@@ -9,26 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from simslm.policies.partition import Split
-from simslm.sim.log.requests import RequestLog, Settled
+from simslm.sim.log.requests import Move, RequestLog, Settled
 from simslm.sim.log.window import Window
-
-
-class Move(NamedTuple):
-    """A request went from one replica to another.
-
-    Attributes:
-        request_id: its number.
-        source, target: the replicas by number; -1 = it waited, as none served.
-        at_s: when, seconds.
-        why: ``handoff`` (to be decoded), ``return`` (to be prefilled again), ``migration``, ``failure`` (of its
-            replica) or ``held`` (a replica serves again).
-    """
-
-    request_id: int
-    source: int
-    target: int
-    at_s: float
-    why: str = "handoff"
 
 
 class Life(NamedTuple):
@@ -52,14 +34,15 @@ class SimulationLog:
             the run are not among them.
         events: events that SimPy processed.
         interrupted: whether it was stopped before the last request was done.
-        moves: every time a request went from one replica to another, see :class:`Move`; of a stream, the last of those
-            between phases, and all others.
+        moves: every time a request went from one replica to another, in order, but for those that were handed out
+            during the run with the requests of a stream.
         splits: by device, every split between its phases and since when, see
             :class:`~simslm.sim.partition.Partitioner`.
         held: the requests, in order, but for those that were handed out during the run.
         lives: what each replica was from when to when, in order of the replicas and of time; the last of each has no
-            end. Empty where all of them served all the time.
-        clocks: when all devices changed their clock, and to which level, in order.
+            end. Empty without a control plane: then all of them serve all the time.
+        clocks: the clock of all devices, MHz, and since when, s, in order; empty where clocks do not change.
+        moved: how many moves there were of each kind, also of those that were handed out.
     """
 
     arrival_s: np.ndarray
@@ -71,4 +54,5 @@ class SimulationLog:
     splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
     held: tuple[Settled, ...] = ()
     lives: tuple[Life, ...] = ()
-    clocks: tuple[tuple[float, int], ...] = ()
+    clocks: tuple[tuple[float, float], ...] = ()
+    moved: Mapping[str, int] = field(default_factory=dict)
