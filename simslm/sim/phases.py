@@ -49,7 +49,7 @@ class Phases:
             source: the replica that holds its blocks.
         """
         target = self._fleet.choose(group, sequence, source)
-        self._fleet.note(sequence, target, "handoff")
+        self._fleet.note(sequence, target, "hand-over")
         if target is None:
             self._fleet.hold(group, sequence, source)
         else:
