@@ -34,14 +34,11 @@ class ReplicaLoad(Protocol):
     """How busy a replica is.
 
     Attributes:
-        index: its number, for as long as the run lasts; which replicas serve may change.
         outstanding: its requests, waiting or running.
         queued: those of them that wait.
         kv_utilization: share of its KV blocks in use.
     """
 
-    @property
-    def index(self) -> int: ...
     @property
     def outstanding(self) -> int: ...
     @property
@@ -51,6 +48,17 @@ class ReplicaLoad(Protocol):
     def cached_units(self, request: ArrivingRequest) -> int:
         """How many leading units of the request's prompt the replica's prefix cache holds."""
         ...
+
+
+class ServingReplica(ReplicaLoad, Protocol):
+    """A replica among those that serve, which may be others for the next request.
+
+    Attributes:
+        index: its number, for as long as the run lasts.
+    """
+
+    @property
+    def index(self) -> int: ...
 
 
 class Router(Protocol):
@@ -63,7 +71,7 @@ class Router(Protocol):
 
     looks_at_replicas: bool
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+    def choose(self, request: ArrivingRequest, replicas: Sequence[ServingReplica]) -> int:
         """The index of the replica that serves ``request``."""
         ...
 

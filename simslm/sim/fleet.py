@@ -393,8 +393,8 @@ class Fleet:
             if other is not None and not replica.prefills:
                 lost += other.lose(role)
         for team in self.teams:
-            for held in [each for each in team.held if each.source is not None]:
-                if role_of(held.source) is role:
+            for held in list(team.held):
+                if held.source is not None and role_of(held.source) is role:
                     team.held.remove(held)
                     held.sequence.lost = held.sequence.prefill_tokens
                     self._let_go(held)

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from simslm.policies.plan import Plan, Prompt, ReplicaView
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ArrivingRequest, ReplicaLoad, ServingReplica
 from simslm.policies.speculation import SpeculationView
 from simslm.sim.engine import Policies
 
@@ -57,7 +57,7 @@ class SeenRequest:
 
 @dataclass(frozen=True, slots=True)
 class SeenLoad:
-    """A :class:`ReplicaLoad`."""
+    """A :class:`ServingReplica`."""
 
     outstanding: int
     queued: int
@@ -122,7 +122,8 @@ loads = st.builds(
 
 def members(protocol: type) -> frozenset[str]:
     """The names a protocol promises."""
-    return frozenset(name for name in vars(protocol) if not name.startswith("_"))
+    kinds = [kind for kind in protocol.__mro__ if kind.__module__.startswith("simslm")]
+    return frozenset(name for kind in kinds for name in vars(kind) if not name.startswith("_"))
 
 
 class Shown:
@@ -211,7 +212,7 @@ class WindowedRouter:
     def looks_at_replicas(self) -> bool:
         return self.router.looks_at_replicas
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+    def choose(self, request: ArrivingRequest, replicas: Sequence[ServingReplica]) -> int:
         return self.router.choose(
-            Shown(request, ArrivingRequest), [Shown(replica, ReplicaLoad) for replica in replicas]
+            Shown(request, ArrivingRequest), [Shown(replica, ServingReplica) for replica in replicas]
         )

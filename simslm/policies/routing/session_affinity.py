@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ArrivingRequest, ServingReplica
 
 
 @policy("routing", "session-affinity")
@@ -22,7 +22,7 @@ class SessionAffinity:
         del options
         self.home: dict[int, int] = {}
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+    def choose(self, request: ArrivingRequest, replicas: Sequence[ServingReplica]) -> int:
         home = self.home.get(request.session_id)
         if home is not None:
             for i, replica in enumerate(replicas):
