@@ -44,6 +44,7 @@ class Result:
         windows: the iterations of each replica, priced, those of a stream in parts; empty when they were written while
             the run went on.
         manifest: the contents of ``manifest.json``.
+        end_s: when the last iteration ended; 0 where none ran.
     """
 
     request_columns: dict[str, np.ndarray]
@@ -52,6 +53,7 @@ class Result:
     token_gaps: Distribution
     windows: list[tuple[int, Window, IterationTable]]
     manifest: dict[str, Any] = field(default_factory=dict)
+    end_s: float = 0.0
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -100,7 +102,8 @@ def summarize(books: Books, log: SimulationLog) -> Result:
         summary["fleet"] = fleet_figures(log, books.basis.replicas, lived, books.basis.unused_devices)
     _divide(columns, summary, books.tallies, books.basis.programs, seconds)
     log = replace(log, moves=(*books.moves, *log.moves)) if books.moves else log
-    return Result(columns, summary, log, gaps, books.windows)
+    end_s = figures.end(books.ledger.accounts)
+    return Result(columns, summary, log, gaps, books.windows, end_s=0.0 if isnan(end_s) else end_s)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
