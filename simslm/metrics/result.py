@@ -20,7 +20,7 @@ from simslm.metrics.ledger import Account, Ledger, Priced
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.steady import STEADY, Counted, Rule, counted
-from simslm.metrics.tally import Tally
+from simslm.metrics.tally import Tally, last_end
 from simslm.sim.log import Settled, SimulationLog, Window
 from simslm.sim.rows import Requests, Stream
 from simslm.sim.world import Deployment, OnStart, Progress, run
@@ -109,6 +109,7 @@ class _Books:
         classes: of all requests, None where there are none.
         sink: see :class:`Sink`; None keeps everything.
         rule: which requests count; None = all. Then all are booked at once, at the end.
+        escalates: whether requests may be served by several groups.
     """
 
     def __init__(
@@ -119,8 +120,10 @@ class _Books:
         classes: Classes | None,
         sink: Sink | None,
         rule: Rule | None = None,
+        *,
+        escalates: bool = False,
     ) -> None:
-        self.rule = rule
+        self.rule, self.escalates = rule, escalates
         self.window: Counted | None = None
         self.windows: list[tuple[int, Window, IterationTable]] = []
         self.parts: list[dict[str, np.ndarray]] = []
@@ -141,8 +144,11 @@ class _Books:
     def book(self, settled: Settled) -> dict[str, np.ndarray]:
         """Books requests; all windows up to their end have been."""
         columns = _request_columns(settled, self.ledger)
+        if not self.escalates:
+            del columns["escalations"]
+        self.ledger.take_answers(columns)
         if self.rule is not None:
-            end_s = figures.end(self.ledger.accounts)
+            end_s = figures.end(last_end(columns), self.ledger.accounts)
             series = [columns[name] for name in STEADY]
             self.window = counted(columns["arrival_s"], end_s, self.rule, columns["finish_s"], series)
             columns["counted"] = self.window.mask
@@ -186,7 +192,9 @@ def observe(
         ScenarioError: the rule leaves no request, or no time.
     """
     streamed = isinstance(requests, Stream)
-    books = _Books(replicas, None if streamed else len(requests.prompt_tokens), slo, classes, sink, rule)
+    count, router = None if streamed else len(requests.prompt_tokens), deployment.group_router
+    escalates = router is not None and router().escalates
+    books = _Books(replicas, count, slo, classes, sink, rule, escalates=escalates)
     log = run(
         requests,
         deployment,
@@ -271,7 +279,7 @@ def _over_the_time_that_counts(books: _Books) -> tuple[list[Account], Distributi
     if (window := books.window) is not None:
         return *books.ledger.between(window.begin_s, window.end_s), window.seconds
     accounts = books.ledger.accounts
-    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, accounts)
+    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally, accounts)
 
 
 def _counted(books: _Books) -> dict[str, Any]:
@@ -308,7 +316,7 @@ def _summary(
         "name": name,
         "requests": tally.counts(),
         **_counted(books),
-        "makespan_s": figures.makespan(tally.first_s, ledger.accounts),
+        "makespan_s": figures.makespan(tally, ledger.accounts),
         "throughput": figures.throughput(tally, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],

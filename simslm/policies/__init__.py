@@ -7,6 +7,8 @@ folder here, change the class and the line that registers it. Nothing else has t
 from simslm.policies import (
     admission,
     batching,
+    gateway,
+    group_routing,
     partition,
     preemption,
     priorities,
@@ -16,5 +18,16 @@ from simslm.policies import (
 )
 from simslm.policies.registry import discover
 
-for folder in (admission, batching, partition, preemption, priorities, queueing, routing, speculation):
+for folder in (
+    admission,
+    batching,
+    gateway,
+    group_routing,
+    partition,
+    preemption,
+    priorities,
+    queueing,
+    routing,
+    speculation,
+):
     discover(folder)

@@ -20,6 +20,8 @@ from simslm.errors import UsageError, nearest
 KINDS = (
     "admission",
     "batching",
+    "gateway",
+    "group-routing",
     "partition",
     "preemption",
     "priorities",

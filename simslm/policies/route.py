@@ -1,4 +1,4 @@
-"""What routing and admission policies see of an arriving request and of the replicas."""
+"""What routing, admission, gateway and group-routing policies see of an arriving request and of the replicas."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ class ArrivingRequest(Protocol):
     """An arriving request; its true output length is not known to a policy.
 
     Attributes:
-        units: hashes of its prompt's prefix, empty when they are not known.
+        arrival_s: when it arrives here; a request that was escalated arrives again.
+        units: hashes of its prompt's prefix, one for every ``unit_tokens`` tokens, the last perhaps of fewer: equal hashes
+            mean equal prompts up to there. Empty when they are not known.
         session_id: the conversation it belongs to, -1 for none.
+        program: the program it belongs to, -1 for none.
+        stage: requests on the longest way from its program's start to it, 0 for the first.
+        deadline_s: when its last token is due: its first arrival plus the ``e2e_s`` of its SLO or its client's patience,
+            whichever ends first; inf without either.
     """
 
     @property
@@ -28,15 +34,26 @@ class ArrivingRequest(Protocol):
     def session_id(self) -> int: ...
     @property
     def units(self) -> Sequence[int]: ...
+    @property
+    def unit_tokens(self) -> int: ...
+    @property
+    def program(self) -> int: ...
+    @property
+    def stage(self) -> int: ...
+    @property
+    def deadline_s(self) -> float: ...
 
 
 class ReplicaLoad(Protocol):
-    """How busy a replica is.
+    """How busy a replica is. What a policy does not ask for is not computed.
 
     Attributes:
         outstanding: its requests, waiting or running.
         queued: those of them that wait.
         kv_utilization: share of its KV blocks in use.
+        free_blocks: KV blocks that prompts may take now.
+        pending_prefill_tokens: prompt tokens still to be computed: of the queue, and of prompts that are partly in the
+            cache, the chunk under way included. What a prefix cache may spare is not taken off.
     """
 
     @property
@@ -45,8 +62,29 @@ class ReplicaLoad(Protocol):
     def queued(self) -> int: ...
     @property
     def kv_utilization(self) -> float: ...
+    @property
+    def free_blocks(self) -> int: ...
+    @property
+    def pending_prefill_tokens(self) -> int: ...
     def cached_units(self, request: ArrivingRequest) -> int:
         """How many leading units of the request's prompt the replica's prefix cache holds."""
+        ...
+
+    def ttft_estimate_s(self, request: ArrivingRequest) -> float:
+        """Seconds to the request's first token, by the replica's own cost model.
+
+        The pending prompt tokens and the request's prompt are computed in iterations of ``max_num_batched_tokens``, each
+        beside the sequences that decode now: ``n`` full iterations and one with the rest. It is an estimate from below:
+        slots and KV blocks count as free, and other replicas of the device as idle. 0 on a replica that prefills nothing.
+        """
+        ...
+
+    def tpot_estimate_s(self, request: ArrivingRequest) -> float:
+        """Seconds between two tokens of the request, by the replica's own cost model.
+
+        One iteration that decodes all sequences of the replica and the request, with all their prompts and the tokens
+        generated so far in the cache; where they are more than ``max_num_seqs``, as many of them, of the mean length.
+        """
         ...
 
 

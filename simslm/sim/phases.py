@@ -31,7 +31,6 @@ class Phases:
         members: the replicas of each.
         routers: of each; that of a decode group chooses among its replicas.
         requests: where it is noted which replica a request is on, by row.
-        home: the group that the request of a row arrived at.
 
     Attributes:
         moves: every handoff, and every return of a preempted sequence, in order.
@@ -44,12 +43,11 @@ class Phases:
         members: Sequence[Sequence[Replica]],
         routers: Sequence[Router],
         requests: RequestLog,
-        home: Callable[[int], int],
     ) -> None:
         self.moves: list[Move] = []
         self._clock = clock
         self._members, self._routers = members, routers
-        self._requests, self._home = requests, home
+        self._requests = requests
         for number, group in enumerate(groups):
             for replica in members[number]:
                 role = role_of(replica)
@@ -65,7 +63,7 @@ class Phases:
         role_of(target).receive(sequence, role_of(source))
 
     def _send_back(self, source: Replica, sequence: inflight.Sequence) -> None:
-        target = self._choose(self._home(sequence.row), sequence, source)
+        target = self._choose(sequence.group, sequence, source)
         self._note(sequence, source, target)
         target.arrive(sequence)
 

@@ -90,7 +90,7 @@ class Replica(Holding):
         self._late = engine.late_output and not self._keeps
         self.pool.touching = self.batch.running if engine.spare_block else None
         self._together = policies.batching.returns_batch
-        self.log.at_once = 0 if self._together else None
+        self.log.whole = self._together or setup.holds_back
         self._last_decode_s = 0.0
         self._leaving = self._blocked = self._displaced = self.busy = False
         self._unread = self._queued = self._grown = 0

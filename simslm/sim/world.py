@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,15 @@ from simpy.events import Event
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import DemandModel, Sharing
 from simslm.errors import SimslmError
+from simslm.policies.gateway import GatewayPolicy
+from simslm.policies.group_routing import GroupRouter
 from simslm.policies.partition import PartitionPolicy
 from simslm.policies.route import Router
 from simslm.sim.clock import URGENT, Alarm, Clock
 from simslm.sim.device import OwnDevice, SharedDevice
+from simslm.sim.dispatch import Dispatch
 from simslm.sim.engine import EngineConfig, Policies
+from simslm.sim.group_routing import GroupChoice, GroupView
 from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, Settled, SimulationLog, Window
 from simslm.sim.partition import Partitioner
 from simslm.sim.phases import Phases, Stores, partitioners
@@ -48,6 +52,7 @@ class Group:
         decode_group: where sequences go on that a prefill group has prefilled, by number.
         kv_pool: groups of one phase that name the same take their blocks from one store on each device, of
             ``num_gpu_blocks`` in all; None = each replica has its own.
+        share: its share of the requests, relative to the other groups, for policies that go by it.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Group:
     role: str = "both"
     decode_group: int | None = None
     kv_pool: str | None = None
+    share: float = 1.0
 
 
 def servable(requests: Requests, group: Group) -> np.ndarray:
@@ -86,14 +92,19 @@ class Deployment:
     Attributes:
         groups: at least one.
         sharing: makes the way of sharing for so many replicas on a device; None when none is shared.
-        group_of: the group that each request arrives at; None when all arrive at the first.
+        group_router: makes what chooses the group of each request; None when all arrive at the first.
+        gateway: makes what answers requests before a group does; None = all are routed.
+        e2e_slo_s: the bound on a request's time that policies see as its deadline, seconds: of all, or of each by its
+            number, inf where it has none; None = no request has one.
         partition: makes what moves the split of a device between the phases; None = it stays.
         ttft_slo_s, tpot_slo_s: the bounds it goes by, seconds; None where there are none.
     """
 
     groups: tuple[Group, ...]
     sharing: Callable[[int], Sharing] | None = None
-    group_of: np.ndarray | None = None
+    group_router: Callable[[], GroupRouter] | None = None
+    gateway: Callable[[], GatewayPolicy] | None = None
+    e2e_slo_s: np.ndarray | float | None = None
     partition: Callable[[], PartitionPolicy] | None = None
     ttft_slo_s: float | None = None
     tpot_slo_s: float | None = None
@@ -105,6 +116,27 @@ class Deployment:
         return (
             mask if group.decode_group is None else mask & servable(requests, self.groups[group.decode_group])
         )
+
+    @property
+    def open_groups(self) -> tuple[int, ...]:
+        """The groups to which requests may go, by number: those that prefill."""
+        return tuple(number for number, group in enumerate(self.groups) if group.role != "decode")
+
+    def with_decode_groups(self, numbers: Collection[int]) -> frozenset[int]:
+        """Some groups, and those to which they hand over.
+
+        Raises:
+            SimslmError: another group hands over there too, so that not all answers of a replica are treated alike.
+        """
+        fed = {self.groups[number].decode_group for number in numbers} - {None}
+        for number in self.open_groups:
+            if number not in numbers and self.groups[number].decode_group in fed:
+                raise SimslmError(
+                    f"group {self.groups[number].name!r} hands over to the decode group of one whose answers are judged, and "
+                    "its own are not",
+                    remedy="give it a decode group of its own",
+                )
+        return frozenset((*numbers, *(number for number in fed if number is not None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +203,9 @@ def run(
     world.clock.run()
     if not world.clock.halted:
         world.check_rest()
+    dispatch = world.dispatch
+    if dispatch is not None:
+        dispatch.close()
     windows = tuple(replica.window() for replica in world.replicas)
     return SimulationLog(
         np.asarray(world.rows.arrived_s),
@@ -181,6 +216,15 @@ def run(
         () if world.phases is None else tuple(world.phases.moves),
         {device: tuple(each.splits) for device, each in world.partitioners.items()},
         world.rows.held(),
+        *(
+            ()
+            if dispatch is None
+            else (
+                tuple(dispatch.escalations),
+                dispatch.answered,
+                dispatch.counts([group.name for group in deployment.groups]),
+            )
+        ),
     )
 
 
@@ -206,6 +250,9 @@ class _World:
         else:
             self.count, self.pieces = len(requests.prompt_tokens), iter((requests,))
             self.rows, programs = RequestRows(self.count), requests.programs
+        self.programs = programs
+        self.members: list[list[Replica]] = [[] for _ in deployment.groups]
+        self.choice = self._group_choice()
         self._load()
         runs: ProgramRuns | None = None
         heard = progress is not None or requests.closed_loop is not None
@@ -214,7 +261,7 @@ class _World:
             runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
         self.routers = [group.router() for group in deployment.groups]
-        self.members: list[list[Replica]] = []
+        self.dispatch = self._dispatch()
         self.phases: Phases | None = None
         self.partitioners: dict[int, Partitioner] = {}
         self._deploy(deployment, most_iterations, on_window)
@@ -241,6 +288,33 @@ class _World:
                     f"replica {replica.index} stands still with {replica.outstanding} requests and "
                     f"{replica.pool.used} KV blocks held, and nothing left to happen"
                 )
+        if self.dispatch is not None and not self.dispatch.empty:
+            raise SimslmError("requests wait before the replicas, and nothing is left to happen")
+
+    def _group_choice(self) -> GroupChoice | None:
+        """The choice among groups; None where all requests go to the first."""
+        deployment = self.deployment
+        if deployment.group_router is None:
+            return None
+        views = (
+            GroupView(number, deployment.groups[number].name, deployment.groups[number].share, self.members[number])
+            for number in deployment.open_groups
+        )
+        return GroupChoice(deployment.group_router(), tuple(views), self.rows)
+
+    def _dispatch(self) -> Dispatch | None:
+        """What stands between the arrivals and the groups, where something does."""
+        gateway = self.deployment.gateway
+        if gateway is None and self.choice is None:
+            return None
+        return Dispatch(
+            self.clock,
+            self.rows,
+            gateway=None if gateway is None else gateway(),
+            choice=self.choice,
+            place=self._place,
+            done=self.on_done,
+        )
 
     def _load(self) -> bool:
         """The next piece of the workload takes rows; False when there is none."""
@@ -248,10 +322,28 @@ class _World:
         if piece is None:
             return False
         self._settle()
-        first, count, group_of = self.rows.loaded, len(piece.prompt_tokens), self.deployment.group_of
-        group_of = None if group_of is None else group_of[first : first + count]
-        self.rows.load(piece, self._servable(piece, group_of), group_of)
+        programs = self.programs if self.programs is not None and self.programs.described else None
+        servable, able = self._servable(piece)
+        self.rows.load(
+            piece,
+            servable,
+            able=able,
+            program=None if programs is None else programs.program_of,
+            stage=None if programs is None else programs.stage,
+            allowed_s=self._allowed_s(piece),
+        )
         return True
+
+    def _allowed_s(self, piece: Requests) -> np.ndarray | None:
+        """From each request's arrival to its deadline, seconds; None where no request of the workload has one."""
+        first, bound_s = self.rows.loaded, self.deployment.e2e_slo_s
+        if isinstance(bound_s, np.ndarray):
+            bound_s = bound_s[first : first + len(piece.prompt_tokens)]
+        if bound_s is None:
+            return piece.patience_s
+        return np.minimum(
+            bound_s, np.full(len(piece.prompt_tokens), np.inf) if piece.patience_s is None else piece.patience_s
+        )
 
     def _settle(self) -> None:
         """The pieces that are over are handed out, after the iterations of all replicas up to now."""
@@ -266,14 +358,16 @@ class _World:
             self.on_settled(self.rows.let_go())
         if self.phases is not None:
             self.phases.moves.clear()
+        if self.dispatch is not None:
+            self.dispatch.escalations.clear()
 
-    def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
-        """For each request, whether its group can serve it at all."""
+    def _servable(self, requests: Requests) -> tuple[np.ndarray, np.ndarray | None]:
+        """For each request, whether a group can serve it at all, and the number of the set of groups that can."""
         deployment = self.deployment
-        if group_of is None:
-            return deployment.servable(requests, 0)
-        masks = np.stack([deployment.servable(requests, number) for number in range(len(deployment.groups))])
-        return masks[group_of, np.arange(len(group_of))]
+        if self.choice is None:
+            return deployment.servable(requests, 0), None
+        masks = np.stack([deployment.servable(requests, number) for number in deployment.open_groups])
+        return masks.any(axis=0), self.choice.sets(masks)
 
     def _deploy(
         self,
@@ -288,8 +382,9 @@ class _World:
             if count > 1 and deployment.sharing is not None
         }
         stores = Stores()
+        judged = frozenset[int]() if self.choice is None else deployment.with_decode_groups(self.choice.judged)
         for number, group in enumerate(deployment.groups):
-            members = []
+            members = self.members[number]
             for place, device in enumerate(group.devices):
                 setup = Setup(
                     index=len(self.replicas),
@@ -301,17 +396,17 @@ class _World:
                     policies=group.policies(),
                     output_tokens=self.rows.output_tokens,
                     requests=self.rows.log,
-                    on_done=self.on_done,
+                    on_done=self.on_done if self.dispatch is None else self.dispatch.done,
                     most_iterations=most_iterations,
                     on_window=on_window,
                     role=group.role,
                     store=stores.of(group, number, place),
+                    holds_back=number in judged,
                 )
                 replica = Replica(setup)
                 self.clock.live(replica.run())
                 self.replicas.append(replica)
                 members.append(replica)
-            self.members.append(members)
         if any(group.role != "both" for group in deployment.groups):
             self._connect(deployment)
 
@@ -323,7 +418,6 @@ class _World:
             self.members,
             self.routers,
             self.rows.log,
-            lambda row: 0 if self.rows.group_of is None else self.rows.group_of[row],
         )
         if deployment.partition is not None:
             devices = [device for group in deployment.groups for device in group.devices]
@@ -408,10 +502,10 @@ class _World:
                 answered(answer)
 
     def _send(self, row: int) -> bool:
-        """Routes the request of a row; False when it is not let in, or can never be served."""
-        rows = self.rows
+        """The request of a row arrives; False when it is not let in, or can never be served."""
+        rows, dispatch = self.rows, self.dispatch
         now = rows.arrived_s[row] = self.clock._now
-        if not rows.servable[row]:
+        if dispatch is None and not rows.servable[row]:
             self._reject(row)
             return False
         sequence = inflight.Sequence(
@@ -419,16 +513,21 @@ class _World:
         )
         if rows.described:
             rows.describe(sequence)
-        number = 0 if rows.group_of is None else rows.group_of[row]
-        members = self.members[number]
-        chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
-        if not chosen.admission.admits(sequence, chosen):
+        if not (self._place(sequence, 0) if dispatch is None else dispatch.send(sequence)):
             self._reject(row)
             return False
-        rows.log.replica[row] = chosen.index
-        chosen.arrive(sequence)
         if rows.patience_s is not None and rows.patience_s[row] != float("inf"):
             self._hurry(rows.patience_s[row], sequence)
+        return True
+
+    def _place(self, sequence: inflight.Sequence, group: int) -> bool:
+        """Routes a request to a replica of a group; False when it is not let in."""
+        members = self.members[group]
+        chosen = members[self.routers[group].choose(sequence, members)] if len(members) > 1 else members[0]
+        if not chosen.admission.admits(sequence, chosen):
+            return False
+        self.rows.log.replica[sequence.row] = chosen.index
+        chosen.arrive(sequence)
         return True
 
     def _hurry(self, patience_s: float, sequence: inflight.Sequence) -> None:
@@ -436,8 +535,11 @@ class _World:
         log = self.rows.log
 
         def leave(_event: Event) -> None:
-            if not self.rows.gone(sequence.request_id) and log.status[sequence.row] == UNFINISHED:
-                self.replicas[log.replica[sequence.row]].cancel(sequence)
+            if self.rows.gone(sequence.request_id) or log.status[sequence.row] != UNFINISHED:
+                return
+            served = sequence if self.dispatch is None else self.dispatch.leaves(sequence)
+            if served is not None:
+                self.replicas[log.replica[served.row]].cancel(served)
 
         alarm = self.clock.alarm(self.clock.now + patience_s, URGENT)
         assert alarm.callbacks is not None

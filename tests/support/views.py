@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from hypothesis import strategies as st
@@ -53,6 +54,10 @@ class SeenRequest:
     priority: int
     session_id: int
     units: tuple[int, ...]
+    unit_tokens: int = 16
+    program: int = -1
+    stage: int = 0
+    deadline_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,14 @@ class SeenLoad:
     queued: int
     kv_utilization: float
     cached: int = field(default=0)
+    free_blocks: int = 100
+    pending_prefill_tokens: int = 0
+
+    def ttft_estimate_s(self, request: ArrivingRequest) -> float:
+        return 1e-4 * (self.pending_prefill_tokens + request.prompt_tokens)
+
+    def tpot_estimate_s(self, request: ArrivingRequest) -> float:
+        return 1e-3 * (self.outstanding + 1)
 
     def cached_units(self, request: ArrivingRequest) -> int:
         return min(self.cached, len(request.units))

@@ -2,7 +2,7 @@
 
 from simslm.sim.log.replica import ReplicaLog
 from simslm.sim.log.requests import FAILED, FINISHED, REJECTED, STATUS, UNFINISHED, RequestLog, Settled
-from simslm.sim.log.simulation import Move, SimulationLog
+from simslm.sim.log.simulation import GroupCounts, Move, SimulationLog
 from simslm.sim.log.window import Window
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "REJECTED",
     "STATUS",
     "UNFINISHED",
+    "GroupCounts",
     "Move",
     "ReplicaLog",
     "RequestLog",

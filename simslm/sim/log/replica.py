@@ -77,7 +77,7 @@ class ReplicaLog:
             followed by when the second token was out.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
-        at_once: tokens that went out together with one before them; None where tokens go out one by one.
+        whole: answers go out whole: what lies between two iterations is no gap between two tokens.
         held: packed like ``stays``: from which decode iteration to which a sequence kept its place in the batch but did
             not grow, and the phase in which it would have taken blocks; empty where all sequences keep all tokens.
         open_held: those that do not grow now, when the log is taken.
@@ -88,7 +88,6 @@ class ReplicaLog:
     __slots__ = (
         "_taken",
         "_taken_decodes",
-        "at_once",
         "block_size",
         "chunks",
         "count",
@@ -100,6 +99,7 @@ class ReplicaLog:
         "open_held",
         "spans",
         "stays",
+        "whole",
     )
 
     def __init__(self, block_size: int) -> None:
@@ -114,7 +114,7 @@ class ReplicaLog:
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
-        self.at_once: int | None = None
+        self.whole = False
         self._taken = 0
         self._taken_decodes = 0
 
@@ -146,7 +146,7 @@ class ReplicaLog:
             self.block_size,
             table(self.held + self.open_held, STAY),
             lingered,
-            self.at_once,
+            self.whole,
         )
         self._taken = self.count
         self._taken_decodes += window.decode_iterations
@@ -154,7 +154,6 @@ class ReplicaLog:
         self.held, self.open_held, self.lingered = bytearray(), b"", bytearray()
         self.gaps, self.late = array("d"), array("q", late[~begun].tobytes())
         self.emitted = 0
-        self.at_once = None if self.at_once is None else 0
         return window
 
 

@@ -22,6 +22,22 @@ class Move(NamedTuple):
     at_s: float
 
 
+class GroupCounts(NamedTuple):
+    """What became of the requests that came to a group.
+
+    Attributes:
+        name: the group's.
+        requests: that it let in, those among them that other groups had answered before.
+        answered: whose answer of this group went out.
+        escalated: whose answer did not, but went on to another group.
+    """
+
+    name: str
+    requests: int
+    answered: int
+    escalated: int
+
+
 @dataclass(frozen=True, slots=True)
 class SimulationLog:
     """A finished (or interrupted) simulation.
@@ -38,6 +54,10 @@ class SimulationLog:
         splits: by device, every split between its phases and since when, see
             :class:`~simslm.sim.partition.Partitioner`.
         held: the requests, in order, but for those that were handed out during the run.
+        escalations: every time a request went on to another group, see :class:`Move`: from the replica that answered to
+            the one that answers anew, when it arrives there; of a stream, the last of them.
+        answered: requests that the gateway answered.
+        groups: what became of the requests of each group; empty where no group is chosen.
     """
 
     arrival_s: np.ndarray
@@ -48,3 +68,6 @@ class SimulationLog:
     moves: tuple[Move, ...] = ()
     splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
     held: tuple[Settled, ...] = ()
+    escalations: tuple[Move, ...] = ()
+    answered: int = 0
+    groups: tuple[GroupCounts, ...] = ()
