@@ -9,13 +9,14 @@ from typing import Any
 from simslm.comparison.intervals import sampling_of
 from simslm.comparison.sampled import Sampled
 from simslm.errors import ScenarioError
-from simslm.lookups import Found
-from simslm.manifest import manifest
 from simslm.metrics.economics import economics_figures
 from simslm.metrics.intervals import intervals, sampling, unknown
 from simslm.metrics.result import Forget, Result, Sink, observe
 from simslm.metrics.steady import Rule
-from simslm.prepared import Prepared, PreparedGroup, prepare
+from simslm.preparation.found import Found
+from simslm.preparation.groups import PreparedGroup
+from simslm.preparation.manifest import manifest
+from simslm.preparation.prepared import Prepared, prepare
 from simslm.scenario.load import load_scenario
 from simslm.scenario.metrics import Metrics
 from simslm.scenario.schema import Scenario

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simslm.metrics.definitions import APART, ATTAINMENT, ENERGY, GOODPUT, LATENCIES, STATISTICS
+from simslm.metrics.definitions import APART, ATTAINMENT, ENERGY, GOODPUT, LATENCIES
+from simslm.metrics.metric import STATISTICS
 from simslm.report.bound import Bound, bound
 from simslm.report.division import Division, divisions
 from simslm.report.doubt import doubted

@@ -17,10 +17,10 @@ from opening import open_s
 from works import Work
 
 from simslm.api import Prepared, load_scenario, prepare
-from simslm.manifest import manifest
 from simslm.metrics.files import RunWriter
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.result import Forget, Result, Sink, observe
+from simslm.preparation.manifest import manifest
 from simslm.report import write_report
 from simslm.sim.log import Window
 from simslm.sim.world import run

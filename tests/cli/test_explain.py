@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from simslm.metrics.definitions import DIVIDED, FIGURES, METRICS, figures_of
+from simslm.metrics.definitions import METRICS
+from simslm.metrics.divided import DIVIDED
+from simslm.metrics.figure_paths import FIGURES, figures_of
 from simslm.metrics.glossary import TERMS, markdown
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"

@@ -25,10 +25,10 @@ from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
 from simslm.search.capacity import HIGHEST, LOWEST, Span, highest
+from simslm.search.commands import serve_commands, simulate_command
 from simslm.search.lasting import Seen, attained, lasting
 from simslm.search.objectives import LOST, allowed_rejections, figure, finite, shares
 from simslm.search.space import Parameters, infeasible_reason, overridden, plain, space
-from simslm.search.usable import serve_commands, simulate_command
 from simslm.traces.files import list_traces, read_trace
 
 RATE = "workload.arrivals.rate_rps"

@@ -15,8 +15,8 @@ from simslm.cli import screen
 from simslm.cli.destination import free_place
 from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import Interruption, held_back
-from simslm.cli.simulation import directory_name, overrides
-from simslm.cli.validating import FIGURES, judge, signed
+from simslm.cli.simulate import directory_name, overrides
+from simslm.cli.validate_recorded import FIGURES, judge, signed
 from simslm.errors import DeviceError, UsageError
 from simslm.units import number, seconds
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from simslm.cost.operators import Attention, Operator, OperatorTable
-from simslm.prepared import Prepared, PreparedGroup
+from simslm.preparation.groups import PreparedGroup
+from simslm.preparation.prepared import Prepared
 from simslm.scenario.cost import Efficiency
 
 

@@ -10,7 +10,7 @@ from simslm.cli import screen
 from simslm.cli.destination import free_place
 from simslm.cli.failure import InterruptError
 from simslm.cli.interruption import held_back
-from simslm.cli.simulation import directory_name, overrides
+from simslm.cli.simulate import directory_name, overrides
 from simslm.errors import InfeasibleError
 from simslm.report import choice
 from simslm.search import reasons

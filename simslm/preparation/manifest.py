@@ -7,8 +7,8 @@ from importlib.metadata import version
 from typing import Any
 
 from simslm.cost.interference import Contended
-from simslm.prepared import Prepared
-from simslm.roofline import device_roofline
+from simslm.preparation.operators import device_roofline
+from simslm.preparation.prepared import Prepared
 from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import Scenario
 from simslm.traces.schema import SOURCES

@@ -12,7 +12,7 @@ import numpy as np
 from simslm.catalog.presets import Preset, is_file
 from simslm.cli import screen
 from simslm.cli.destination import free_place
-from simslm.cli.traffic import Found, drawn_of, recorded, write_page
+from simslm.cli.workload import ShownTraffic, drawn_of, recorded, write_page
 from simslm.errors import UsageError
 from simslm.units import number
 
@@ -59,7 +59,7 @@ def fit(
 
 
 def _write_preset(
-    output: Path, file: Path, preset: Preset, found: Found, redrawn: Traffic, good: Goodness
+    output: Path, file: Path, preset: Preset, found: ShownTraffic, redrawn: Traffic, good: Goodness
 ) -> None:
     """Writes a preset and the page of how well it meets its trace."""
     from simslm.metrics.whole import write_whole
@@ -119,7 +119,7 @@ def _source(pairs: list[str]) -> dict[str, Any]:
     return found
 
 
-def _facts(file: Path, found: Found) -> dict[str, Any]:
+def _facts(file: Path, found: ShownTraffic) -> dict[str, Any]:
     """What is known of a trace by itself."""
     import hashlib
 

@@ -12,7 +12,7 @@ from cli.conftest import here, simslm  # noqa: F401
 from search.conftest import dig
 
 from simslm.api import load_scenario
-from simslm.search.usable import repository, serve_commands, simulate_command
+from simslm.search.commands import repository, serve_commands, simulate_command
 
 
 def servers(script: str) -> list[tuple[dict[str, str], list[str]]]:

@@ -18,7 +18,7 @@ AT_ONCE_S, AT_ONCE_SHARE = 0.5, 0.02
 
 
 @dataclass(frozen=True)
-class Found:
+class ClientRun:
     """One run as a benchmarking client saw it.
 
     Attributes:

@@ -15,7 +15,7 @@ from simslm.cli.interruption import held_back
 from simslm.units import number, seconds
 
 if TYPE_CHECKING:
-    from simslm.metrics.definitions import Metric
+    from simslm.metrics.metric import Metric
     from simslm.report.tables import RunTables
     from simslm.scenario.schema import Scenario
     from simslm.sim.world import Progress, Underway
@@ -114,7 +114,8 @@ def _feed(update: screen.Update | None, scenario: Scenario) -> Progress | None:
 
 
 def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
-    from simslm.metrics.definitions import APART, LATENCIES, STATISTICS
+    from simslm.metrics.definitions import APART, LATENCIES
+    from simslm.metrics.metric import STATISTICS
     from simslm.report.bound import bound
     from simslm.report.certainty import certainty
     from simslm.report.division import divisions

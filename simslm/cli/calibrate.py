@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from simslm.cli import screen
 from simslm.cli.destination import free_place
-from simslm.cli.validating import show_skipped, signed
+from simslm.cli.validate_recorded import show_skipped, signed
 from simslm.errors import SimslmError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def calibrate(asked: Request, as_json: bool) -> None:
     from simslm.calibration.calibrate import write_calibration
     from simslm.calibration.offline import read_steps
     from simslm.catalog.models import named_model
-    from simslm.cli.validating import selected_runs
+    from simslm.cli.validate_recorded import selected_runs
 
     free_place(asked.output)
     said = {"model": asked.model, "device": asked.device}

@@ -16,7 +16,7 @@ from simslm.api import load_scenario, prepare
 from simslm.api import simulate as simulate_scenario
 from simslm.cli.expectation import expectations
 from simslm.errors import ScenarioError
-from simslm.roofline import device_roofline
+from simslm.preparation.operators import device_roofline
 from simslm.sim.world import Deployment
 
 

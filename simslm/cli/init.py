@@ -13,8 +13,8 @@ from simslm.cli import screen
 from simslm.cli.destination import free_place
 from simslm.cli.draft import Draft
 from simslm.cli.failure import InterruptError
-from simslm.cli.listing import CHECKOUT
-from simslm.cli.simulation import directory_name
+from simslm.cli.list import CHECKOUT
+from simslm.cli.simulate import directory_name
 from simslm.errors import InfeasibleError, SimslmError, UsageError
 
 T = TypeVar("T")

@@ -12,17 +12,16 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import Any, ClassVar
 
-from simslm.catalog.work import IterationShape
+from simslm.catalog.work import IterationShape, pairs_within
 from simslm.policies.plan import Plan
 from simslm.sim.log.replica import PACK_STAY, ReplicaLog
 from simslm.sim.parts.part import Part
 from simslm.sim.state.batch import Batch
 from simslm.sim.state.blocks import BlockPool
 from simslm.sim.state.sequence import Sequence
-from simslm.transforms.lm_infinite import pairs_within
 
 
-class WindowedBatch(Batch):
+class BoundedBatch(Batch):
     """A batch whose sequences stop growing at the tokens that the pool keeps of each.
 
     Args:
@@ -149,10 +148,10 @@ class WindowedBatch(Batch):
             self._log.held += PACK_STAY(sequence.request_id, since, self.decoded, phase)
 
 
-class Windowed(Part):
+class BoundedKV(Part):
     """Sequences keep at most so many tokens as the replica's pool says."""
 
-    name: ClassVar[str] = "window"
+    name: ClassVar[str] = "bounded-kv"
 
     def shape(self, shape: IterationShape, plan: Plan) -> IterationShape:
         """Tokens of prompts attend within the window."""
@@ -163,7 +162,7 @@ class Windowed(Part):
     def after(self) -> None:
         """A sequence that stops growing changes by how much iterations grow longer."""
         batch = self.replica.batch
-        if isinstance(batch, WindowedBatch) and batch.bent:
+        if isinstance(batch, BoundedBatch) and batch.bent:
             batch.bent = False
             self.replica.span.steady = False
 

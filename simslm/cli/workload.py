@@ -13,7 +13,7 @@ import numpy as np
 from simslm.catalog.presets import holds_preset, load_preset, preset_names
 from simslm.cli import screen
 from simslm.cli.destination import free_place
-from simslm.cli.simulation import overrides
+from simslm.cli.simulate import overrides
 from simslm.errors import UsageError, nearest
 from simslm.scenario.lengths import MOST_TOKENS
 from simslm.units import number, seconds
@@ -31,7 +31,7 @@ RATE_WINDOWS = 200
 
 
 @dataclass(frozen=True)
-class Found:
+class ShownTraffic:
     """A traffic that was asked for.
 
     Attributes:
@@ -110,7 +110,7 @@ def make(source: str, output: Path, sets: list[str], seed: int | None, as_json: 
         print(f"{output}: {count:,} requests")
 
 
-def _found(source: str, format_: str, settings: list[str]) -> Found:
+def _found(source: str, format_: str, settings: list[str]) -> ShownTraffic:
     """What a source names: a preset, a scenario or a trace."""
     path = Path(source)
     if source in preset_names() or (path.suffix in SCENARIO_ENDINGS and not _is_trace(path)):
@@ -134,7 +134,7 @@ def _is_trace(path: Path) -> bool:
     return begins_as_trace(path)
 
 
-def recorded(path: Path, format_: str) -> Found:
+def recorded(path: Path, format_: str) -> ShownTraffic:
     from simslm.workload.readers import FORMATS, detect, read_pieces
 
     if format_ not in ("auto", *FORMATS):
@@ -172,19 +172,21 @@ def recorded(path: Path, format_: str) -> Found:
         )
     if not len(traffic):
         raise UsageError("holds no request", where=str(path), remedy="; ".join(notes))
-    return Found(path.name, traffic, f"{name}: {FORMATS[name].what}", (), notes, dropped)
+    return ShownTraffic(path.name, traffic, f"{name}: {FORMATS[name].what}", (), notes, dropped)
 
 
-def _generated(source: str, settings: list[str]) -> Found:
+def _generated(source: str, settings: list[str]) -> ShownTraffic:
     pieces = list(_pieces(source, settings))
     if _is_preset(source):
         preset = load_preset(source)
         facts = [(name, str(value)) for name, value in preset.source.items()]
-        return Found(preset.name, generated_traffic(pieces), preset.what or pieces[0].source, facts, (), {})
+        return ShownTraffic(
+            preset.name, generated_traffic(pieces), preset.what or pieces[0].source, facts, (), {}
+        )
     first = pieces[0]
     notes = [f"{count:,} rows dropped: {reason}" for reason, count in first.dropped.items()]
     title = Path(source).name
-    return Found(
+    return ShownTraffic(
         title, generated_traffic(pieces), first.source, (), [*notes, *first.notes], dict(first.dropped)
     )
 
@@ -234,7 +236,7 @@ def _bare(source: str) -> dict[str, Any]:
     }
 
 
-def _show_figures(known: dict[str, Any], found: Found) -> None:
+def _show_figures(known: dict[str, Any], found: ShownTraffic) -> None:
     rows = _figure_rows(known)
     screen.show_facts([*rows, *(("note", note) for note in found.notes)])
     print()
@@ -276,7 +278,7 @@ def drawn_of(name: str, traffic: Traffic, until_s: float | None = None) -> Drawn
     return Drawn(name, edges, rates, gaps, traffic.prompt_tokens, traffic.output_tokens)
 
 
-def _page(found: Found, known: dict[str, Any], command: str) -> TrafficPage:
+def _page(found: ShownTraffic, known: dict[str, Any], command: str) -> TrafficPage:
     from simslm.report.traffic import TrafficPage
 
     rows = list(_figure_rows(known))

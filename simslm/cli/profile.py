@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from simslm.cli import screen
 from simslm.cli.destination import free_place
-from simslm.cli.reporting import trace_page
+from simslm.cli.report import trace_page
 from simslm.errors import DeviceError, UsageError
 from simslm.units import bytes_
 

@@ -8,7 +8,7 @@ from typing import Any
 from simslm.api import Prepared, load_scenario, prepare
 from simslm.cli import screen
 from simslm.cli.expectation import Expectation, expectations, facts
-from simslm.cli.simulation import overrides
+from simslm.cli.simulate import overrides
 from simslm.errors import ScenarioError
 from simslm.traces.files import flags_of
 from simslm.units import bytes_, number, seconds

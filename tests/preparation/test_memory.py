@@ -9,7 +9,7 @@ import pytest
 from simslm.catalog.devices import load_device
 from simslm.catalog.models import load_model
 from simslm.errors import InfeasibleError
-from simslm.sim.memory import plan_memory
+from simslm.preparation.memory import plan_memory
 
 
 def plan(model: str, device: str, dtype: str = "fp16", **changes):

@@ -12,7 +12,7 @@ from simslm.comparison.delta import CONFIDENCE, Delta
 from simslm.comparison.intervals import INFINITE_IN_BOTH, MISSES, Sure, difference, pair
 from simslm.comparison.sampled import RATES, Sampled
 from simslm.comparison.student import interval, welch
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 
 NOT_OF_BOTH = "not known of both"
 INFINITE_IN_SOME = "infinite under some seeds: more requests than that were not served"

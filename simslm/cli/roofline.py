@@ -7,10 +7,10 @@ from typing import Any
 
 from simslm.api import load_scenario, prepare
 from simslm.cli import screen
-from simslm.cli.simulation import overrides
+from simslm.cli.simulate import overrides
 from simslm.cost.operators import Attention
-from simslm.prepared import PreparedGroup
-from simslm.roofline import DeviceRoofline, Phase, device_roofline
+from simslm.preparation.groups import PreparedGroup
+from simslm.preparation.operators import DeviceRoofline, Phase, device_roofline
 from simslm.units import bytes_, flops, number, seconds
 
 COLUMNS = ("operator", "calls", "FLOP", "bytes", "FLOP/byte", "bound", "a call", "all", "share")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simslm.cli import screen
-from simslm.cli.simulation import overrides
+from simslm.cli.simulate import overrides
 from simslm.units import number, seconds
 
 
@@ -27,7 +27,7 @@ def plan(
     """
     from simslm.api import load_scenario
     from simslm.cost.load import flagged
-    from simslm.search.fleet import Planner, infeasible, kinds
+    from simslm.search.plan import Planner, infeasible, kinds
 
     scenario = load_scenario(path, overrides(sets, seed))
     screen.warn(flagged(scenario))

@@ -8,8 +8,11 @@ from typing import Any
 
 from simslm.cli import screen
 from simslm.errors import UsageError, nearest
-from simslm.metrics.definitions import DIVIDED, METRICS, OF_PATH, Metric, metric_of, paths, title
+from simslm.metrics.definitions import METRICS
+from simslm.metrics.divided import DIVIDED
+from simslm.metrics.figure_paths import OF_PATH, metric_of, title
 from simslm.metrics.glossary import TERMS, Term, markdown, place, unit
+from simslm.metrics.metric import Metric, paths
 
 WINDOWED_WORDS = "without the warm-up and cool-down that the scenario states"
 
