@@ -10,9 +10,14 @@ from functools import cached_property
 from simslm.catalog.devices import Device
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import Sharing
+from simslm.errors import ScenarioError
+from simslm.metrics.books import Basis
 from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
+from simslm.metrics.programs import ProgramColumns
+from simslm.metrics.steady import Rule
+from simslm.policies.registry import lookup
 from simslm.preparation.deployment import deployed
 from simslm.preparation.draft import acceptance
 from simslm.preparation.found import Found
@@ -21,6 +26,7 @@ from simslm.preparation.named import device_of, digests
 from simslm.preparation.place import placed
 from simslm.preparation.sharing import sharing_of
 from simslm.preparation.tariff import tariff_of
+from simslm.scenario.metrics import Metrics
 from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import Replicas, Scenario, preempting
 from simslm.sim.world import Deployment
@@ -98,6 +104,25 @@ class Prepared:
             for device in group.devices
         ]
 
+    @property
+    def basis(self) -> Basis:
+        """What the metrics need of it."""
+        scenario, workload = self.scenario, self.workload
+        streamed = isinstance(workload, RequestStream)
+        return Basis(
+            name=scenario.name,
+            replicas=self.priced,
+            requests=None if streamed else len(workload),
+            slo=scenario.slo.bounds() if scenario.slo else {},
+            classes=self.classes,
+            programs=None if streamed else _programs(workload),
+            unused_devices=self.unused_devices,
+            rule=None if scenario.metrics is None else _rule(scenario.metrics),
+            gateway=scenario.deployment.gateway is not None,
+            group_routing=scenario.deployment.group_router is not None,
+            escalates=lookup("group-routing", scenario.deployment.group_routing.policy).cls.escalates,
+        )
+
     def variants(self) -> Iterator[tuple[Prepared, Prepared]]:
         """The same with lower and with higher costs, in each direction in which the costs of a model are uncertain.
 
@@ -149,6 +174,7 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
         if spec.engine.speculative_config is not None:
             with placed(scenario, "deployment"):
                 acceptance(spec.engine.speculative_config, workload, scenario.seed)
+    _check_gateway(scenario, workload)
     tariff = tariff_of(scenario, device, found)
     return Prepared(scenario, device, groups, workload, digests(scenario, found), tariff)
 
@@ -160,4 +186,42 @@ def _workload(scenario: Scenario, longest: int, found: Found) -> RequestArrays |
         "requests",
         (asked.model_dump_json(), seed, longest, base_dir),
         lambda: supply_of(asked, seed, longest, base_dir),
+    )
+
+
+def _check_gateway(scenario: Scenario, workload: RequestArrays | RequestStream) -> None:
+    """A gateway that goes by what prompts are made of is told.
+
+    Raises:
+        ScenarioError: the workload does not say which prompts are equal.
+    """
+    asked = scenario.deployment.gateway
+    if asked is None or not lookup("gateway", asked.policy).cls.needs_units:
+        return
+    first = next(workload.pieces()) if isinstance(workload, RequestStream) else workload
+    if first.units is None:
+        raise ScenarioError(
+            f"{asked.policy} finds equal prompts by their prefix hashes, and this workload has none, so it would never answer",
+            where=scenario.where("deployment", "gateway"),
+            remedy="replay a trace with prefix hashes (mooncake), or state workload.prefixes or workload.programs; or leave "
+            "the gateway out",
+        )
+
+
+def _programs(requests: RequestArrays) -> ProgramColumns | None:
+    """The programs of the requests, where the workload describes any; None where each request is one by itself."""
+    found = requests.programs
+    if found is None or not found.described:
+        return None
+    return ProgramColumns(found.program_of, found.stage, found.parents, found.parent_ends)
+
+
+def _rule(metrics: Metrics) -> Rule:
+    """Which requests count, as a scenario says."""
+    return Rule(
+        warmup_requests=metrics.warmup_requests or 0,
+        warmup_s=metrics.warmup_s or 0.0,
+        cooldown_requests=metrics.cooldown_requests or 0,
+        cooldown_s=metrics.cooldown_s or 0.0,
+        steady=metrics.steady is not None,
     )

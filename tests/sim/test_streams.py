@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.invariants import priced, simulate
+from support.observed import observe
 from support.scenarios import examples, scenarios
 from support.synthetic import LinearCost, Lists, Loop, deployment
 
 from simslm.metrics import tally
-from simslm.metrics.result import Forget, Result, observe
-from simslm.sim.log import FINISHED, UNFINISHED
+from simslm.metrics.books import Forget
+from simslm.metrics.result import Result
+from simslm.sim.log import FINISHED, UNFINISHED, Settled, Window
 from simslm.sim.rows import RequestRows
 from simslm.sim.world import Deployment, run
 
@@ -56,8 +58,16 @@ class Kept(Forget):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+class Nowhere:
+    """Takes the log and drops it."""
+
+    def take_window(self, replica: int, window: Window) -> None: ...
+
+    def take_requests(self, settled: Settled) -> None: ...
+
+
 def observed(requests: Any, served: Deployment, sink: Any = None) -> Result:
-    return observe("test", requests, served, priced(served), slo={"ttft_s": 0.1, "tpot_s": 0.01}, sink=sink)
+    return observe(requests, served, priced(served), slo={"ttft_s": 0.1, "tpot_s": 0.01}, sink=sink)
 
 
 @settings(max_examples=examples(200), deadline=None)
@@ -113,8 +123,7 @@ def test_rows_are_used_again(loop):
         log = run(
             Pieces(requests, 50),
             served,
-            on_window=lambda *_window: None,
-            on_settled=lambda _settled: None,
+            sink=Nowhere(),
         )
         assert not any((each.columns["status"] == UNFINISHED).any() for each in log.held)
         rows.append(len(log.arrival_s))
@@ -187,9 +196,7 @@ def test_a_stream_that_is_stopped_keeps_what_had_happened():
                 stop[0]()
 
     kept = Stopping()
-    result = observe(
-        "test", Pieces(requests, 50), served, priced(served), slo={}, sink=kept, on_start=stop.append
-    )
+    result = observe(Pieces(requests, 50), served, priced(served), slo={}, sink=kept, on_start=stop.append)
     columns = kept.all(result)
     assert result.log.interrupted
     assert columns["request_id"].tolist() == list(range(len(columns["request_id"])))

@@ -3,6 +3,7 @@
 from simslm.sim.log.replica import ReplicaLog
 from simslm.sim.log.requests import FAILED, FINISHED, REJECTED, STATUS, UNFINISHED, RequestLog, Settled
 from simslm.sim.log.simulation import GroupCounts, Move, SimulationLog
+from simslm.sim.log.sink import LogSink
 from simslm.sim.log.window import Window
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "STATUS",
     "UNFINISHED",
     "GroupCounts",
+    "LogSink",
     "Move",
     "ReplicaLog",
     "RequestLog",

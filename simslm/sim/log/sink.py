@@ -1,0 +1,20 @@
+"""Takes what a simulation leaves while it goes on, so that memory does not grow with it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from simslm.sim.log.requests import Settled
+from simslm.sim.log.window import Window
+
+
+class LogSink(Protocol):
+    """Takes the log piece by piece; what it has taken is not in the :class:`SimulationLog` at the end."""
+
+    def take_window(self, replica: int, window: Window) -> None:
+        """A window of the log of a replica, by number; the windows of a replica come in order."""
+        ...
+
+    def take_requests(self, settled: Settled) -> None:
+        """Requests of a stream that are over, in order of their numbers; every window up to now has been taken."""
+        ...
