@@ -228,6 +228,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
     lacking = {
         "one device only": scenario.deployment.num_devices > 1,
         "one group only": len(prepared.groups) > 1,
+        "no gateway": scenario.deployment.gateway is not None,
         "no parts of the multiprocessors (sharing sm-partition)": scenario.deployment.sharing
         == "sm-partition",
         "no padding (batching static)": batching.holds_batch,

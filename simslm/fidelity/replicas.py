@@ -43,7 +43,7 @@ def routed(prepared: Prepared) -> np.ndarray:
     if len(group.devices) == 1:
         return np.where(fits, 0, -1)
     rows = RequestRows(len(requests))
-    rows.load(requests, fits, None)
+    rows.load(requests, fits)
     unseen: list[Any] = [None] * len(group.devices)
     chosen = np.full(len(requests), -1)
     for row in np.flatnonzero(fits).tolist():

@@ -39,8 +39,8 @@ class Tally:
         statuses: all requests by status, see :data:`~simslm.sim.log.STATUS`.
         first_s, last_s: the earliest arrival, inf before any, and the latest end of an answer, -inf before any.
         preemptions, recomputed_tokens: of all.
-        processed_tokens, computed_tokens, cached_tokens: of all that finished, on every replica that served them: prompt
-            tokens, prompt and output tokens that were computed, and prompt tokens that were cached.
+        processed_tokens, computed_tokens, cached_tokens: of all that finished, on every replica that served them:
+            prompt tokens, prompt and output tokens that were computed, and prompt tokens that were cached.
         counted: requests that the latencies and the SLO are of; all of them where nothing is left out.
         done, prompt_tokens, output_tokens, in_system_s: of those that finished in the time that counts:
             how many, tokens, and seconds from arrival to end.

@@ -11,13 +11,13 @@ class ArrivingRequest(Protocol):
 
     Attributes:
         arrival_s: when it arrives here; a request that was escalated arrives again.
-        units: hashes of its prompt's prefix, one for every ``unit_tokens`` tokens, the last perhaps of fewer: equal hashes
-            mean equal prompts up to there. Empty when they are not known.
+        units: hashes of its prompt's prefix, one for every ``unit_tokens`` tokens, the last perhaps of fewer: equal
+            hashes mean equal prompts up to there. Empty when they are not known.
         session_id: the conversation it belongs to, -1 for none.
         program: the program it belongs to, -1 for none.
         stage: requests on the longest way from its program's start to it, 0 for the first.
-        deadline_s: when its last token is due: its first arrival plus the ``e2e_s`` of its SLO or its client's patience,
-            whichever ends first; inf without either.
+        deadline_s: when its last token is due: its first arrival plus the ``e2e_s`` of its SLO or its client's
+            patience, whichever ends first; inf without either.
     """
 
     @property
@@ -73,9 +73,10 @@ class ReplicaLoad(Protocol):
     def ttft_estimate_s(self, request: ArrivingRequest) -> float:
         """Seconds to the request's first token, by the replica's own cost model.
 
-        The pending prompt tokens and the request's prompt are computed in iterations of ``max_num_batched_tokens``, each
-        beside the sequences that decode now: ``n`` full iterations and one with the rest. It is an estimate from below:
-        slots and KV blocks count as free, and other replicas of the device as idle. 0 on a replica that prefills nothing.
+        The pending prompt tokens and the request's prompt are computed in iterations of ``max_num_batched_tokens``,
+        each beside the sequences that decode now: ``n`` full iterations and one with the rest. It is an estimate from
+        below: slots and KV blocks count as free, and other replicas of the device as idle. 0 on a replica that
+        prefills nothing.
         """
         ...
 

@@ -201,10 +201,10 @@ def _check_gateway(scenario: Scenario, workload: RequestArrays | RequestStream) 
     first = next(workload.pieces()) if isinstance(workload, RequestStream) else workload
     if first.units is None:
         raise ScenarioError(
-            f"{asked.policy} finds equal prompts by their prefix hashes, and this workload has none, so it would never answer",
+            f"{asked.policy} finds equal prompts by their prefix hashes, and this workload has none: no hit",
             where=scenario.where("deployment", "gateway"),
-            remedy="replay a trace with prefix hashes (mooncake), or state workload.prefixes or workload.programs; or leave "
-            "the gateway out",
+            remedy="replay a trace with prefix hashes (mooncake), or state workload.prefixes or workload.programs; or "
+            "leave the gateway out",
         )
 
 

@@ -309,12 +309,11 @@ class Deployment(Replicas):
             raise ValueError(f"partition {self.partition.policy} needs groups of role prefill and decode")
         return self
 
-
     @property
     def group_routing(self) -> Any:
         """The policy that chooses among groups, stated or not; a choice of the register."""
         stated = self.group_router
-        return TypeAdapter(GroupRouting).validate_python("shares") if stated is None else stated
+        return choice("group-routing", "shares") if stated is None else stated
 
     @model_validator(mode="after")
     def _groups_to_choose_among(self) -> Self:
@@ -323,16 +322,15 @@ class Deployment(Replicas):
         asked = [group for group in self.groups or () if group.role != "decode"]
         if len(asked) < 2:
             raise ValueError(
-                "group_router: chooses among groups, and requests can go to "
-                f"{'one only' if asked or not self.groups else 'none'}; state at least two under deployment.groups, or leave "
-                "it out"
+                "group_router: chooses among groups, and requests can go to one only; state at least two under "
+                "deployment.groups to which requests come, or leave it out"
             )
         if self.group_router.policy != "shares":
             for group in asked:
                 if "share" in group.model_fields_set:
                     raise ValueError(
-                        f"group {group.name!r}: share is what group_router: shares goes by, not {self.group_router.policy}; "
-                        "leave one of them out"
+                        f"group {group.name!r}: share is what group_router: shares goes by, not "
+                        f"{self.group_router.policy}; leave one of them out"
                     )
         return self
 

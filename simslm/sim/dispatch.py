@@ -1,8 +1,8 @@
 """What a request goes through beside replicas: the gateway, the choice of a group, the verdict on an answer.
 
-A request that is escalated is served anew, from its prompt, by another group. It keeps its row and its number: it counts
-once, its times are from its first arrival to the last token of the answer that goes out, and its energy, preemptions and
-cached tokens are those of all groups that served it.
+A request that is escalated is served anew, from its prompt, by another group. It keeps its row and its number: it
+counts once, its times are from its first arrival to the last token of the answer that goes out, and its energy,
+preemptions and cached tokens are those of all groups that served it.
 
 Invariants: a request is in one place: held here, or on a replica; a group serves it once at most; it is over once.
 """
@@ -185,9 +185,7 @@ class Dispatch:
         row, log = request.row, self._rows.log
         source, noted = log.replica[row], (log.first_scheduled_s[row], log.cached_prompt_tokens[row])
         log.first_scheduled_s[row], log.cached_prompt_tokens[row] = nan, 0
-        again = InFlight(
-            request.request_id, self._clock.now, request.prompt_tokens, request.max_tokens, row
-        )
+        again = InFlight(request.request_id, self._clock.now, request.prompt_tokens, request.max_tokens, row)
         if self._rows.described:
             self._rows.describe(again)
         if not self._give(again, target):

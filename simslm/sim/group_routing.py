@@ -65,7 +65,11 @@ class GroupChoice:
     def choose(self, request: InFlight) -> int:
         """The number of the group that a request goes to; at least one can serve it."""
         groups = self._able(request)
-        return groups[0].number if len(groups) == 1 else self._named(self._policy.choose(request, groups), groups)
+        return (
+            groups[0].number
+            if len(groups) == 1
+            else self._named(self._policy.choose(request, groups), groups)
+        )
 
     def escalate(self, request: InFlight, answer: GroupAnswer, tried: Collection[int]) -> int | None:
         """The number of the group that answers a request anew; None = its answer goes out.
@@ -86,8 +90,8 @@ class GroupChoice:
     def _named(self, number: int, groups: Sequence[GroupView]) -> int:
         if all(group.number != number for group in groups):
             raise SimslmError(
-                f"the group-routing policy {type(self._policy).__name__} named group {number}, which is not among those "
-                f"it was offered: {', '.join(str(group.number) for group in groups)}",
+                f"the group-routing policy {type(self._policy).__name__} named group {number}, which is not among "
+                f"those it was offered: {', '.join(str(group.number) for group in groups)}",
                 remedy="return the number of one of the groups it is given",
             )
         return number

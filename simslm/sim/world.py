@@ -132,8 +132,8 @@ class Deployment:
         for number in self.open_groups:
             if number not in numbers and self.groups[number].decode_group in fed:
                 raise SimslmError(
-                    f"group {self.groups[number].name!r} hands over to the decode group of one whose answers are judged, and "
-                    "its own are not",
+                    f"group {self.groups[number].name!r} hands over to the decode group of one whose answers are "
+                    "judged, and its own are not",
                     remedy="give it a decode group of its own",
                 )
         return frozenset((*numbers, *(number for number in fed if number is not None)))
@@ -210,15 +210,9 @@ def run(
         () if world.phases is None else tuple(world.phases.moves),
         {device: tuple(each.splits) for device, each in world.partitioners.items()},
         world.rows.held(),
-        *(
-            ()
-            if dispatch is None
-            else (
-                tuple(dispatch.escalations),
-                dispatch.answered,
-                dispatch.counts([group.name for group in deployment.groups]),
-            )
-        ),
+        escalations=() if dispatch is None else tuple(dispatch.escalations),
+        answered=0 if dispatch is None else dispatch.answered,
+        groups=() if dispatch is None else dispatch.counts([group.name for group in deployment.groups]),
     )
 
 
@@ -290,7 +284,9 @@ class _World:
         if deployment.group_router is None:
             return None
         views = (
-            GroupView(number, deployment.groups[number].name, deployment.groups[number].share, self.members[number])
+            GroupView(
+                number, deployment.groups[number].name, deployment.groups[number].share, self.members[number]
+            )
             for number in deployment.open_groups
         )
         return GroupChoice(deployment.group_router(), tuple(views), self.rows)
@@ -335,7 +331,8 @@ class _World:
         if bound_s is None:
             return piece.patience_s
         return np.minimum(
-            bound_s, np.full(len(piece.prompt_tokens), np.inf) if piece.patience_s is None else piece.patience_s
+            bound_s,
+            np.full(len(piece.prompt_tokens), np.inf) if piece.patience_s is None else piece.patience_s,
         )
 
     def _settle(self) -> None:
@@ -360,7 +357,7 @@ class _World:
         if self.choice is None:
             return deployment.servable(requests, 0), None
         masks = np.stack([deployment.servable(requests, number) for number in deployment.open_groups])
-        return masks.any(axis=0), self.choice.sets(masks)
+        return np.any(masks, axis=0), self.choice.sets(masks)
 
     def _deploy(self, deployment: Deployment, most_iterations: int) -> None:
         tenants = Counter(device for group in deployment.groups for device in group.devices)
@@ -370,7 +367,9 @@ class _World:
             if count > 1 and deployment.sharing is not None
         }
         stores = Stores()
-        judged = frozenset[int]() if self.choice is None else deployment.with_decode_groups(self.choice.judged)
+        judged = (
+            frozenset[int]() if self.choice is None else deployment.with_decode_groups(self.choice.judged)
+        )
         for number, group in enumerate(deployment.groups):
             members = self.members[number]
             for place, device in enumerate(group.devices):

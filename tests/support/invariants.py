@@ -49,8 +49,8 @@ def check(result: Result, deployment: Deployment) -> None:
 
 
 def conservation(result: Result, deployment: Deployment) -> None:
-    """1. Requests and tokens: all that arrived are finished or rejected, with exactly their tokens, on every replica that
-    served them; none of a request that the gateway answered.
+    """1. Requests and tokens: all that arrived are finished or rejected, with exactly their tokens, on every replica
+    that served them; none of a request that the gateway answered.
 
     Who was preempted in the middle of a prompt may find more of it cached than the first time, others having
     computed it meanwhile: then at least the last token is computed.
@@ -147,7 +147,9 @@ def causality(result: Result) -> None:
     requests = result.request_columns
     done = requests["status"] == FINISHED
     served = done & (requests["replica"] >= 0)
-    times = [requests[name][served] for name in ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")]
+    times = [
+        requests[name][served] for name in ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
+    ]
     for earlier, later in pairwise(times):
         assert (earlier <= later).all()
     at_gateway = done & ~served

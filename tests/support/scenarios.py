@@ -187,8 +187,12 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
     )
     way = draw(st.sampled_from(SHARINGS))
     wanted = "group-routing" in named
-    router = draw(policies("group-routing", named.get("group-routing"))) if wanted or len(groups) > 1 else None
-    gateway = draw(policies("gateway", named.get("gateway"))) if "gateway" in named or draw(st.booleans()) else None
+    router = (
+        draw(policies("group-routing", named.get("group-routing"))) if wanted or len(groups) > 1 else None
+    )
+    gateway = (
+        draw(policies("gateway", named.get("gateway"))) if "gateway" in named or draw(st.booleans()) else None
+    )
     bound = draw(st.sampled_from([None, 0.5]))
     return Deployment(
         groups=groups,

@@ -9,6 +9,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from simslm.policies.gateway import Answer
+from simslm.policies.group_routing import GroupAnswer, GroupLoad
 from simslm.policies.plan import Plan, Prompt, ReplicaView
 from simslm.policies.route import ArrivingRequest, ReplicaLoad
 from simslm.policies.speculation import SpeculationView
@@ -81,6 +83,16 @@ class SeenLoad:
         return min(self.cached, len(request.units))
 
 
+@dataclass(frozen=True, slots=True)
+class SeenGroup:
+    """A :class:`GroupLoad`."""
+
+    number: int
+    name: str
+    share: float
+    replicas: tuple[Any, ...]
+
+
 @st.composite
 def prompts(draw: st.DrawFn, request_id: int, longest: int) -> SeenPrompt:
     tokens = draw(st.integers(1, longest))
@@ -150,6 +162,8 @@ class Shown:
         if name not in self._names:
             raise AttributeError(f"{name} is not shown to policies")
         value = getattr(self._real, name)
+        if name == "replicas":
+            return [Shown(replica, ReplicaLoad) for replica in value]
         if name == "waiting":
             return (Shown(prompt, Prompt) for prompt in value)
         return [Shown(prompt, Prompt) for prompt in value] if name == "partial" else value
@@ -211,6 +225,46 @@ class WindowedPreemption:
 
     def yields(self, running: Prompt, waiting: Prompt) -> bool:
         return self.policy.yields(Shown(running, Prompt), Shown(waiting, Prompt))
+
+
+@dataclass
+class WindowedGateway:
+    """A gateway policy behind a window."""
+
+    gateway: Any
+
+    def answer(self, request: ArrivingRequest) -> Answer | None:
+        return self.gateway.answer(Shown(request, ArrivingRequest))
+
+    def finished(self, request: ArrivingRequest, at_s: float) -> None:
+        self.gateway.finished(Shown(request, ArrivingRequest), at_s)
+
+
+@dataclass
+class WindowedGroupRouter:
+    """A group-routing policy behind a window."""
+
+    router: Any
+
+    @property
+    def escalates(self) -> bool:
+        return self.router.escalates
+
+    @property
+    def verdict_s(self) -> float:
+        return self.router.verdict_s
+
+    def begin(self, groups: Sequence[GroupLoad]) -> Any:
+        return self.router.begin(self._shown(groups))
+
+    def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
+        return self.router.choose(Shown(request, ArrivingRequest), self._shown(groups))
+
+    def escalate(self, request: ArrivingRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]) -> int | None:
+        return self.router.escalate(Shown(request, ArrivingRequest), answer, self._shown(groups))
+
+    def _shown(self, groups: Sequence[GroupLoad]) -> list[Any]:
+        return [Shown(group, GroupLoad) for group in groups]
 
 
 @dataclass

@@ -58,7 +58,7 @@ class ResponseCache:
 
 
 def _key(request: ArrivingRequest) -> tuple[int, int] | None:
-    """What tells a prompt from all others: its last hash stands for all before it. None when the hashes do not cover it."""
+    """What tells a prompt from all others, its last hash for those before it; None where they do not cover it."""
     if not request.units or len(request.units) * request.unit_tokens < request.prompt_tokens:
         return None
     return request.units[-1], request.prompt_tokens

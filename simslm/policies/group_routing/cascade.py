@@ -18,8 +18,8 @@ class CascadeOptions(PolicyOptions):
     acceptance: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         default=(0.7,),
         min_length=1,
-        description="probability that an answer is accepted, of each group in their order; the last one stated holds for "
-        "all further groups, and the answer of the last group is always accepted",
+        description="probability that an answer is accepted, of each group in their order; the last one stated holds "
+        "for all further groups, and the answer of the last group is always accepted",
     )
     verdict_s: float = Field(
         default=0.0, ge=0, le=60, description="from the last token of an answer to the verdict on it, s"

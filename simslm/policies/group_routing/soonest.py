@@ -11,7 +11,7 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 
 @policy("group-routing", "soonest")
 class Soonest(GroupRouting):
-    """Where the first token is expected first, then the next ones (minimum completion time; Maheswaran et al., 1999)."""
+    """Where the first token is expected first, then the others (minimum completion time; Maheswaran et al., 1999)."""
 
     def __init__(self, options: PolicyOptions) -> None:
         del options
