@@ -205,7 +205,8 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
 
 @st.composite
 def phased(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
-    """The same with prefill and decode replicas: on one device and its KV blocks, or each with blocks of its own."""
+    """The same with prefill and decode replicas: on one device and its KV blocks, or each with blocks of its own;
+    perhaps beside a group that runs both phases."""
     group, shared = served.groups[0], draw(st.booleans())
     places = [tuple(range(draw(st.integers(1, 2)))) * draw(st.integers(1, 2)) for _ in range(2)]
     if shared:
@@ -227,11 +228,15 @@ def phased(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
                 kv_pool="both" if shared else None,
             )
         )
+    router = None
+    if draw(st.booleans()):
+        groups.append(replace(group, name="whole", devices=(90,)))
+        router = draw(policies("group-routing")).make
     partition = draw(policies("partition", named.get("partition")))
     return replace(
         served,
         groups=tuple(groups),
-        group_router=None,
+        group_router=router,
         partition=partition.make,
         ttft_slo_s=0.05,
         tpot_slo_s=6e-3,

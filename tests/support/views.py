@@ -260,7 +260,9 @@ class WindowedGroupRouter:
     def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
         return self.router.choose(Shown(request, ArrivingRequest), self._shown(groups))
 
-    def escalate(self, request: ArrivingRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]) -> int | None:
+    def escalate(
+        self, request: ArrivingRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
+    ) -> int | None:
         return self.router.escalate(Shown(request, ArrivingRequest), answer, self._shown(groups))
 
     def _shown(self, groups: Sequence[GroupLoad]) -> list[Any]:
