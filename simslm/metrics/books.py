@@ -15,8 +15,8 @@ from simslm.metrics.ledger import Ledger, Priced
 from simslm.metrics.programs import ProgramColumns
 from simslm.metrics.steady import STEADY, Counted, Rule, counted
 from simslm.metrics.summary import end
-from simslm.metrics.tally import Tally, last_end
-from simslm.sim.log import Settled, Window
+from simslm.metrics.tally import Tally
+from simslm.sim.log import FINISHED, Settled, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,7 @@ class Books:
 
     Attributes:
         ledger: sums over the iterations, token gaps, and the energy of each request.
+        last_s: end of the last answer, s; -inf before any.
         tally, tallies: counts and latencies of the requests, of all and by class (None without classes).
         window: the requests that count and their time, once they are booked; None where all count. With a rule all
             requests are booked at once, at the end.
@@ -90,6 +91,7 @@ class Books:
 
     def __init__(self, basis: Basis, sink: TableSink | None = None) -> None:
         self.basis = basis
+        self.last_s = float("-inf")
         self.window: Counted | None = None
         self.windows: list[tuple[int, Window, IterationTable]] = []
         self.parts: list[dict[str, np.ndarray]] = []
@@ -113,9 +115,11 @@ class Books:
         if not self.basis.escalates:
             del columns["escalations"]
         self.ledger.take_answers(columns)
+        done = columns["status"] == FINISHED
+        self.last_s = max(self.last_s, float(np.max(columns["finish_s"], where=done, initial=-np.inf)))
         if (rule := self.basis.rule) is not None:
             series = [columns[name] for name in STEADY]
-            end_s = end(last_end(columns), self.ledger.accounts)
+            end_s = end(self.last_s, self.ledger.accounts)
             self.window = counted(columns["arrival_s"], end_s, rule, columns["finish_s"], series)
             columns["counted"] = self.window.mask
         self.tally.take(columns, self.window)

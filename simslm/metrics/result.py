@@ -153,7 +153,7 @@ def _over_the_time_that_counts(books: Books) -> tuple[list[Account], Distributio
     if (window := books.window) is not None:
         return *books.ledger.between(window.begin_s, window.end_s), window.seconds
     accounts = books.ledger.accounts
-    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally, accounts)
+    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, books.last_s, accounts)
 
 
 def _counted(books: Books) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _summary(
         "requests": tally.counts(),
         **_counted(books),
         **_dispatched(books, log),
-        "makespan_s": figures.makespan(tally, ledger.accounts),
+        "makespan_s": figures.makespan(tally.first_s, books.last_s, ledger.accounts),
         "throughput": figures.throughput(tally, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],

@@ -33,11 +33,16 @@ def end(last_s: float, accounts: Sequence[Account]) -> float:
     return max(end_s, last_s) if isfinite(end_s) else float("nan")
 
 
-def makespan(tally: Tally, accounts: Sequence[Account]) -> float:
+def makespan(first_s: float, last_s: float, accounts: Sequence[Account]) -> float:
     """Seconds from the first arrival to the end of the last iteration, or of the last answer where that is later, as of
-    answers that a gateway gives or that are judged; 0 when nothing ran."""
-    end_s = end(tally.last_s, accounts)
-    return 0.0 if isnan(end_s) else end_s - tally.first_s
+    answers that a gateway gives or that are judged; 0 when nothing ran.
+
+    Args:
+        first_s: the first arrival.
+        last_s, accounts: see :func:`end`.
+    """
+    end_s = end(last_s, accounts)
+    return 0.0 if isnan(end_s) else end_s - first_s
 
 
 def throughput(tally: Tally, seconds: float) -> dict[str, float]:

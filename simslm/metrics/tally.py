@@ -25,11 +25,6 @@ Columns = Mapping[str, np.ndarray]
 Bounds = Mapping[str, float | np.ndarray | None]
 
 
-def last_end(columns: Columns) -> float:
-    """When the last of some requests that finished did, s; -inf when none has."""
-    return float(np.max(columns["finish_s"], where=columns["status"] == FINISHED, initial=-np.inf))
-
-
 @dataclass(slots=True)
 class Tally:
     """Counts and sums over requests that arrived.
@@ -37,7 +32,7 @@ class Tally:
     Attributes:
         bounds: on each latency, of all requests; None where there is none.
         statuses: all requests by status, see :data:`~simslm.sim.log.STATUS`.
-        first_s, last_s: the earliest arrival, inf before any, and the latest end of an answer, -inf before any.
+        first_s: the earliest arrival, inf before any.
         preemptions, recomputed_tokens: of all.
         processed_tokens, computed_tokens, cached_tokens: of all that finished, on every replica that served them:
             prompt tokens, prompt and output tokens that were computed, and prompt tokens that were cached.
@@ -51,7 +46,6 @@ class Tally:
     bounds: Bounds = field(default_factory=dict)
     statuses: np.ndarray = field(default_factory=lambda: np.zeros(len(STATUS), dtype=np.int64))
     first_s: float = float("inf")
-    last_s: float = float("-inf")
     counted: int = 0
     done: int = 0
     prompt_tokens: int = 0
@@ -89,7 +83,6 @@ class Tally:
         self.preemptions += int(columns["preemptions"].sum())
         self.recomputed_tokens += int(columns["recomputed_tokens"].sum())
         done = status == FINISHED
-        self.last_s = max(self.last_s, last_end(columns))
         served = done & (columns["replica"] >= 0) if "replica" in columns else done
         times = 1 + columns["escalations"][served] if "escalations" in columns else 1
         prompts, outputs = (
