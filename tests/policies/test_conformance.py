@@ -108,6 +108,7 @@ def never_asked(entry: Registered) -> bool:
     return 0 in (getattr(policy, "window", None), getattr(policy, "every", None))
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_policy_that_raises_is_found_out(entry, monkeypatch):
     """Each method by itself: the random scenarios ask every policy of every kind all that it may be asked."""
@@ -163,6 +164,7 @@ def planned(data: st.DataObject, name: str) -> tuple[Choice, Any, Plan]:
     return choice, view, choice.make().plan(view)
 
 
+@pytest.mark.slow
 @each("batching")
 @UNTIMED
 @given(data=st.data())
@@ -223,6 +225,7 @@ def test_prompts_advance_once_in_order_and_by_what_they_have_left(name, data):
         assert not plan.padded_to or tokens <= plan.padded_to
 
 
+@pytest.mark.slow
 @each("batching")
 @UNTIMED
 @given(data=st.data())
@@ -287,6 +290,7 @@ def test_admission_depends_on_what_is_seen_alone(name, data):
 # ---- routing -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("routing")
 @UNTIMED
 @given(data=st.data())
