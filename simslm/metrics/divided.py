@@ -1,5 +1,5 @@
-"""The figures that only some runs have (with programs, classes, a gateway, a choice of groups), and what a summary says of
-each class."""
+"""The figures that only some runs have (with programs, classes, a gateway, a choice of groups), and what a summary says
+of each class."""
 
 from __future__ import annotations
 

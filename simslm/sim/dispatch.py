@@ -44,10 +44,10 @@ class Dispatch:
         choice: among groups; None where all requests go to the first.
         place: gives a request to a replica of a group, by number; False when it is not let in.
         done: called with the row of each request that is over, if there is one.
+        moves: where it is noted that a request went on to another group.
 
     Attributes:
         answered: requests that the gateway answered.
-        escalations: every time a request went on to another group.
     """
 
     def __init__(
@@ -59,10 +59,11 @@ class Dispatch:
         choice: GroupChoice | None,
         place: Callable[[InFlight, int], bool],
         done: Callable[[int], None] | None,
+        moves: list[Move],
     ) -> None:
         self._clock, self._rows = clock, rows
         self._gateway, self._choice = gateway, choice
-        self._place, self._done = place, done
+        self._place, self._done, self._moves = place, done, moves
         self._judged = frozenset[int]() if choice is None else choice.judged
         self._held: dict[int, InFlight] = {}
         self._served: dict[int, InFlight] = {}
@@ -71,7 +72,6 @@ class Dispatch:
         self._accepted: dict[int, int] = {}
         self._passed_on: dict[int, int] = {}
         self.answered = 0
-        self.escalations: list[Move] = []
 
     @property
     def empty(self) -> bool:
@@ -197,7 +197,8 @@ class Dispatch:
         earlier.cached_prompt_tokens += noted[1]
         log.escalations[row] += 1
         _count(self._passed_on, request.group)
-        self.escalations.append(Move(request.request_id, source, log.replica[row], self._clock.now))
+        now = self._clock.now
+        self._moves.append(Move(request.request_id, source, log.replica[row], now, "escalation"))
 
     def _accept(self, request: InFlight) -> None:
         """The answer of a replica has gone out."""

@@ -31,9 +31,7 @@ class Phases:
         members: the replicas of each.
         routers: of each; that of a decode group chooses among its replicas.
         requests: where it is noted which replica a request is on, by row.
-
-    Attributes:
-        moves: every handoff, and every return of a preempted sequence, in order.
+        moves: where every hand-over is noted, and every return of a preempted sequence.
     """
 
     def __init__(
@@ -43,8 +41,9 @@ class Phases:
         members: Sequence[Sequence[Replica]],
         routers: Sequence[Router],
         requests: RequestLog,
+        moves: list[Move],
     ) -> None:
-        self.moves: list[Move] = []
+        self._moves = moves
         self._clock = clock
         self._members, self._routers = members, routers
         self._requests = requests
@@ -59,12 +58,12 @@ class Phases:
 
     def _hand_over(self, group: int, sequence: inflight.Sequence, source: Replica) -> None:
         target = self._choose(group, sequence, source)
-        self._note(sequence, source, target)
+        self._note(sequence, source, target, "hand-over")
         role_of(target).receive(sequence, role_of(source))
 
     def _send_back(self, source: Replica, sequence: inflight.Sequence) -> None:
         target = self._choose(sequence.group, sequence, source)
-        self._note(sequence, source, target)
+        self._note(sequence, source, target, "return")
         target.arrive(sequence)
 
     def _choose(self, group: int, sequence: inflight.Sequence, source: Replica) -> Replica:
@@ -73,9 +72,9 @@ class Phases:
         members = [each for each in members if each.store is source.store] or members
         return members[self._routers[group].choose(sequence, members)] if len(members) > 1 else members[0]
 
-    def _note(self, sequence: inflight.Sequence, source: Replica, target: Replica) -> None:
+    def _note(self, sequence: inflight.Sequence, source: Replica, target: Replica, kind: str) -> None:
         self._requests.replica[sequence.row] = target.index
-        self.moves.append(Move(sequence.request_id, source.index, target.index, self._clock.now))
+        self._moves.append(Move(sequence.request_id, source.index, target.index, self._clock.now, kind))
 
 
 def role_of(replica: Replica) -> Any:

@@ -22,7 +22,7 @@ from simslm.sim.device import OwnDevice, SharedDevice
 from simslm.sim.dispatch import Dispatch
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.group_routing import GroupChoice, GroupView
-from simslm.sim.log import REJECTED, UNFINISHED, LogSink, RequestLog, SimulationLog
+from simslm.sim.log import REJECTED, UNFINISHED, LogSink, Move, RequestLog, SimulationLog
 from simslm.sim.partition import Partitioner
 from simslm.sim.phases import Phases, Stores, partitioners
 from simslm.sim.programs import ProgramRuns
@@ -207,10 +207,9 @@ def run(
         windows,
         next(world.clock._eid),
         world.clock.halted,
-        () if world.phases is None else tuple(world.phases.moves),
+        tuple(world.moves),
         {device: tuple(each.splits) for device, each in world.partitioners.items()},
         world.rows.held(),
-        escalations=() if dispatch is None else tuple(dispatch.escalations),
         answered=0 if dispatch is None else dispatch.answered,
         groups=() if dispatch is None else dispatch.counts([group.name for group in deployment.groups]),
     )
@@ -238,6 +237,7 @@ class _World:
             self.count, self.pieces = len(requests.prompt_tokens), iter((requests,))
             self.rows, programs = RequestRows(self.count), requests.programs
         self.programs = programs
+        self.moves: list[Move] = []
         self.members: list[list[Replica]] = [[] for _ in deployment.groups]
         self.choice = self._group_choice()
         self._load()
@@ -303,6 +303,7 @@ class _World:
             choice=self.choice,
             place=self._place,
             done=self.on_done,
+            moves=self.moves,
         )
 
     def _load(self) -> bool:
@@ -346,10 +347,9 @@ class _World:
             self.sink.take_window(replica.index, replica.window())
         for _ in range(over):
             self.sink.take_requests(self.rows.let_go())
-        if self.phases is not None:
-            self.phases.moves.clear()
-        if self.dispatch is not None:
-            self.dispatch.escalations.clear()
+        if self.moves:
+            self.sink.take_moves(tuple(self.moves))
+            self.moves.clear()
 
     def _servable(self, requests: Requests) -> tuple[np.ndarray, np.ndarray | None]:
         """For each request, whether a group can serve it at all, and the number of the set of groups that can."""
@@ -405,6 +405,7 @@ class _World:
             self.members,
             self.routers,
             self.rows.log,
+            self.moves,
         )
         if deployment.partition is not None:
             devices = [device for group in deployment.groups for device in group.devices]

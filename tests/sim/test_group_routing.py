@@ -66,7 +66,7 @@ def test_a_request_that_is_escalated_counts_once_from_its_first_arrival():
     assert columns["finish_s"] == 10
     assert (columns["ttft_s"], columns["e2e_s"], columns["tpot_s"], columns["queue_s"]) == (5, 9, 2, 0)
     assert (columns["replica"], columns["escalations"]) == (1, 1)
-    assert result.log.escalations == ((0, 0, 1, 4.0),)
+    assert result.log.moves == ((0, 0, 1, 4.0, "escalation"),)
     assert result.log.groups == (GroupCounts("group 0", 1, 0, 1), GroupCounts("group 1", 1, 1, 0))
     assert result.summary["group_routing"]["escalations"] == 1
     assert result.summary["requests"]["arrived"] == 1

@@ -102,7 +102,7 @@ def visits(result: Result, deployment: Deployment) -> list[tuple[np.ndarray, np.
     left: list[list[float]] = [[] for _ in result.tables]
     lost = slowly_judged(deployment)
     paths = {int(request): [] for request in requests["request_id"]}
-    for move in sorted((*result.log.moves, *result.log.escalations), key=lambda move: move.at_s):
+    for move in result.log.moves:
         paths[move.request_id].append(move)
     columns = (
         requests[name].tolist() for name in ("request_id", "replica", "arrival_s", "finish_s", "status")
@@ -261,7 +261,10 @@ def phases(result: Result, deployment: Deployment) -> None:
             lingering = table.columns["decode_seqs"] > table.columns["decoding"]
             assert not table.columns[never][~lingering].any()
     for move in result.log.moves:
+        if move.kind == "escalation":
+            continue
         assert {roles[move.source], roles[move.target]} == {"prefill", "decode"}
+        assert move.kind == ("hand-over" if roles[move.source] == "prefill" else "return")
 
 
 def groups(result: Result, deployment: Deployment) -> None:
@@ -274,16 +277,17 @@ def groups(result: Result, deployment: Deployment) -> None:
         assert not log.groups
         return
     of = np.array([number for number, group in enumerate(deployment.groups) for _ in group.devices])
-    seen = Counter((move.request_id, of[move.target]) for move in log.escalations)
+    escalations = [move for move in log.moves if move.kind == "escalation"]
+    seen = Counter((move.request_id, of[move.target]) for move in escalations)
     assert all(count == 1 for count in seen.values())
-    assert all(of[move.source] != of[move.target] for move in log.escalations)
+    assert all(of[move.source] != of[move.target] for move in escalations)
     answered = sum(group.answered for group in log.groups)
     assert answered == np.count_nonzero(done & (requests["replica"] >= 0))
     failed = np.count_nonzero((requests["status"] == FAILED) & (requests["replica"] >= 0))
-    assert sum(group.escalated for group in log.groups) == len(log.escalations)
-    assert sum(group.requests for group in log.groups) == answered + failed + len(log.escalations)
+    assert sum(group.escalated for group in log.groups) == len(escalations)
+    assert sum(group.requests for group in log.groups) == answered + failed + len(escalations)
     if "escalations" in requests:
-        assert requests["escalations"].sum() == len(log.escalations)
+        assert requests["escalations"].sum() == len(escalations)
 
 
 def energy(result: Result) -> None:

@@ -9,17 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from simslm.policies.partition import Split
-from simslm.sim.log.requests import RequestLog, Settled
+from simslm.sim.log.requests import Move, RequestLog, Settled
 from simslm.sim.log.window import Window
-
-
-class Move(NamedTuple):
-    """A request went from one replica to another, by number, at a time in seconds."""
-
-    request_id: int
-    source: int
-    target: int
-    at_s: float
 
 
 class GroupCounts(NamedTuple):
@@ -50,12 +41,11 @@ class SimulationLog:
             the run are not among them.
         events: events that SimPy processed.
         interrupted: whether it was stopped before the last request was done.
-        moves: every time a request went from one replica to another, see :class:`Move`; of a stream, the last of them.
+        moves: every time a request went from one replica to another, in order, but for those that were handed out
+            during the run with the requests of a stream.
         splits: by device, every split between its phases and since when, see
             :class:`~simslm.sim.partition.Partitioner`.
         held: the requests, in order, but for those that were handed out during the run.
-        escalations: every time a request went on to another group, see :class:`Move`: from the replica that answered to
-            the one that answers anew, when it arrives there; of a stream, the last of them.
         answered: requests that the gateway answered.
         groups: what became of the requests of each group; empty where no group is chosen.
     """
@@ -68,6 +58,5 @@ class SimulationLog:
     moves: tuple[Move, ...] = ()
     splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
     held: tuple[Settled, ...] = ()
-    escalations: tuple[Move, ...] = ()
     answered: int = 0
     groups: tuple[GroupCounts, ...] = ()
