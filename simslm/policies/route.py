@@ -11,13 +11,8 @@ class ArrivingRequest(Protocol):
 
     Attributes:
         arrival_s: when it arrives here; a request that was escalated arrives again.
-        units: hashes of its prompt's prefix, one for every ``unit_tokens`` tokens, the last perhaps of fewer: equal
-            hashes mean equal prompts up to there. Empty when they are not known.
+        units: hashes of its prompt's prefix, empty when they are not known.
         session_id: the conversation it belongs to, -1 for none.
-        program: the program it belongs to, -1 for none.
-        stage: requests on the longest way from its program's start to it, 0 for the first.
-        deadline_s: when its last token is due: its first arrival plus the ``e2e_s`` of its SLO or its client's
-            patience, whichever ends first; inf without either.
     """
 
     @property
@@ -34,6 +29,20 @@ class ArrivingRequest(Protocol):
     def session_id(self) -> int: ...
     @property
     def units(self) -> Sequence[int]: ...
+
+
+class RoutedRequest(ArrivingRequest, Protocol):
+    """The same with its place in a program and its deadline: what gateways and routers see.
+
+    Attributes:
+        unit_tokens: tokens that each of its ``units`` stands for, the last perhaps for fewer; equal hashes mean equal
+            prompts up to there.
+        program: the program it belongs to, -1 for none.
+        stage: requests on the longest way from its program's start to it, 0 for the first.
+        deadline_s: when its last token is due: its first arrival plus the ``e2e_s`` of its SLO or its client's
+            patience, whichever ends first; inf without either.
+    """
+
     @property
     def unit_tokens(self) -> int: ...
     @property
@@ -45,15 +54,12 @@ class ArrivingRequest(Protocol):
 
 
 class ReplicaLoad(Protocol):
-    """How busy a replica is. What a policy does not ask for is not computed.
+    """How busy a replica is.
 
     Attributes:
         outstanding: its requests, waiting or running.
         queued: those of them that wait.
         kv_utilization: share of its KV blocks in use.
-        free_blocks: KV blocks that prompts may take now.
-        pending_prefill_tokens: prompt tokens still to be computed: of the queue, and of prompts that are partly in the
-            cache, the chunk under way included. What a prefix cache may spare is not taken off.
     """
 
     @property
@@ -62,14 +68,24 @@ class ReplicaLoad(Protocol):
     def queued(self) -> int: ...
     @property
     def kv_utilization(self) -> float: ...
-    @property
-    def free_blocks(self) -> int: ...
-    @property
-    def pending_prefill_tokens(self) -> int: ...
     def cached_units(self, request: ArrivingRequest) -> int:
         """How many leading units of the request's prompt the replica's prefix cache holds."""
         ...
 
+
+class ReplicaOutlook(ReplicaLoad, Protocol):
+    """The same with what there is still to do, and how long that may take. What is not asked for is not computed.
+
+    Attributes:
+        free_blocks: KV blocks that prompts may take now.
+        pending_prefill_tokens: prompt tokens still to be computed: of the queue, and of prompts that are partly in the
+            cache, the chunk under way included. What a prefix cache may spare is not taken off.
+    """
+
+    @property
+    def free_blocks(self) -> int: ...
+    @property
+    def pending_prefill_tokens(self) -> int: ...
     def ttft_estimate_s(self, request: ArrivingRequest) -> float:
         """Seconds to the request's first token, by the replica's own cost model.
 
@@ -99,7 +115,7 @@ class Router(Protocol):
 
     looks_at_replicas: bool
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+    def choose(self, request: RoutedRequest, replicas: Sequence[ReplicaOutlook]) -> int:
         """The index of the replica that serves ``request``."""
         ...
 

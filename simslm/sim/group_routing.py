@@ -9,7 +9,7 @@ import numpy as np
 
 from simslm.errors import SimslmError
 from simslm.policies.group_routing import GroupAnswer, GroupRouter
-from simslm.policies.route import ReplicaLoad
+from simslm.policies.route import ReplicaOutlook
 from simslm.sim.rows import RequestRows
 from simslm.sim.state.sequence import Sequence as InFlight
 
@@ -21,7 +21,7 @@ class GroupView:
     number: int
     name: str
     share: float
-    replicas: Sequence[ReplicaLoad]
+    replicas: Sequence[ReplicaOutlook]
 
 
 class GroupChoice:

@@ -34,7 +34,7 @@ from simslm.policies.group_routing import GroupAnswer, GroupLoad
 from simslm.policies.partition import PhaseWindow, Split
 from simslm.policies.plan import Plan, Prompt, ReplicaView
 from simslm.policies.registry import PolicyOptions, Registered, registered
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ReplicaOutlook, RoutedRequest
 from simslm.policies.speculation import SpeculationView
 
 EVERY = pytest.mark.parametrize("entry", registered(), ids=lambda entry: f"{entry.kind}-{entry.name}")
@@ -148,7 +148,7 @@ def test_a_kind_that_no_scenario_draws_is_found_out():
 
 
 @pytest.mark.parametrize(
-    "protocol", [Prompt, ReplicaView, ArrivingRequest, ReplicaLoad, GroupLoad, SpeculationView]
+    "protocol", [Prompt, ReplicaView, RoutedRequest, ReplicaOutlook, GroupLoad, SpeculationView]
 )
 def test_nothing_shown_tells_the_true_output_length(protocol):
     assert not {name for name in members(protocol) if "output" in name or "generated" in name}

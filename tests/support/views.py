@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simslm.policies.gateway import Answer
 from simslm.policies.group_routing import GroupAnswer, GroupLoad
 from simslm.policies.plan import Plan, Prompt, ReplicaView
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ArrivingRequest, ReplicaLoad, ReplicaOutlook, RoutedRequest
 from simslm.policies.speculation import SpeculationView
 from simslm.sim.engine import Policies
 
@@ -47,7 +47,7 @@ class SeenReplica:
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """An :class:`ArrivingRequest`."""
+    """A :class:`RoutedRequest`."""
 
     request_id: int
     arrival_s: float
@@ -64,7 +64,7 @@ class SeenRequest:
 
 @dataclass(frozen=True, slots=True)
 class SeenLoad:
-    """A :class:`ReplicaLoad`."""
+    """A :class:`ReplicaOutlook`."""
 
     outstanding: int
     queued: int
@@ -145,8 +145,8 @@ loads = st.builds(
 
 
 def members(protocol: type) -> frozenset[str]:
-    """The names a protocol promises."""
-    return frozenset(name for name in vars(protocol) if not name.startswith("_"))
+    """The names a protocol promises, with those it is a part of."""
+    return frozenset(name for each in protocol.__mro__ for name in vars(each) if not name.startswith("_"))
 
 
 class Shown:
@@ -163,7 +163,7 @@ class Shown:
             raise AttributeError(f"{name} is not shown to policies")
         value = getattr(self._real, name)
         if name == "replicas":
-            return [Shown(replica, ReplicaLoad) for replica in value]
+            return [Shown(replica, ReplicaOutlook) for replica in value]
         if name == "waiting":
             return (Shown(prompt, Prompt) for prompt in value)
         return [Shown(prompt, Prompt) for prompt in value] if name == "partial" else value
@@ -233,11 +233,11 @@ class WindowedGateway:
 
     gateway: Any
 
-    def answer(self, request: ArrivingRequest) -> Answer | None:
-        return self.gateway.answer(Shown(request, ArrivingRequest))
+    def answer(self, request: RoutedRequest) -> Answer | None:
+        return self.gateway.answer(Shown(request, RoutedRequest))
 
-    def finished(self, request: ArrivingRequest, at_s: float) -> None:
-        self.gateway.finished(Shown(request, ArrivingRequest), at_s)
+    def finished(self, request: RoutedRequest, at_s: float) -> None:
+        self.gateway.finished(Shown(request, RoutedRequest), at_s)
 
 
 @dataclass
@@ -257,13 +257,13 @@ class WindowedGroupRouter:
     def begin(self, groups: Sequence[GroupLoad]) -> Any:
         return self.router.begin(self._shown(groups))
 
-    def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
-        return self.router.choose(Shown(request, ArrivingRequest), self._shown(groups))
+    def choose(self, request: RoutedRequest, groups: Sequence[GroupLoad]) -> int:
+        return self.router.choose(Shown(request, RoutedRequest), self._shown(groups))
 
     def escalate(
-        self, request: ArrivingRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
+        self, request: RoutedRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
     ) -> int | None:
-        return self.router.escalate(Shown(request, ArrivingRequest), answer, self._shown(groups))
+        return self.router.escalate(Shown(request, RoutedRequest), answer, self._shown(groups))
 
     def _shown(self, groups: Sequence[GroupLoad]) -> list[Any]:
         return [Shown(group, GroupLoad) for group in groups]
@@ -279,7 +279,7 @@ class WindowedRouter:
     def looks_at_replicas(self) -> bool:
         return self.router.looks_at_replicas
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+    def choose(self, request: RoutedRequest, replicas: Sequence[ReplicaOutlook]) -> int:
         return self.router.choose(
-            Shown(request, ArrivingRequest), [Shown(replica, ReplicaLoad) for replica in replicas]
+            Shown(request, RoutedRequest), [Shown(replica, ReplicaOutlook) for replica in replicas]
         )

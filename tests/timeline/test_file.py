@@ -141,7 +141,9 @@ def test_the_rules_of_the_format_are_kept(tmp_path, small, monkeypatch, case, to
         row["request_id"] for row in requests if row["replica"] is not None or row["status"] == "finished"
     }
     if case == "gateway and cascade":
-        assert {event["name"] for event in trace["traceEvents"] if event["ph"] == "i"} == {"escalation to replica 1"}
+        assert {event["name"] for event in trace["traceEvents"] if event["ph"] == "i"} == {
+            "escalation to replica 1"
+        }
         assert any(row["replica"] is None for row in requests)
     assert ("one slice" in trace["otherData"]["slices"]) == together
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from simslm.policies.route import ArrivingRequest
+from simslm.policies.route import RoutedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class GatewayPolicy(Protocol):
 
     needs_units: bool
 
-    def answer(self, request: ArrivingRequest) -> Answer | None:
+    def answer(self, request: RoutedRequest) -> Answer | None:
         """The answer to a request that arrives now, at ``request.arrival_s``; None = a group of replicas serves it."""
         ...
 
-    def finished(self, request: ArrivingRequest, at_s: float) -> None:
+    def finished(self, request: RoutedRequest, at_s: float) -> None:
         """A request that replicas served has its last token now; what the gateway answered itself is not told."""
         ...

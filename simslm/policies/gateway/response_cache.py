@@ -6,7 +6,7 @@ from pydantic import Field
 
 from simslm.policies.gateway import Answer
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest
+from simslm.policies.route import RoutedRequest
 
 
 class ResponseCacheOptions(PolicyOptions):
@@ -39,7 +39,7 @@ class ResponseCache:
         self._answer = Answer(options.latency_s, options.tokens_per_s)
         self._since_s: dict[tuple[int, int], float] = {}
 
-    def answer(self, request: ArrivingRequest) -> Answer | None:
+    def answer(self, request: RoutedRequest) -> Answer | None:
         key = _key(request)
         since_s = None if key is None else self._since_s.pop(key, None)
         if key is None or since_s is None or request.arrival_s - since_s > self._ttl_s:
@@ -47,7 +47,7 @@ class ResponseCache:
         self._since_s[key] = since_s
         return self._answer
 
-    def finished(self, request: ArrivingRequest, at_s: float) -> None:
+    def finished(self, request: RoutedRequest, at_s: float) -> None:
         key = _key(request)
         if key is None:
             return
@@ -57,7 +57,7 @@ class ResponseCache:
             del self._since_s[next(iter(self._since_s))]
 
 
-def _key(request: ArrivingRequest) -> tuple[int, int] | None:
+def _key(request: RoutedRequest) -> tuple[int, int] | None:
     """What tells a prompt from all others, its last hash for those before it; None where they do not cover it."""
     if not request.units or len(request.units) * request.unit_tokens < request.prompt_tokens:
         return None

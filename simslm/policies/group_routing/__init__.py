@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ReplicaOutlook, RoutedRequest
 
 
 class GroupLoad(Protocol):
@@ -31,7 +31,7 @@ class GroupLoad(Protocol):
     @property
     def share(self) -> float: ...
     @property
-    def replicas(self) -> Sequence[ReplicaLoad]: ...
+    def replicas(self) -> Sequence[ReplicaOutlook]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ class GroupRouter(Protocol):
         """
         ...
 
-    def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
+    def choose(self, request: RoutedRequest, groups: Sequence[GroupLoad]) -> int:
         """The number of the group that serves ``request``, one of ``groups``: those that can serve it, several."""
         ...
 
     def escalate(
-        self, request: ArrivingRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
+        self, request: RoutedRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
     ) -> int | None:
         """The number of the group that serves a finished request anew; None = the answer goes out.
 
@@ -100,7 +100,7 @@ class GroupRouting:
         return ()
 
     def escalate(
-        self, request: ArrivingRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
+        self, request: RoutedRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
     ) -> int | None:
         del request, answer, groups
         return None

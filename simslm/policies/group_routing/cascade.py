@@ -11,7 +11,7 @@ from pydantic import Field
 from simslm.policies.draws import Numbered
 from simslm.policies.group_routing import GroupAnswer, GroupLoad, GroupRouting
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest
+from simslm.policies.route import RoutedRequest
 
 
 class CascadeOptions(PolicyOptions):
@@ -48,11 +48,11 @@ class Cascade(GroupRouting):
         self._order = [group.number for group in groups]
         return self._order[:-1]
 
-    def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
+    def choose(self, request: RoutedRequest, groups: Sequence[GroupLoad]) -> int:
         return groups[0].number
 
     def escalate(
-        self, request: ArrivingRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
+        self, request: RoutedRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
     ) -> int | None:
         place = self._order.index(answer.group)
         draw = self._draws[request.request_id * len(self._order) + place]

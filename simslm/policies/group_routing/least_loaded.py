@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from simslm.policies.group_routing import GroupLoad, GroupRouting
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest
+from simslm.policies.route import RoutedRequest
 
 
 @policy("group-routing", "least-loaded")
@@ -16,7 +16,7 @@ class LeastLoaded(GroupRouting):
     def __init__(self, options: PolicyOptions) -> None:
         del options
 
-    def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
+    def choose(self, request: RoutedRequest, groups: Sequence[GroupLoad]) -> int:
         return min(groups, key=_load).number
 
 

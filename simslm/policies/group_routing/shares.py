@@ -10,7 +10,7 @@ import numpy as np
 from simslm.policies.draws import Numbered
 from simslm.policies.group_routing import GroupLoad, GroupRouting
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest
+from simslm.policies.route import RoutedRequest
 
 
 @policy("group-routing", "shares")
@@ -33,7 +33,7 @@ class Shares(GroupRouting):
         self._groups, self._ends = [group.number for group in groups], _ends(groups)
         return ()
 
-    def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
+    def choose(self, request: RoutedRequest, groups: Sequence[GroupLoad]) -> int:
         draw = self._draws[request.request_id if request.program < 0 else request.program]
         drawn = self._groups[bisect_right(self._ends, draw)]
         if len(groups) == len(self._groups) or any(group.number == drawn for group in groups):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from simslm.policies.group_routing import GroupLoad, GroupRouting
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ReplicaOutlook, RoutedRequest
 
 
 @policy("group-routing", "soonest")
@@ -16,8 +16,8 @@ class Soonest(GroupRouting):
     def __init__(self, options: PolicyOptions) -> None:
         del options
 
-    def choose(self, request: ArrivingRequest, groups: Sequence[GroupLoad]) -> int:
-        def expected(replica: ReplicaLoad) -> tuple[float, float]:
+    def choose(self, request: RoutedRequest, groups: Sequence[GroupLoad]) -> int:
+        def expected(replica: ReplicaOutlook) -> tuple[float, float]:
             return replica.ttft_estimate_s(request), replica.tpot_estimate_s(request)
 
         return min(groups, key=lambda group: min(map(expected, group.replicas))).number

@@ -25,7 +25,7 @@ class Sequence:
         row: of what is noted of it, see :class:`~simslm.sim.rows.RequestRows`.
         priority: the lower, the sooner.
         session_id: the conversation it belongs to, -1 for none.
-        program, stage, deadline_s: see :class:`~simslm.policies.route.ArrivingRequest`.
+        program, stage, deadline_s: see :class:`~simslm.policies.route.RoutedRequest`.
         group: number of the group it arrived at.
         units: hashes of its prompt's prefix, ``unit_tokens`` tokens each; empty when they are not known.
         context_units: hashes of its prompt and output together, full units only, those of the prompt among them; empty
