@@ -135,8 +135,8 @@ REQUESTS = (
 MAKESPAN = Metric(
     "makespan_s",
     "Makespan",
-    "first arrival to the end of the last iteration",
-    formula="max(start_s + duration_s) − min(arrival_s)",
+    "first arrival to the end of the last iteration, or of the last answer where a gateway or a verdict makes it later",
+    formula="max(start_s + duration_s, finish_s) − min(arrival_s)",
 )
 THROUGHPUT = tuple(
     Metric(

@@ -62,11 +62,13 @@ SPECULATION = (("draft_tokens", pa.int64()), ("accepted_tokens", pa.int64()))
 SOMETIMES = (
     ("counted", pa.bool_()),
     ("class", pa.string()),
+    ("escalations", pa.int64()),
     ("program", pa.int64()),
     ("stage", pa.int64()),
     ("depends_on", pa.list_(pa.int64())),
 )
-"""Columns of ``requests.parquet`` where some requests are left out of the figures, or there are classes or programs."""
+"""Columns of ``requests.parquet`` where some requests are left out of the figures, there are classes or programs, or
+requests may go on to another group."""
 STAGES = (
     ("request_id", pa.int64()),
     ("replica", pa.int64()),

@@ -16,6 +16,7 @@ from simslm.metrics import summary as figures
 from simslm.metrics.books import Books
 from simslm.metrics.classes import ClassTallies, fairness_figures
 from simslm.metrics.definitions import BY_KEY
+from simslm.metrics.dispatch import gateway_figures, group_figures
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Account, Priced
@@ -44,7 +45,7 @@ class Result:
         windows: the iterations of each replica, priced, those of a stream in parts; empty when they were written while
             the run went on.
         manifest: the contents of ``manifest.json``.
-        end_s: when the last iteration ended; 0 where none ran.
+        end_s: when the last iteration or answer ended; 0 where there was none.
     """
 
     request_columns: dict[str, np.ndarray]
@@ -97,12 +98,12 @@ def summarize(books: Books, log: SimulationLog) -> Result:
         _check(books.window)
     accounts, gaps, seconds = _over_the_time_that_counts(books)
     lived = _lived(log, books) if log.lives else None
-    summary = _summary(books, accounts, gaps, seconds, lived)
+    summary = _summary(books, log, accounts, gaps, seconds, lived)
     if lived is not None:
         summary["fleet"] = fleet_figures(log, books.basis.replicas, lived, books.basis.unused_devices)
     _divide(columns, summary, books.tallies, books.basis.programs, seconds)
     log = replace(log, moves=(*books.moves, *log.moves)) if books.moves else log
-    end_s = figures.end(books.ledger.accounts)
+    end_s = figures.end(books.last_s, books.ledger.accounts)
     return Result(columns, summary, log, gaps, books.windows, end_s=0.0 if isnan(end_s) else end_s)
 
 
@@ -161,12 +162,12 @@ def _over_the_time_that_counts(books: Books) -> tuple[list[Account], Distributio
     if (window := books.window) is not None:
         return *books.ledger.between(window.begin_s, window.end_s), window.seconds
     accounts = books.ledger.accounts
-    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, accounts)
+    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, books.last_s, accounts)
 
 
 def _lived(log: SimulationLog, books: Books) -> Lifetimes:
     """The lifetimes of the replicas over the time that counts."""
-    begin_s, end_s = books.tally.first_s, figures.end(books.ledger.accounts)
+    begin_s, end_s = books.tally.first_s, figures.end(books.last_s, books.ledger.accounts)
     if (window := books.window) is not None:
         begin_s, end_s = window.begin_s, window.end_s
     return lifetimes(log, books.basis.replicas, begin_s, begin_s if isnan(end_s) else end_s)
@@ -189,8 +190,19 @@ def _counted(books: Books) -> dict[str, Any]:
     }
 
 
+def _dispatched(books: Books, log: SimulationLog) -> dict[str, Any]:
+    """What the gateway answered and what each group was asked, where the scenario states such policies."""
+    found: dict[str, Any] = {}
+    if books.basis.gateway:
+        found["gateway"] = gateway_figures(log, books.tally.arrived)
+    if books.basis.group_routing:
+        found["group_routing"] = group_figures(log)
+    return found
+
+
 def _summary(
     books: Books,
+    log: SimulationLog,
     accounts: list[Account],
     gaps: Distribution,
     seconds: float,
@@ -206,7 +218,8 @@ def _summary(
         "name": basis.name,
         "requests": tally.counts(),
         **_counted(books),
-        "makespan_s": figures.makespan(tally.first_s, ledger.accounts),
+        **_dispatched(books, log),
+        "makespan_s": figures.makespan(tally.first_s, books.last_s, ledger.accounts),
         "throughput": figures.throughput(tally, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],

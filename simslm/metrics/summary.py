@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan
+from math import isfinite, isnan
 from typing import Any
 
 from simslm.metrics.ledger import Account, Ledger, Priced
@@ -21,14 +21,27 @@ STORM_SHARE = 0.2
 """Share of the computed tokens that were computed before, beyond which it is one too."""
 
 
-def end(accounts: Sequence[Account]) -> float:
-    """When the last iteration ended, NaN when nothing ran."""
-    return max((account.end_s for account in accounts if account.busy_s > 0), default=float("nan"))
+def end(last_s: float, accounts: Sequence[Account]) -> float:
+    """When the last iteration or the last answer ended, NaN when there was neither.
+
+    Args:
+        last_s: end of the last answer, -inf when there was none.
+        accounts: of all replicas.
+    """
+    ends = [account.end_s for account in accounts if account.busy_s > 0]
+    end_s = max(ends, default=last_s)
+    return max(end_s, last_s) if isfinite(end_s) else float("nan")
 
 
-def makespan(first_s: float, accounts: Sequence[Account]) -> float:
-    """Seconds from the first arrival to the end of the last iteration; 0 when nothing ran."""
-    end_s = end(accounts)
+def makespan(first_s: float, last_s: float, accounts: Sequence[Account]) -> float:
+    """Seconds from the first arrival to the end of the last iteration, or of the last answer where that is later, as of
+    answers that a gateway gives or that are judged; 0 when nothing ran.
+
+    Args:
+        first_s: the first arrival.
+        last_s, accounts: see :func:`end`.
+    """
+    end_s = end(last_s, accounts)
     return 0.0 if isnan(end_s) else end_s - first_s
 
 

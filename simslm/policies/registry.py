@@ -22,6 +22,8 @@ KINDS = (
     "admission",
     "batching",
     "faults",
+    "gateway",
+    "group-routing",
     "migration",
     "partition",
     "power",

@@ -18,6 +18,7 @@ KINDS = {
     "migration": "a request goes on at another replica, as the migration policy says; its KV blocks are copied",
     "failure": "the replica of a request failed; the request is computed again elsewhere",
     "held": "a replica serves again, and takes a request that waited for one",
+    "escalation": "a request whose answer was not accepted goes on to a group that serves it anew",
 }
 """What each kind of move is."""
 

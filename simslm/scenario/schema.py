@@ -46,12 +46,14 @@ def _default(kind: str, name: str, description: str) -> Any:
 
 
 if TYPE_CHECKING:
-    Admission = Batching = Faults = Migration = Partition = Power = Preemption = Priorities = Queueing = Any
-    Routing = Scaling = Any
+    Admission = Batching = Faults = Gateway = GroupRouting = Migration = Partition = Power = Preemption = Any
+    Priorities = Queueing = Routing = Scaling = Any
 else:
     Admission = chosen("admission")
     Batching = chosen("batching")
     Faults = chosen("faults")
+    Gateway = chosen("gateway")
+    GroupRouting = chosen("group-routing")
     Migration = chosen("migration")
     Partition = chosen("partition")
     Power = chosen("power")
@@ -275,6 +277,16 @@ class Deployment(Replicas):
     groups: tuple[GroupSpec, ...] | None = Field(
         default=None, min_length=1, description="groups of replicas, in place of the keys above"
     )
+    gateway: Gateway | None = Field(
+        default=None,
+        description="what may answer a request before a group of replicas does (not the engine's front end); null = "
+        "nothing; `simslm list policies` shows the choice",
+    )
+    group_router: GroupRouting | None = Field(
+        default=None,
+        description="which group a request goes to, and whether its answer is good enough; null = shares, drawn by the "
+        "groups' share; `simslm list policies` shows the choice",
+    )
     partition: Partition = _default(
         "partition", "static", "how the split of a device between prefill and decode replicas moves"
     )
@@ -327,6 +339,31 @@ class Deployment(Replicas):
                 raise ValueError(f"partition {self.partition.policy} needs sharing: sm-partition")
         if self.partition.policy != "static" and all(group.role == "both" for group in groups):
             raise ValueError(f"partition {self.partition.policy} needs groups of role prefill and decode")
+        return self
+
+    @property
+    def group_routing(self) -> Any:
+        """The policy that chooses among groups, stated or not; a choice of the register."""
+        stated = self.group_router
+        return choice("group-routing", "shares") if stated is None else stated
+
+    @model_validator(mode="after")
+    def _groups_to_choose_among(self) -> Self:
+        if self.group_router is None:
+            return self
+        asked = [group for group in self.groups or () if group.role != "decode"]
+        if len(asked) < 2:
+            raise ValueError(
+                "group_router: chooses among groups, and requests can go to one only; state at least two under "
+                "deployment.groups to which requests come, or leave it out"
+            )
+        if self.group_router.policy != "shares":
+            for group in asked:
+                if "share" in group.model_fields_set:
+                    raise ValueError(
+                        f"group {group.name!r}: share is what group_router: shares goes by, not "
+                        f"{self.group_router.policy}; leave one of them out"
+                    )
         return self
 
 

@@ -10,7 +10,7 @@ request but one whose blocks were under way to it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +31,7 @@ from simslm.sim.setup import Setup
 from simslm.sim.state import sequence as inflight
 
 if TYPE_CHECKING:
-    from simslm.sim.world import Deployment
+    from simslm.sim.deployment import Deployment
 
 NOWHERE = -1
 """The number of the replica of a request that waits in the fleet."""
@@ -106,14 +106,15 @@ class Fleet:
         clock: the simulation's clock.
         deployment: the groups.
         rows: of the requests.
+        moves: where it is noted that a sequence went to another replica.
         on_done: called with a request's row when it is done, if anything waits for that.
         most_iterations: longest jump of a replica.
         on_window: takes the log of a replica whenever it is full.
+        judged: numbers of the groups whose answers are held back until a verdict.
 
     Attributes:
         replicas: all of them, by number.
         teams: by group.
-        moves: every time a sequence went to another replica, in order, since some were let go.
         migrating: sequences whose blocks are being copied to another replica while they go on.
         moved: how many of each kind, also of those that were let go.
     """
@@ -124,18 +125,20 @@ class Fleet:
         deployment: Deployment,
         rows: RequestRows,
         *,
+        moves: list[Move],
         on_done: Callable[[int], None] | None,
         most_iterations: int,
         on_window: Callable[[int, Window], None] | None,
+        judged: Collection[int] = (),
     ) -> None:
         self.clock = clock
         self.replicas: list[Replica] = []
         self.teams: list[Team] = []
-        self.moves: list[Move] = []
+        self._moves = moves
         self.migrating: set[inflight.Sequence] = set()
         self.moved: Counter[str] = Counter()
         self._rows, self._on_done = rows, on_done
-        self._deploy(deployment, most_iterations, on_window)
+        self._deploy(deployment, most_iterations, on_window, judged)
         self.members = [member for team in self.teams for member in team.members]
         self.phases: Phases | None = None
         self.partitioners: dict[int, Partitioner] = {}
@@ -151,6 +154,7 @@ class Fleet:
         deployment: Deployment,
         most_iterations: int,
         on_window: Callable[[int, Window], None] | None,
+        judged: Collection[int],
     ) -> None:
         tenants = Counter(device for group in deployment.groups for device in group.devices)
         shared = {
@@ -178,6 +182,7 @@ class Fleet:
                     role=group.role,
                     store=stores.of(group, number, place),
                     control=deployment.control(number),
+                    holds_back=number in judged,
                 )
                 replica = Replica(setup)
                 self.clock.live(replica.run())
@@ -221,10 +226,6 @@ class Fleet:
         if self.members[index].state == DRAINING:
             self.members[index].membership.settle()
 
-    def home(self, row: int) -> int:
-        """The group that the request of a row arrived at."""
-        return 0 if self._rows.group_of is None else self._rows.group_of[row]
-
     def choose(self, group: int, sequence: inflight.Sequence, near: Replica | None) -> Replica | None:
         """A replica of the group for a sequence that comes from another: one on the same blocks, where there is one.
 
@@ -240,7 +241,7 @@ class Fleet:
 
     def recompute(self, sequence: inflight.Sequence, kind: str) -> None:
         """A sequence of which nothing is left but its text goes to a replica of its group, or waits for one."""
-        group, left = self.home(sequence.row), self._log.replica[sequence.row]
+        group, left = sequence.group, self._log.replica[sequence.row]
         target = self.choose(group, sequence, None if left == NOWHERE else self.replicas[left])
         self.note(sequence, target, kind)
         if target is not None:
@@ -263,14 +264,8 @@ class Fleet:
         self._moved(sequence, source, index, kind)
 
     def _moved(self, sequence: inflight.Sequence, source: int, target: int, kind: str) -> None:
-        self.moves.append(Move(sequence.request_id, source, target, self.clock.now, kind))
+        self._moves.append(Move(sequence.request_id, source, target, self.clock.now, kind))
         self.moved[kind] += 1
-
-    def let_go_of_moves(self) -> tuple[Move, ...]:
-        """The moves so far, which are forgotten."""
-        moves = tuple(self.moves)
-        self.moves.clear()
-        return moves
 
     @property
     def holds(self) -> int:
@@ -292,7 +287,7 @@ class Fleet:
                 self.phases.hand_over(self.teams.index(team), sequence, held.source)
             elif held.let_in:
                 self.recompute(sequence, "held")
-            elif self.send(sequence, self.home(sequence.row)):
+            elif self.send(sequence, sequence.group):
                 self._moved(sequence, NOWHERE, self._log.replica[sequence.row], "held")
             else:
                 self._log.status[sequence.row] = codes.REJECTED

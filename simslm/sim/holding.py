@@ -180,9 +180,7 @@ class Holding(Visible):
     def answer(self, sequence: Sequence, now: float) -> None:
         """All tokens of a sequence go out at once, to a client that is still there."""
         if not sequence.cancelled:
-            assert self.log.at_once is not None
             self.requests.first_token_s[sequence.row] = now
-            self.log.at_once += self.output_tokens[sequence.row] - 1
         self.end(sequence, now)
 
     def end(self, sequence: Sequence, now: float) -> None:

@@ -17,8 +17,8 @@ from simslm.sim.state.blocks import BlockStore
 from simslm.sim.state.prefix import PrefixCache
 
 if TYPE_CHECKING:
+    from simslm.sim.deployment import Group
     from simslm.sim.fleet import Fleet
-    from simslm.sim.world import Group
 
 
 class Phases:

@@ -94,7 +94,7 @@ class Replica(Holding):
         self._late = engine.late_output and not self._keeps
         self.pool.touching = self.batch.running if engine.spare_block else None
         self._together = policies.batching.returns_batch
-        self.log.at_once = 0 if self._together else None
+        self.log.whole = self._together or setup.holds_back
         self._last_decode_s = 0.0
         self._leaving = self._blocked = self._displaced = self.busy = False
         self._unread = self._queued = self._grown = 0
@@ -212,29 +212,6 @@ class Replica(Holding):
             over = self._running() - 1
             self.pool.grow(self.batch.decoded + self._grown, over - self._grown)
             self._grown = over
-
-    def steps_so_far(self, sequence: Sequence) -> int:
-        """Tokens that a running sequence has decoded since its prefill, also in the middle of a jump."""
-        ahead = self._running() - 1 if self.busy and self.span.count > 1 else 0
-        return self.batch.steps(sequence) + ahead
-
-    def room_now(self) -> int:
-        """KV blocks that may be taken now, beside what the running sequences need; a jump ends with this iteration.
-
-        They need what the iteration under way takes when it ends, and what the next one takes, or the watermark.
-        """
-        self.cut()
-        self.catch_up()
-        pool, at = self.pool, self.batch.decoded + self._grown
-        taken = pool.demand(at) if self.busy else 0
-        spare = max(self.watermark_blocks, pool.demand(at + self.busy) + 1) if pool.used else 0
-        return pool.free - taken - spare
-
-    def shape_now(self) -> IterationShape:
-        """The shape of the iteration that runs now, on a replica with parts."""
-        ahead = self._running() - 1 if self.span.count > 1 else 0
-        grown = ahead * self.growth(self.shape)
-        return self.shape._replace(decode_ctx_tokens=self.shape.decode_ctx_tokens + grown)
 
     def reprice(self, cost: CostModel, level: int) -> None:
         """The next iterations cost what another model says; the log notes the level of the clock that it is of."""

@@ -14,6 +14,9 @@ REQUEST = "request"
 ITERATIONS, LIFETIME = 1, 2
 """The threads of a replica on which its iterations are, and what it was when."""
 
+GATEWAY = 1 << 20
+"""The gateway among the replicas: beyond all of them, and the devices."""
+
 SHAPE = ("decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens")
 COUNTERS = (
     ("waiting", "waiting", "requests"),
@@ -244,6 +247,19 @@ def request_events(row: Row, end_s: float) -> Iterator[Event]:
         yield begin
         yield end
     yield outer[1]
+
+
+def gateway_named() -> Iterator[Event]:
+    """What the gateway's track is called; it comes before those of the replicas."""
+    pid = process(GATEWAY)
+    yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": "gateway"}}
+    yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_sort_index", "args": {"sort_index": -1}}
+
+
+def gateway_events(row: Row) -> Iterator[Event]:
+    """The life of a request that the gateway answered."""
+    args = {name: row[name] for name in ("request_id", "prompt_tokens", "output_tokens", "status")}
+    yield from _async({**row, "replica": GATEWAY}, REQUEST, row["arrival_s"], row["finish_s"], args)
 
 
 def _async(row: Row, name: str, begin_s: float, end_s: float, args: Mapping[str, Any]) -> tuple[Event, Event]:

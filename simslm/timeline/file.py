@@ -19,6 +19,8 @@ from simslm.timeline.events import (
     Event,
     ReplicaTrack,
     clock_event,
+    gateway_events,
+    gateway_named,
     lifetime_event,
     lifetime_track,
     move_event,
@@ -125,9 +127,13 @@ def _events(
         yield from tracks[row["replica"]].take(row)
     for track in tracks:
         yield from track.close()
+    if "gateway" in summary:
+        yield from gateway_named()
     for row in _rows(requests, REQUESTS):
         if row["replica"] is not None:
             yield from request_events(row, end_s)
+        elif row["status"] == "finished":
+            yield from gateway_events(row)
 
 
 def _phase_events(directory: Path, replicas: int) -> Iterator[Event]:

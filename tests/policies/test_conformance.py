@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from support.invariants import same_logs, simulate
 from support.scenarios import DRAWN, Choice, examples, policies, scenarios
 from support.views import (
+    SeenGroup,
     SeenLoad,
     SeenRequest,
     Windowed,
+    WindowedGateway,
+    WindowedGroupRouter,
     WindowedRouter,
     arriving,
     loads,
@@ -29,11 +32,13 @@ from support.views import (
 )
 
 from simslm.policies.fleet import STATES, GroupView, MemberView, RequestView
+from simslm.policies.gateway import Answer
+from simslm.policies.group_routing import GroupAnswer, GroupLoad
 from simslm.policies.partition import PhaseWindow, Split
 from simslm.policies.plan import Plan, Prompt, ReplicaView
 from simslm.policies.power import PowerView
 from simslm.policies.registry import PolicyOptions, Registered, registered
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ReplicaOutlook, RoutedRequest
 from simslm.policies.speculation import SpeculationView
 
 EVERY = pytest.mark.parametrize("entry", registered(), ids=lambda entry: f"{entry.kind}-{entry.name}")
@@ -58,7 +63,7 @@ def test_says_what_it_does_and_where_that_is_from(entry):
 @EVERY
 def test_is_a_file_of_its_own(entry):
     package, module = entry.cls.__module__.rsplit(".", 2)[-2:]
-    assert (package, module) == (entry.kind, entry.name.replace("-", "_"))
+    assert (package, module) == (entry.kind.replace("-", "_"), entry.name.replace("-", "_"))
     assert Counter(other.cls.__module__ for other in registered())[entry.cls.__module__] == 1
 
 
@@ -87,7 +92,14 @@ def test_serves_any_workload_whole_alike_in_jumps_and_seeing_only_what_is_shown(
         )
         for group in deployment.groups
     )
-    same_logs(jumped.log, simulate(requests, replace(deployment, groups=groups)).log)
+    gateway, router = deployment.gateway, deployment.group_router
+    windowed = replace(
+        deployment,
+        groups=groups,
+        gateway=None if gateway is None else lambda: WindowedGateway(gateway()),
+        group_router=None if router is None else lambda: WindowedGroupRouter(router()),
+    )
+    same_logs(jumped.log, simulate(requests, windowed).log)
 
 
 class SabotageError(Exception):
@@ -131,7 +143,7 @@ def test_a_kind_that_no_scenario_draws_is_found_out():
     assert {entry.kind for entry in registered()} <= DRAWN
 
     @settings(max_examples=1, database=None)
-    @given(scenarios(gateway="cache"))
+    @given(scenarios(weather="rain"))
     def serve(_scenario: Any) -> None:
         pass
 
@@ -139,7 +151,9 @@ def test_a_kind_that_no_scenario_draws_is_found_out():
         serve()
 
 
-@pytest.mark.parametrize("protocol", [Prompt, ReplicaView, ArrivingRequest, ReplicaLoad, SpeculationView])
+@pytest.mark.parametrize(
+    "protocol", [Prompt, ReplicaView, RoutedRequest, ReplicaOutlook, GroupLoad, SpeculationView]
+)
 def test_nothing_shown_tells_the_true_output_length(protocol):
     assert not {name for name in members(protocol) if "output" in name or "generated" in name}
 
@@ -348,6 +362,67 @@ def test_no_router_forgets_a_replica(name):
         loads_now = numbered([SeenLoad(int(held), int(held), 0.0) for held in outstanding])
         outstanding[router.choose(request, loads_now)] += 1
     assert outstanding.min() >= 50
+
+
+# ---- gateway and groups ------------------------------------------------------------------------------------
+
+
+@each("gateway")
+@UNTIMED
+@given(data=st.data())
+def test_a_gateway_answers_or_does_not_and_alike_with_the_same_stream(name, data):
+    choice = data.draw(policies("gateway", name))
+    seen = data.draw(st.lists(st.tuples(arriving(), st.booleans()), min_size=1, max_size=12))
+    gateways = [choice.make(seed=7) for _ in range(2)]
+    assert isinstance(gateways[0].needs_units, bool)
+    for place, (request, served) in enumerate(seen):
+        request = replace(request, request_id=place, arrival_s=float(place))
+        answers = [gateway.answer(request) for gateway in gateways]
+        assert answers[0] == answers[1]
+        assert answers[0] is None or (isinstance(answers[0], Answer) and answers[0].latency_s >= 0)
+        for gateway in gateways if served else ():
+            gateway.finished(request, place + 0.5)
+
+
+@each("group-routing")
+@UNTIMED
+@given(data=st.data())
+def test_a_group_router_names_groups_it_is_offered_and_the_same_again_with_the_same_stream(name, data):
+    choice = data.draw(policies("group-routing", name))
+    count = data.draw(st.integers(2, 5))
+    busy = st.lists(loads, min_size=1, max_size=3).map(tuple)
+    groups = [SeenGroup(i, f"group {i}", 1.0 + i, data.draw(busy)) for i in range(count)]
+    routers = [choice.make(seed=7) for _ in range(2)]
+    judged = [frozenset(router.begin(groups)) for router in routers]
+    assert judged[0] == judged[1]
+    assert judged[0] <= {group.number for group in groups}
+    assert routers[0].escalates or not judged[0]
+    for _ in range(data.draw(st.integers(1, 8))):
+        request = data.draw(arriving())
+        able = data.draw(st.lists(st.sampled_from(groups), min_size=2, unique_by=lambda group: group.number))
+        able.sort(key=lambda group: group.number)
+        chosen, same = (router.choose(request, able) for router in routers)
+        assert chosen == same
+        assert chosen in {group.number for group in able}
+        rest = [group for group in able if group.number != chosen]
+        if chosen in judged[0]:
+            answer = GroupAnswer(chosen, 5, 1.0)
+            target, again = (router.escalate(request, answer, rest) for router in routers)
+            assert target == again
+            assert target is None or target in {group.number for group in rest}
+
+
+@each("group-routing")
+def test_a_group_router_looks_at_replicas_just_if_it_says_so(name):
+    router = Choice("group-routing", name).make()
+    hidden = [SeenGroup(i, f"group {i}", 1.0, (Unseen(),)) for i in range(3)]
+    router.begin(hidden)
+    request = SeenRequest(0, 0.0, 10, 10, 0, 0, (0,))
+    if router.looks_at_groups:
+        with pytest.raises(LookedError):
+            router.choose(request, hidden)
+    else:
+        assert router.choose(request, hidden) in range(3)
 
 
 # ---- preemption --------------------------------------------------------------------------------------------

@@ -22,8 +22,8 @@ from simslm.policies.fleet import GroupView
 from simslm.policies.migration import Transfer
 from simslm.policies.power import PowerView
 from simslm.sim.control.spec import Faults, Migration, Power, Scaling
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import FAILED, FINISHED, REJECTED
-from simslm.sim.world import Deployment
 
 TICK = 2.0**-8
 """Seconds of every iteration, whatever runs in it; times are exact."""

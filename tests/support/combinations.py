@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from simslm.mechanisms import MECHANISMS, conflicts
 from simslm.policies.registry import registered
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import Policies, Speculation
 from simslm.sim.parts.acceptance import Acceptance
-from simslm.sim.world import Deployment, Group
 from support.control import CONTROL, controlled
 from support.programs import program_workloads
 from support.scenarios import deployments, phased, policies, workloads

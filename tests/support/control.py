@@ -14,7 +14,7 @@ from simslm.policies.fleet import SERVING, GroupView
 from simslm.policies.migration import Transfer
 from simslm.policies.power import PowerView
 from simslm.sim.control.spec import Faults, Migration, Power, Scaling
-from simslm.sim.world import Deployment, Group
+from simslm.sim.deployment import Deployment, Group
 from support.synthetic import LinearCost
 
 CONTROL = ("scaling", "migration", "faults", "power")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
 from hypothesis import strategies as st
@@ -17,9 +17,9 @@ from simslm.policies.migration import MigrationOptions
 from simslm.policies.power import PowerOptions
 from simslm.policies.registry import Registered, lookup, registered
 from simslm.policies.scaling import ScalingOptions
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import EngineConfig, Policies, Speculation
 from simslm.sim.parts.acceptance import Acceptance
-from simslm.sim.world import Deployment, Group
 from support.control import CONTROL, controlled
 from support.synthetic import FixedDemand, LinearCost, Lists, Loop
 
@@ -107,9 +107,19 @@ def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy[Any]:
     if annotation in known:
         return known[annotation]()
     parts = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return st.lists(_values(*_annotated(parts[0])), min_size=1, max_size=3).map(tuple)
     if all(part in known for part in parts):
         return st.one_of(*(known[part]() for part in parts))
     return st.sampled_from(parts)
+
+
+def _annotated(annotation: Any) -> tuple[Any, list[Any]]:
+    """A type and the bounds on its values, where it states some."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, []
+    kind, *stated = get_args(annotation)
+    return kind, [bound for each in stated for bound in getattr(each, "metadata", [each])]
 
 
 @st.composite
@@ -160,7 +170,7 @@ def _share_prefixes(requests: Lists, unit_tokens: int, rng: np.random.Generator)
 
 @st.composite
 def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
-    """One or two groups on one to four devices, of which several replicas share each, often short of KV blocks.
+    """One to three groups on one to four devices, of which several replicas share each, often short of KV blocks.
 
     Args:
         requests: the workload to be served.
@@ -200,18 +210,33 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
             demand=FixedDemand(draw(st.sampled_from([0.1, 0.6])), draw(st.sampled_from([0.2, 0.7]))),  # type: ignore[arg-type]
             policies=each,
             router=made["routing"].make,
-            max_model_len=4096,
+            max_model_len=draw(st.sampled_from([4096, max(longest // 2, 2)])),
+            share=draw(st.sampled_from([1.0, 0.3])),
         )
-        for number in range(draw(st.integers(1, 2)))
+        for number in range(draw(st.integers(2 if "group-routing" in named else 1, 3)))
     )
     way = draw(st.sampled_from(SHARINGS))
-    group_of = np.arange(len(requests.prompt_tokens)) * 7 % 3 % len(groups) if len(groups) > 1 else None
-    return Deployment(groups=groups, sharing=lambda count: sharing(way, count), group_of=group_of)
+    wanted = "group-routing" in named
+    router = (
+        draw(policies("group-routing", named.get("group-routing"))) if wanted or len(groups) > 1 else None
+    )
+    gateway = (
+        draw(policies("gateway", named.get("gateway"))) if "gateway" in named or draw(st.booleans()) else None
+    )
+    bound = draw(st.sampled_from([None, 0.5]))
+    return Deployment(
+        groups=groups,
+        sharing=lambda count: sharing(way, count),
+        group_router=None if router is None else router.make,
+        gateway=None if gateway is None else gateway.make,
+        e2e_slo_s=bound,
+    )
 
 
 @st.composite
 def phased(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
-    """The same with prefill and decode replicas: on one device and its KV blocks, or each with blocks of its own."""
+    """The same with prefill and decode replicas: on one device and its KV blocks, or each with blocks of its own;
+    perhaps beside a group that runs both phases."""
     group, shared = served.groups[0], draw(st.booleans())
     places = [tuple(range(draw(st.integers(1, 2)))) * draw(st.integers(1, 2)) for _ in range(2)]
     if shared:
@@ -233,11 +258,15 @@ def phased(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
                 kv_pool="both" if shared else None,
             )
         )
+    router = None
+    if draw(st.booleans()):
+        groups.append(replace(group, name="whole", devices=(90,)))
+        router = draw(policies("group-routing")).make
     partition = draw(policies("partition", named.get("partition")))
     return replace(
         served,
         groups=tuple(groups),
-        group_of=None,
+        group_router=router,
         partition=partition.make,
         ttft_slo_s=0.05,
         tpot_slo_s=6e-3,
@@ -315,7 +344,7 @@ WAYS_OF = {
 }
 """By kind, the scenarios that its policies take part in."""
 
-DRAWN = {"batching", "queueing", "admission", "routing", *WAYS_OF}
+DRAWN = {"batching", "queueing", "admission", "routing", "gateway", "group-routing", *WAYS_OF}
 """The kinds of policies that random scenarios draw."""
 
 
@@ -343,6 +372,8 @@ def scenarios(draw: st.DrawFn, **named: str) -> tuple[Lists, Deployment]:
     requests = draw(workloads())
     served = draw(deployments(requests, **named))
     wanted = [way for kind, way in WAYS_OF.items() if kind in named]
+    if "group-routing" in named:
+        wanted.append("plain")
     way = wanted[0] if wanted else draw(st.sampled_from(["plain", "plain", "windowed", *WAYS_OF.values()]))
     if way == "windowed":
         return requests, draw(windowed(served))

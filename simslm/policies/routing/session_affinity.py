@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest, ServingReplica
+from simslm.policies.route import ArrivingRequest, ReplicaOutlook
 
 
 @policy("routing", "session-affinity")
@@ -22,7 +22,7 @@ class SessionAffinity:
         del options
         self.home: dict[int, int] = {}
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ServingReplica]) -> int:
+    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaOutlook]) -> int:
         home = self.home.get(request.session_id)
         if home is not None:
             for i, replica in enumerate(replicas):

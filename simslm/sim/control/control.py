@@ -19,7 +19,7 @@ from simslm.sim.control.spec import Faults
 from simslm.sim.fleet import Fleet
 
 if TYPE_CHECKING:
-    from simslm.sim.world import Deployment
+    from simslm.sim.deployment import Deployment
 
 
 class Control:
@@ -28,7 +28,7 @@ class Control:
     Args:
         clock: the simulation's clock.
         fleet: of its replicas.
-        deployment: see :class:`~simslm.sim.world.Deployment`.
+        deployment: see :class:`~simslm.sim.deployment.Deployment`.
     """
 
     def __init__(self, clock: Clock, fleet: Fleet, deployment: Deployment) -> None:

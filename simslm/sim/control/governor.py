@@ -14,7 +14,7 @@ from simslm.policies.power import PowerView
 from simslm.sim.fleet import Fleet, Member
 
 if TYPE_CHECKING:
-    from simslm.sim.world import Deployment
+    from simslm.sim.deployment import Deployment
 
 
 class Governor:

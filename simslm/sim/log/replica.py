@@ -77,7 +77,7 @@ class ReplicaLog:
             followed by when the second token was out.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
-        at_once: tokens that went out together with one before them; None where tokens go out one by one.
+        whole: answers go out whole: what lies between two iterations is no gap between two tokens.
         held: packed like ``stays``: from which decode iteration to which a sequence kept its place in the batch but did
             not grow, and the phase in which it would have taken blocks; empty where all sequences keep all tokens.
         open_held: those that do not grow now, when the log is taken.
@@ -89,7 +89,6 @@ class ReplicaLog:
     __slots__ = (
         "_taken",
         "_taken_decodes",
-        "at_once",
         "block_size",
         "chunks",
         "count",
@@ -102,6 +101,7 @@ class ReplicaLog:
         "open_held",
         "spans",
         "stays",
+        "whole",
     )
 
     def __init__(self, block_size: int) -> None:
@@ -117,7 +117,7 @@ class ReplicaLog:
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
-        self.at_once: int | None = None
+        self.whole = False
         self._taken = 0
         self._taken_decodes = 0
 
@@ -155,7 +155,7 @@ class ReplicaLog:
             self.block_size,
             table(self.held + self.open_held, STAY),
             lingered,
-            self.at_once,
+            self.whole,
             tuple((max(first - self._taken, 0), level) for first, level in self.levels),
         )
         self._taken = self.count
@@ -165,7 +165,6 @@ class ReplicaLog:
         self.gaps, self.late = array("d"), array("q", late[~begun].tobytes())
         self.levels = self.levels[-1:]
         self.emitted = 0
-        self.at_once = None if self.at_once is None else 0
         return window
 
 

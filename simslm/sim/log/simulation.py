@@ -13,6 +13,22 @@ from simslm.sim.log.requests import Move, RequestLog, Settled
 from simslm.sim.log.window import Window
 
 
+class GroupCounts(NamedTuple):
+    """What became of the requests that came to a group.
+
+    Attributes:
+        name: the group's.
+        requests: that it let in, those among them that other groups had answered before.
+        answered: whose answer of this group went out.
+        escalated: whose answer did not, but went on to another group.
+    """
+
+    name: str
+    requests: int
+    answered: int
+    escalated: int
+
+
 class Life(NamedTuple):
     """What a replica was, from when to when, seconds; the state is one of :data:`~simslm.policies.fleet.STATES`."""
 
@@ -43,6 +59,8 @@ class SimulationLog:
             end. Empty without a control plane: then all of them serve all the time.
         clocks: the clock of all devices, MHz, and since when, s, in order; empty where clocks do not change.
         moved: how many moves there were of each kind, also of those that were handed out.
+        answered: requests that the gateway answered.
+        groups: what became of the requests of each group; empty where no group is chosen.
     """
 
     arrival_s: np.ndarray
@@ -56,3 +74,5 @@ class SimulationLog:
     lives: tuple[Life, ...] = ()
     clocks: tuple[tuple[float, float], ...] = ()
     moved: Mapping[str, int] = field(default_factory=dict)
+    answered: int = 0
+    groups: tuple[GroupCounts, ...] = ()
