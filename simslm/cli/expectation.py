@@ -10,7 +10,7 @@ import numpy as np
 from simslm.api import Prepared, PreparedGroup
 from simslm.catalog.work import IterationShape
 from simslm.sim.ahead import served_by
-from simslm.sim.world import Deployment
+from simslm.sim.deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True)

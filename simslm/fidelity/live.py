@@ -24,8 +24,8 @@ from simslm.metrics.tally import Tally
 from simslm.runs.replay import simulated
 from simslm.runs.table import MeasuredRun
 from simslm.scenario.schema import Scenario
+from simslm.sim.deployment import servable
 from simslm.sim.log import FINISHED, REJECTED
-from simslm.sim.world import servable
 
 AS_STATED = "as stated"
 """Name of the load of a scenario whose own rate is kept."""

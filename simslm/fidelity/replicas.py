@@ -9,9 +9,9 @@ import numpy as np
 from simslm.api import Prepared
 from simslm.errors import UsageError
 from simslm.policies.registry import registered
+from simslm.sim.deployment import servable
 from simslm.sim.rows import RequestRows
 from simslm.sim.state.sequence import Sequence
-from simslm.sim.world import servable
 
 
 def check_replicas(prepared: Prepared) -> None:

@@ -34,6 +34,9 @@ class Priced:
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
         policies: who is preempted, who waits where, and how, in words; empty where that is not known.
+        levels: its costs at each level of the clock, ``cost`` the first, where clocks change during the run.
+        device: the number of its device, or of the first of those it spans.
+        spans: how many it spans.
     """
 
     cost: CostModel
@@ -41,6 +44,9 @@ class Priced:
     num_gpu_blocks: int
     speculates: bool = False
     policies: str = ""
+    levels: tuple[CostModel, ...] = ()
+    device: int = 0
+    spans: int = 1
 
 
 class Timed(NamedTuple):
@@ -118,7 +124,9 @@ class Ledger:
     def take(self, index: int, window: Window) -> None:
         """Books one window of replica ``index``; windows of a replica come in order."""
         priced, account = self.replicas[index], self.accounts[index]
-        table = iteration_table(window, priced.cost, priced.sharers, speculates=self._speculates)
+        table = iteration_table(
+            window, priced.cost, priced.sharers, speculates=self._speculates, levels=priced.levels
+        )
         if len(table):
             _sums(account, table)
             gaps = _gaps(account, window)

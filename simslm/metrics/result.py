@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from simslm.metrics.dispatch import gateway_figures, group_figures
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Account, Priced
+from simslm.metrics.lifetimes import Lifetimes, fleet_figures, lifetimes
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.steady import Counted
@@ -93,7 +95,10 @@ def summarize(books: Books, log: SimulationLog) -> Result:
     if books.window is not None and not log.interrupted:
         _check(books.window)
     accounts, gaps, seconds = _over_the_time_that_counts(books)
-    summary = _summary(books, log, accounts, gaps, seconds)
+    lived = _lived(log, books) if log.lives else None
+    summary = _summary(books, log, accounts, gaps, seconds, lived)
+    if lived is not None:
+        summary["fleet"] = fleet_figures(log, books.basis.replicas, lived, books.basis.unused_devices)
     _divide(columns, summary, books.tallies, books.basis.programs, seconds)
     log = replace(log, moves=(*books.moves, *log.moves)) if books.moves else log
     return Result(columns, summary, log, gaps, books.windows)
@@ -157,6 +162,14 @@ def _over_the_time_that_counts(books: Books) -> tuple[list[Account], Distributio
     return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, books.last_s, accounts)
 
 
+def _lived(log: SimulationLog, books: Books) -> Lifetimes:
+    """The lifetimes of the replicas over the time that counts."""
+    begin_s, end_s = books.tally.first_s, figures.end(books.last_s, books.ledger.accounts)
+    if (window := books.window) is not None:
+        begin_s, end_s = window.begin_s, window.end_s
+    return lifetimes(log, books.basis.replicas, begin_s, begin_s if isnan(end_s) else end_s)
+
+
 def _counted(books: Books) -> dict[str, Any]:
     """What the figures are of; nothing where they are of all requests."""
     window = books.window
@@ -185,8 +198,14 @@ def _dispatched(books: Books, log: SimulationLog) -> dict[str, Any]:
 
 
 def _summary(
-    books: Books, log: SimulationLog, accounts: list[Account], gaps: Distribution, seconds: float
+    books: Books,
+    log: SimulationLog,
+    accounts: list[Account],
+    gaps: Distribution,
+    seconds: float,
+    lived: Lifetimes | None,
 ) -> dict[str, Any]:
+    held_s, up_s = (None, None) if lived is None else (lived.held_s, lived.up_s)
     basis, ledger, tally = books.basis, books.ledger, books.tally
     found = tally.distributions() | {"itl_s": gaps}
     latencies = {key: each.spread() for key, each in found.items()}
@@ -206,9 +225,11 @@ def _summary(
         "queue_s": latencies["queue_s"],
         "population": {key: found[key].count for key in BY_KEY},
         "slo": figures.slo_figures(tally, seconds),
-        "energy": figures.energy_figures(ledger.replicas, accounts, tally, seconds, basis.unused_devices),
+        "energy": figures.energy_figures(
+            ledger.replicas, accounts, tally, seconds, basis.unused_devices, held_s
+        ),
         "kv": figures.kv_figures(tally, ledger),
-        "utilization": figures.utilization(accounts, seconds),
+        "utilization": figures.utilization(accounts, seconds, up_s),
         "coverage": figures.coverage(ledger.accounts),
         "intervals": unknown("the run was not repeated"),
         "cost": {"source": cost.source, "engine": cost.engine} | _flags(ledger.replicas),

@@ -12,14 +12,15 @@ from simslm.cost.sharing import Sharing
 from simslm.policies.gateway import GatewayPolicy
 from simslm.policies.group_routing import GroupRouter
 from simslm.policies.registry import create
+from simslm.preparation.control import faults_of, migration_of, power_of, scaling_of
 from simslm.preparation.draft import acceptance, speculation
 from simslm.preparation.groups import PreparedGroup
 from simslm.preparation.sharing import demand_of
 from simslm.scenario.portions import pool_of
 from simslm.scenario.roles import decode_group
 from simslm.scenario.schema import GroupSpec, Scenario
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import EngineConfig, Policies
-from simslm.sim.world import Deployment, Group
 from simslm.transforms.registry import kept_tokens
 from simslm.units import GIB
 from simslm.workload.requests import RequestArrays
@@ -57,6 +58,7 @@ def deployed(
         partition=lambda: create("partition", asked.partition, partial(stream, scenario.seed)),
         ttft_slo_s=slo.ttft_s if slo else None,
         tpot_slo_s=slo.tpot_s if slo else None,
+        power=power_of(scenario),
     )
 
 
@@ -70,7 +72,7 @@ def _group(scenario: Scenario, device: Device, group: PreparedGroup, workload: W
         name=group.name,
         engine=_limits(group, device),
         devices=group.devices,
-        cost=group.cost,
+        cost=(*group.levels, group.cost)[0],
         demand=demand_of(group, device, scenario.dtype),
         policies=_policies(scenario, group, workload, draws),
         router=lambda: create("routing", spec.router, draws),
@@ -78,6 +80,11 @@ def _group(scenario: Scenario, device: Device, group: PreparedGroup, workload: W
         role=spec.role if grouped else "both",
         decode_group=decode_group(scenario.deployment.groups or (), spec) if grouped else None,
         kv_pool=pool_of(spec),
+        scaling=scaling_of(spec, len(group.devices), draws),
+        migration=migration_of(spec, draws),
+        faults=faults_of(spec, draws),
+        waits=spec.when_none_serves == "wait",
+        levels=group.levels,
         share=spec.share if isinstance(spec, GroupSpec) else 1.0,
     )
 

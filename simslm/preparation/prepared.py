@@ -29,7 +29,7 @@ from simslm.preparation.tariff import tariff_of
 from simslm.scenario.metrics import Metrics
 from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import Replicas, Scenario, preempting
-from simslm.sim.world import Deployment
+from simslm.sim.deployment import Deployment
 from simslm.workload import supply_of
 from simslm.workload.requests import RequestArrays
 from simslm.workload.supply import RequestStream
@@ -94,11 +94,14 @@ class Prepared:
         tenants = self.tenants
         return [
             Priced(
-                group.cost,
+                (*group.levels, group.cost)[0],
                 tenants[device],
                 group.memory.num_gpu_blocks,
                 group.spec.engine.speculative_config is not None,
                 preempting(group.spec.engine),
+                group.levels,
+                device,
+                group.spec.tensor_parallel_size,
             )
             for group in self.groups
             for device in group.devices

@@ -19,6 +19,7 @@ from pydantic import (
 import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
 from simslm.policies.registry import choice, chosen, lookup
 from simslm.scenario.classes import Traffic
+from simslm.scenario.control import check_control, check_power
 from simslm.scenario.cost import Cost
 from simslm.scenario.metrics import Metrics
 from simslm.scenario.roles import check_roles
@@ -45,18 +46,22 @@ def _default(kind: str, name: str, description: str) -> Any:
 
 
 if TYPE_CHECKING:
-    Admission = Batching = Gateway = GroupRouting = Partition = Preemption = Any
-    Priorities = Queueing = Routing = Any
+    Admission = Batching = Faults = Gateway = GroupRouting = Migration = Partition = Power = Preemption = Any
+    Priorities = Queueing = Routing = Scaling = Any
 else:
     Admission = chosen("admission")
     Batching = chosen("batching")
+    Faults = chosen("faults")
     Gateway = chosen("gateway")
     GroupRouting = chosen("group-routing")
+    Migration = chosen("migration")
     Partition = chosen("partition")
+    Power = chosen("power")
     Preemption = chosen("preemption")
     Priorities = chosen("priorities")
     Queueing = chosen("queueing")
     Routing = chosen("routing")
+    Scaling = chosen("scaling")
 
 
 class Section(BaseModel):
@@ -200,6 +205,22 @@ class Replicas(Section):
     )
     router: Routing = _default("routing", "round-robin", "which replica an arriving request goes to")
     engine: Engine = Field(default_factory=Engine, description="limits of each replica")
+    scaling: Scaling | None = Field(
+        default=None,
+        description="how replicas start and stop during the run, e.g. {policy: horizontal, target: 32}; null = all of "
+        "them serve all the time",
+    )
+    migration: Migration | None = Field(
+        default=None, description="which requests move between the replicas, e.g. freeness; null = none"
+    )
+    faults: Faults | None = Field(
+        default=None,
+        description="when replicas fail, e.g. {policy: exponential, mtbf_s: 3600, mttr_s: 120}; null = never",
+    )
+    when_none_serves: Literal["wait", "reject"] = Field(
+        default="wait",
+        description="what becomes of requests while no replica serves: they wait until one does, or are rejected",
+    )
 
     @model_validator(mode="after")
     def _whole_devices(self) -> Self:
@@ -270,6 +291,12 @@ class Deployment(Replicas):
         "partition", "static", "how the split of a device between prefill and decode replicas moves"
     )
 
+    power: Power | None = Field(
+        default=None,
+        description="at which clocks the devices run, e.g. {policy: budget, budget_w: 2000}; it needs a trace with "
+        "power against clocks; null = at the clock of the trace",
+    )
+
     @model_validator(mode="after")
     def _devices_agree(self) -> Self:
         tenants, spanned = [0] * self.num_devices, set[int]()
@@ -293,6 +320,11 @@ class Deployment(Replicas):
             )
         if any(tenants[device] > 1 for device in spanned):
             raise ValueError("replicas that span devices cannot share them")
+        return self
+
+    @model_validator(mode="after")
+    def _control_agrees(self) -> Self:
+        check_control(self)
         return self
 
     @model_validator(mode="after")
@@ -402,6 +434,11 @@ class Scenario(Section):
                 f"metrics leaves out {self.metrics.requests:,} requests, and workload.num_requests is {sent:,}: leave "
                 "out fewer, or send more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _clocks_were_measured(self) -> Scenario:
+        check_power(self)
         return self
 
     @model_validator(mode="after")

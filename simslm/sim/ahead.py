@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from simslm.policies.group_routing import GroupAnswer
+from simslm.sim.deployment import Deployment
 from simslm.sim.group_routing import GroupChoice, GroupView
 from simslm.sim.rows import RequestRows, Requests
 from simslm.sim.state.sequence import Sequence as InFlight
-from simslm.sim.world import Deployment
+
+
+class _Nothing:
+    """A group before anything happens."""
+
+    serving = ()
 
 
 def served_by(requests: Requests, deployment: Deployment) -> np.ndarray | None:
@@ -29,10 +35,11 @@ def served_by(requests: Requests, deployment: Deployment) -> np.ndarray | None:
         return None
     rows = RequestRows(count)
     groups = deployment.groups
-    views = (
-        GroupView(number, groups[number].name, groups[number].share, ()) for number in deployment.open_groups
-    )
-    choice = GroupChoice(policy, tuple(views), rows)
+    views = [
+        GroupView(number, groups[number].name, groups[number].share, _Nothing())
+        for number in deployment.open_groups
+    ]
+    choice = GroupChoice(policy, views, rows)
     masks = np.stack([deployment.servable(requests, number) for number in deployment.open_groups])
     rows.able = choice.sets(masks).tolist()
     able = masks.any(axis=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +15,13 @@ from simslm.sim.rows import RequestRows
 from simslm.sim.state.sequence import Sequence as InFlight
 
 
+class Serving(Protocol):
+    """Whose replicas serve now."""
+
+    @property
+    def serving(self) -> Sequence[ReplicaOutlook]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class GroupView:
     """A :class:`~simslm.policies.group_routing.GroupLoad`."""
@@ -21,7 +29,11 @@ class GroupView:
     number: int
     name: str
     share: float
-    replicas: Sequence[ReplicaOutlook]
+    team: Serving
+
+    @property
+    def replicas(self) -> Sequence[ReplicaOutlook]:
+        return self.team.serving
 
 
 class GroupChoice:

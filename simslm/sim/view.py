@@ -58,7 +58,7 @@ class Visible:
 
     @property
     def free_blocks(self) -> int:
-        self._catch_up()
+        self.catch_up()
         free = self.pool.free
         for withholds in self._withholds:
             free -= withholds()
@@ -77,11 +77,11 @@ class Visible:
 
     @property
     def kv_utilization(self) -> float:
-        self._catch_up()
+        self.catch_up()
         return self.pool.used / self.pool.num_blocks
 
     def cached_units(self, request: ArrivingRequest) -> int:
-        self._catch_up()
+        self.catch_up()
         return 0 if self.pool.prefix is None else self.pool.prefix.match(request.units)
 
     # ---- what routers ask beside -----------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class Visible:
         """The number, counted from 1, of the iteration of a jump that runs now."""
         raise NotImplementedError
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Brings the KV pool to the present instant, in the middle of a jump."""
         raise NotImplementedError
 

@@ -1,142 +1,30 @@
-"""The simulated world: arrivals, routers, replicas on their devices, one clock."""
+"""The simulated world: arrivals, the fleet that serves them, its control plane, one clock."""
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
 from simpy.events import Event
 
-from simslm.cost.model import CostModel
-from simslm.cost.sharing import DemandModel, Sharing
 from simslm.errors import SimslmError
-from simslm.policies.gateway import GatewayPolicy
-from simslm.policies.group_routing import GroupRouter
-from simslm.policies.partition import PartitionPolicy
-from simslm.policies.route import Router
 from simslm.sim.clock import URGENT, Alarm, Clock
-from simslm.sim.device import OwnDevice, SharedDevice
+from simslm.sim.control.control import Control
+from simslm.sim.deployment import Deployment
 from simslm.sim.dispatch import Dispatch
-from simslm.sim.engine import EngineConfig, Policies
+from simslm.sim.fleet import Fleet
 from simslm.sim.group_routing import GroupChoice, GroupView
-from simslm.sim.log import REJECTED, UNFINISHED, LogSink, Move, RequestLog, SimulationLog
-from simslm.sim.partition import Partitioner
-from simslm.sim.phases import Phases, Stores, partitioners
+from simslm.sim.log import REJECTED, UNFINISHED, LogSink, RequestLog, SimulationLog
 from simslm.sim.programs import ProgramRuns
 from simslm.sim.replica import Replica
 from simslm.sim.rows import ClosedLoop, RequestRows, Requests, Stream
-from simslm.sim.setup import UNBOUNDED, Setup
+from simslm.sim.setup import UNBOUNDED
 from simslm.sim.state import sequence as inflight
 
 PROGRESS_EVERY = 1024
 """Requests done between two calls of a progress callback."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Replicas of one model and engine, behind one router.
-
-    Attributes:
-        name: for reports.
-        engine: limits of each replica.
-        devices: the device of each replica, by number.
-        cost: seconds and joules of an iteration of a replica that has the device to itself.
-        demand: what an iteration asks of a shared device; None when no device is shared.
-        policies: makes the policies of one replica.
-        router: makes the router; two runs share no state.
-        max_model_len: longest prompt + output.
-        role: ``both | prefill | decode``: the phases its replicas run; no request arrives at a decode group.
-        decode_group: where sequences go on that a prefill group has prefilled, by number.
-        kv_pool: groups of one phase that name the same take their blocks from one store on each device, of
-            ``num_gpu_blocks`` in all; None = each replica has its own.
-        share: its share of the requests, relative to the other groups, for policies that go by it.
-    """
-
-    name: str
-    engine: EngineConfig
-    devices: tuple[int, ...]
-    cost: CostModel
-    demand: DemandModel | None
-    policies: Callable[[], Policies]
-    router: Callable[[], Router]
-    max_model_len: int
-    role: str = "both"
-    decode_group: int | None = None
-    kv_pool: str | None = None
-    share: float = 1.0
-
-
-def servable(requests: Requests, group: Group) -> np.ndarray:
-    """Which requests an empty replica of a group could serve to their last token, a mask of shape ``(requests,)``.
-
-    They must fit the model's length, the KV blocks (of the declared limit, where the batching policy reserves it; the
-    last token is never cached) and, where prompts are not split, the token budget.
-    """
-    engine, batching = group.engine, group.policies().batching
-    prompt, output = requests.prompt_tokens, requests.output_tokens
-    longest = prompt + (requests.max_tokens if batching.reserves_output else output - 1)
-    if engine.kept_tokens is not None:
-        longest = np.minimum(longest, engine.kept_tokens)
-    fits = (prompt + output <= group.max_model_len) & (longest <= engine.num_gpu_blocks * engine.block_size)
-    prefills = batching.whole_prompts and group.role != "decode"
-    return fits & (prompt <= engine.max_num_batched_tokens) if prefills else fits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """What serves: groups of replicas, and how replicas that share a device get along.
-
-    Attributes:
-        groups: at least one.
-        sharing: makes the way of sharing for so many replicas on a device; None when none is shared.
-        group_router: makes what chooses the group of each request; None when all arrive at the first.
-        gateway: makes what answers requests before a group does; None = all are routed.
-        e2e_slo_s: the bound on a request's time that policies see as its deadline, seconds: of all, or of each by its
-            number, inf where it has none; None = no request has one.
-        partition: makes what moves the split of a device between the phases; None = it stays.
-        ttft_slo_s, tpot_slo_s: the bounds it goes by, seconds; None where there are none.
-    """
-
-    groups: tuple[Group, ...]
-    sharing: Callable[[int], Sharing] | None = None
-    group_router: Callable[[], GroupRouter] | None = None
-    gateway: Callable[[], GatewayPolicy] | None = None
-    e2e_slo_s: np.ndarray | float | None = None
-    partition: Callable[[], PartitionPolicy] | None = None
-    ttft_slo_s: float | None = None
-    tpot_slo_s: float | None = None
-
-    def servable(self, requests: Requests, number: int) -> np.ndarray:
-        """Which requests group ``number`` could serve, with the group that goes on from there; see :func:`servable`."""
-        group = self.groups[number]
-        mask = servable(requests, group)
-        return (
-            mask if group.decode_group is None else mask & servable(requests, self.groups[group.decode_group])
-        )
-
-    @property
-    def open_groups(self) -> tuple[int, ...]:
-        """The groups to which requests may go, by number: those that prefill."""
-        return tuple(number for number, group in enumerate(self.groups) if group.role != "decode")
-
-    def with_decode_groups(self, numbers: Collection[int]) -> frozenset[int]:
-        """Some groups, and those to which they hand over.
-
-        Raises:
-            SimslmError: another group hands over there too, so that not all answers of a replica are treated alike.
-        """
-        fed = {self.groups[number].decode_group for number in numbers} - {None}
-        for number in self.open_groups:
-            if number not in numbers and self.groups[number].decode_group in fed:
-                raise SimslmError(
-                    f"group {self.groups[number].name!r} hands over to the decode group of one whose answers are "
-                    "judged, and its own are not",
-                    remedy="give it a decode group of its own",
-                )
-        return frozenset((*numbers, *(number for number in fed if number is not None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +95,12 @@ def run(
         windows,
         next(world.clock._eid),
         world.clock.halted,
-        tuple(world.moves),
-        {device: tuple(each.splits) for device, each in world.partitioners.items()},
+        tuple(world.fleet.moves),
+        {device: tuple(each.splits) for device, each in world.fleet.partitioners.items()},
         world.rows.held(),
+        () if world.control is None else world.fleet.lives(),
+        () if world.control is None else world.control.clocks,
+        dict(world.fleet.moved),
         answered=0 if dispatch is None else dispatch.answered,
         groups=() if dispatch is None else dispatch.counts([group.name for group in deployment.groups]),
     )
@@ -237,21 +128,27 @@ class _World:
             self.count, self.pieces = len(requests.prompt_tokens), iter((requests,))
             self.rows, programs = RequestRows(self.count), requests.programs
         self.programs = programs
-        self.moves: list[Move] = []
-        self.members: list[list[Replica]] = [[] for _ in deployment.groups]
-        self.choice = self._group_choice()
-        self._load()
         runs: ProgramRuns | None = None
         heard = progress is not None or requests.closed_loop is not None
         self.on_done: Callable[[int], None] | None = self._on_done if heard else None
         if programs is not None:
             runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
-        self.routers = [group.router() for group in deployment.groups]
         self.dispatch = self._dispatch()
-        self.phases: Phases | None = None
-        self.partitioners: dict[int, Partitioner] = {}
-        self._deploy(deployment, most_iterations)
+        self.fleet = Fleet(
+            self.clock,
+            deployment,
+            self.rows,
+            on_done=self.on_done if self.dispatch is None else self.dispatch.done,
+            most_iterations=most_iterations,
+            on_window=None if sink is None else sink.take_window,
+        )
+        self.replicas = self.fleet.replicas
+        self.choice = self._group_choice()
+        if self.dispatch is not None:
+            self.dispatch.open(self.fleet, self.choice)
+        self._load()
+        self.control = Control(self.clock, self.fleet, deployment) if deployment.controlled else None
         loop = requests.closed_loop
         if runs is not None:
             runs.start()
@@ -275,36 +172,36 @@ class _World:
                     f"replica {replica.index} stands still with {replica.outstanding} requests and "
                     f"{replica.pool.used} KV blocks held, and nothing left to happen"
                 )
+        if self.fleet.holds:
+            raise SimslmError(
+                f"{self.fleet.holds} requests wait and no replica serves, starts or is being repaired",
+                remedy="the scaling policy asks for no replica although requests wait",
+            )
         if self.dispatch is not None and not self.dispatch.empty:
             raise SimslmError("requests wait before the replicas, and nothing is left to happen")
-
-    def _group_choice(self) -> GroupChoice | None:
-        """The choice among groups; None where all requests go to the first."""
-        deployment = self.deployment
-        if deployment.group_router is None:
-            return None
-        views = (
-            GroupView(
-                number, deployment.groups[number].name, deployment.groups[number].share, self.members[number]
-            )
-            for number in deployment.open_groups
-        )
-        return GroupChoice(deployment.group_router(), tuple(views), self.rows)
 
     def _dispatch(self) -> Dispatch | None:
         """What stands between the arrivals and the groups, where something does."""
         gateway = self.deployment.gateway
-        if gateway is None and self.choice is None:
+        if gateway is None and self.deployment.group_router is None:
             return None
-        return Dispatch(
-            self.clock,
-            self.rows,
-            gateway=None if gateway is None else gateway(),
-            choice=self.choice,
-            place=self._place,
-            done=self.on_done,
-            moves=self.moves,
-        )
+        made = None if gateway is None else gateway()
+        return Dispatch(self.clock, self.rows, gateway=made, done=self.on_done)
+
+    def _group_choice(self) -> GroupChoice | None:
+        """The choice among groups; None where all requests go to the first."""
+        deployment, teams = self.deployment, self.fleet.teams
+        if deployment.group_router is None:
+            return None
+        views = [
+            GroupView(number, deployment.groups[number].name, deployment.groups[number].share, teams[number])
+            for number in deployment.open_groups
+        ]
+        choice = GroupChoice(deployment.group_router(), views, self.rows)
+        for number in deployment.with_decode_groups(choice.judged):
+            for member in teams[number].members:
+                member.replica.log.whole = True
+        return choice
 
     def _load(self) -> bool:
         """The next piece of the workload takes rows; False when there is none."""
@@ -331,10 +228,8 @@ class _World:
             bound_s = bound_s[first : first + len(piece.prompt_tokens)]
         if bound_s is None:
             return piece.patience_s
-        return np.minimum(
-            bound_s,
-            np.full(len(piece.prompt_tokens), np.inf) if piece.patience_s is None else piece.patience_s,
-        )
+        patience_s = np.inf if piece.patience_s is None else piece.patience_s
+        return np.broadcast_to(np.minimum(bound_s, patience_s), len(piece.prompt_tokens))
 
     def _settle(self) -> None:
         """The pieces that are over are handed out, after the iterations of all replicas up to now."""
@@ -347,9 +242,8 @@ class _World:
             self.sink.take_window(replica.index, replica.window())
         for _ in range(over):
             self.sink.take_requests(self.rows.let_go())
-        if self.moves:
-            self.sink.take_moves(tuple(self.moves))
-            self.moves.clear()
+        if self.fleet.moves:
+            self.sink.take_moves(self.fleet.let_go_of_moves())
 
     def _servable(self, requests: Requests) -> tuple[np.ndarray, np.ndarray | None]:
         """For each request, whether a group can serve it at all, and the number of the set of groups that can."""
@@ -358,59 +252,6 @@ class _World:
             return deployment.servable(requests, 0), None
         masks = np.stack([deployment.servable(requests, number) for number in deployment.open_groups])
         return np.any(masks, axis=0), self.choice.sets(masks)
-
-    def _deploy(self, deployment: Deployment, most_iterations: int) -> None:
-        tenants = Counter(device for group in deployment.groups for device in group.devices)
-        shared = {
-            device: SharedDevice(self.clock, deployment.sharing(count))
-            for device, count in tenants.items()
-            if count > 1 and deployment.sharing is not None
-        }
-        stores = Stores()
-        judged = (
-            frozenset[int]() if self.choice is None else deployment.with_decode_groups(self.choice.judged)
-        )
-        for number, group in enumerate(deployment.groups):
-            members = self.members[number]
-            for place, device in enumerate(group.devices):
-                setup = Setup(
-                    index=len(self.replicas),
-                    clock=self.clock,
-                    device=shared.get(device) or OwnDevice(self.clock),
-                    engine=group.engine,
-                    cost=group.cost,
-                    demand=group.demand,
-                    policies=group.policies(),
-                    output_tokens=self.rows.output_tokens,
-                    requests=self.rows.log,
-                    on_done=self.on_done if self.dispatch is None else self.dispatch.done,
-                    most_iterations=most_iterations,
-                    on_window=None if self.sink is None else self.sink.take_window,
-                    role=group.role,
-                    store=stores.of(group, number, place),
-                    holds_back=number in judged,
-                )
-                replica = Replica(setup)
-                self.clock.live(replica.run())
-                self.replicas.append(replica)
-                members.append(replica)
-        if any(group.role != "both" for group in deployment.groups):
-            self._connect(deployment)
-
-    def _connect(self, deployment: Deployment) -> None:
-        """Replicas of one phase find those of the other, and the split of their devices its partitioner."""
-        self.phases = Phases(
-            self.clock,
-            deployment.groups,
-            self.members,
-            self.routers,
-            self.rows.log,
-            self.moves,
-        )
-        if deployment.partition is not None:
-            devices = [device for group in deployment.groups for device in group.devices]
-            slos = deployment.ttft_slo_s, deployment.tpot_slo_s
-            self.partitioners = partitioners(self.clock, self.replicas, devices, deployment.partition, slos)
 
     def _open_loop(self) -> None:
         """Requests arrive at their times, whatever has become of the others.
@@ -501,21 +342,11 @@ class _World:
         )
         if rows.described:
             rows.describe(sequence)
-        if not (self._place(sequence, 0) if dispatch is None else dispatch.send(sequence)):
+        if not (self.fleet.send(sequence, 0) if dispatch is None else dispatch.send(sequence)):
             self._reject(row)
             return False
         if rows.patience_s is not None and rows.patience_s[row] != float("inf"):
             self._hurry(rows.patience_s[row], sequence)
-        return True
-
-    def _place(self, sequence: inflight.Sequence, group: int) -> bool:
-        """Routes a request to a replica of a group; False when it is not let in."""
-        members = self.members[group]
-        chosen = members[self.routers[group].choose(sequence, members)] if len(members) > 1 else members[0]
-        if not chosen.admission.admits(sequence, chosen):
-            return False
-        self.rows.log.replica[sequence.row] = chosen.index
-        chosen.arrive(sequence)
         return True
 
     def _hurry(self, patience_s: float, sequence: inflight.Sequence) -> None:
@@ -527,7 +358,7 @@ class _World:
                 return
             served = sequence if self.dispatch is None else self.dispatch.leaves(sequence)
             if served is not None:
-                self.replicas[log.replica[served.row]].cancel(served)
+                self.fleet.cancel(served)
 
         alarm = self.clock.alarm(self.clock.now + patience_s, URGENT)
         assert alarm.callbacks is not None

@@ -13,8 +13,8 @@ from support.scenarios import Choice
 from support.synthetic import LinearCost, Lists, Loop, deployment
 
 from simslm.policies.gateway import Answer
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import FAILED, FINISHED
-from simslm.sim.world import Deployment
 from simslm.workload.calls import Call
 
 SECOND = LinearCost(1.0, 0.0, 0.0, 0.0, 0.0)

@@ -18,8 +18,8 @@ from support.synthetic import FixedDemand, LinearCost, Lists, Loop, deployment
 from simslm.errors import SimslmError
 from simslm.policies.draws import BLOCK, KEPT_BLOCKS, Numbered
 from simslm.policies.group_routing import GroupRouting
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import FAILED, FINISHED, REJECTED, GroupCounts
-from simslm.sim.world import Deployment
 from simslm.workload.calls import Call
 
 NAN = float("nan")

@@ -17,9 +17,10 @@ from support.synthetic import LinearCost, Lists, Loop, deployment
 from simslm.metrics import tally
 from simslm.metrics.books import Forget
 from simslm.metrics.result import Result
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import FINISHED, UNFINISHED, Move, Settled, Window
 from simslm.sim.rows import RequestRows
-from simslm.sim.world import Deployment, run
+from simslm.sim.world import run
 
 
 @dataclass

@@ -13,8 +13,8 @@ import numpy as np
 
 from simslm.metrics.ledger import Priced
 from simslm.metrics.result import Result
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import FAILED, FINISHED, REJECTED, SimulationLog
-from simslm.sim.world import Deployment
 from support.observed import observe
 
 
@@ -31,7 +31,7 @@ def priced(deployment: Deployment) -> list[Priced]:
     """What each replica's iterations cost."""
     tenants = Counter(device for group in deployment.groups for device in group.devices)
     return [
-        Priced(group.cost, tenants[device], group.engine.num_gpu_blocks)
+        Priced(group.cost, tenants[device], group.engine.num_gpu_blocks, levels=group.levels, device=device)
         for group in deployment.groups
         for device in group.devices
     ]
@@ -98,8 +98,8 @@ def visits(result: Result, deployment: Deployment) -> list[tuple[np.ndarray, np.
     """For each replica, when requests came to it and when they left it, each in ascending order; None where a client
     gave up, or an answer waited for its verdict: when they left is not noted."""
     requests = result.request_columns
-    came: list[list[float]] = [[] for _ in result.tables]
-    left: list[list[float]] = [[] for _ in result.tables]
+    came: list[list[float]] = [[] for _ in (*result.tables, "no replica")]
+    left: list[list[float]] = [[] for _ in came]
     lost = slowly_judged(deployment)
     paths = {int(request): [] for request in requests["request_id"]}
     for move in result.log.moves:
@@ -108,7 +108,7 @@ def visits(result: Result, deployment: Deployment) -> list[tuple[np.ndarray, np.
         requests[name].tolist() for name in ("request_id", "replica", "arrival_s", "finish_s", "status")
     )
     for request, replica, arrival_s, finish_s, status in zip(*columns, strict=True):
-        if status == REJECTED or replica < 0:
+        if status == REJECTED or (status == FINISHED and replica < 0):
             continue
         here = int(paths[request][0].source if paths[request] else replica)
         came[here].append(arrival_s)
@@ -123,7 +123,7 @@ def visits(result: Result, deployment: Deployment) -> list[tuple[np.ndarray, np.
             lost.update([int(replica)])
     return [
         None if index in lost else (np.sort(inside), np.sort(outside))
-        for index, (inside, outside) in enumerate(zip(came, left, strict=True))
+        for index, (inside, outside) in enumerate(zip(came[:-1], left[:-1], strict=True))
     ]
 
 
@@ -224,12 +224,15 @@ def kv_blocks(result: Result, deployment: Deployment) -> None:
 
 def work_conservation(result: Result, deployment: Deployment) -> None:
     """4. A replica stands idle only while none of its requests is in the system, or all wait for blocks that replicas
-    of the other phase hold: then, where blocks are common, one of those runs."""
+    of the other phase hold: then, where blocks are common, one of those runs.
+
+    Not where requests are on their way to it, between replicas or from the host."""
     groups = [group for group in deployment.groups for _ in group.devices]
     places = [device for group in deployment.groups for device in group.devices]
     for index, (table, stays) in enumerate(zip(result.tables, visits(result, deployment), strict=True)):
         group = groups[index]
-        if stays is None or group.engine.swap_overlap or (group.role != "both" and group.kv_pool is None):
+        away = group.engine.swap_overlap or group.migration is not None
+        if stays is None or away or (group.role != "both" and group.kv_pool is None):
             continue
         arrivals, finishes = stays
         pauses = table.end_s[:-1][table.columns["start_s"][1:] > table.end_s[:-1]]
@@ -261,10 +264,10 @@ def phases(result: Result, deployment: Deployment) -> None:
             lingering = table.columns["decode_seqs"] > table.columns["decoding"]
             assert not table.columns[never][~lingering].any()
     for move in result.log.moves:
-        if move.kind == "escalation":
-            continue
-        assert {roles[move.source], roles[move.target]} == {"prefill", "decode"}
-        assert move.kind == ("hand-over" if roles[move.source] == "prefill" else "return")
+        if move.kind in ("hand-over", "return") and -1 not in (move.source, move.target):
+            between = {roles[move.source], roles[move.target]}
+            assert between == {"prefill", "decode"} or (move.kind == "hand-over" and between == {"decode"})
+            assert roles[move.source] == "decode" or move.kind == "hand-over"
 
 
 def groups(result: Result, deployment: Deployment) -> None:
@@ -283,9 +286,10 @@ def groups(result: Result, deployment: Deployment) -> None:
     assert all(of[move.source] != of[move.target] for move in escalations)
     answered = sum(group.answered for group in log.groups)
     assert answered == np.count_nonzero(done & (requests["replica"] >= 0))
-    failed = np.count_nonzero((requests["status"] == FAILED) & (requests["replica"] >= 0))
+    failed = requests["status"] == FAILED
+    lost = sum(group.requests for group in log.groups) - answered - len(escalations)
     assert sum(group.escalated for group in log.groups) == len(escalations)
-    assert sum(group.requests for group in log.groups) == answered + failed + len(escalations)
+    assert np.count_nonzero(failed & (requests["replica"] >= 0)) <= lost <= np.count_nonzero(~done)
     if "escalations" in requests:
         assert requests["escalations"].sum() == len(escalations)
 

@@ -8,8 +8,9 @@ from simslm.metrics.books import Basis, Books, TableSink
 from simslm.metrics.ledger import Priced
 from simslm.metrics.programs import ProgramColumns
 from simslm.metrics.result import Result, summarize
+from simslm.sim.deployment import Deployment
 from simslm.sim.rows import Stream
-from simslm.sim.world import Deployment, OnStart, run
+from simslm.sim.world import OnStart, run
 
 
 def observe(

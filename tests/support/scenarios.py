@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.cost.sharing import sharing
+from simslm.policies.faults import FaultOptions
+from simslm.policies.migration import MigrationOptions
+from simslm.policies.power import PowerOptions
 from simslm.policies.registry import Registered, lookup, registered
+from simslm.policies.scaling import ScalingOptions
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import EngineConfig, Policies, Speculation
 from simslm.sim.parts.acceptance import Acceptance
-from simslm.sim.world import Deployment, Group
+from support.control import CONTROL, controlled
 from support.synthetic import FixedDemand, LinearCost, Lists, Loop
 
 SHARINGS = ("mps", "time-slice", "streams", "sm-partition")
@@ -53,10 +58,35 @@ def options(entry: Registered) -> st.SearchStrategy[dict[str, Any]]:
     """Values for every option of a policy, small ones where no upper bound is stated."""
     return st.fixed_dictionaries(
         {
-            name: _values(option.annotation, option.metadata)
+            name: SMALL[name] if name in SMALL else _values(option.annotation, option.metadata)
             for name, option in entry.options.model_fields.items()
+            if name not in COMMON.get(entry.kind, ())
         }
     )
+
+
+COMMON = {
+    "scaling": ScalingOptions.model_fields,
+    "migration": MigrationOptions.model_fields,
+    "faults": FaultOptions.model_fields,
+    "power": PowerOptions.model_fields,
+}
+"""By kind, the options that are the control plane's, which :func:`~support.control.controlled` draws."""
+
+SMALL = {
+    "at": st.lists(
+        st.fixed_dictionaries(
+            {"at_s": st.floats(0, 2), "replica": st.integers(0, 3), "down_s": st.floats(1e-3, 1)}
+        ),
+        max_size=6,
+    ),
+    "mtbf_s": st.floats(0.05, 1),
+    "mttr_s": st.floats(1e-3, 1),
+    "stabilization_s": st.floats(0, 1),
+    "target": st.floats(0.1, 8),
+    "budget_w": st.floats(60, 2000),
+}
+"""Values at which something happens in a short run, of options that may be as large as one likes."""
 
 
 def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy[Any]:
@@ -306,6 +336,7 @@ def switching(draw: st.DrawFn, served: Deployment, *, turns: bool = False, **nam
 
 
 WAYS_OF = {
+    **dict.fromkeys(CONTROL, "controlled"),
     "partition": "phased",
     "speculation": "speculating",
     "preemption": "switching",
@@ -315,6 +346,16 @@ WAYS_OF = {
 
 DRAWN = {"batching", "queueing", "admission", "routing", "gateway", "group-routing", *WAYS_OF}
 """The kinds of policies that random scenarios draw."""
+
+
+@st.composite
+def _controlled(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
+    """The same under a control plane, its policies those of the register."""
+    kinds = {*draw(st.sets(st.sampled_from(CONTROL))), *(kind for kind in CONTROL if kind in named)}
+    if any(group.policies().batching.holds_batch for group in served.groups):
+        kinds -= {"migration"}
+    chosen = {kind: draw(policies(kind, named.get(kind))).make for kind in sorted(kinds)}
+    return draw(controlled(served, kinds, **chosen))
 
 
 @st.composite
@@ -336,6 +377,8 @@ def scenarios(draw: st.DrawFn, **named: str) -> tuple[Lists, Deployment]:
     way = wanted[0] if wanted else draw(st.sampled_from(["plain", "plain", "windowed", *WAYS_OF.values()]))
     if way == "windowed":
         return requests, draw(windowed(served))
+    if way == "controlled":
+        return requests, draw(_controlled(served, **named))
     if way == "plain" or any(group.policies().batching.reserves_output for group in served.groups):
         return requests, served
     if way == "phased":

@@ -11,7 +11,7 @@ from simslm.sim.log.requests import (
     RequestLog,
     Settled,
 )
-from simslm.sim.log.simulation import GroupCounts, SimulationLog
+from simslm.sim.log.simulation import GroupCounts, Life, SimulationLog
 from simslm.sim.log.sink import LogSink
 from simslm.sim.log.window import Window
 
@@ -22,6 +22,7 @@ __all__ = [
     "STATUS",
     "UNFINISHED",
     "GroupCounts",
+    "Life",
     "LogSink",
     "Move",
     "ReplicaLog",

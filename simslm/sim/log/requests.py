@@ -80,10 +80,11 @@ class Move(NamedTuple):
 
     Attributes:
         request_id: its number.
-        source, target: the numbers of the replicas.
+        source, target: the numbers of the replicas; -1 where it waits because none serves.
         at_s: when, in seconds.
-        kind: ``hand-over`` of a prefilled sequence to a decode replica, ``return`` of one that was preempted there and
-            has to be prefilled again, or ``escalation`` of one whose answer was not accepted.
+        kind: ``hand-over`` of a prefilled sequence to a decode replica, ``return`` of one that was preempted there
+            and has to be prefilled again, ``migration`` as a policy says, ``failure`` of the source, ``held``, to a
+            replica that serves again, or ``escalation`` of a request whose answer was not accepted.
     """
 
     request_id: int

@@ -30,6 +30,8 @@ class Window:
         held: sequences that did not grow, like stays, those included that do not grow at the window's end.
         lingered: rows computed for sequences that had their last token already, like chunks of one token.
         whole: whether answers go out whole; else tokens do, as they are computed.
+        levels: the level of the clock, and the iteration from which on, counted from the window's first; level 0 before
+            the first of them.
     """
 
     spans: Columns
@@ -45,6 +47,7 @@ class Window:
     held: Columns
     lingered: Columns
     whole: bool
+    levels: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return int(self.spans["iterations"].sum())
