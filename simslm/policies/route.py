@@ -74,12 +74,10 @@ class ReplicaLoad(Protocol):
 
 
 class ReplicaOutlook(ReplicaLoad, Protocol):
-    """The same of one of those that serve, with what there is still to do, and how long that may take.
-
-    What is not asked for is not computed. Which replicas serve may be others for the next request.
+    """The same with what there is still to do, and how long that may take. What is not asked for is not computed.
 
     Attributes:
-        index: its number, for as long as the run lasts.
+        index: its number, for as long as the run lasts; those that serve may be others for the next request.
         free_blocks: KV blocks that prompts may take now.
         pending_prefill_tokens: prompt tokens still to be computed: of the queue, and of prompts that are partly in the
             cache, the chunk under way included. What a prefix cache may spare is not taken off.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from simslm.policies.group_routing import GroupAnswer
@@ -11,6 +9,12 @@ from simslm.sim.deployment import Deployment
 from simslm.sim.group_routing import GroupChoice, GroupView
 from simslm.sim.rows import RequestRows, Requests
 from simslm.sim.state.sequence import Sequence as InFlight
+
+
+class _Nothing:
+    """A group before anything happens."""
+
+    serving = ()
 
 
 def served_by(requests: Requests, deployment: Deployment) -> np.ndarray | None:
@@ -31,12 +35,11 @@ def served_by(requests: Requests, deployment: Deployment) -> np.ndarray | None:
         return None
     rows = RequestRows(count)
     groups = deployment.groups
-    unseen: tuple[Any, ...] = (None,)  # all groups have a replica, at which the policy does not look
-    views = (
-        GroupView(number, groups[number].name, groups[number].share, lambda: unseen)
+    views = [
+        GroupView(number, groups[number].name, groups[number].share, _Nothing())
         for number in deployment.open_groups
-    )
-    choice = GroupChoice(policy, tuple(views), rows)
+    ]
+    choice = GroupChoice(policy, views, rows)
     masks = np.stack([deployment.servable(requests, number) for number in deployment.open_groups])
     rows.able = choice.sets(masks).tolist()
     able = masks.any(axis=0)

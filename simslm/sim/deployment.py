@@ -1,4 +1,4 @@
-"""What serves: groups of replicas with their engines, policies and control planes, and how they share devices."""
+"""What serves: groups of replicas, how they share devices, and what stands before and over them."""
 
 from __future__ import annotations
 

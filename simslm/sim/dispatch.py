@@ -19,8 +19,9 @@ from simpy.events import Event
 from simslm.policies.gateway import Answer, GatewayPolicy
 from simslm.policies.group_routing import GroupAnswer
 from simslm.sim.clock import URGENT, Clock
+from simslm.sim.fleet import NOWHERE, Fleet
 from simslm.sim.group_routing import GroupChoice
-from simslm.sim.log import FAILED, FINISHED, UNFINISHED, GroupCounts, Move
+from simslm.sim.log import FAILED, FINISHED, UNFINISHED, GroupCounts
 from simslm.sim.rows import RequestRows
 from simslm.sim.state.sequence import Sequence as InFlight
 
@@ -41,10 +42,7 @@ class Dispatch:
         clock: the simulation's clock.
         rows: of the requests.
         gateway: answers some of them, if there is one.
-        choice: among groups; None where all requests go to the first.
-        place: gives a request to a replica of a group, by number; False when it is not let in.
         done: called with the row of each request that is over, if there is one.
-        moves: where it is noted that a request went on to another group.
 
     Attributes:
         answered: requests that the gateway answered.
@@ -56,15 +54,11 @@ class Dispatch:
         rows: RequestRows,
         *,
         gateway: GatewayPolicy | None,
-        choice: GroupChoice | None,
-        place: Callable[[InFlight, int], bool],
         done: Callable[[int], None] | None,
-        moves: list[Move],
     ) -> None:
         self._clock, self._rows = clock, rows
-        self._gateway, self._choice = gateway, choice
-        self._place, self._done, self._moves = place, done, moves
-        self._judged = frozenset[int]() if choice is None else choice.judged
+        self._gateway, self._done = gateway, done
+        self._judged = frozenset[int]()
         self._held: dict[int, InFlight] = {}
         self._served: dict[int, InFlight] = {}
         self._earlier: dict[int, _Earlier] = {}
@@ -72,6 +66,12 @@ class Dispatch:
         self._accepted: dict[int, int] = {}
         self._passed_on: dict[int, int] = {}
         self.answered = 0
+
+    def open(self, fleet: Fleet, choice: GroupChoice | None) -> None:
+        """Requests may come: they go to the fleet, each to the group of its choice, or to the first without one."""
+        self._fleet, self._choice = fleet, choice
+        if choice is not None:
+            self._judged = choice.judged
 
     @property
     def empty(self) -> bool:
@@ -101,7 +101,7 @@ class Dispatch:
 
     def _give(self, request: InFlight, group: int) -> bool:
         request.group = group
-        if not self._place(request, group):
+        if not self._fleet.send(request, group):
             return False
         self._served[request.row] = request
         _count(self._let_in, group)
@@ -184,11 +184,13 @@ class Dispatch:
         """Another group serves a request anew; where that does not let it in, the answer at hand goes out."""
         row, log = request.row, self._rows.log
         source, noted = log.replica[row], (log.first_scheduled_s[row], log.cached_prompt_tokens[row])
+        log.replica[row] = NOWHERE
         log.first_scheduled_s[row], log.cached_prompt_tokens[row] = nan, 0
         again = InFlight(request.request_id, self._clock.now, request.prompt_tokens, request.max_tokens, row)
         if self._rows.described:
             self._rows.describe(again)
         if not self._give(again, target):
+            log.replica[row] = source
             log.first_scheduled_s[row], log.cached_prompt_tokens[row] = noted
             self._release(request)
             return
@@ -197,8 +199,7 @@ class Dispatch:
         earlier.cached_prompt_tokens += noted[1]
         log.escalations[row] += 1
         _count(self._passed_on, request.group)
-        now = self._clock.now
-        self._moves.append(Move(request.request_id, source, log.replica[row], now, "escalation"))
+        self._fleet.moved_on(again, source, "escalation")
 
     def _accept(self, request: InFlight) -> None:
         """The answer of a replica has gone out."""

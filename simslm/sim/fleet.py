@@ -10,7 +10,7 @@ request but one whose blocks were under way to it.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -106,15 +106,14 @@ class Fleet:
         clock: the simulation's clock.
         deployment: the groups.
         rows: of the requests.
-        moves: where it is noted that a sequence went to another replica.
         on_done: called with a request's row when it is done, if anything waits for that.
         most_iterations: longest jump of a replica.
         on_window: takes the log of a replica whenever it is full.
-        judged: numbers of the groups whose answers are held back until a verdict.
 
     Attributes:
         replicas: all of them, by number.
         teams: by group.
+        moves: every time a sequence went to another replica, in order, since some were let go.
         migrating: sequences whose blocks are being copied to another replica while they go on.
         moved: how many of each kind, also of those that were let go.
     """
@@ -125,20 +124,18 @@ class Fleet:
         deployment: Deployment,
         rows: RequestRows,
         *,
-        moves: list[Move],
         on_done: Callable[[int], None] | None,
         most_iterations: int,
         on_window: Callable[[int, Window], None] | None,
-        judged: Collection[int] = (),
     ) -> None:
         self.clock = clock
         self.replicas: list[Replica] = []
         self.teams: list[Team] = []
-        self._moves = moves
+        self.moves: list[Move] = []
         self.migrating: set[inflight.Sequence] = set()
         self.moved: Counter[str] = Counter()
         self._rows, self._on_done = rows, on_done
-        self._deploy(deployment, most_iterations, on_window, judged)
+        self._deploy(deployment, most_iterations, on_window)
         self.members = [member for team in self.teams for member in team.members]
         self.phases: Phases | None = None
         self.partitioners: dict[int, Partitioner] = {}
@@ -154,7 +151,6 @@ class Fleet:
         deployment: Deployment,
         most_iterations: int,
         on_window: Callable[[int, Window], None] | None,
-        judged: Collection[int],
     ) -> None:
         tenants = Counter(device for group in deployment.groups for device in group.devices)
         shared = {
@@ -182,7 +178,6 @@ class Fleet:
                     role=group.role,
                     store=stores.of(group, number, place),
                     control=deployment.control(number),
-                    holds_back=number in judged,
                 )
                 replica = Replica(setup)
                 self.clock.live(replica.run())
@@ -261,11 +256,19 @@ class Fleet:
         if source == index:
             return
         self._log.replica[sequence.row] = index
-        self._moved(sequence, source, index, kind)
+        self.moved_on(sequence, source, kind)
 
-    def _moved(self, sequence: inflight.Sequence, source: int, target: int, kind: str) -> None:
-        self._moves.append(Move(sequence.request_id, source, target, self.clock.now, kind))
+    def moved_on(self, sequence: inflight.Sequence, source: int, kind: str) -> None:
+        """A request has gone from a replica, by number, to the one that it is on now; or from, or to, the queue."""
+        target = self._log.replica[sequence.row]
+        self.moves.append(Move(sequence.request_id, source, target, self.clock.now, kind))
         self.moved[kind] += 1
+
+    def let_go_of_moves(self) -> tuple[Move, ...]:
+        """The moves so far, which are forgotten."""
+        moves = tuple(self.moves)
+        self.moves.clear()
+        return moves
 
     @property
     def holds(self) -> int:
@@ -288,7 +291,7 @@ class Fleet:
             elif held.let_in:
                 self.recompute(sequence, "held")
             elif self.send(sequence, sequence.group):
-                self._moved(sequence, NOWHERE, self._log.replica[sequence.row], "held")
+                self.moved_on(sequence, NOWHERE, "held")
             else:
                 self._log.status[sequence.row] = codes.REJECTED
                 self._done(sequence.row)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,6 +15,13 @@ from simslm.sim.rows import RequestRows
 from simslm.sim.state.sequence import Sequence as InFlight
 
 
+class Serving(Protocol):
+    """Whose replicas serve now."""
+
+    @property
+    def serving(self) -> Sequence[ReplicaOutlook]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class GroupView:
     """A :class:`~simslm.policies.group_routing.GroupLoad`."""
@@ -21,12 +29,11 @@ class GroupView:
     number: int
     name: str
     share: float
-    serving: Callable[[], Sequence[ReplicaOutlook]]
+    team: Serving
 
     @property
     def replicas(self) -> Sequence[ReplicaOutlook]:
-        """Those that serve now."""
-        return self.serving()
+        return self.team.serving
 
 
 class GroupChoice:
@@ -68,12 +75,8 @@ class GroupChoice:
         return self._numbers[key]
 
     def choose(self, request: InFlight) -> int:
-        """The number of the group that a request goes to; at least one can serve it.
-
-        Groups without a replica that serves are not offered; where none has one, it waits at the first.
-        """
-        able = self._able(request)
-        groups = _serving(able) or able[:1]
+        """The number of the group that a request goes to; at least one can serve it."""
+        groups = self._able(request)
         return (
             groups[0].number
             if len(groups) == 1
@@ -88,7 +91,7 @@ class GroupChoice:
             answer: to judge.
             tried: numbers of the groups that have answered it.
         """
-        groups = _serving(group for group in self._able(request) if group.number not in tried)
+        groups = tuple(group for group in self._able(request) if group.number not in tried)
         target = self._policy.escalate(request, answer, groups) if groups else None
         return None if target is None else self._named(target, groups)
 
@@ -104,8 +107,3 @@ class GroupChoice:
                 remedy="return the number of one of the groups it is given",
             )
         return number
-
-
-def _serving(groups: Iterable[GroupView]) -> tuple[GroupView, ...]:
-    """Those in which a replica serves now."""
-    return tuple(group for group in groups if group.replicas)

@@ -94,7 +94,7 @@ class Replica(Holding):
         self._late = engine.late_output and not self._keeps
         self.pool.touching = self.batch.running if engine.spare_block else None
         self._together = policies.batching.returns_batch
-        self.log.whole = self._together or setup.holds_back
+        self.log.whole = self._together
         self._last_decode_s = 0.0
         self._leaving = self._blocked = self._displaced = self.busy = False
         self._unread = self._queued = self._grown = 0

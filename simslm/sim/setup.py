@@ -38,7 +38,6 @@ class Setup:
         role: ``both | prefill | decode``: the phases it runs.
         store: the KV memory it takes from together with others; None = its own.
         control: the mechanisms of the control plane that it is under, of :data:`~simslm.mechanisms.CONTROL`.
-        holds_back: whether its answers are judged before they go out, whole.
     """
 
     index: int
@@ -56,4 +55,3 @@ class Setup:
     role: str = "both"
     store: BlockStore | None = None
     control: frozenset[str] = frozenset()
-    holds_back: bool = False

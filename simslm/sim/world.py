@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from simpy.events import Event
@@ -17,7 +16,7 @@ from simslm.sim.deployment import Deployment
 from simslm.sim.dispatch import Dispatch
 from simslm.sim.fleet import Fleet
 from simslm.sim.group_routing import GroupChoice, GroupView
-from simslm.sim.log import REJECTED, UNFINISHED, LogSink, Move, RequestLog, SimulationLog
+from simslm.sim.log import REJECTED, UNFINISHED, LogSink, RequestLog, SimulationLog
 from simslm.sim.programs import ProgramRuns
 from simslm.sim.replica import Replica
 from simslm.sim.rows import ClosedLoop, RequestRows, Requests, Stream
@@ -96,14 +95,14 @@ def run(
         windows,
         next(world.clock._eid),
         world.clock.halted,
-        tuple(world.moves),
+        tuple(world.fleet.moves),
         {device: tuple(each.splits) for device, each in world.fleet.partitioners.items()},
         world.rows.held(),
+        () if world.control is None else world.fleet.lives(),
+        () if world.control is None else world.control.clocks,
+        dict(world.fleet.moved),
         answered=0 if dispatch is None else dispatch.answered,
         groups=() if dispatch is None else dispatch.counts([group.name for group in deployment.groups]),
-        lives=() if world.control is None else world.fleet.lives(),
-        clocks=() if world.control is None else world.control.clocks,
-        moved=dict(world.fleet.moved),
     )
 
 
@@ -129,9 +128,6 @@ class _World:
             self.count, self.pieces = len(requests.prompt_tokens), iter((requests,))
             self.rows, programs = RequestRows(self.count), requests.programs
         self.programs = programs
-        self.moves: list[Move] = []
-        self.choice = self._group_choice()
-        self._load()
         runs: ProgramRuns | None = None
         heard = progress is not None or requests.closed_loop is not None
         self.on_done: Callable[[int], None] | None = self._on_done if heard else None
@@ -139,20 +135,19 @@ class _World:
             runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
         self.dispatch = self._dispatch()
-        judged = (
-            frozenset[int]() if self.choice is None else deployment.with_decode_groups(self.choice.judged)
-        )
         self.fleet = Fleet(
             self.clock,
             deployment,
             self.rows,
-            moves=self.moves,
             on_done=self.on_done if self.dispatch is None else self.dispatch.done,
             most_iterations=most_iterations,
             on_window=None if sink is None else sink.take_window,
-            judged=judged,
         )
         self.replicas = self.fleet.replicas
+        self.choice = self._group_choice()
+        if self.dispatch is not None:
+            self.dispatch.open(self.fleet, self.choice)
+        self._load()
         self.control = Control(self.clock, self.fleet, deployment) if deployment.controlled else None
         loop = requests.closed_loop
         if runs is not None:
@@ -185,40 +180,28 @@ class _World:
         if self.dispatch is not None and not self.dispatch.empty:
             raise SimslmError("requests wait before the replicas, and nothing is left to happen")
 
-    def _group_choice(self) -> GroupChoice | None:
-        """The choice among groups; None where all requests go to the first."""
-        deployment = self.deployment
-        if deployment.group_router is None:
-            return None
-        views = (
-            GroupView(
-                number,
-                deployment.groups[number].name,
-                deployment.groups[number].share,
-                partial(self._serving, number),
-            )
-            for number in deployment.open_groups
-        )
-        return GroupChoice(deployment.group_router(), tuple(views), self.rows)
-
-    def _serving(self, group: int) -> Sequence[Replica]:
-        """The replicas of a group that serve now."""
-        return self.fleet.teams[group].serving
-
     def _dispatch(self) -> Dispatch | None:
         """What stands between the arrivals and the groups, where something does."""
         gateway = self.deployment.gateway
-        if gateway is None and self.choice is None:
+        if gateway is None and self.deployment.group_router is None:
             return None
-        return Dispatch(
-            self.clock,
-            self.rows,
-            gateway=None if gateway is None else gateway(),
-            choice=self.choice,
-            place=self._place,
-            done=self.on_done,
-            moves=self.moves,
-        )
+        made = None if gateway is None else gateway()
+        return Dispatch(self.clock, self.rows, gateway=made, done=self.on_done)
+
+    def _group_choice(self) -> GroupChoice | None:
+        """The choice among groups; None where all requests go to the first."""
+        deployment, teams = self.deployment, self.fleet.teams
+        if deployment.group_router is None:
+            return None
+        views = [
+            GroupView(number, deployment.groups[number].name, deployment.groups[number].share, teams[number])
+            for number in deployment.open_groups
+        ]
+        choice = GroupChoice(deployment.group_router(), views, self.rows)
+        for number in deployment.with_decode_groups(choice.judged):
+            for member in teams[number].members:
+                member.replica.log.whole = True
+        return choice
 
     def _load(self) -> bool:
         """The next piece of the workload takes rows; False when there is none."""
@@ -245,10 +228,8 @@ class _World:
             bound_s = bound_s[first : first + len(piece.prompt_tokens)]
         if bound_s is None:
             return piece.patience_s
-        return np.minimum(
-            bound_s,
-            np.full(len(piece.prompt_tokens), np.inf) if piece.patience_s is None else piece.patience_s,
-        )
+        patience_s = np.inf if piece.patience_s is None else piece.patience_s
+        return np.broadcast_to(np.minimum(bound_s, patience_s), len(piece.prompt_tokens))
 
     def _settle(self) -> None:
         """The pieces that are over are handed out, after the iterations of all replicas up to now."""
@@ -260,12 +241,9 @@ class _World:
         for replica in self.replicas:
             self.sink.take_window(replica.index, replica.window())
         for _ in range(over):
-            self.sink.take_window(replica.index, replica.window())
-        for _ in range(over):
             self.sink.take_requests(self.rows.let_go())
-        if self.moves:
-            self.sink.take_moves(tuple(self.moves))
-            self.moves.clear()
+        if self.fleet.moves:
+            self.sink.take_moves(self.fleet.let_go_of_moves())
 
     def _servable(self, requests: Requests) -> tuple[np.ndarray, np.ndarray | None]:
         """For each request, whether a group can serve it at all, and the number of the set of groups that can."""
@@ -364,16 +342,12 @@ class _World:
         )
         if rows.described:
             rows.describe(sequence)
-        if not (self._place(sequence, 0) if dispatch is None else dispatch.send(sequence)):
+        if not (self.fleet.send(sequence, 0) if dispatch is None else dispatch.send(sequence)):
             self._reject(row)
             return False
         if rows.patience_s is not None and rows.patience_s[row] != float("inf"):
             self._hurry(rows.patience_s[row], sequence)
         return True
-
-    def _place(self, sequence: inflight.Sequence, group: int) -> bool:
-        """Routes a request to a replica of a group; False when it is not let in."""
-        return self.fleet.send(sequence, group)
 
     def _hurry(self, patience_s: float, sequence: inflight.Sequence) -> None:
         """The client leaves when its patience ends, unless it has its answer by then."""

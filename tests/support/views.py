@@ -70,9 +70,9 @@ class SeenLoad:
     queued: int
     kv_utilization: float
     cached: int = field(default=0)
-    index: int = 0
     free_blocks: int = 100
     pending_prefill_tokens: int = 0
+    index: int = 0
 
     def ttft_estimate_s(self, request: ArrivingRequest) -> float:
         return 1e-4 * (self.pending_prefill_tokens + request.prompt_tokens)

@@ -21,7 +21,7 @@ class GroupLoad(Protocol):
         number: its place among the scenario's groups, from 0.
         name: the scenario's.
         share: its share of the requests as the scenario states it, relative to the other groups.
-        replicas: those to which requests come; some that serve, where replicas come and go.
+        replicas: those to which requests come, as far as they serve now; perhaps none.
     """
 
     @property

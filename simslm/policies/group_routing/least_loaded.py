@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from simslm.policies.group_routing import GroupLoad, GroupRouting
 from simslm.policies.registry import PolicyOptions, policy
@@ -21,4 +22,6 @@ class LeastLoaded(GroupRouting):
 
 
 def _load(group: GroupLoad) -> float:
+    if not group.replicas:
+        return inf
     return sum(replica.outstanding for replica in group.replicas) / len(group.replicas)

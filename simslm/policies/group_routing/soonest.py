@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from simslm.policies.group_routing import GroupLoad, GroupRouting
 from simslm.policies.registry import PolicyOptions, policy
@@ -20,4 +21,4 @@ class Soonest(GroupRouting):
         def expected(replica: ReplicaOutlook) -> tuple[float, float]:
             return replica.ttft_estimate_s(request), replica.tpot_estimate_s(request)
 
-        return min(groups, key=lambda group: min(map(expected, group.replicas))).number
+        return min(groups, key=lambda group: min(map(expected, group.replicas), default=(inf, inf))).number

@@ -83,8 +83,8 @@ class Move(NamedTuple):
         source, target: the numbers of the replicas; -1 where it waits because none serves.
         at_s: when, in seconds.
         kind: ``hand-over`` of a prefilled sequence to a decode replica, ``return`` of one that was preempted there
-            and has to be prefilled again, ``escalation`` of one whose answer was not accepted, ``migration`` as a
-            policy says, ``failure`` of the source, or ``held``, to a replica that serves again.
+            and has to be prefilled again, ``migration`` as a policy says, ``failure`` of the source, ``held``, to a
+            replica that serves again, or ``escalation`` of a request whose answer was not accepted.
     """
 
     request_id: int
