@@ -35,10 +35,11 @@ KEEPS_UP = 0.2
 """An engine keeps up with its arrivals while the duration follows its iterations by no more than that."""
 
 MOST_FOLLOWED = 20.0
-"""A metric follows no more than that: at the edge of overload, waiting grows without bound."""
+"""The most that a metric is taken to follow the iterations: at the edge of overload, waiting grows without bound."""
 
 REQUESTS, FEWEST_DRAWS, MOST_DRAWS = 1500, 3, 8
-"""Random arrivals are drawn until there are so many requests: theirs were others."""
+"""Random arrivals are drawn again until there are so many requests in all, because those of the measurement are not
+known."""
 
 MOST_SHAPES = 1500
 """Shapes of a run beyond which alike ones are taken together."""

@@ -1,4 +1,4 @@
-"""Which part of a block's experts the tokens of an iteration pass, and so which weights are read."""
+"""How many of the experts of a block the tokens of an iteration pass, and so how many weights are read."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 TUNED = frozenset({"instruct", "chat", "it", "hf", "base", "meta"})
-"""Words of a repository's name that say how a model was tuned or packed, or by whom: its architecture is the same."""
+"""Words in the name of a repository that say how a model was tuned or packed, or by which owner: its architecture is
+the same."""
 
 
 @dataclass(frozen=True)

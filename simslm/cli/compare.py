@@ -189,13 +189,13 @@ def _show_contrast(baseline: str, contrast: Contrast) -> None:
 
 
 def _mark(delta: Delta) -> str:
-    """Nothing of a count that has no interval: it is what it is."""
+    """The mark of a verdict; empty for a count without an interval, which is exact."""
     counted = delta.path.startswith("requests.") and delta.verdict == "untested"
     return "" if counted else MARKS.get(delta.verdict, "")
 
 
 def _matters(delta: Delta) -> bool:
-    """Counts of requests that were missed only where there are any."""
+    """Whether a figure is worth a row: counts of missed requests only where there are any."""
     return not delta.path.startswith("requests.") or bool(delta.baseline or delta.value)
 
 

@@ -51,7 +51,7 @@ class Configuration:
 
 
 def flags(configurations: Iterable[Configuration]) -> list[str]:
-    """What the costs of some configurations have to say of themselves, each once."""
+    """The warnings that come with the costs of some configurations, each once."""
     found = [
         str(flag)
         for each in configurations

@@ -95,8 +95,8 @@ def interval(run: Sampled, path: str) -> Sure:
 
 
 def of_figures(run: Sampled, paths: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Of those of some figures that have one, by path; latencies have none where requests were missed, since they are
-    infinite then and the summary's are not."""
+    """The intervals of some figures, by path. Latencies have none where requests were missed: they are infinite then,
+    and those of the summary are not."""
     known = (
         path
         for path in paths

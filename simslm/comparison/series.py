@@ -1,4 +1,4 @@
-"""How sure the mean of a series of consecutive requests is, from sections of it that hardly know each other.
+"""Intervals of the mean of a series of consecutive requests, from sections that are nearly independent of each other.
 
 Requests of a run are no independent draws: they queue for the same device. What the mean would have been under other
 requests therefore shows only in sections that are much longer than the memory of the series. The memory is its

@@ -210,7 +210,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
     """Refuses what the serving loop does not do.
 
     Args:
-        prepared: the scenario, with whatever cost.
+        prepared: the scenario, with any cost.
         scaled: its rate is to be set.
 
     Raises:

@@ -22,7 +22,7 @@ class Tariff:
         device: its name.
         devices: how many are paid for, whether they work or not.
         usd_per_device_hour: None = unknown.
-        usd_per_kwh: of electricity that is paid beside the devices; None = nothing is.
+        usd_per_kwh: of electricity that is paid beside the devices; None = none is paid.
         g_co2_per_kwh: of that electricity; None = unknown.
         assumptions: in words.
     """
@@ -68,7 +68,7 @@ def economics_figures(tariff: Tariff | None, summary: Mapping[str, Any]) -> dict
 
 
 def _unknown(tariff: Tariff, energy: Mapping[str, Any]) -> Iterator[str]:
-    """What would have to be known for every figure."""
+    """What is missing, in words, where a figure is null."""
     if tariff.usd_per_device_hour is None:
         yield f"no price is known of {tariff.device}"
     if tariff.g_co2_per_kwh is None:

@@ -26,7 +26,7 @@ class Term:
         name: as it is written everywhere.
         definition: what it means.
         formula: how it is computed; empty where it is not a number.
-        source: the paper that has it, or where it comes from; empty where it is everybody's.
+        source: the paper that has it, or where it comes from; empty for a term in common use.
     """
 
     name: str

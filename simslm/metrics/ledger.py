@@ -33,7 +33,7 @@ class Priced:
         sharers: replicas on its device.
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
-        policies: who is preempted, who waits where, and how, in words; empty where that is not known.
+        policies: its policies of preemption and queueing, in words; empty where they are not known.
     """
 
     cost: CostModel
@@ -136,7 +136,7 @@ class Ledger:
 
     @property
     def energy_known(self) -> bool:
-        """Whether every replica's energy is, also of those that have not run yet."""
+        """Whether the energy of every replica is known, also of those that have not run yet."""
         return all(
             account.energy_j is not None and priced.cost.idle_w is not None
             for priced, account in zip(self.replicas, self.accounts, strict=True)
@@ -193,7 +193,7 @@ class Ledger:
         np.add.at(self._request_j, places, energy_j)
 
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
-        """Charges requests with the window's energy; idle energy is charged to nobody.
+        """Charges requests with the energy of a window; idle energy is charged to no request.
 
         The decode part of an iteration is divided equally among the sequences that emit a token and those whose last
         token had not been looked at yet, the prefill part among the chunks in proportion to their tokens; padding is
@@ -225,7 +225,7 @@ class Ledger:
 def _begun(
     account: Account, stays: dict[str, np.ndarray], total: np.ndarray, before: int
 ) -> tuple[list[int], np.ndarray]:
-    """Requests of some stays, and the running decode energy when each stay began, perhaps in an older window."""
+    """The requests of some stays, and the sum of the decode energy when each stay began, perhaps in an older window."""
     requests = stays["request_id"].astype(np.int64).tolist()
     first = stays["decode_from"].astype(np.int64) - before
     begun = total[np.maximum(first, 0)]

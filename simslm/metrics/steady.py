@@ -32,7 +32,7 @@ NOISE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How much is left out; the two of an end may both be 0, and then nothing is.
+    """How much is left out at the start and at the end; where both keys of an end are 0 nothing is.
 
     Attributes:
         warmup_requests: the first to arrive.
@@ -51,7 +51,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a rule comes to.
+    """The requests and the time that a rule keeps.
 
     Attributes:
         mask: which requests count, in the order in which they were given, bool, shape ``(requests,)``.
@@ -74,7 +74,7 @@ class Counted:
         return max(self.end_s - self.begin_s, 0.0)
 
     def within(self, time_s: np.ndarray) -> np.ndarray:
-        """Which times lie within; NaN does not."""
+        """Which times lie within the time that counts; NaN does not."""
         return (time_s >= self.begin_s) & (time_s <= self.end_s)
 
 

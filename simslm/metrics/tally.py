@@ -62,7 +62,7 @@ class Tally:
 
     @classmethod
     def of(cls, columns: Columns, bounds: Bounds | None = None) -> Tally:
-        """That of some requests alone, each held to bounds of its own where those are arrays."""
+        """A tally of some of the requests; where bounds are arrays, each request has a bound of its own."""
         tally = cls(bounds or {})
         tally.take(columns)
         return tally
@@ -98,7 +98,7 @@ class Tally:
         self._judge(columns, done & counts)
 
     def _add_up(self, columns: Columns, done: np.ndarray) -> None:
-        """What comes of the requests that finished."""
+        """Adds the requests that finished to the sums."""
         self.done += int(np.count_nonzero(done))
         self.prompt_tokens += int(columns["prompt_tokens"][done].sum())
         self.output_tokens += int(columns["output_tokens"][done].sum())

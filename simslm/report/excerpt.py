@@ -1,4 +1,4 @@
-"""Which part of a very long run is drawn: the requests, one after the other, whose TTFT was longest on the mean.
+"""Which part of a very long run is drawn: the consecutive requests with the longest mean TTFT.
 
 Memory does not grow with the run: its columns are read a row group at a time.
 """

@@ -60,7 +60,7 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a run, without which the verdict is another.
+    """The start of a run where leaving it out changes the verdict.
 
     Attributes:
         requests: how many requests it is.
@@ -423,7 +423,7 @@ def asked_rps(run: RunTables) -> float | None:
 
 
 def start(run: RunTables) -> Start | None:
-    """The start of the run as MSER-5 cuts it, where the verdict is another without it.
+    """The start of the run as MSER-5 cuts it, where leaving it out changes the verdict.
 
     None where the run has a window already, states no SLO, is drawn in part, or does not settle.
     """

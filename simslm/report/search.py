@@ -47,7 +47,7 @@ REMEDY = "run `simslm search` again with `-o` its directory"
 @dataclass(frozen=True, slots=True)
 class PointRow:
     """A point of the frontier: its parameters, its objectives with intervals, the shares of its requests that were
-    rejected and that failed, which points are the same, and what to do with it."""
+    rejected and that failed, which points are like it, and the commands that use it."""
 
     anchor: str
     parameters: list[str]

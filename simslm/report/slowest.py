@@ -23,7 +23,7 @@ INTERVALS = 160
 """Of what the replica did meanwhile."""
 
 MOST_BREAKS = 5
-"""Breaks, and moves to other replicas, that are told one by one."""
+"""Breaks, and moves to other replicas, listed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ COLUMNS = ("Request", "E2E", "TTFT", "TPOT", "Queue", "Preempted", "Prompt", "Ou
 
 
 def rankings(run: RunTables) -> list[Ranking]:
-    """The slowest requests by each latency; a latency that nobody has is left out."""
+    """The slowest requests by each latency; a latency that no request has is left out."""
     found = []
     for key in RANKED:
         rows = [(int(run.requests["request_id"][i]), _cells(run, i)) for i in slowest(run.requests[key])]

@@ -204,7 +204,7 @@ def _read_object(path: Path, required: Sequence[str]) -> dict[str, Any]:
 def _read_optional(
     path: Path, required: Sequence[str], within: Range | None = None
 ) -> dict[str, np.ndarray] | None:
-    """The columns of a file that a run may have come without."""
+    """The columns of a file that may be missing; None where it is."""
     return _read_columns(path, required, within=within) if path.exists() else None
 
 

@@ -17,9 +17,9 @@ ACTIVE = 0.2
 def device_samples(replicas: Sequence[IterationTable], summary: Mapping[str, Any]) -> dict[str, float | None]:
     """Median power and busy time over the active samples of one device.
 
-    A sample is busy in the device time of its iterations, which is their duration less host time, spread evenly
-    over each. Replicas on one device are taken to be busy independently of one another. The last part of a
-    second of a run is no sample, unless it is all there is.
+    A sample is busy in the device time of its iterations, which is their duration less host time, spread evenly over
+    each. Replicas on one device are taken to be busy independently of one another. The last second of a run is no
+    sample where it is not whole, unless there is no other.
 
     Args:
         replicas: the iterations of each replica on the device.

@@ -29,7 +29,7 @@ CHUNKED_TOKENS = 512
 """Token budget of chunked prefill in the same version; later ones have 2048 and more (vLLM pull request 10544)."""
 
 WHOLE = ("preemptions", "kv_peak", "power_mean_w", "power_active_p50_w", "sm_busy_pct")
-"""Figures of a run of which a window was measured that are those of all of it."""
+"""Figures that are of the whole run where only a window of it was measured."""
 
 SINCE_ARRIVAL = ("ttft", "e2e", "queue")
 """Latencies that count from a request's arrival."""

@@ -69,7 +69,7 @@ class Room:
 
 
 def check(scenario: Scenario) -> None:
-    """Sees to it that the question makes sense.
+    """Checks that the advisor can answer for this scenario.
 
     Raises:
         ScenarioError: replicas differ, or span devices.

@@ -123,7 +123,8 @@ class LocalProcesses:
 
 
 def _settle() -> None:
-    """In a worker: Ctrl-C, which reaches the whole process group, is the parent's to answer; and it ends with it."""
+    """Prepares a worker: it ignores Ctrl-C, which the parent answers for the whole process group, and ends with the
+    parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None

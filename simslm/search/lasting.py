@@ -98,8 +98,8 @@ def lasting(
 
 
 def attained(summary: Mapping[str, Any], rejected: float) -> float:
-    """The SLO attainment of a run; 0 where more than a share of its requests is rejected: an SLO that lets some be
-    missed is no leave to turn them away."""
+    """The SLO attainment of a run; 0 where too large a share of its requests is rejected: an attainment below 100 %
+    allows late requests, not rejected ones."""
     counts = summary["requests"]
     return 0.0 if counts["rejected"] > rejected * counts["arrived"] else summary["slo"]["attainment"]
 

@@ -33,11 +33,11 @@ ADVISED = (
     "kv.peak_utilization",
     "kv.num_gpu_blocks",
 )
-"""What the advisor looks at, whatever the objectives."""
+"""Figures that the advisor needs beside the objectives."""
 
 DECIDING = (CAPACITY, "slo.goodput_rps", "slo.goodput_output_tokens_per_s")
 RATES = "throughput."
-"""What hardware is bought for: the best point is the one with most of it."""
+"""Objectives that decide which point is best, where one of them is to be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def goals(scenario: Scenario, search: Search) -> Goals:
 
 
 def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[Constraint]:
-    """What holds unless the search says otherwise: the SLO, and where none does that requests are served at all."""
+    """The constraints that hold unless the search states others: the SLO; without one, that requests are served."""
     for prefix, slo in _slos(scenario):
         attainment, share = f"{prefix}slo.attainment", f"{prefix}{FINISHED_SHARE}"
         if slo is not None and search.slo == "constraint":

@@ -4,7 +4,7 @@ For each kind of device, and a few ways to set it up, the highest rate that one 
 devices that follows is then simulated, all of them behind the scenario's router at the wanted rate, and corrected
 until it is the smallest found that meets the SLO.
 
-A run that is short beside the time a request takes shows no overload, and would sell too few devices: see
+A run that is short beside the time a request takes shows no overload, and too few devices would seem enough: see
 :mod:`simslm.search.lasting`.
 """
 

@@ -90,7 +90,7 @@ class ReplicaTrack:
         self.last = Slice(start, end, row)
 
     def close(self, idle: bool = True) -> Iterator[Event]:
-        """The slice that is still open; idle: nothing runs after it."""
+        """Closes the slice that is still open. ``idle``: nothing runs after it."""
         if self.last is None:
             return
         yield self._slice(self.last)

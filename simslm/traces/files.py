@@ -152,7 +152,8 @@ def write_trace(
 
 
 def flags_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """What every answer built on a trace has to say of it: a calibration that was forced, or misses its own runs."""
+    """Warnings that every answer built on a trace repeats: a calibration that was forced, or that misses its own
+    runs."""
     return tuple(map(str, provenance.get("flags") or ()))
 
 
@@ -359,7 +360,7 @@ def _keep_others(old: Path, target: Path) -> None:
 
 
 def _column_bytes(column: pa.ChunkedArray) -> bytes:
-    """The same bytes for the same values, whatever the chunks: validity, then values with nulls as zero."""
+    """The same bytes for the same values in any chunks: validity, then values with nulls as zero."""
     if pa.types.is_string(column.type):
         return json.dumps(column.to_pylist(), ensure_ascii=False).encode()
     valid = column.is_valid().to_numpy()

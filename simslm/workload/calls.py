@@ -28,7 +28,7 @@ class Call:
     """One request of a program; others of the program are named by their numbers within it, counted from 0.
 
     The prompt is, in this order: ``text``, or the prompt and the answer of ``extends``; ``shared``; the answers of
-    ``reads``; and ``own`` tokens that are nobody else's.
+    ``reads``; and ``own`` tokens that no other prompt has.
 
     Attributes:
         own: tokens.
@@ -39,7 +39,7 @@ class Call:
         reads: the requests whose answers it reads.
         after: the requests it waits for besides those.
         delay_s: pause after the last of all those, or after the program's start.
-        reasoning: tokens it generates before its answer, which nobody reads.
+        reasoning: tokens it generates before its answer, which no later prompt contains.
     """
 
     own: int

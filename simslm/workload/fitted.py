@@ -44,7 +44,7 @@ EQUAL = 200
 """Equal steps of probability between the quantiles of a fit; the last hundredth is divided further."""
 
 TOLERANCE, TAIL = 0.003, 0.05
-"""How far in probability the lines between quantiles may lie from the others, and in the tail as a share of it."""
+"""How far in probability the lines between the kept quantiles may miss the others; in the tail, as a share of it."""
 
 DRAWN = 20_000
 """At least so many requests are drawn to compare a fit with traffic."""

@@ -1,4 +1,4 @@
-"""The programs a workload describes, as requests: what each reads, waits for, and how long it is.
+"""The programs that a workload describes, as requests: what each one reads, what it waits for, and how long it is.
 
 Every kind of number comes from a stream of its own, program by program: changing one does not redraw the others,
 and a shorter workload is the beginning of a longer one.

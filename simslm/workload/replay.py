@@ -318,9 +318,9 @@ class Seen:
 
 
 def _columns(played: Played, recording: Recording, seen: Seen, *, whole: bool = False) -> dict[str, Any]:
-    """What the played requests are like; copies of a request are others' requests.
+    """The columns of the played requests; a copy of a request belongs to a session of its own.
 
-    A whole recording in which nobody has a session has no column of them; of a piece nobody knows what is to come.
+    A whole recording without sessions has no column of them; a piece has one, because later pieces may have sessions.
     """
     rows = played.rows
     sessions, units = recording.session_id, recording.units
@@ -385,7 +385,7 @@ def _no_time(path: Path, replay: Replay) -> str:
 
 
 def _check_chained(chained: int, workload: Workload, path: Path) -> None:
-    """Requests that follow an answer have no time of their own: something has to wait for the answers."""
+    """Refuses requests that follow an answer, and so have no time of their own, where nothing waits for the answers."""
     if chained and not isinstance(workload.programs, Sessions):
         raise ScenarioError(
             f"{chained:,} of its requests state a delay after the answer before them, and no time",
@@ -395,7 +395,7 @@ def _check_chained(chained: int, workload: Workload, path: Path) -> None:
 
 
 def _check_timed(recording: Recording, workload: Workload, path: Path) -> None:
-    """A file that says nothing of time has arrivals beside it, and nothing is asked of its times."""
+    """Refuses a file without times unless arrivals are stated beside it and no key needs its times."""
     if recording.timed:
         return
     replay = workload.replay

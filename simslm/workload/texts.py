@@ -1,4 +1,4 @@
-"""What prompts and outputs are made of: a tree of texts, so that equal beginnings are known as such.
+"""What prompts and outputs are made of: a tree of texts, in which equal beginnings are the same pieces.
 
 Every piece of text stands behind another (or begins a prompt), and a prompt is the way from the root to its last
 piece. Units of :data:`~simslm.scenario.workload.PREFIX_UNIT_TOKENS` tokens are numbered by the piece in which they
@@ -45,7 +45,7 @@ class Texts:
         return self._first[piece] + self._end[piece] // UNIT - self.tokens(self._before[piece]) // UNIT
 
     def share(self, before: int, text: Hashable, tokens: int) -> int:
-        """The same for the text of a name: it is the same piece wherever it stands behind the same."""
+        """The same for the text of a name: behind the same piece it is the same piece."""
         key = (before, text, tokens)
         found = self._known.get(key)
         if found is None:

@@ -26,7 +26,7 @@ class Traffic:
     Attributes:
         arrival_s: float64, never decreasing, the first at 0.
         prompt_tokens, output_tokens: int64.
-        timed: False where nobody says when requests arrive.
+        timed: False where arrival times are not known.
     """
 
     arrival_s: np.ndarray
@@ -146,7 +146,7 @@ def length_figures(values: np.ndarray) -> dict[str, float]:
 
 
 def figures(traffic: Traffic) -> dict[str, Any]:
-    """All of it, in plain numbers: None where there is nothing to say."""
+    """All figures of a traffic as plain numbers; None where a figure does not exist."""
     return {
         "requests": len(traffic),
         "span_s": traffic.span_s if traffic.timed else None,

@@ -119,7 +119,7 @@ def _pieces(
     kind: str,
     optional: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """What pyarrow reads piece by piece, checked; what it cannot read is found and named."""
+    """What pyarrow reads piece by piece, checked; the row that it cannot read is found and named."""
     import pyarrow as pa
 
     some = False
