@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 from simslm.catalog.devices import Device
 from simslm.cost.interference import Contended, contention
-from simslm.cost.sharing import DemandModel, Sharing, sharing
+from simslm.cost.sharing import DemandModel, RooflineDemand, Sharing, sharing
 from simslm.preparation.groups import PreparedGroup
 
 
 def demand_of(group: PreparedGroup, device: Device, dtype: str) -> DemandModel:
     """What a group's iterations ask of a shared device: as its cost model knows it, else by the roofline."""
-    known = getattr(group.cost, "demand", None)
-    return known or DemandModel(group.architecture, device, dtype, transforms=group.changes)
+    known = group.cost.demand
+    return known or RooflineDemand(group.architecture, device, dtype, transforms=group.changes)
 
 
 def sharing_of(kind: str, count: int, groups: Iterable[PreparedGroup], device: Device, dtype: str) -> Sharing:

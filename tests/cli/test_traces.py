@@ -174,6 +174,7 @@ def replaced_by_a_file(trace):
     trace.write_text("no trace", encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [truncated, emptied, overwritten, foreign, flipped, gone, replaced_by_a_file]
 )

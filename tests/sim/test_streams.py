@@ -161,6 +161,7 @@ def test_somebody_who_was_over_long_ago_does_not_leave_in_place_of_another():
     assert np.array_equal(columns["status"], whole.request_columns["status"])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_requests(monkeypatch):
     """Four times the requests, and what a run allocates at most stays within a fifth."""
     monkeypatch.setattr(tally, "MOST_LATENCIES", 500)

@@ -109,6 +109,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("case", CASES)
 def test_the_rules_of_the_format_are_kept(tmp_path, small, monkeypatch, case, together):
