@@ -47,7 +47,7 @@ def check(result: Result, deployment: Deployment) -> None:
 
 
 def conservation(result: Result, deployment: Deployment) -> None:
-    """1. Requests and tokens: everyone who arrived is finished or rejected, with exactly their tokens.
+    """1. Requests and tokens: every request that arrived is finished or rejected, with exactly its tokens.
 
     Who was preempted in the middle of a prompt may find more of it cached than the first time, others having
     computed it meanwhile: then at least the last token is computed.
@@ -81,7 +81,7 @@ def conservation(result: Result, deployment: Deployment) -> None:
 
 def visits(result: Result) -> list[tuple[np.ndarray, np.ndarray] | None]:
     """For each replica, when requests came to it and when they left it, each in ascending order; None where a client
-    gave up, which nobody knows the time of."""
+    gave up, since when is not known."""
     requests = result.request_columns
     came: list[list[float]] = [[] for _ in result.tables]
     left: list[list[float]] = [[] for _ in result.tables]
@@ -141,7 +141,7 @@ def causality(result: Result) -> None:
 
 def dependence(result: Result, programs: Any) -> None:
     """2. of programs: a request arrives at the latest finish of those it depends on plus its pause, to the bit; or
-    never, and then one of them has not finished, or nobody has started its program."""
+    never, and then one of them has not finished, or its program was never started."""
     requests, arrival_s = result.log.requests, result.log.arrival_s
     finish_s = np.array(requests.finish_s)
     by_clock = ~np.isnan(programs.start_s[programs.program_of])
