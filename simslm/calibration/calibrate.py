@@ -153,6 +153,8 @@ def _settle(
             if progress is not None:
                 progress(number * len(runs) + len(schedules), ROUNDS * len(runs), run.run)
             schedules.append(schedule(run, cost, dtype, found))
+        # The first round only tells the rates of random arrivals; its misfit is with other arrivals and not
+        # comparable.
         if number == 0 and any(run.drawn for run in runs):
             runs = [paced_as_measured(each, told(each).get(RATES[0])) for each in schedules]
             cost = fit(schedules, steps, cost)

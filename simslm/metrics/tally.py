@@ -108,6 +108,7 @@ class Tally:
         """A request with one output token meets ``tpot_s``."""
         for name, bound in self.bounds.items():
             if bound is not None:
+                # Not ``<=``: a latency that does not exist (TPOT of one token) is NaN and keeps every bound.
                 good = good & ~(columns[name] > bound)
         self.good += int(np.count_nonzero(good))
         self.good_tokens += int(columns["output_tokens"][good].sum())

@@ -278,7 +278,9 @@ def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
     """For each limit, in which iterations one more (mean) prompt would not have fitted."""
     tokens = iterations["decode_seqs"] + iterations["prefill_tokens"]
     blocks = np.ceil((limits.mean_prompt_tokens + 1) / limits.block_tokens)
+    # A policy that splits prompts can use any token that is left, others need room for a whole prompt.
     chunk = 1.0 if limits.chunked else max(limits.mean_prompt_tokens, 1.0)
+    # Prompts that are admitted in an iteration run in it and are not in ``running`` yet.
     seqs = np.maximum(iterations["running"], iterations["decode_seqs"] + iterations["prefill_seqs"])
     return {
         "kv": iterations["kv_blocks_used"] + blocks
@@ -433,6 +435,7 @@ def start(run: RunTables) -> Start | None:
     if not len(run.requests["arrival_s"]):
         return None
     order = np.argsort(run.requests["arrival_s"], kind="stable")
+    # Unfinished requests are NaN here, which compares false: they did not end before the last arrival.
     ended = run.requests["finish_s"][order] <= np.max(run.requests["arrival_s"])
     cut = truncation([run.requests[key][order] for key in STEADY], ended)
     if not cut or (np.mean(met) >= asked) == (np.mean(met[order[cut:]]) >= asked):
@@ -440,6 +443,7 @@ def start(run: RunTables) -> Start | None:
     arrival = run.requests["arrival_s"][order]
     first, rest = (float(np.mean(met[part])) for part in (order[:cut], order[cut:]))
     whole = float(np.mean(met))
+    # The pooled standard error of a difference of two shares: a verdict that chance turns is no finding.
     if abs(first - rest) < CHANCE * np.sqrt(whole * (1 - whole) * (1 / cut + 1 / (len(order) - cut))):
         return None
     at_once = int(np.count_nonzero(arrival == arrival[0]))

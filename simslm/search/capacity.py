@@ -116,6 +116,8 @@ def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> 
             raise InfeasibleError(f"no value from {span.low:.3g} on meets the SLO: at {span.low:.3g} {at}")
         met = missed
         while met > span.low:
+            # The lowest value has been tried already, and met: reaching it ends the descent without another
+            # simulation.
             met = max(met // 2 if span.whole else met / 2, span.low)
             if met == span.low or meets(met):
                 break

@@ -90,7 +90,9 @@ class LocalProcesses:
         self._obey = obey
 
     def __enter__(self) -> LocalProcesses:
+        # Children of the caller, which are not to be ended with the workers.
         self._others = set(active_children())
+        # Spawned, not forked: threads of numpy and pyarrow do not survive a fork.
         self._pool = ProcessPoolExecutor(self._jobs, get_context("spawn"), _settle)
         return self
 
@@ -107,6 +109,7 @@ class LocalProcesses:
         waiting, under_way = iter(trials), dict[Future[Outcome], Trial]()
         try:
             while True:
+                # Not all at once: all trials of a large grid would be pickled and queued before the first is done.
                 while len(under_way) < AHEAD * self._jobs and (trial := next(waiting, None)) is not None:
                     under_way[self._pool.submit(answer, self._question, trial)] = trial
                 if not under_way:
@@ -131,6 +134,7 @@ def _settle() -> None:
 
     def follow() -> None:
         wait_for([parent.sentinel])
+        # Not ``sys.exit``, which would end this thread alone while the simulation goes on.
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -88,11 +88,14 @@ def lasting(
             return Lasted(seen, changes, False, spent)
         if recorded(scenario) or not lengthen:
             return Lasted(seen, changes, True, spent)
+        # At least double: in a longer run requests stay longer, so the need grows with the run and small steps would
+        # not end.
         more = max(enough, 2 * held)
         if more > MOST_REQUESTS:
             raise InfeasibleError(
                 f"it takes a run of {more:,} requests to tell, more than the {MOST_REQUESTS:,} that are simulated"
             )
+        # Shares are of the workload as it is stated, not of the last run.
         first = first or held
         changes = resized(scenario, more / first, list)
 

@@ -140,6 +140,7 @@ def _weights_read_s(trace: Trace) -> float:
         size = model.weight_bytes(trace.provenance["dtype"])
         if trace.provenance.get("quantization"):
             each = element_bytes(trace.provenance["dtype"])
+            # Eight-bit weights of the layers take one byte each; embeddings and head keep the data type.
             size -= (each - 1) * model.num_layers * model.layer_matrix_parameters()
         return size / device.memory_bandwidth_bytes_per_s
     except SimslmError:
@@ -177,6 +178,7 @@ def _falls(measured: Shapes) -> Iterator[Finding]:
     """Medians that fall although the batch, the context, the prompt or its cached part grows."""
     latency = measured.median("latency_s")
     columns = dict(measured.columns)
+    # By sequence: the sum grows with the batch, and neighbours along it would differ in both.
     columns["mean_ctx"] = columns["decode_ctx_tokens"] / np.maximum(columns["decode_seqs"], 1)
     axes = ("decode_seqs", "mean_ctx", "prefill_tokens", "prefill_ctx_tokens")
     falls = [

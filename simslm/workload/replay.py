@@ -224,6 +224,7 @@ def _kept(
             raise ScenarioError("has no sessions to thin it by", where=str(path), remedy="thin by: request")
         sessions = recording.session_id[played.rows]
         _, first, whose = np.unique(sessions, return_index=True, return_inverse=True)
+        # The draw of its first request decides for a session, so that all of it stays or goes.
         draws = np.where(sessions < 0, draws, draws[first][whose])
     return draws < thin.share
 
@@ -233,6 +234,7 @@ def rate_scaled(played: Played, scale: RateScale) -> Played:
     times_s, factor = played.times_s, scale.factor
     window = np.floor(times_s / scale.window_s)
     begin_s = window * scale.window_s
+    # The last window is as long as the recording lasts: played in a whole one its rate would fall.
     length_s = np.minimum(scale.window_s, max(played.span_s, times_s[-1]) - begin_s)
     length_s = np.where(length_s > 0, length_s, scale.window_s)
     rounds = []
@@ -254,6 +256,7 @@ def superposed(played: Played, copies: int) -> Played:
     span_s = played.span_s
     rounds = [
         Played(
+            # Round the span, not beyond it: every window keeps the same number of copies of the whole.
             (played.times_s + copy * span_s / copies) % span_s if span_s else played.times_s,
             played.rows,
             played.copies * copies + copy,
@@ -295,6 +298,7 @@ class Renumbering(dict[int, int]):
     def __call__(self, sessions: np.ndarray) -> np.ndarray:
         """The numbers of some requests' sessions, int64; -1 stays."""
         numbers, first, inverse = np.unique(sessions, return_index=True, return_inverse=True)
+        # ``np.unique`` sorts by number; the order that counts is that of the first arrival.
         for number in numbers[np.argsort(first)].tolist():
             if number >= 0:
                 self.setdefault(number, len(self))

@@ -32,11 +32,14 @@ class Texts:
     def add(self, before: int, tokens: int) -> int:
         """A piece of its own behind another, or behind :data:`ROOT`; returns its number."""
         start, piece = self.tokens(before), len(self._end)
+        # Numbers go on where nothing was added in between: turns of one conversation become one run of numbers, which
+        # is what makes a range of them.
         goes_on = before != ROOT and self._units == self._stop(before)
         self._before.append(before)
         self._end.append(start + tokens)
         self._first.append(self._units)
         self._head.append(self._head[before] if goes_on else piece)
+        # Units that end in this piece: the one that began in the piece before is this piece's as soon as it is full.
         self._units += (start + tokens) // UNIT - start // UNIT
         return piece
 
