@@ -59,7 +59,7 @@ def init(path: Path, wishes: Wishes, force: bool, as_json: bool) -> None:
     print(f"{path}: {draft.model} on {draft.device}, costs {costs}")
     print()
     commands = (
-        (f"simslm check {path}", "what it comes to: memory, KV blocks, expected load"),
+        (f"simslm check {path}", "memory, KV blocks, expected load, before running"),
         (f"simslm simulate {path}", "one run: latencies, SLO, why"),
         (
             f"simslm search {path} -o runs/{directory_name(draft.name)}-search",
