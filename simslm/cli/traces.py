@@ -176,8 +176,8 @@ def convert(
     """Writes a trace of iterations measured elsewhere, and prints where it is."""
     from simslm.catalog.devices import device_names
     from simslm.catalog.models import model_names
-    from simslm.traces.convert import import_csv
     from simslm.traces.files import holds_trace
+    from simslm.traces.importers.iterations_csv import import_csv
 
     date = datetime.now(UTC).date().isoformat()
     place = free_place(output)

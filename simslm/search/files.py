@@ -24,8 +24,8 @@ from simslm.search.advisor import advice
 from simslm.search.commands import serve_commands, simulate_command
 from simslm.search.frontier import Choice, Point, nearness, points, possible
 from simslm.search.intervals import TEST, interval
-from simslm.search.lasting import TIMES_IN_FLIGHT, recorded
 from simslm.search.objectives import CAPACITY, SHARES, Goals, finite
+from simslm.search.run_length import TIMES_IN_FLIGHT, recorded
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
 from simslm.traces.schema import SOURCES

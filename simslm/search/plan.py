@@ -5,7 +5,7 @@ devices that follows is then simulated, all of them behind the scenario's router
 until it is the smallest found that meets the SLO.
 
 A run that is short beside the time a request takes shows no overload, and too few devices would seem enough: see
-:mod:`simslm.search.lasting`.
+:mod:`simslm.search.run_length`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
 from simslm.search.capacity import HIGHEST, LOWEST, Span, highest
 from simslm.search.commands import serve_commands, simulate_command
-from simslm.search.lasting import Seen, attained, lasting
 from simslm.search.objectives import LOST, allowed_rejections, figure, finite, shares
+from simslm.search.run_length import Seen, attained, simulate_long_enough
 from simslm.search.space import Parameters, infeasible_reason, overridden, plain, space
 from simslm.traces.files import list_traces, read_trace
 
@@ -369,7 +369,7 @@ class Fleet:
     def served(self, setup: Parameters, devices: int, rate_rps: float) -> tuple[Seen, Parameters]:
         """What comes out when some devices are sent some rate, and what makes the scenario that.
 
-        Where the SLO seems to be met the run is made long enough to tell, see :mod:`simslm.search.lasting`.
+        Where the SLO seems to be met the run is made long enough to tell, see :mod:`simslm.search.run_length`.
 
         Raises:
             InfeasibleError: that takes too many requests, or the model does not fit.
@@ -390,7 +390,7 @@ class Fleet:
             result = observed(prepared, sink=sink)
             return Seen(result.summary, len(prepared.workload), missed(result, sink))
 
-        lasted = lasting(overridden(self._stated, parameters), run, self._wanted, self._rejected)
+        lasted = simulate_long_enough(overridden(self._stated, parameters), run, self._wanted, self._rejected)
         return lasted.seen, {**parameters, **lasted.changes}
 
 

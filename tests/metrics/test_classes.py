@@ -15,8 +15,8 @@ from simslm.metrics.classes import Classes, ClassTallies, fairness_figures, jain
 from simslm.metrics.divided import BY_CLASS
 from simslm.metrics.figure_paths import figures_of, metric_of, title
 from simslm.metrics.files import RunWriter
-from simslm.search.lasting import resized
 from simslm.search.objectives import figure, goals
+from simslm.search.run_length import resized
 from simslm.sim.log import FAILED, FINISHED, REJECTED
 
 

@@ -10,7 +10,7 @@ import simslm
 from simslm.api import load_scenario, simulate
 from simslm.errors import InfeasibleError, ScenarioError
 from simslm.search.capacity import Span, highest, span
-from simslm.search.lasting import TIMES_IN_FLIGHT
+from simslm.search.run_length import TIMES_IN_FLIGHT
 
 
 @given(st.floats(0.02, 500), st.floats(0.001, 0.3), st.floats(1, 100))

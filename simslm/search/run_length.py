@@ -59,7 +59,7 @@ class Lasted:
     requests: int
 
 
-def lasting(
+def simulate_long_enough(
     scenario: Scenario,
     run: Callable[[Mapping[str, Any]], Seen],
     wanted: float,
