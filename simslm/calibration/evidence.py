@@ -43,7 +43,7 @@ class Evidence:
     whitening: np.ndarray
 
     def residuals(self, computed: Mapping[str, float]) -> list[float]:
-        """Of metrics as computed, in standard deviations; positive when they are slower than measured.
+        """The residuals of computed metrics, in standard deviations; positive where they are slower than measured.
 
         First tokens of requests that do not come in one burst pass a front end which is no part of the model, and
         wait for others of unknown length: far errors of theirs count by their size, not by its square.

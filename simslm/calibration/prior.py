@@ -80,7 +80,8 @@ STARTS: tuple[Mapping[str, float], ...] = (
     {"launch": 1.2e-3, "compute": 0.7},
     {"launch": 1.5e-4, "compute": 0.25},
 )
-"""Where the fit starts, beside the priors' medians: the longer of two times hides the shorter from a gradient."""
+"""Points from which the fit starts, beside the medians of the priors: of two times the longer hides the shorter from a
+gradient."""
 
 
 def medians() -> dict[str, float]:

@@ -80,7 +80,7 @@ def compare(directories: Sequence[Path], output: Path | None, fail_on: Sequence[
 
 
 def page_place(directories: Sequence[Path]) -> Path:
-    """Where the page goes unless said otherwise: beside the runs, or here where they lie in different places."""
+    """The default place of the page: beside the runs, or the working directory where they lie in different places."""
     parents = {directory.resolve().parent for directory in directories}
     beside = directories[0].parent if len(parents) == 1 else Path()
     return beside / "comparison.html"

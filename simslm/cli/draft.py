@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 COLUMN = 54
-"""Where comments begin."""
+"""Column in which comments begin."""
 
 TABLE_OF_ARRIVALS = "also gamma, mmpp, diurnal, closed-loop, all-at-once"
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SEVERITY_FAILS = "error"
 
 DEFAULT_ROOT = Path("traces")
-"""Where traces are kept unless said otherwise; that there are none yet is no error."""
+"""Default directory of traces; it may not exist yet."""
 
 
 def list_all(root: Path, as_json: bool) -> None:

@@ -68,7 +68,7 @@ class Sure:
 
 
 def interval(run: Sampled, path: str) -> Sure:
-    """Where a figure of a run's summary would lie under other requests of the same kind, at 95 %."""
+    """The 95 % interval of a figure of a run's summary under other requests of the same kind."""
     value = figures(run.summary)[path]
     if value is None:
         return Sure(None, UNKNOWN)
@@ -135,7 +135,7 @@ def _same_missed(baseline: Sampled, other: Sampled) -> bool:
 
 
 def difference(baseline: Sampled, other: Sampled, path: str, paired: bool) -> Sure:
-    """Where the difference other − baseline of a figure would lie under other requests of the same kind, at 95 %.
+    """The 95 % interval of the difference other − baseline of a figure under other requests of the same kind.
 
     Args:
         baseline, other: the runs; when paired, of the same requests in the same order.
@@ -317,7 +317,7 @@ def _of_quantiles(baseline: Sampled, other: Sampled, key: str, level: float, pai
 
 
 def _infinite(baseline: tuple[float, Margins], other: tuple[float, Margins]) -> Sure:
-    """Of a difference in which one or both are infinite: from the ends of both intervals."""
+    """The interval of a difference of which one or both sides are infinite, from the ends of both intervals."""
     (before, one), (after, two) = baseline, other
     lowest = after if two.low == 0 else 0.0 if not isfinite(after) else after - two.low
     least = before if one.low == 0 else 0.0 if not isfinite(before) else before - one.low

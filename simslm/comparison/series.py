@@ -42,12 +42,12 @@ class Margins:
     high: float
 
     def scaled(self, factor: float) -> Margins:
-        """Those of the estimate times a factor, which is not negative."""
+        """The margins of the estimate times a factor, which is not negative."""
         return Margins(self.low * factor, self.high * factor)
 
 
 def margins(values: np.ndarray, most: int = MOST, least_memory: float = 1.0) -> Margins | None:
-    """Those of the mean of a series; None where the series is too short for what it remembers.
+    """The margins of the mean of a series; None where the series is too short for its memory.
 
     Args:
         values: of consecutive requests, shape ``(n,)``, finite.

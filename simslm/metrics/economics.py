@@ -11,7 +11,7 @@ J_PER_KWH = 3.6e6
 KEYS = ("usd_per_million_output_tokens", "usd_per_million_total_tokens", "g_co2_per_million_output_tokens")
 
 UNSTATED: Mapping[str, Any] = dict.fromkeys(KEYS) | {"note": "the scenario has no economics section"}
-"""Of a scenario that states no prices."""
+"""The note where a scenario states no prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Tariff:
 
     @property
     def usd_per_hour(self) -> float | None:
-        """Of all devices, without electricity."""
+        """Dollars per hour of all devices, without electricity."""
         return None if self.usd_per_device_hour is None else self.devices * self.usd_per_device_hour
 
 

@@ -170,8 +170,8 @@ class RunWriter:
     """Writes a run's directory: iterations, stages and the requests of a stream while the run goes on, the rest when it
     is over.
 
-    Used as a context; nothing is made before there is something to write, and without :meth:`finish` nothing
-    stays behind, no directory that was not there before either.
+    Used as a context. Nothing is made before there is something to write; without :meth:`finish` all that was made is
+    removed, new directories too.
 
     Args:
         directory: where the files go; made if it is not there.

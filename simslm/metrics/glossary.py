@@ -155,7 +155,7 @@ TERMS = (
 
 
 def place(metric: Metric) -> str:
-    """Where a metric is in ``summary.json``, all its statistics at once."""
+    """The place of a metric in ``summary.json``, all its statistics at once."""
     return f"{metric.key}.{{{','.join(STATISTICS)}}}" if metric.has_statistics else metric.key
 
 

@@ -22,7 +22,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(slots=True)
 class _Open:
-    """Where a replica stood when its last window ended.
+    """The state of a replica when its last window ended.
 
     Attributes:
         begun: of each sequence that decoded, when it began to and its first decode iteration.

@@ -119,14 +119,14 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Of all requests, also where some are left out."""
+        """Requests that finished, with those that are left out of the figures."""
         return int(self.statuses[FINISHED])
 
     def counts(self) -> dict[str, int]:
         return {"arrived": self.arrived} | dict(zip(STATUS, self.statuses.tolist(), strict=True))
 
     def distributions(self) -> dict[str, Distribution]:
-        """Of each latency, over the requests that got that far."""
+        """The distribution of each latency, over the requests that have it."""
         return {name: pooled([pool]) for name, pool in self.latencies.items()}
 
     def spreads(self) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def view(comparison: Comparison) -> ComparisonView:
-    """What there is to say and to draw."""
+    """The contents of the page."""
     configurations = [comparison.baseline, *(each.configuration for each in comparison.contrasts)]
     drawn = list(enumerate(configurations))[:MOST_OVERLAID]
     others = ", ".join(each.configuration.label for each in comparison.contrasts)
@@ -186,7 +186,7 @@ def _row(delta: Delta) -> DeltaRow:
 
 
 def _changes(contrasts: Sequence[Contrast]) -> Plot | None:
-    """Of the figures that some configuration has a change of in per cent."""
+    """The changes of the figures of which some configuration has one in per cent."""
     rows = [{delta.path: delta for delta in each.deltas} for each in contrasts]
     paths = [
         path

@@ -179,7 +179,7 @@ def load(facts: Facts, regime: Regime) -> str:
 
 
 def spent(facts: Facts) -> str:
-    """Where the time of the replicas went, the largest part first."""
+    """The shares of the replicas' time, the largest first."""
     verbs = {"host": "in host time", "prefill": "prefilling", "decode": "decoding", "idle": "idle"}
     parts = sorted(facts.split.parts(), key=lambda part: -part[1])
     words = [f"{share(value / facts.split.total_s)} {verbs[name]}" for name, value in parts if value]
@@ -202,7 +202,7 @@ def slo_miss(facts: Facts, regime: Regime) -> str:
 
 
 def _leading_miss(facts: Facts, miss: Miss) -> str:
-    """Of the bound that most requests broke."""
+    """The miss of the bound that most requests broke."""
     broken = f"{share(miss.share)} of the requests broke the {BY_KEY[miss.key].name} bound"
     if miss.key == "ttft_s" and facts.queue_of_ttft is not None:
         queueing = miss.cause == "queueing"

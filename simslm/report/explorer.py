@@ -241,7 +241,7 @@ def payload(found: Mapping[str, Any], points: Explored, quantiles: Sequence[floa
 
 
 def _scales(points: Explored, needed: Sequence[str], capacity_of: str) -> Iterator[Scale]:
-    """Of the figures that are needed, and of every other that is known everywhere and varies."""
+    """The scales of the figures that are needed, and of every other figure that is known at all points and varies."""
     others = [path for path in (*OF_PATH, "capacity.value") if path in points.trials and path not in needed]
     for path in dict.fromkeys((*needed, *others)):
         values = points.own(path)

@@ -78,7 +78,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rules of :mod:`bound` look at.
+    """The figures that the rules of :mod:`bound` use.
 
     Those of time and of latencies are of the window that counts, where the run has one.
 
@@ -275,7 +275,7 @@ def waiting(iterations: Columns, limits: Limits) -> tuple[float, dict[str, float
 
 
 def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
-    """For each limit, in which iterations one more (mean) prompt would not have fitted."""
+    """For each limit, the iterations in which one more (mean) prompt would not have fitted."""
     tokens = iterations["decode_seqs"] + iterations["prefill_tokens"]
     blocks = np.ceil((limits.mean_prompt_tokens + 1) / limits.block_tokens)
     # A policy that splits prompts can use any token that is left, others need room for a whole prompt.

@@ -112,7 +112,7 @@ def render(values: Mapping[str, Any]) -> str:
 
 
 def view(values: Mapping[str, Any]) -> FidelityView:
-    """What there is to say and to draw."""
+    """The contents of the page."""
     rows, summary = values["rows"], values["summary"]
     headlines = [column for column in HEADLINES if column in summary]
     ranked = sorted(rows, key=lambda row: -_size(row, headlines))

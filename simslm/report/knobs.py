@@ -162,7 +162,7 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
 
 
 def _gate(facts: Facts, gate: str) -> Iterator[Knob]:
-    """What to change about the limit that requests waited for."""
+    """Advice on the limit that requests waited for."""
     limits = facts.limits
     if gate == "kv":
         yield from _kv(limits)
@@ -268,7 +268,7 @@ def _phase(facts: Facts, phase: str | None) -> Iterator[Knob]:
 
 
 def _rejected(facts: Facts) -> Iterator[Knob]:
-    """What makes rejected requests fit."""
+    """Advice that lets rejected requests fit."""
     if facts.rejected < MINOR or facts.door.admission != "open":
         return
     door = facts.door

@@ -156,7 +156,7 @@ def leading(groups: np.ndarray, weights: np.ndarray, among: Sequence[Limits]) ->
 
 
 def door(among: Iterable[Limits]) -> Limits:
-    """Of the groups to which requests come, the first that does not let in all, else the first."""
+    """The first group of arrivals that rejects requests; without one, the first group."""
     asked = [each for each in among if each.role != "decode"]
     return next((each for each in asked if each.admission != "open"), asked[0])
 

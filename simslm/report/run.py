@@ -158,7 +158,7 @@ def render(runs: Sequence[RunTables]) -> str:
 
 
 def run_view(run: RunTables, anchor: str) -> RunView:
-    """What there is to say and to draw about a run."""
+    """The contents of the section of a run."""
     found, first, living = facts(run), first_tokens(run), lives(run)
     return RunView(
         anchor=anchor,

@@ -20,7 +20,7 @@ MOST = 10
 """Requests of each ranking."""
 
 INTERVALS = 160
-"""Of what the replica did meanwhile."""
+"""Intervals of the curves of the replica in the drawing of a life."""
 
 MOST_BREAKS = 5
 """Breaks, and moves to other replicas, listed one by one."""
@@ -90,7 +90,7 @@ def rankings(run: RunTables) -> list[Ranking]:
 
 
 def slowest(values: np.ndarray) -> list[int]:
-    """Where the largest known values are, the largest first; the earlier one where two are the same."""
+    """The positions of the largest known values, the largest first; of equals the earlier one."""
     known = np.flatnonzero(np.isfinite(values))
     if len(known) > MOST:
         least = np.partition(values[known], -MOST)[-MOST]
@@ -118,7 +118,7 @@ def lives(run: RunTables) -> list[Life]:
 
 
 def _stages_of(run: RunTables, rows: Sequence[int]) -> dict[int, list[tuple[bool, float, float, int]]]:
-    """Of some requests, each stage: whether it decodes, start and end in simulated time, and iterations."""
+    """The stages of some requests: whether one decodes, its start and end in simulated time, and its iterations."""
     found: dict[int, list[tuple[bool, float, float, int]]] = {row: [] for row in rows}
     if run.stages is None:
         return found

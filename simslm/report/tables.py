@@ -45,10 +45,10 @@ ITERATION_COLUMNS = (
     "host_s",
 )
 COUNTED = {"counted": 1.0}
-"""Of requests: whether the figures are of it; a run that leaves none out has no such column."""
+"""Column of requests: whether a request counts; missing in a run that leaves none out."""
 
 SPECULATION_COLUMNS = {"accepted_tokens": 0.0}
-"""Of iterations; 0 in a run that has no such column."""
+"""Column of iterations; 0 in a run without it."""
 
 STAGE_COLUMNS = ("request_id", "replica", "kind", "start_s", "end_s", "tokens", "iterations")
 MOVE_COLUMNS = ("request_id", "source", "target", "at_s", "kind")

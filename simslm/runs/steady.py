@@ -11,7 +11,7 @@ Span = tuple[float, float]
 
 
 def counted_span(window: CountedWindow, arrival_s: np.ndarray, finish_s: np.ndarray) -> Span:
-    """From when to when a client measured, in seconds of the run.
+    """The part of a run that a client measured: begin and end, seconds.
 
     Where a simulation has served all requests before the window ends, the window ends with the last arrival.
     """

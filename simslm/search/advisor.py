@@ -39,7 +39,7 @@ COLUMNS = dict(
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What B_opt leaves of a device.
+    """The memory that B_opt leaves on a device.
 
     Attributes:
         batch: B_opt.

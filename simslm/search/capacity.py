@@ -23,7 +23,7 @@ LOWEST, HIGHEST = 2.0**-10, 2.0**20
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where to look.
+    """The values among which a capacity is looked for.
 
     Attributes:
         start: the scenario's value.
@@ -49,7 +49,7 @@ class Span:
 
 
 def span(scenario: Scenario, capacity: Capacity) -> Span:
-    """Where a scenario's capacity is looked for.
+    """The span of values for a scenario's capacity.
 
     Raises:
         ScenarioError: the key is no number of the scenario, or there is no SLO to meet.

@@ -24,7 +24,7 @@ from simslm.search.trial import FINISHED, Outcome, Trial
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is known of one point.
+    """A point and the outcomes of its trials.
 
     Attributes:
         number: of the point.

@@ -1,4 +1,4 @@
-"""What a few seeds tell: intervals of means, and which points are better than which.
+"""Comparison over a few seeds: intervals of means, and which points beat which.
 
 Points are compared seed by seed: under the same seed they serve the same requests (common random numbers), so the
 differences vary less than the figures. Student's t for the mean of the differences (Law 2015, "Simulation Modeling

@@ -1,4 +1,4 @@
-"""What a search is after: figures of ``summary.json`` to be small or large, and bounds that others must keep.
+"""The goals of a search: figures of ``summary.json`` to be small or large, and bounds that others must keep.
 
 In all of them a request that did not finish is a miss with infinite latency, see :mod:`simslm.metrics.misses`.
 """
@@ -22,7 +22,7 @@ CAPACITY = "capacity.value"
 FINISHED_SHARE, REJECTED_SHARE = "requests.finished_share", "requests.rejected_share"
 LOST = ("rejected", "failed", "unfinished")
 SHARES = (FINISHED_SHARE, *(f"requests.{status}_share" for status in LOST))
-"""Of the arrived requests, what became of them; beside the figures of the summary."""
+"""Shares of the arrived requests by what became of them, beside the figures of the summary."""
 
 REJECTED_DEFAULT = Search.model_fields["rejected_share"].default
 

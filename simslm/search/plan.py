@@ -39,7 +39,7 @@ SETUPS: Mapping[str, Sequence[Any]] = {
 """How a device may be set up, where the scenario's search states no space."""
 
 FEWEST_REQUESTS = 1000
-"""Of a simulation, where the workload states a duration instead."""
+"""Fewest requests of a simulation, where the workload states a duration instead."""
 
 MOST_DEVICES = 4096
 """The largest ``num_devices`` of a scenario."""

@@ -22,7 +22,7 @@ TIMES_IN_FLIGHT = 10
 """Requests of a run beside those in flight at once (rate x mean E2E, Little's law) from which it shows an overload."""
 
 MOST_REQUESTS = 1_000_000
-"""Of one simulation."""
+"""Most requests of one simulation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _held(summary: Mapping[str, Any]) -> int:
 
 
 def _stay_s(summary: Mapping[str, Any]) -> float | None:
-    """How long what arrives stays on the mean: programs where there are any, else requests."""
+    """Mean time in the system of what arrives: of programs where there are any, else of requests."""
     jct_s = summary["programs"]["jct_s"]["mean"] if "programs" in summary else None
     return summary["e2e_s"]["mean"] if jct_s is None else jct_s
 
@@ -138,7 +138,8 @@ def recorded(scenario: Scenario) -> bool:
 
 
 def resized(scenario: Scenario, share: float, requests: Callable[[], Any]) -> dict[str, Any]:
-    """What makes a workload shorter or longer: its requests times a share, or its time where it states no number.
+    """Overrides that make a workload shorter or longer: its requests times a share, or its time where it states no
+    number.
 
     The requests of the shorter run are the first of the longer one; those of each class where there are classes.
 

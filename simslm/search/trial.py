@@ -1,4 +1,4 @@
-"""What is simulated for a search, piece by piece, and what comes out of each piece."""
+"""The pieces of a search: what each trial simulates, and its outcome."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Call:
 
     @property
     def parents(self) -> list[int]:
-        """Those it waits for, ascending."""
+        """The requests that it waits for, ascending."""
         extended = () if self.extends is None else (self.extends,)
         return sorted({*extended, *self.reads, *self.after})
 

@@ -172,7 +172,7 @@ class Trimmed:
         self._window, self._rest = Beginning(), Beginning()
 
     def windowed(self, played: Played) -> Played:
-        """Those from ``from_s`` to ``to_s``."""
+        """The requests from ``from_s`` to ``to_s``."""
         begin_s, end_s = self._replay.from_s, self._replay.to_s
         if begin_s is None and end_s is None:
             return played
@@ -182,7 +182,7 @@ class Trimmed:
         )
 
     def thinned(self, played: Played, recording: Recording, path: Path) -> Played:
-        """Those that ``thin`` keeps."""
+        """The requests that ``thin`` keeps."""
         thin = self._replay.thin
         if thin is None:
             return played

@@ -155,7 +155,7 @@ class RequestArrays:
 
     @property
     def mean_tokens(self) -> tuple[float, float]:
-        """Of prompts and outputs."""
+        """Mean tokens of a prompt and of an output."""
         return float(np.mean(self.prompt_tokens)), float(np.mean(self.output_tokens))
 
     @property

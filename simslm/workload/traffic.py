@@ -69,7 +69,8 @@ class Traffic:
 
     @property
     def tick_s(self) -> float | None:
-        """Of a clock that ticks: the usual step between two times, where many requests share one; else None."""
+        """The tick of the clock, seconds: the usual step between two times, where many requests share one; else
+        None."""
         if not self.timed or len(self) < 20 or np.mean(self.gaps_s == 0) < TIES or not self.gaps_s.any():
             return None
         return float(f"{np.median(self.gaps_s[self.gaps_s > 0]):.6g}")
