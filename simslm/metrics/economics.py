@@ -11,7 +11,7 @@ J_PER_KWH = 3.6e6
 KEYS = ("usd_per_million_output_tokens", "usd_per_million_total_tokens", "g_co2_per_million_output_tokens")
 
 UNSTATED: Mapping[str, Any] = dict.fromkeys(KEYS) | {"note": "the scenario has no economics section"}
-"""The note where a scenario states no prices."""
+"""The section where a scenario states no prices."""
 
 
 @dataclass(frozen=True, slots=True)
