@@ -120,7 +120,8 @@ def stages_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
 
 def moves_arrow(moves: Sequence[Move]) -> pa.Table:
     """Rows of ``moves.parquet``: every time a request went from one replica to another, in order of time."""
-    return pa.Table.from_pylist([move._asdict() for move in moves], pa.schema(MOVES))
+    columns = dict(zip(Move._fields, zip(*moves, strict=True), strict=False))
+    return pa.table({name: pa.array(columns.get(name, ()), kind) for name, kind in MOVES})
 
 
 def splits_arrow(splits: Mapping[int, Sequence[tuple[float, Split]]]) -> pa.Table:

@@ -24,7 +24,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(slots=True)
-class Counted:
+class FinishedLatencies:
     """Latencies of the requests that finished, in seconds, and how many others there are.
 
     Attributes:
@@ -65,8 +65,8 @@ class CountMisses(Forget):
     """A sink that keeps what :func:`figures` needs of requests that are not kept in the result."""
 
     def __init__(self) -> None:
-        self.all = Counted()
-        self.classes: dict[str, Counted] = {}
+        self.all = FinishedLatencies()
+        self.classes: dict[str, FinishedLatencies] = {}
 
     def take_requests(self, columns: dict[str, np.ndarray]) -> None:
         """Counts some more requests."""
@@ -76,7 +76,7 @@ class CountMisses(Forget):
         for name in dict.fromkeys(columns["class"].tolist()):
             mine = columns["class"] == name
             of_class = {key: column[mine] for key, column in columns.items()}
-            self.classes.setdefault(str(name), Counted()).take(of_class)
+            self.classes.setdefault(str(name), FinishedLatencies()).take(of_class)
 
 
 def figures(result: Result, sink: CountMisses | None = None) -> dict[str, float]:

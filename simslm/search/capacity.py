@@ -22,7 +22,7 @@ LOWEST, HIGHEST = 2.0**-10, 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class CapacityRange:
     """The values among which a capacity is looked for.
 
     Attributes:
@@ -48,7 +48,7 @@ class Span:
         return high - low <= self.tolerance * low or (self.whole and high - low <= 1)
 
 
-def span(scenario: Scenario, capacity: Capacity) -> Span:
+def span(scenario: Scenario, capacity: Capacity) -> CapacityRange:
     """The span of values for a scenario's capacity.
 
     Raises:
@@ -76,10 +76,10 @@ def span(scenario: Scenario, capacity: Capacity) -> Span:
         )
     if whole:
         low, high = int(low), int(high)
-    return Span(min(max(value, low), high), low, high, whole, capacity.relative_tolerance)
+    return CapacityRange(min(max(value, low), high), low, high, whole, capacity.relative_tolerance)
 
 
-def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> Attained:
+def highest(span: CapacityRange, attainment: Callable[[float], float], wanted: float) -> Attained:
     """The highest value whose attainment is at least ``wanted``.
 
     Args:

@@ -24,7 +24,7 @@ from simslm.metrics.misses import CountMisses
 from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
-from simslm.search.capacity import HIGHEST, LOWEST, Span, highest
+from simslm.search.capacity import HIGHEST, LOWEST, CapacityRange, highest
 from simslm.search.commands import serve_commands, simulate_command
 from simslm.search.objectives import LOST, allowed_rejections, figure, finite, shares
 from simslm.search.run_length import Seen, attained, simulate_long_enough
@@ -282,7 +282,7 @@ class Fleet:
             InfeasibleError: with none of them a device serves any rate within the SLO.
         """
         start = float(getattr(self._scenario.workload.arrivals, "rate_rps", 1.0))
-        where = Span(start, start * LOWEST, start * HIGHEST, False, TOLERANCE)
+        where = CapacityRange(start, start * LOWEST, start * HIGHEST, False, TOLERANCE)
         best: tuple[Parameters, Rate] | None = None
         reasons: dict[str, None] = {}
         for number, setup in enumerate(setups, start=1):
@@ -297,7 +297,7 @@ class Fleet:
             raise InfeasibleError("; ".join(reasons))
         return best
 
-    def capacity(self, setup: Parameters, devices: int, where: Span) -> Rate:
+    def capacity(self, setup: Parameters, devices: int, where: CapacityRange) -> Rate:
         """The highest rate that so many devices serve within the SLO.
 
         Raises:
@@ -330,7 +330,7 @@ class Fleet:
             path: seen.missed.get(path, figure(summary, path)) for path in ("ttft_s.p99", "tpot_s.p99")
         }
         most = self.capacity(
-            setup, count, Span(rate_rps, rate_rps, HEADROOM * rate_rps, False, HEADROOM_TOLERANCE)
+            setup, count, CapacityRange(rate_rps, rate_rps, HEADROOM * rate_rps, False, HEADROOM_TOLERANCE)
         )
         lost = shares(summary)
         cost, economics, energy = summary["cost"], summary["economics"], summary["energy"]

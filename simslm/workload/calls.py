@@ -12,7 +12,7 @@ import numpy as np
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import MOST_REQUESTS
 from simslm.scenario.workload import PREFIX_UNIT_TOKENS
-from simslm.workload.texts import ROOT, Chains, Texts
+from simslm.workload.texts import ROOT, PromptUnits, Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ class Calls:
         return {
             "prompt_tokens": prompt,
             "output_tokens": output,
-            "units": Chains(self._texts, asked, prompt),
-            "context_units": Chains(self._texts, told, prompt + output - 1),
+            "units": PromptUnits(self._texts, asked, prompt),
+            "context_units": PromptUnits(self._texts, told, prompt + output - 1),
             "unit_tokens": PREFIX_UNIT_TOKENS,
             "program_of": np.array(self._program_of, dtype=np.int64),
             "parents": np.array(self._parents, dtype=np.int64),

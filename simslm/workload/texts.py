@@ -87,7 +87,7 @@ class Texts:
             piece = before
 
 
-class Chains(Sequence[Sequence[int]]):
+class PromptUnits(Sequence[Sequence[int]]):
     """The units of many prompts, each made when it is asked for.
 
     Args:

@@ -20,7 +20,7 @@ import numpy as np
 
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import LONGEST_S
-from simslm.workload.prefixes import Chains
+from simslm.workload.prefixes import HashChains
 from simslm.workload.readers.fields import HASHES, LABEL, NUMBER, NUMBER_OR_NONE, PRIORITY, TOKENS, WHOLE
 from simslm.workload.readers.recording import Numbering, Recording, keep_requests
 from simslm.workload.readers.table import Timing, json_pieces, line_of
@@ -212,7 +212,7 @@ class _Units:
 
     def __init__(self, path: Path, unit_tokens: int, remedy: str) -> None:
         self._path, self._unit_tokens, self._remedy = path, unit_tokens, remedy
-        self._chains, self._rows = Chains(unit_tokens), 0
+        self._chains, self._rows = HashChains(unit_tokens), 0
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         prompts = columns["input_length"]
