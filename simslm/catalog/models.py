@@ -102,6 +102,7 @@ def named_model(name: str) -> str | None:
     (``models--Qwen--Qwen2.5-0.5B-Instruct/snapshots/...``). Words of tuning and packing do not count, nor does case.
     Every other word does: quantised weights (``-AWQ``) or another size are another model.
     """
+    # The cache of Hugging Face joins owner and name by two hyphens.
     parts = [part.rsplit("--", 1)[-1] for part in str(name).replace("\\", "/").split("/") if part]
     known = _known_words()
     return next((found for part in reversed(parts) if (found := known.get(_words(part)))), None)

@@ -108,9 +108,11 @@ class Plan:
         running = self._running + self.admitted
         if running >= view.max_num_seqs:
             return False
+        # Looked up with the first prompt only: most plans of a full replica admit none, and both figures cost time.
         if self._spare < 0:
             self._spare = view.free_blocks - (view.decode_blocks if self.decode else 0)
         spare = self._spare - prompt.blocks
+        # An empty replica ignores the watermark, or a prompt as large as the cache could never run.
         if spare < (view.watermark_blocks if running else 0):
             return False
         self._spare = spare

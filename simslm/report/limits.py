@@ -179,6 +179,7 @@ def handover_s(run: RunTables) -> np.ndarray:
         (place < len(ids)) & (ids[np.minimum(place, len(ids) - 1)] == stages["request_id"])
     )
     begun = np.full(len(between), np.inf)
+    # A request decodes in several stages after preemptions: the earliest is the one after the hand-over.
     np.minimum.at(begun, order[place[found]], stages["start_s"][found])
     gap = begun - run.requests["first_token_s"]
     return np.where(np.isfinite(gap), np.maximum(gap, 0.0), 0.0)

@@ -35,6 +35,7 @@ def device_samples(replicas: Sequence[IterationTable], summary: Mapping[str, Any
     for table in replicas:
         columns = table.columns
         duration = columns["duration_s"]
+        # The SM is idle when all replicas are: a product, since they are busy independently of one another.
         idle *= 1 - _means(columns, duration - columns["host_s"], edges)
         known &= table.energy_j is not None
         if table.energy_j is not None:
@@ -51,6 +52,7 @@ def device_samples(replicas: Sequence[IterationTable], summary: Mapping[str, Any
 
 def _edges(makespan_s: float) -> np.ndarray:
     whole = int(makespan_s // SAMPLE_S)
+    # A part of a second at the end would be a sample of its own weight, which a meter does not have.
     return np.arange(whole + 1) * SAMPLE_S if whole else np.array([0.0, makespan_s])
 
 

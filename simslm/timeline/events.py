@@ -79,6 +79,7 @@ class ReplicaTrack:
         last = self.last
         if last is not None:
             gap = start - last.end_ns
+            # Times are rounded to nanoseconds one by one, so neighbours may miss each other by one.
             if gap <= 1:
                 last.end_ns = start
             if self.together and gap <= 1 and _alike(last.row, row):

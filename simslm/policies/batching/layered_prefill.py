@@ -67,6 +67,8 @@ class LayeredPrefill(Batching):
         for prompt in view.waiting:
             tokens += prompt.remaining
             shortest = min(shortest or prompt.remaining, prompt.remaining)
+            # A prompt with fewer tokens than groups would pass a group without a token, and its iteration would not
+            # exist.
             if joining and (tokens > room or shortest < self._groups(tokens)):
                 break
             joining.append(prompt)

@@ -149,6 +149,8 @@ class _Clock:
         farthest = LONGEST_S * self.ticks_per_s
         faults = (
             (
+                # Fractions of milliseconds are seconds almost always: better a question than a run a thousand times
+                # too fast.
                 (ticks % 1 != 0) & (self.stated is None) & ~np.isnan(ticks),
                 "timestamp: no whole number of milliseconds",
                 "say its unit with replay.time_unit: s",
@@ -191,6 +193,7 @@ def _conversations(chats: np.ndarray, parents: np.ndarray, known: dict[int, int]
     found = np.empty(len(chats), dtype=np.int64)
     for row, (chat, parent) in enumerate(zip(chats.tolist(), parents.tolist(), strict=True)):
         if parent >= 0:
+            # A parent that is not in the file (the trace is a window of a longer one) begins a conversation too.
             number = known.setdefault(parent, len(known))
         else:
             number = len(known)
