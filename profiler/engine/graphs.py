@@ -169,7 +169,10 @@ class IterationGraphs:
 
     def size(self, batch: Sequence[Chunk]) -> Size | None:
         """Of the recording that a batch is padded to; None where it has too many tokens for any."""
-        seqs, rows = len(batch), sum(len(chunk.tokens) for chunk in batch)
+        return self.size_of(len(batch), sum(len(chunk.tokens) for chunk in batch))
+
+    def size_of(self, seqs: int, rows: int) -> Size | None:
+        """The same of so many sequences and tokens."""
         if rows > SIZES[-1]:
             return None
         if rows == seqs:

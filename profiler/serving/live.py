@@ -22,6 +22,7 @@ from profiler.measure.timing import time_iteration, warm_up
 from profiler.memory import affordable_blocks, check_affordable
 from profiler.provenance import setting
 from profiler.serving.clock import Clock, WallClock
+from profiler.serving.gaps import LaunchGaps
 from profiler.serving.log import Served
 from profiler.serving.loop import Loop
 from profiler.serving.replica import Limits, Policies, Replica
@@ -82,6 +83,7 @@ class LiveEngine:
         self._engine, self._num_blocks = engine, num_blocks or engine.cache.num_blocks
         self._meter = meter or open_meter(engine.device)
         self._seed = seed
+        self._gaps = LaunchGaps(engine, self._num_blocks, seed)
         self._warmed = 0
 
     @classmethod
@@ -188,7 +190,11 @@ class LiveEngine:
         served = begin(WallClock()).serve(stopping)
         after, others = meter.energy_j(), company.share()
         energy_j = None if before is None or after is None else after - before
-        return replace(served, energy_j=energy_j, other_load=others)
+        return replace(self.with_gaps(served), energy_j=energy_j, other_load=others)
+
+    def with_gaps(self, served: Served) -> Served:
+        """What this engine served, the launch gaps in its host time; nothing else may be on the device meanwhile."""
+        return self._gaps.added(served)
 
     def ready(
         self, columns: Columns, limits: Limits, policies: Policies, mine: np.ndarray | None = None

@@ -59,7 +59,7 @@ class Loop:
         return self.log.served(self._sequences)
 
     def step(self) -> Timing:
-        """One iteration, from the plan to the books; somebody must be there to run."""
+        """One iteration, from the plan to the books; some request must wait or run."""
         replica, clock = self.replica, self.clock
         start_s = clock.now()
         plan = replica.plan()
@@ -73,7 +73,7 @@ class Loop:
         for sequence in finished:
             sequence.finish_s = now
         duration_s = clock.now() - start_s
-        host_s = duration_s - (timing.latency_s - timing.host_s)
+        host_s = duration_s - timing.device_s
         self.log.iteration(start_s, duration_s, host_s, work)
         return Timing(duration_s, host_s)
 

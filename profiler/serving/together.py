@@ -135,7 +135,8 @@ class LiveReplicas:
         shares, busy_s = zip(*self._answers(stopping), strict=True)
         after, others = meter.energy_j(), company.share(0.0 if self._sharing == "streams" else sum(busy_s))
         energy_j = None if before is None or after is None else after - before
-        return replace(merged(shares), energy_j=energy_j, other_load=others)
+        known = [_gaps_known(replica, share) for replica, share in zip(self._replicas, shares, strict=True)]
+        return replace(merged(known), energy_j=energy_j, other_load=others)
 
     def describe(self) -> dict[str, Any]:
         """The machine, the engine and its threads, for whoever reads the results."""
@@ -181,6 +182,12 @@ class Heard:
         return self._orders.poll()
 
 
+def _gaps_known(replica: Replica, share: Served) -> Served:
+    """What a replica served, with launch gaps in its host time; the others do nothing meanwhile."""
+    replica.tell(partial(_with_gaps, share=share))
+    return replica.answer()
+
+
 def merged(shares: Sequence[Served]) -> Served:
     """What replicas served, as one: requests in order of arrival, iterations replica after replica.
 
@@ -222,6 +229,11 @@ def _warm(engine: LiveEngine, orders: Connection, limits: Limits, longest: int) 
     except KeyboardInterrupt:
         return None
     return _describe(engine, orders)
+
+
+def _with_gaps(engine: LiveEngine, orders: Connection, share: Served) -> Served:
+    del orders
+    return engine.with_gaps(share)
 
 
 def _serve(
