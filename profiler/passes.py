@@ -55,9 +55,9 @@ _SAVED_EVERY_S = 30.0
 _DEAD_TWICE = 2
 
 
-@dataclass
-class Campaign:
-    """One campaign in progress.
+@dataclass(kw_only=True)
+class Passes:
+    """The passes of one campaign, those that are over and those to come.
 
     Attributes:
         engine: what is measured.
@@ -70,7 +70,7 @@ class Campaign:
         progress: see :data:`Progress`.
         deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
         enough: when three visits of a shape have to do, by the same clock, whether it is settled or not.
-        save: called with the campaign when a pass is over, and every half minute.
+        save: called with them when a pass is over, and every half minute.
         turn: called when a pass is over and saved, with the number of passes gone through.
         passes: passes that are over, all of their visits made.
     """
@@ -85,7 +85,7 @@ class Campaign:
     progress: Progress = lambda done, total, label, eta_s: None
     deadline: float = float("inf")
     enough: float = float("inf")
-    save: Callable[[Campaign], object] = lambda campaign: None
+    save: Callable[[Passes], object] = lambda passes: None
     turn: Callable[[int], object] = lambda passes: None
     passes: int = field(init=False, default=0)
     _visitor: Visits = field(init=False)

@@ -49,6 +49,7 @@ def profile(
     with _torch():
         from profiler.campaign import profile as measure
         from profiler.grid import Reach
+        from profiler.specification import Specification
     command = ["simslm", "profile", "--model", model, "--device", device, "--dtype", dtype, "--grid", grid]
     command += ["--quantization", quantization] if quantization else []
     command += ["--repeats", str(repeats)] if repeats else []
@@ -59,20 +60,22 @@ def profile(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with screen.progress("measuring") as update:
         written = measure(
-            model,
-            device,
-            dtype,
-            grid,
-            output,
-            quantization=quantization,
-            repeats=repeats,
+            Specification(
+                model=model,
+                device=device,
+                dtype=dtype,
+                grid=grid,
+                quantization=quantization,
+                engine=engine,
+                reach=None if ends is None else Reach(*ends),
+                repeats=repeats,
+                threads=threads,
+                replicas=counts,
+                sharing=[word.strip() for word in sharing.split(",")],
+                output=output,
+            ),
             budget_s=budget_s,
-            threads=threads,
             command=shlex.join(command),
-            replicas=counts,
-            sharing=[word.strip() for word in sharing.split(",")],
-            engine=engine,
-            reach=None if ends is None else Reach(*ends),
             progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
         )
     if engine != "simslm":
@@ -128,26 +131,25 @@ def plan(
     with _torch():
         from profiler import plan as planning
         from profiler.grid import Reach
-    from simslm.catalog.models import load_model
+        from profiler.specification import Specification
     from simslm.catalog.work import equal_prompts
     from simslm.cost.roofline import Roofline
 
-    architecture = load_model(model)
     known, kind, free = _named(device)
-    cost = Roofline(architecture, known, dtype)
-    found = planning.plan(
-        architecture,
-        known.name,
-        kind,
-        free,
-        dtype,
-        grid,
-        lambda shape: cost.latency_s(equal_prompts(**shape.columns())),
+    specification = Specification(
+        model=model,
+        device=known.name,
+        dtype=dtype,
+        grid=grid,
         engine=engine,
         reach=None if ends is None else Reach(*ends),
         repeats=repeats,
         replicas=counts,
         sharing=[word.strip() for word in sharing.split(",")],
+    )
+    cost = Roofline(specification.architecture, known, dtype)
+    found = planning.plan(
+        specification, kind, free, lambda shape: cost.latency_s(equal_prompts(**shape.columns()))
     )
     if as_json:
         screen.show_json(planning.facts(found))

@@ -74,8 +74,8 @@ def test_what_was_asked_reaches_the_campaign(simslm, here, monkeypatch, trace):
     campaign = pytest.importorskip("profiler.campaign")
     asked = {}
 
-    def measure(*places, **options):
-        asked.update(options)
+    def measure(specification, **options):
+        asked.update(vars(specification), **options)
         return trace
 
     monkeypatch.setattr(campaign, "profile", measure)

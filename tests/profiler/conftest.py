@@ -7,12 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from profiler import campaign, passes, visits
+from profiler import passes, specification, visits
 from profiler.measure import ceilings, operators
 from simslm.catalog.families import architecture_from_mapping
 
-sys.path.append(str(Path(__file__).parents[1]))  # scripts beside this file import it without pytest
+sys.path += [
+    str(Path(__file__).parents[1]),
+    str(Path(__file__).parent),
+]  # scripts beside this file need them too
 from support.fractions import Pair, fraction
+
+torch.set_num_threads(1)  # tests run side by side, and threads of one that wait for each other slow all of them
 
 NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -131,7 +136,7 @@ def quick_campaign(monkeypatch, llama):
     """Campaigns of a model of two tiny layers: no warm-up, waiting or long visits; grid, passes and visits as stated,
     however busy the machine is."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(campaign, "load_model", lambda name: llama)
+    monkeypatch.setattr(specification, "load_model", lambda name: llama)
     monkeypatch.setattr(visits, "warm_up", lambda call: call())
     for name in ("_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
         monkeypatch.setattr(visits, name, 0.0)
