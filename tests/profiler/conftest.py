@@ -17,7 +17,9 @@ sys.path += [
 ]  # scripts beside this file need them too
 from support.fractions import Pair, fraction
 
-torch.set_num_threads(1)  # tests run side by side, and threads of one that wait for each other slow all of them
+torch.set_num_threads(
+    1
+)  # tests run side by side, and threads of one that wait for each other slow all of them
 
 NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
