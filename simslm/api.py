@@ -9,19 +9,19 @@ from typing import Any
 from simslm.comparison.intervals import sampling_of
 from simslm.comparison.sampled import Sampled
 from simslm.errors import ScenarioError
-from simslm.lookups import Found
-from simslm.manifest import manifest
+from simslm.metrics.books import Books, Forget, TableSink
 from simslm.metrics.economics import economics_figures
 from simslm.metrics.intervals import intervals, sampling, unknown
-from simslm.metrics.result import Forget, Result, Sink, observe
-from simslm.metrics.steady import Rule
-from simslm.prepared import Prepared, PreparedGroup, prepare
+from simslm.metrics.result import Result, summarize
+from simslm.preparation.found import Found
+from simslm.preparation.groups import PreparedGroup
+from simslm.preparation.manifest import manifest
+from simslm.preparation.prepared import Prepared, prepare
 from simslm.scenario.load import load_scenario
-from simslm.scenario.metrics import Metrics
 from simslm.scenario.schema import Scenario
 from simslm.sim.log import FINISHED
 from simslm.sim.rows import Stream
-from simslm.sim.world import OnStart, Progress
+from simslm.sim.world import OnStart, Progress, run
 from simslm.workload.supply import MOST_HELD
 
 __all__ = [
@@ -44,7 +44,7 @@ def simulate(
     progress: Progress | None = None,
     jump: bool = True,
     command: str = "",
-    sink: Sink | None = None,
+    sink: TableSink | None = None,
     on_start: OnStart | None = None,
     with_intervals: bool = True,
 ) -> Result:
@@ -55,8 +55,7 @@ def simulate(
         progress: called every now and then with an :class:`~simslm.sim.world.Underway`.
         jump: False steps through every iteration instead of jumping; the result is the same, to the bit.
         command: what reproduces the run, for the manifest.
-        sink: takes iterations, and the requests of a stream, as the run goes on instead of the result, see
-            :func:`~simslm.metrics.result.observe`.
+        sink: takes iterations, and the requests of a stream, as the run goes on; None keeps them in the result.
         on_start: called with a function that ends the simulation early; the result is what had happened by then.
         with_intervals: repeat the run with costs a standard error lower and higher, where that is known of them and
             requests are no more than :data:`MOST_REPEATED`, and say in the summary how sure its figures are; also what
@@ -83,7 +82,7 @@ def observed(
     *,
     progress: Progress | None = None,
     jump: bool = True,
-    sink: Sink | None = None,
+    sink: TableSink | None = None,
     on_start: OnStart | None = None,
 ) -> Result:
     """Runs what is prepared; the arguments are those of :func:`simulate`, and the result has no manifest.
@@ -99,20 +98,16 @@ def observed(
             where=scenario.where("metrics"),
             remedy="leave it out: the start of so long a run decides little; or send fewer requests",
         )
-    result = observe(
-        scenario.name,
+    books = Books(prepared.basis, sink)
+    log = run(
         prepared.workload,
         prepared.deployment(),
-        prepared.priced,
-        slo=scenario.slo.bounds() if scenario.slo else {},
-        classes=prepared.classes,
         jump=jump,
         progress=progress,
-        sink=sink,
+        sink=books if sink is not None or isinstance(prepared.workload, Stream) else None,
         on_start=on_start,
-        unused_devices=prepared.unused_devices,
-        rule=None if scenario.metrics is None else rule(scenario.metrics),
     )
+    result = summarize(books, log)
     result.summary["economics"] = economics_figures(prepared.tariff, result.summary)
     counts = result.summary["requests"]
     if counts["rejected"] == counts["arrived"] and counts["arrived"]:
@@ -120,17 +115,6 @@ def observed(
             _none_fits(prepared, counts["arrived"]), where=scenario.where("workload") or scenario.name
         )
     return result
-
-
-def rule(metrics: Metrics) -> Rule:
-    """Which requests count, as a scenario says."""
-    return Rule(
-        warmup_requests=metrics.warmup_requests or 0,
-        warmup_s=metrics.warmup_s or 0.0,
-        cooldown_requests=metrics.cooldown_requests or 0,
-        cooldown_s=metrics.cooldown_s or 0.0,
-        steady=metrics.steady is not None,
-    )
 
 
 def _intervals(

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 MECHANISMS: Mapping[str, str] = {
     "roles": "prefill and decode replicas (role)",
-    "window": "a bounded KV cache (transform lm_infinite)",
+    "bounded-kv": "a bounded KV cache (transform lm_infinite)",
     "speculation": "speculative decoding (speculative_config)",
     "urgency": "preemption of the less urgent (preemption_policy, priorities)",
     "swap": "swapping to the host (preemption: swap, swapping)",
@@ -29,7 +29,7 @@ EXCLUDES: Mapping[str, Mapping[str, str]] = {
         "turns": "a turn ends on a decode replica and the next one begins on a prefill replica: the host memory of "
         "the one is not that of the other",
     },
-    "window": {
+    "bounded-kv": {
         "prefix-caching": "a sequence drops tokens of its prompt, which others could then not share",
     },
     "speculation": {

@@ -238,3 +238,9 @@ def _at_most(value: Any, limit: Any) -> Any:
     """``min(value, limit)`` for scalars and arrays alike."""
     over = value > limit
     return value * (1 - over) + limit * over
+
+
+def pairs_within(before: float, new: float, kept: float) -> float:
+    """(Query, key) pairs of ``new`` tokens after ``before`` in a sequence; the ``i``-th: ``min(before + i, kept)``."""
+    growing = min(max(kept - before, 0), new)
+    return growing * (before + (growing + 1) / 2) + (new - growing) * kept

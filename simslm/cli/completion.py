@@ -23,7 +23,8 @@ def devices(incomplete: str) -> list[str]:
 
 def metrics(incomplete: str) -> list[str]:
     """Figures of a summary, each metric and each number of it."""
-    from simslm.metrics.definitions import FIGURES, METRICS
+    from simslm.metrics.definitions import METRICS
+    from simslm.metrics.figure_paths import FIGURES
 
     names = sorted({metric.key for metric in METRICS} | set(FIGURES))
     return [name for name in names if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""The commands of `simslm traces` and `simslm validate`, and `simslm calibrate`."""
+"""The commands of two words: those of `simslm traces`, `simslm validate` and `simslm workload`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ validate = typer.Typer(
 )
 
 
+workload = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Look at traffic, make it, and fit presets to it."
+)
+
+Format = Annotated[
+    str, typer.Option("--format", metavar="FORMAT", help="of a trace; default: what its columns say")
+]
+
+
 @traces.command("list")
 def traces_list(
     root: Annotated[Path, typer.Argument(metavar="DIR", help="where traces are kept")] = Path("traces"),
@@ -25,9 +34,9 @@ def traces_list(
 
     Example: simslm traces list
     """
-    from simslm.cli import tracing
+    from simslm.cli import traces as command
 
-    tracing.list_all(root, json)
+    command.list_all(root, json)
 
 
 @traces.command("show")
@@ -36,9 +45,9 @@ def traces_show(trace: TracePath, json: Json = False) -> None:
 
     Example: simslm traces show traces/cpu/opt-125m-bf16
     """
-    from simslm.cli import tracing
+    from simslm.cli import traces as command
 
-    tracing.show(trace, json)
+    command.show(trace, json)
 
 
 @traces.command("check")
@@ -47,9 +56,9 @@ def traces_check(trace: TracePath, json: Json = False) -> None:
 
     Example: simslm traces check traces/cpu/opt-125m-bf16
     """
-    from simslm.cli import tracing
+    from simslm.cli import traces as command
 
-    tracing.check(trace, json)
+    command.check(trace, json)
 
 
 @traces.command("compare")
@@ -62,9 +71,20 @@ def traces_compare(
 
     Example: simslm traces compare traces/h200/opt-1.3b-bf16 traces/h200/opt-1.3b-bf16-transformers
     """
-    from simslm.cli import tracing
+    from simslm.cli import traces as command
 
-    tracing.compare(first, second, json)
+    command.compare(first, second, json)
+
+
+@traces.command("schema")
+def traces_schema(json: Json = False) -> None:
+    """Print the format of a trace: tables, columns, units, provenance, versions; this is docs/trace-format.md.
+
+    Example: simslm traces schema > trace-format.md
+    """
+    from simslm.cli import traces as command
+
+    command.schema(json)
 
 
 @traces.command("import")
@@ -88,9 +108,9 @@ def traces_import(
 
     Example: simslm traces import steps.csv --model opt-1.3b --device a10g --engine vllm-0.6.3 -o traces/a10g/mine
     """
-    from simslm.cli import tracing
+    from simslm.cli import traces as command
 
-    tracing.convert(csv, model, device, dtype.value, engine, output, replace, json)
+    command.convert(csv, model, device, dtype.value, engine, output, replace, json)
 
 
 @validate.command("recorded")
@@ -135,9 +155,9 @@ def validate_recorded(
 
     Example: simslm validate recorded RUNS.csv --trace traces/h100-64gb/opt-2.7b-fp16 -o runs/fidelity
     """
-    from simslm.cli import validating
+    from simslm.cli import validate_recorded as command
 
-    validating.recorded(runs, trace, output, where, sets or [], fail_on or [], jobs, json)
+    command.recorded(runs, trace, output, where, sets or [], fail_on or [], jobs, json)
 
 
 @validate.command("live")
@@ -188,9 +208,9 @@ def validate_live(
 
     Example: simslm validate live scenarios/live/opt-125m.yaml --load 0.5,0.8,0.95 -o runs/live
     """
-    from simslm.cli import live
+    from simslm.cli import validate_live as command
 
-    live.live(
+    command.live(
         scenario,
         output,
         device,
@@ -206,84 +226,83 @@ def validate_live(
     )
 
 
-def calibrate(
-    runs: Annotated[
-        list[Path],
+@workload.command("show")
+def workload_show(
+    source: Annotated[
+        str,
         typer.Argument(
-            metavar="RUNS...",
-            help="a table RUNS.csv, or result files (or folders of them) of vllm bench serve, sglang.bench_serving or "
-            "guidellm",
-        ),
-    ],
-    model: Annotated[
-        str,
-        typer.Option(
-            help="the model that ran: a catalogue name or its repository, or a Hugging Face config.json",
-            autocompletion=completion.models,
-        ),
-    ],
-    device: Annotated[
-        str,
-        typer.Option(
-            help="the device it ran on: a catalogue name, a YAML file, or fields ({like: l4, ...})",
-            autocompletion=completion.devices,
+            metavar="SOURCE",
+            help="a trace file, a preset (by name or file), or a scenario (or a manifest.json)",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="TRACE", parser=place, help="where the trace goes")
-    ],
-    offline: Annotated[
         Path | None,
-        typer.Option(metavar="STEPS", help="iterations measured without a server, as further evidence"),
+        typer.Option("-o", "--output", metavar="FILE", parser=place, help="a page to look at, HTML"),
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="data type of weights and KV cache")] = Dtype.bf16,
-    where: Annotated[
-        str | None,
-        typer.Option(metavar="EXPR", help="only runs of which this holds, e.g. 'replicas == 1'"),
+    format_: Format = "auto",
+    sets: Sets = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Show how often, how evenly and how long requests are.
+
+    Example: simslm workload show azure-2023-conv -o azure.html
+    """
+    from simslm.cli import workload as command
+
+    command.show(source, output, format_, sets or [], seed, json)
+
+
+@workload.command("make")
+def workload_make(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="a preset (by name or file), or a scenario")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=place, help="what is written: .parquet, .csv or .jsonl"
+        ),
+    ],
+    sets: Sets = None,
+    seed: Seed = None,
+    json: Json = False,
+) -> None:
+    """Write the requests of a preset or a scenario to a file that can be replayed; millions of them in little memory.
+
+    Example: simslm workload make azure-2023-conv -o requests.parquet --set workload.num_requests=100000
+    """
+    from simslm.cli import workload as command
+
+    command.make(source, output, sets or [], seed, json)
+
+
+@workload.command("fit")
+def workload_fit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a trace in any format that can be replayed")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", parser=place, help="the preset, YAML; a page goes beside it"
+        ),
     ] = None,
-    sets: Annotated[
+    format_: Format = "auto",
+    what: Annotated[str, typer.Option(help="what the preset says of itself: whose requests these are")] = "",
+    source: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="column=value",
-            help="what the files do not say of the server, e.g. max_num_seqs=64",
-        ),
+        typer.Option(metavar="key=value", help="where the trace is from, e.g. licence=CC-BY-4.0; repeatable"),
     ] = None,
-    max_residual: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            metavar="SHARE",
-            help="largest error of a run in throughput, TPOT or ITL; beyond it, exit 1 and no trace",
-        ),
-    ] = 0.25,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="write the trace all the same; every answer on it says that it was forced"
-        ),
+    halves: Annotated[
+        bool, typer.Option("--halves", help="fit to one half of the trace, and compare with the other")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Fit a physical cost model to runs of a serving engine, and write it as a trace.
+    """Fit a preset to recorded traffic, and say how well it meets it.
 
-    A handful of runs with batches from 1 to the largest is enough: bursts, closed loops or arrivals at a rate. What
-    they cannot tell is said, and runs that cannot be used are named.
+    A scenario takes it as workload.preset, and may override any of its keys.
 
-    Example: simslm calibrate RUNS.csv --model opt-2.7b --device h100-64gb --dtype fp16 -o traces/h100-64gb/mine
+    Example: simslm workload fit AzureLLMInferenceTrace_conv.csv -o mine.yaml
     """
-    from simslm.cli import calibrating
+    from simslm.cli import workload_fit as command
 
-    asked = calibrating.Request(
-        files=runs,
-        offline=offline,
-        model=model,
-        device=device,
-        dtype=dtype.value,
-        output=output,
-        where=where,
-        sets=sets or [],
-        most_residual=max_residual,
-        force=force,
-    )
-    calibrating.calibrate(asked, json)
+    command.fit(file, output, format_, what, source or [], halves, json)

@@ -5,10 +5,10 @@ Everything here is a function of tables (:class:`~simslm.comparison.contrast.Run
 
 from __future__ import annotations
 
+from simslm.comparison.changed_settings import Change
 from simslm.comparison.compare import compare
 from simslm.comparison.contrast import Comparison, Configuration, Contrast, Pairing, Run
 from simslm.comparison.delta import Delta
-from simslm.comparison.difference import Change
 from simslm.comparison.pairs import PairedLatency
 
 __all__ = [

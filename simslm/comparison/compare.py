@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from simslm.comparison.changed_settings import NOT_COMPARED, changes
+from simslm.comparison.configuration_deltas import by_run, by_section, by_seed
 from simslm.comparison.contrast import Comparison, Configuration, Contrast, Pairing, flags
-from simslm.comparison.deltas import by_run, by_section, by_seed
-from simslm.comparison.difference import NOT_COMPARED, changes
 from simslm.comparison.pairs import Run, paired_latencies, same_requests, same_workload
 from simslm.comparison.sampled import Sampled
 from simslm.comparison.wording import EVERY_TENTH

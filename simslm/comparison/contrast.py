@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simslm.comparison.changed_settings import Change
 from simslm.comparison.delta import Delta
-from simslm.comparison.difference import Change
 from simslm.comparison.pairs import PairedLatency, Run
 
 __all__ = ["Comparison", "Configuration", "Contrast", "Pairing", "Run", "flags"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isinf
 
-from simslm.metrics.definitions import OF_PATH, Metric, title
+from simslm.metrics.figure_paths import OF_PATH, title
+from simslm.metrics.metric import Metric
 
 CONFIDENCE = 0.95
 

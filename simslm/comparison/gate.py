@@ -18,7 +18,7 @@ from simslm.comparison.delta import Delta
 from simslm.comparison.wording import percent, served, shown
 from simslm.condition import Condition
 from simslm.errors import UsageError, nearest
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 
 OPTION = "--fail-on"
 BOUND = re.compile(

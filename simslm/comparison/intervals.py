@@ -27,7 +27,8 @@ import numpy as np
 from simslm.comparison import series
 from simslm.comparison.sampled import COUNTED, OF_REQUESTS, RATES, Sampled, figure, figures, quantile
 from simslm.comparison.series import FEWEST, LEAST, Margins
-from simslm.metrics.definitions import ATTAINMENT, GOODPUT, OF_PATH, TOKEN_GOODPUT
+from simslm.metrics.definitions import ATTAINMENT, GOODPUT, TOKEN_GOODPUT
+from simslm.metrics.figure_paths import OF_PATH
 from simslm.metrics.quantiles import LEVELS
 
 EVENTS = FEWEST * LEAST
@@ -203,17 +204,17 @@ def _difference(baseline: Sampled, other: Sampled, path: str, paired: bool) -> S
     return Sure(None, ONE_FIGURE)
 
 
-Found = Margins | str
+MarginsOrReason = Margins | str
 """Margins of an estimate, or why there are none."""
 
 
-def _of_mean(values: np.ndarray, memory: float) -> Found:
+def _of_mean(values: np.ndarray, memory: float) -> MarginsOrReason:
     if len(values) < EVENTS:
         return TOO_FEW
     return series.margins(values, least_memory=memory) or TOO_SHORT
 
 
-def _of_share(indicator: np.ndarray, memory: float) -> Found:
+def _of_share(indicator: np.ndarray, memory: float) -> MarginsOrReason:
     if len(indicator) < EVENTS:
         return TOO_FEW
     rarer = int(min(np.count_nonzero(indicator), np.count_nonzero(indicator == 0)))
@@ -222,7 +223,7 @@ def _of_share(indicator: np.ndarray, memory: float) -> Found:
     return series.margins(indicator, rarer // LEAST, memory) or TOO_SHORT
 
 
-def _of_quantile(values: np.ndarray, level: float, memory: float) -> Found:
+def _of_quantile(values: np.ndarray, level: float, memory: float) -> MarginsOrReason:
     """Margins of a quantile; values may be infinite."""
     ascending = np.sort(values)
     if len(values) * min(level, 1 - level) < EVENTS - 1e-6:
@@ -249,7 +250,7 @@ def _exceeds(values: np.ndarray, at: float) -> np.ndarray:
     return (values > at if isfinite(at) else values == inf).astype(float)
 
 
-def _of_rate(run: Sampled, amount: np.ndarray, path: str, value: float) -> Found:
+def _of_rate(run: Sampled, amount: np.ndarray, path: str, value: float) -> MarginsOrReason:
     """Margins of a rate, widened to the steady one: filling and draining the system are not what it does for long."""
     if run.count < EVENTS:
         return TOO_FEW
@@ -323,7 +324,7 @@ def _infinite(baseline: tuple[float, Margins], other: tuple[float, Margins]) -> 
     return Sure((-inf, after + two.high - least))
 
 
-def _together(first: np.ndarray, second: np.ndarray, level: float, memory: float) -> Found:
+def _together(first: np.ndarray, second: np.ndarray, level: float, memory: float) -> MarginsOrReason:
     """Margins of the difference of a quantile over the same requests, by what each request does to both.
 
     A request beyond a quantile moves it by the slope of the quantile function there, which in a tail differs upwards
@@ -402,7 +403,7 @@ def _rate_memory(run: Sampled, path: str) -> float:
     return run.memory if of_load else 1.0
 
 
-def _added(baseline: Found, other: Found) -> Found:
+def _added(baseline: MarginsOrReason, other: MarginsOrReason) -> MarginsOrReason:
     """Margins of the difference of two independent estimates."""
     if isinstance(baseline, str):
         return baseline
@@ -411,7 +412,7 @@ def _added(baseline: Found, other: Found) -> Found:
     return Margins(hypot(other.low, baseline.high), hypot(other.high, baseline.low))
 
 
-def _around(delta: float, found: Found) -> Sure:
+def _around(delta: float, found: MarginsOrReason) -> Sure:
     if isinstance(found, str):
         return Sure(None, found)
     return Sure((delta - found.low, delta + found.high))

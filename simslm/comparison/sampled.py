@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from simslm.comparison import series
-from simslm.metrics.definitions import GOODPUT, LATENCIES, OF_PATH, THROUGHPUT, TOKEN_GOODPUT
+from simslm.metrics.definitions import GOODPUT, LATENCIES, THROUGHPUT, TOKEN_GOODPUT
+from simslm.metrics.figure_paths import OF_PATH
 from simslm.metrics.quantiles import LEVELS
 
 Columns = Mapping[str, np.ndarray]

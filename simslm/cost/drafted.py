@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from simslm.catalog.work import IterationShape
 from simslm.cost.model import CostModel, Costs, DecodeLine
-from simslm.cost.sharing import DemandModel
 
 
-class Drafted:
+class Drafted(CostModel):
     """A model that verifies what a draft model proposes.
 
     For ``k`` proposed tokens of each sequence the draft decodes ``k`` times, over contexts that grow by a token each
@@ -24,17 +23,16 @@ class Drafted:
     """
 
     def __init__(self, cost: CostModel, draft: CostModel) -> None:
+        facts = replace(
+            cost.facts.noting(draft=draft.provenance),
+            idle_w=cost.idle_w if draft.idle_w is not None else None,
+            power_note=cost.power_note or draft.power_note,
+        )
+        super().__init__(facts)
         self._cost = cost
         self._draft = draft
-        self.source: str = cost.source
-        self.engine: str = cost.engine
-        self.idle_w: float | None = cost.idle_w if draft.idle_w is not None else None
-        self.power_note: str = cost.power_note or draft.power_note
-        self.colocated = cost.colocated
-        self.demand: DemandModel | None = getattr(cost, "demand", None)
-        self.provenance: dict[str, Any] = {**cost.provenance, "draft": draft.provenance}
 
-    def decode(self, decode_seqs: int) -> DecodeLine:
+    def _line(self, decode_seqs: int) -> DecodeLine:
         """The model's: nothing is proposed."""
         return self._cost.decode(decode_seqs)
 

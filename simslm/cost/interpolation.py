@@ -8,7 +8,6 @@ and still monotone, and ``in_domain`` is False there (:mod:`simslm.cost.domain`)
 from __future__ import annotations
 
 from math import exp
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from simslm.catalog.work import IterationShape
 from simslm.cost.base import Base, corrected, extended
 from simslm.cost.decoding import decode_columns
 from simslm.cost.domain import Domain, Region
+from simslm.cost.facts import Facts
 from simslm.cost.grid import Grid
 from simslm.cost.heldout import compare
 from simslm.cost.isotonic import monotone
@@ -34,7 +34,7 @@ from simslm.transforms.weights import quantized
 _LEAST_DEVICE_SHARE = 1e-6
 
 
-class MeasuredCost:
+class MeasuredCost(CostModel):
     """Iteration costs from a trace of the same model, data type and device.
 
     Only iterations of a replica that had the device to itself are used; medians over repeats.
@@ -55,29 +55,15 @@ class MeasuredCost:
         _check_kinds(trace, points)
         held = quantized(trace.provenance)
         roofline = RooflineShapes(Roofline(architecture, device, dtype, transforms=held))
-        self.source: str = trace.source
-        self.engine: str = trace.provenance["engine"]
-        self.provenance: dict[str, Any] = {
-            "trace": str(trace.path),
-            "content_hash": trace.content_hash,
-            **trace.provenance,
-        }
-        self.colocated: pa.Table | None = together(trace.iterations) if trace.iterations is not None else None
         self._domain = _domain(points)
         self._heldout = trace.heldout
         self._surface = fit_surface(points, roofline)
         self._device = _device_table(Points.of(work, _known(measured, "host_s")), self._surface, roofline)
         self._energy = _energy_surface(work, measured, roofline)
-        self.idle_w: float | None = _idle_w(trace)
-        self.power_note: str = "" if self._energy else _power_note(trace)
-        self._lines: dict[int, DecodeLine] = {}
+        super().__init__(_facts(trace, "" if self._energy else _power_note(trace)))
 
-    def decode(self, decode_seqs: int) -> DecodeLine:
-        """The decode-only latency of one batch size; built once, then looked up."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            line = self._lines[decode_seqs] = self._surface.line(decode_seqs)
-        return line
+    def _line(self, decode_seqs: int) -> DecodeLine:
+        return self._surface.line(decode_seqs)
 
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time included."""
@@ -109,6 +95,18 @@ class MeasuredCost:
             return ()
         error = float(np.sqrt(np.mean([point.error**2 for point in points])))
         return ((Scaled(self, exp(-error)), Scaled(self, exp(error))),)
+
+
+def _facts(trace: Trace, power_note: str) -> Facts:
+    origin = {"trace": str(trace.path), "content_hash": trace.content_hash, **trace.provenance}
+    return Facts(
+        source=trace.source,
+        engine=trace.provenance["engine"],
+        idle_w=_idle_w(trace),
+        power_note=power_note,
+        provenance=origin,
+        colocated=together(trace.iterations) if trace.iterations is not None else None,
+    )
 
 
 def check_same(trace: Trace, wanted: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from simslm.cost.model import CostModel
 from simslm.cost.parallel import TensorParallel
 from simslm.cost.physical import physical_cost
 from simslm.cost.reshaped import Reshaped
-from simslm.cost.retimed import HostCost, Retimed
+from simslm.cost.retimed import Retimed
 from simslm.cost.reworked import Reworked
 from simslm.cost.roofline import Roofline
 from simslm.cost.throttled import SETTINGS, Throttled, throttles
@@ -75,7 +75,7 @@ def _source(
     dtype: str,
     base_dir: Path,
     transforms: tuple[ShapeTransform | WorkTransform, ...],
-) -> HostCost:
+) -> CostModel:
     """The costs of the device's part, and the host time that they come with."""
     if architecture.sliding_window and any(isinstance(each, ShapeTransform) for each in transforms):
         raise UsageError(
@@ -92,7 +92,7 @@ def _source(
             remedy="leave out the transform `weights`, or choose a trace without quantization",
         )
     if trace.iterations is not None:
-        cost: HostCost = MeasuredCost(trace, architecture, device, dtype)
+        cost: CostModel = MeasuredCost(trace, architecture, device, dtype)
     else:
         check_same(trace, {"model": architecture.name, "device": device.name, "dtype": dtype})
         cost = physical_cost(trace, architecture, device, dtype)
@@ -103,12 +103,12 @@ def _source(
 
 
 def changed(
-    cost: HostCost,
+    cost: CostModel,
     transforms: Sequence[ShapeTransform | WorkTransform],
     architecture: Architecture,
     device: Device,
     dtype: str,
-) -> HostCost:
+) -> CostModel:
     """Measured or calibrated costs, their device part changed by transforms in order."""
     for i, each in enumerate(transforms):
         if isinstance(each, ShapeTransform):

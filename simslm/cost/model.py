@@ -13,17 +13,21 @@ order, because ``exp``, ``log`` and ``pow`` may differ between a scalar and a ve
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simslm.catalog.work import IterationShape
+from simslm.cost.facts import Facts
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from simslm.cost.sharing import DemandModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,44 +76,78 @@ class Costs:
     in_domain: np.ndarray
 
 
-class CostModel(Protocol):
+class CostModel(ABC):
     """Iteration shape to seconds and joules.
 
-    Attributes:
-        source: ``measured | calibrated | imported | roofline``.
-        engine: name and version of the engine whose host time this is.
-        idle_w: device power with nothing running, or None when the model knows no power.
-        power_note: why energy is unknown; empty when it is known.
-        provenance: what goes into the manifest (trace path, content hash, device, date, ...).
-        colocated: iterations measured with other replicas on the device, rows of a trace; None without.
+    Args:
+        facts: what is to be known of the model beside its prices.
     """
 
-    source: str
-    engine: str
-    idle_w: float | None
-    power_note: str
-    provenance: dict[str, Any]
-    colocated: pa.Table | None
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._lines: dict[int, DecodeLine] = {}
 
     def decode(self, decode_seqs: int) -> DecodeLine:
-        """The decode-only latency of batches of ``decode_seqs`` >= 1 sequences."""
-        ...
+        """The decode-only latency of batches of ``decode_seqs`` >= 1 sequences; built once, then looked up."""
+        line = self._lines.get(decode_seqs)
+        if line is None:
+            line = self._lines[decode_seqs] = self._line(decode_seqs)
+        return line
 
+    @abstractmethod
+    def _line(self, decode_seqs: int) -> DecodeLine:
+        """Builds what :meth:`decode` looks up."""
+
+    @abstractmethod
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time included; for decode-only shapes equal to :meth:`decode`."""
-        ...
 
+    @abstractmethod
     def host_s(self, shape: IterationShape) -> float:
-        """Seconds of one iteration in which no kernel runs."""
-        ...
+        """Seconds of one iteration in which no kernel runs; contexts do not change it."""
 
+    @abstractmethod
     def evaluate(self, shapes: IterationShape) -> Costs:
         """The cost of many iterations at once; every field of ``shapes`` is an array of shape ``(n,)``."""
-        ...
 
+    @abstractmethod
     def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
         """The same a standard error cheaper and dearer, a pair for each independent direction in which it is uncertain.
 
         Empty when it is not known how uncertain it is.
         """
-        ...
+
+    @property
+    def source(self) -> str:
+        """``measured | calibrated | imported | roofline``."""
+        return self.facts.source
+
+    @property
+    def engine(self) -> str:
+        """Name and version of the engine whose host time this is, and what was changed about it."""
+        return self.facts.engine
+
+    @property
+    def idle_w(self) -> float | None:
+        """Device power with nothing running, W; None when the model knows no power."""
+        return self.facts.idle_w
+
+    @property
+    def power_note(self) -> str:
+        """Why energy is unknown; empty when it is known."""
+        return self.facts.power_note
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What goes into the manifest (trace path, content hash, device, date, ...)."""
+        return self.facts.provenance
+
+    @property
+    def demand(self) -> DemandModel | None:
+        """What an iteration asks of a shared device; None = as the roofline has it."""
+        return self.facts.demand
+
+    @property
+    def colocated(self) -> pa.Table | None:
+        """Iterations measured with other replicas on the device, rows of a trace; None without."""
+        return self.facts.colocated

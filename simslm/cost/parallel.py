@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from simslm.catalog.architecture import Architecture, element_bytes
 from simslm.catalog.devices import Device
 from simslm.catalog.work import IterationShape
-from simslm.cost.decoding import decode_columns
+from simslm.cost.layer import Layer, Maximum, stretched
 from simslm.cost.model import CostModel, Costs, DecodeLine
 from simslm.scenario.cost import AllReduce
 
 
-class TensorParallel:
+class TensorParallel(Layer):
     """The cost of a model split over ``size`` devices (Megatron-LM, arXiv:1909.08053, section 3).
 
     Every device computes ``1 / size`` of each matrix product and of each attention, so device time is divided by
@@ -28,6 +30,8 @@ class TensorParallel:
         options: latency of an all-reduce and the share of the link's bandwidth it reaches.
     """
 
+    measured = False
+
     def __init__(
         self,
         cost: CostModel,
@@ -37,7 +41,12 @@ class TensorParallel:
         size: int,
         options: AllReduce,
     ) -> None:
-        self._cost = cost
+        facts = replace(
+            cost.facts.noting(tensor_parallel_size=size),
+            idle_w=None if cost.idle_w is None else cost.idle_w * size,
+            demand=None,
+        )
+        super().__init__(cost, facts)
         self._size = size
         self._split = (architecture, device, dtype, size, options)
         layers, hidden = architecture.num_layers, architecture.hidden_size
@@ -45,57 +54,28 @@ class TensorParallel:
         moved = 2 * (size - 1) / size * hidden * element_bytes(dtype)
         self._fixed_s = 2 * layers * options.latency_s
         self._per_token_s = 2 * layers * moved / link
-        self.source: str = cost.source
-        self.engine: str = cost.engine
-        self.idle_w: float | None = None if cost.idle_w is None else cost.idle_w * size
-        self.power_note: str = cost.power_note
-        self.colocated = cost.colocated
-        self.provenance: dict[str, Any] = cost.provenance | {"tensor_parallel_size": size}
-        self._lines: dict[int, DecodeLine] = {}
 
-    def decode(self, decode_seqs: int) -> DecodeLine:
+    def _over(self, cost: CostModel) -> TensorParallel:
+        return TensorParallel(cost, *self._split)
+
+    def _line(self, decode_seqs: int) -> DecodeLine:
         """The inner line with its device part divided, and what the exchange adds."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            inner = self._cost.decode(decode_seqs)
-            host = self._cost.host_s(IterationShape(decode_seqs, 0))
-            added = host + self._exchange_s(decode_seqs)
-            line = self._lines[decode_seqs] = replace(
-                inner,
-                intercepts=tuple((value - host) / self._size + added for value in inner.intercepts),
-                slopes=tuple(value / self._size for value in inner.slopes),
-            )
-        return line
+        host = self._cost.host_s(IterationShape(decode_seqs, 0))
+        added = host + self._exchange_s(decode_seqs)
+        return stretched(self._cost.decode(decode_seqs), host, self._size, added)
 
-    def latency_s(self, shape: IterationShape) -> float:
-        """Seconds of one iteration, host time and exchange included."""
-        if shape.plain_decode:
-            return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
-        host = self._cost.host_s(shape)
-        added = host + self._exchange_s(shape.new_tokens)
-        return (self._cost.latency_s(shape) - host) / self._size + added
+    def _seconds(self, shape: IterationShape, seconds: Any, host_s: Any, maximum: Maximum) -> Any:
+        del maximum
+        return (seconds - host_s) / self._size + (host_s + self._exchange_s(shape.new_tokens))
 
-    def host_s(self, shape: IterationShape) -> float:
-        """Host time of one iteration: that of one device."""
-        return self._cost.host_s(shape)
-
-    def evaluate(self, shapes: IterationShape) -> Costs:
-        """Costs of many iterations; energy is that of the same work, and of all devices idling meanwhile."""
-        inner = self._cost.evaluate(shapes)
-        added = inner.host_s + self._exchange_s(shapes.new_tokens)
-        latency = (inner.latency_s - inner.host_s) / self._size + added
-        decode_columns(self.decode, shapes, latency)
-        energy = inner.energy_j
-        if energy is not None and self._cost.idle_w is not None and self.idle_w is not None:
-            energy = energy - self._cost.idle_w * inner.latency_s + self.idle_w * latency
-        return Costs(latency, inner.host_s, energy, inner.in_domain & False)
-
-    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
-        """Those of one device, each split; the error of the splitting itself is not known."""
-        return tuple(
-            (TensorParallel(low, *self._split), TensorParallel(high, *self._split))
-            for low, high in self._cost.variants()
-        )
+    def _joules(
+        self, shapes: IterationShape, energy_j: np.ndarray, inner: Costs, latency_s: np.ndarray
+    ) -> np.ndarray:
+        """That of the same work, and of all devices idling meanwhile."""
+        del shapes
+        if self._cost.idle_w is None or self.idle_w is None:
+            return energy_j
+        return energy_j - self._cost.idle_w * inner.latency_s + self.idle_w * latency_s
 
     def _exchange_s(self, tokens: Any) -> Any:
         return self._fixed_s + self._per_token_s * tokens

@@ -25,8 +25,9 @@ from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device
 from simslm.catalog.work import IterationShape, Work, work_model
 from simslm.cost.decoding import decode_columns, line_through
-from simslm.cost.model import Costs, DecodeLine
-from simslm.cost.sharing import Demand, DemandModel
+from simslm.cost.facts import Facts
+from simslm.cost.model import CostModel, Costs, DecodeLine
+from simslm.cost.sharing import Demand
 from simslm.errors import TraceError
 from simslm.traces.files import Trace
 from simslm.traces.terms import POWER, TERMS, read_terms
@@ -61,7 +62,7 @@ def knee(arithmetic: Any, traffic: Any, maximum: Any) -> Any:
     return most * (1.0 + KNEE * (ratio * ratio * ratio))
 
 
-class KernelDemand(DemandModel):
+class KernelDemand:
     """What an iteration asks of a shared device: all of it while kernels run, nothing between them.
 
     The terms are what kernels reach with the device to themselves, so two sets of kernels together take as long as
@@ -81,7 +82,7 @@ class KernelDemand(DemandModel):
         return Demand(share, share)
 
 
-class PhysicalCost:
+class PhysicalCost(CostModel):
     """Iteration costs from terms.
 
     Args:
@@ -92,9 +93,6 @@ class PhysicalCost:
         covariance: of the logarithms of some terms: their names, and the matrix; None when unknown.
         provenance: goes into the manifest.
     """
-
-    source = "calibrated"
-    colocated = None
 
     def __init__(
         self,
@@ -108,14 +106,19 @@ class PhysicalCost:
         covariance: tuple[tuple[str, ...], np.ndarray] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(
+            Facts(
+                source="calibrated",
+                engine=engine,
+                idle_w=terms.get("idle_power"),
+                power_note="" if "idle_power" in terms else "the calibrated runs had no power",
+                provenance=dict(provenance or {}),
+                demand=KernelDemand(self),
+            )
+        )
         self.terms = {"key": 0.0, "startup": 0.0, **terms}
-        self.engine: str = engine
-        self.provenance: dict[str, Any] = dict(provenance or {})
         self.covariance = covariance
         self.domain = domain
-        self.idle_w: float | None = terms.get("idle_power")
-        self.power_note: str = "" if "idle_power" in terms else "the calibrated runs had no power"
-        self.demand = KernelDemand(self)
         self.architecture, self.device = architecture, device
         self._made_of = (architecture, device, dtype)
         self._work = work_model(architecture, dtype)
@@ -130,14 +133,6 @@ class PhysicalCost:
         self._layer_s = self._layers * terms["layer"]
         self._launch_s = self._layers * terms["launch"]
         self._max_w = device.max_w
-        self._lines: dict[int, DecodeLine] = {}
-
-    def decode(self, decode_seqs: int) -> DecodeLine:
-        """One segment, but for sliding windows and batches beyond the largest graph."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            line = self._lines[decode_seqs] = self._build_line(decode_seqs)
-        return line
 
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time included."""
@@ -157,6 +152,13 @@ class PhysicalCost:
         host = self.host_s(shapes) + np.zeros_like(latency)
         energy = self._energy(shapes, latency, host) if self.idle_w is not None else None
         return Costs(latency, host, energy, self._inside(shapes))
+
+    def latencies_s(self, shapes: IterationShape) -> np.ndarray:
+        """Latencies of many iterations by the formula itself; the lines of :meth:`evaluate` are the same to rounding.
+
+        A fit prices shapes with new terms each time, for which it would build all lines anew.
+        """
+        return self._latency(shapes, np.maximum)
 
     def kernels_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration in which kernels run, without waiting for launches."""
@@ -216,7 +218,7 @@ class PhysicalCost:
         )
         return linear + head + attention + prompts + self._layer_s
 
-    def _build_line(self, decode_seqs: int) -> DecodeLine:
+    def _line(self, decode_seqs: int) -> DecodeLine:
         """Through the contexts where the slope may change: full windows, and where the device outlasts launches."""
         full = max(decode_seqs * (self._window - 1.0), 0.0)
         knots = sorted({0.0, full})

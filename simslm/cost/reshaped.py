@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from simslm.catalog.work import IterationShape
-from simslm.cost.decoding import decode_columns
+from simslm.cost.layer import Layer, Maximum
 from simslm.cost.model import CostModel, Costs, DecodeLine
-from simslm.cost.retimed import HostCost
 from simslm.cost.sharing import Demand, DemandModel
 from simslm.transforms.registry import ShapeTransform
 
 
-class Reshaped:
+class Reshaped(Layer):
     """A cost asked about fewer keys than there are.
 
     What it answers was measured on dense attention over as many keys: that a sparse kernel reaches its rate was not, so
@@ -24,25 +24,15 @@ class Reshaped:
         transform: makes it of the shape that is asked for.
     """
 
-    colocated = None
+    measured = False
 
-    def __init__(self, cost: HostCost, transform: ShapeTransform) -> None:
-        self._cost = cost
+    def __init__(self, cost: CostModel, transform: ShapeTransform) -> None:
+        facts = cost.facts.changed(transform.words(), **{transform.key: transform.model_dump()})
+        super().__init__(cost, replace(facts, demand=InnerDemand.of(cost, transform), colocated=None))
         self._transform = transform
-        self.source: str = cost.source
-        self.engine: str = f"{cost.engine}; {transform.words()}"
-        self.idle_w: float | None = cost.idle_w
-        self.power_note: str = cost.power_note
-        self.demand: DemandModel | None = InnerDemand.of(cost, transform)
-        self.provenance: dict[str, Any] = {**cost.provenance, transform.key: transform.model_dump()}
-        self._lines: dict[int, DecodeLine] = {}
 
-    def decode(self, decode_seqs: int) -> DecodeLine:
-        """The inner line over the contexts that are read."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            line = self._lines[decode_seqs] = self._build_line(decode_seqs)
-        return line
+    def _over(self, cost: CostModel) -> Reshaped:
+        return Reshaped(cost, self._transform)
 
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time included."""
@@ -50,25 +40,14 @@ class Reshaped:
             return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
         return self._cost.latency_s(self._transform.shape(shape))
 
-    def host_s(self, shape: IterationShape) -> float:
-        """Host time of one iteration: contexts do not change it."""
-        return self._cost.host_s(shape)
+    def _inside(self, shapes: IterationShape) -> Costs:
+        return self._cost.evaluate(self._transform.shape(shapes))
 
-    def evaluate(self, shapes: IterationShape) -> Costs:
-        """Costs of many iterations at once."""
-        inner = self._cost.evaluate(self._transform.shape(shapes))
-        latency = inner.latency_s.copy()
-        decode_columns(self.decode, shapes, latency)
-        return Costs(latency, inner.host_s, inner.energy_j, inner.in_domain & False)
+    def _seconds(self, shape: IterationShape, seconds: Any, host_s: Any, maximum: Maximum) -> Any:
+        del shape, host_s, maximum
+        return seconds.copy()  # decode-only rows are written over
 
-    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
-        """Those of the inner costs, each reshaped."""
-        return tuple(
-            (Reshaped(low, self._transform), Reshaped(high, self._transform))
-            for low, high in self._cost.variants()
-        )
-
-    def _build_line(self, decode_seqs: int) -> DecodeLine:
+    def _line(self, decode_seqs: int) -> DecodeLine:
         """Piece by piece: contexts read are piecewise linear in contexts held, and latency in contexts read."""
         inner = self._cost.decode(decode_seqs)
         knots = sorted({0.0, *self._transform.knots(decode_seqs)})
@@ -89,7 +68,7 @@ class Reshaped:
         return DecodeLine(starts, intercepts, slopes)
 
 
-class InnerDemand(DemandModel):
+class InnerDemand:
     """What a changed iteration asks of a shared device, by a cost model that knows it of the unchanged one.
 
     Args:
@@ -98,16 +77,15 @@ class InnerDemand(DemandModel):
         transform: makes the shape that ``cost`` is asked about; None where that stays.
     """
 
-    def __init__(self, cost: HostCost, demand: DemandModel, transform: ShapeTransform | None = None) -> None:
+    def __init__(self, cost: CostModel, demand: DemandModel, transform: ShapeTransform | None = None) -> None:
         self._cost = cost
         self._demand = demand
         self._transform = transform
 
     @classmethod
-    def of(cls, cost: HostCost, transform: ShapeTransform | None = None) -> InnerDemand | None:
+    def of(cls, cost: CostModel, transform: ShapeTransform | None = None) -> InnerDemand | None:
         """None where the cost model does not know."""
-        demand = getattr(cost, "demand", None)
-        return None if demand is None else cls(cost, demand, transform)
+        return None if cost.demand is None else cls(cost, cost.demand, transform)
 
     def __call__(self, shape: IterationShape, device_s: float) -> Demand:
         del device_s

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from simslm.catalog.work import IterationShape
-from simslm.cost.decoding import decode_columns
+from simslm.cost.layer import Layer, Maximum
 from simslm.cost.model import CostModel, Costs, DecodeLine
 from simslm.cost.reshaped import InnerDemand
-from simslm.cost.retimed import HostCost
 from simslm.cost.roofline import Roofline
-from simslm.cost.sharing import DemandModel
 from simslm.transforms.registry import WorkTransform
 
 
-class Reworked:
+class Reworked(Layer):
     """A measured or calibrated cost, its parts changed as the roofline's parts change.
 
     Host time stays. In decode-only iterations the device time at empty caches (weights, head) and what each cached
@@ -31,60 +30,31 @@ class Reworked:
         transform: that changes the work.
     """
 
-    colocated = None
+    measured = False
 
-    def __init__(self, cost: HostCost, before: Roofline, after: Roofline, transform: WorkTransform) -> None:
-        self._cost = cost
+    def __init__(self, cost: CostModel, before: Roofline, after: Roofline, transform: WorkTransform) -> None:
+        facts = cost.facts.changed(transform.words(), **{transform.key: transform.model_dump()})
+        super().__init__(cost, replace(facts, demand=InnerDemand.of(cost), colocated=None))
         self._before = before
         self._after = after
         self._transform = transform
-        self.source: str = cost.source
-        self.engine: str = f"{cost.engine}; {transform.words()}"
-        self.idle_w: float | None = cost.idle_w
-        self.power_note: str = cost.power_note
-        self.demand: DemandModel | None = InnerDemand.of(cost)
-        self.provenance: dict[str, Any] = {**cost.provenance, transform.key: transform.model_dump()}
-        self._lines: dict[int, DecodeLine] = {}
 
-    def decode(self, decode_seqs: int) -> DecodeLine:
-        """The inner line with its intercept and its slopes changed."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            line = self._lines[decode_seqs] = self._build_line(decode_seqs)
-        return line
+    def _over(self, cost: CostModel) -> Reworked:
+        return Reworked(cost, self._before, self._after, self._transform)
 
-    def latency_s(self, shape: IterationShape) -> float:
-        """Seconds of one iteration, host time included."""
-        if shape.plain_decode:
-            return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
-        host = self._cost.host_s(shape)
-        ratio = self._after.device_s(shape, max) / self._before.device_s(shape, max)
-        return (self._cost.latency_s(shape) - host) * ratio + host
+    def _seconds(self, shape: IterationShape, seconds: Any, host_s: Any, maximum: Maximum) -> Any:
+        ratio = self._after.device_s(shape, maximum) / self._before.device_s(shape, maximum)
+        return (seconds - host_s) * ratio + host_s
 
-    def host_s(self, shape: IterationShape) -> float:
-        """Host time of one iteration."""
-        return self._cost.host_s(shape)
+    def _joules(
+        self, shapes: IterationShape, energy_j: np.ndarray, inner: Costs, latency_s: np.ndarray
+    ) -> np.ndarray:
+        idle_w = self.idle_w or 0.0
+        active = energy_j - idle_w * inner.latency_s
+        changed = self._after.activity_s(shapes) / self._before.activity_s(shapes)
+        return idle_w * latency_s + active * changed
 
-    def evaluate(self, shapes: IterationShape) -> Costs:
-        """Costs of many iterations at once."""
-        inner = self._cost.evaluate(shapes)
-        ratio = self._after.device_s(shapes, np.maximum) / self._before.device_s(shapes, np.maximum)
-        latency = (inner.latency_s - inner.host_s) * ratio + inner.host_s
-        decode_columns(self.decode, shapes, latency)
-        energy = inner.energy_j
-        if energy is not None:
-            idle_w = self.idle_w or 0.0
-            active = energy - idle_w * inner.latency_s
-            changed = self._after.activity_s(shapes) / self._before.activity_s(shapes)
-            energy = idle_w * latency + active * changed
-        return Costs(latency, inner.host_s, energy, inner.in_domain & False)
-
-    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
-        """Those of the inner costs, each changed; the error of the ratio itself is not known."""
-        others = (self._before, self._after, self._transform)
-        return tuple((Reworked(low, *others), Reworked(high, *others)) for low, high in self._cost.variants())
-
-    def _build_line(self, decode_seqs: int) -> DecodeLine:
+    def _line(self, decode_seqs: int) -> DecodeLine:
         """Piece by piece between all knots; each begins where the one before ends."""
         lines = [each.decode(decode_seqs) for each in (self._cost, self._before, self._after)]
         inner, before, after = lines

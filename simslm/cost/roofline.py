@@ -16,7 +16,8 @@ from simslm.catalog.architecture import Architecture
 from simslm.catalog.devices import Device
 from simslm.catalog.work import IterationShape, Work, WorkModel
 from simslm.cost.decoding import decode_columns, line_through
-from simslm.cost.model import Costs, DecodeLine
+from simslm.cost.facts import Facts
+from simslm.cost.model import CostModel, Costs, DecodeLine
 from simslm.scenario.cost import RooflineOptions
 from simslm.transforms.registry import Served, Transform
 from simslm.transforms.work import TransformedWork
@@ -43,7 +44,7 @@ class Parts(NamedTuple):
         return self.base + self.decode + self.prefill
 
 
-class Roofline:
+class Roofline(CostModel):
     """Iteration costs of a model on a device from their published figures alone.
 
     The defaults of ``options`` and where they come from:
@@ -67,11 +68,6 @@ class Roofline:
         UsageError: the device has no peak for the data type.
     """
 
-    source = "roofline"
-    engine = "none: host time is assumed"
-    power_note = ""
-    colocated = None
-
     def __init__(
         self,
         architecture: Architecture,
@@ -81,9 +77,8 @@ class Roofline:
         transforms: Sequence[Transform] = (),
     ) -> None:
         self.options = options or RooflineOptions()
-        self.idle_w: float | None = device.idle_w
-        self.provenance: dict[str, Any] = {
-            "source": self.source,
+        provenance: dict[str, Any] = {
+            "source": "roofline",
             "model": architecture.name,
             "dtype": dtype,
             "device": device.name,
@@ -91,6 +86,15 @@ class Roofline:
             "power": "assumed from arithmetic and memory activity",
             **{each.key: each.model_dump() for each in transforms},
         }
+        super().__init__(
+            Facts(
+                source="roofline",
+                engine="; ".join(["none: host time is assumed", *(each.words() for each in transforms)]),
+                idle_w=device.idle_w,
+                power_note="",
+                provenance=provenance,
+            )
+        )
         flops_per_s = device.flops_per_s(dtype) * self.options.efficiency.compute
         bytes_per_s = device.memory_bandwidth_bytes_per_s * self.options.efficiency.bandwidth
         self._work = WorkModel(architecture, dtype, flops_per_s, bytes_per_s)
@@ -99,17 +103,8 @@ class Roofline:
         if transforms:
             served = Served.on(architecture, dtype, device, 1.0 / flops_per_s, 1.0 / bytes_per_s)
             self._seconds = TransformedWork(self._work, transforms, served)
-            self.engine = "; ".join([self.engine, *(each.words() for each in transforms)])
         self._fixed_s, self._per_seq_s = self.options.host.fixed_s, self.options.host.per_seq_s
         self._dynamic_w = device.max_w - device.idle_w
-        self._lines: dict[int, DecodeLine] = {}
-
-    def decode(self, decode_seqs: int) -> DecodeLine:
-        """One segment, but for models with sliding windows and devices whose attention is compute-bound."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            line = self._lines[decode_seqs] = self._build_line(decode_seqs)
-        return line
 
     def latency_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration, host time included.
@@ -177,7 +172,7 @@ class Roofline:
             host=self.host_s(shape),
         )
 
-    def _build_line(self, decode_seqs: int) -> DecodeLine:
+    def _line(self, decode_seqs: int) -> DecodeLine:
         """Through the contexts where attention's slope may change: full windows, and memory to arithmetic."""
         knots = sorted({0.0, *self._seconds.knots(decode_seqs)})
         knots.append(knots[-1] + max(decode_seqs, 1) * 1024.0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from simslm.catalog.work import IterationShape
-from simslm.cost.decoding import decode_columns
+from simslm.cost.layer import Layer, Maximum
 from simslm.cost.model import CostModel, Costs, DecodeLine
-from simslm.cost.sharing import DemandModel
 
 
-class Scaled:
+class Scaled(Layer):
     """Costs times a factor, power as it is: how a systematic error of a measurement is followed through.
 
     Args:
@@ -25,41 +26,38 @@ class Scaled:
     def __init__(self, cost: CostModel, factor: float) -> None:
         if not factor > 0:
             raise ValueError(f"costs are scaled by more than 0, not {factor}")
-        self._cost = cost
+        super().__init__(cost, cost.facts.noting(scaled=factor))
         self._factor = factor
-        self.source: str = cost.source
-        self.engine: str = cost.engine
-        self.idle_w: float | None = cost.idle_w
-        self.power_note: str = cost.power_note
-        self.colocated = cost.colocated
-        self.demand: DemandModel | None = getattr(cost, "demand", None)
-        self.provenance: dict[str, Any] = {**cost.provenance, "scaled": factor}
-        self._lines: dict[int, DecodeLine] = {}
 
-    def decode(self, decode_seqs: int) -> DecodeLine:
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            inner = self._cost.decode(decode_seqs)
-            intercepts, slopes = (
-                tuple(self._factor * value for value in part) for part in (inner.intercepts, inner.slopes)
-            )
-            line = self._lines[decode_seqs] = replace(inner, intercepts=intercepts, slopes=slopes)
-        return line
+    def _over(self, cost: CostModel) -> Scaled:
+        return Scaled(cost, self._factor)
+
+    def _line(self, decode_seqs: int) -> DecodeLine:
+        inner = self._cost.decode(decode_seqs)
+        intercepts, slopes = (
+            tuple(self._factor * value for value in part) for part in (inner.intercepts, inner.slopes)
+        )
+        return replace(inner, intercepts=intercepts, slopes=slopes)
 
     def latency_s(self, shape: IterationShape) -> float:
+        """Seconds of one iteration; its host time, which takes as long to find, is not needed."""
         if shape.plain_decode:
             return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
         return self._factor * self._cost.latency_s(shape)
 
-    def host_s(self, shape: IterationShape) -> float:
-        return self._factor * self._cost.host_s(shape)
+    def _seconds(self, shape: IterationShape, seconds: Any, host_s: Any, maximum: Maximum) -> Any:
+        del shape, host_s, maximum
+        return self._factor * seconds
 
-    def evaluate(self, shapes: IterationShape) -> Costs:
-        inner = self._cost.evaluate(shapes)
-        latency = self._factor * inner.latency_s
-        decode_columns(self.decode, shapes, latency)
-        energy = None if inner.energy_j is None else self._factor * inner.energy_j
-        return Costs(latency, self._factor * inner.host_s, energy, inner.in_domain)
+    def _host(self, shape: IterationShape, host_s: Any) -> Any:
+        del shape
+        return self._factor * host_s
+
+    def _joules(
+        self, shapes: IterationShape, energy_j: np.ndarray, inner: Costs, latency_s: np.ndarray
+    ) -> np.ndarray:
+        del shapes, inner, latency_s
+        return self._factor * energy_j
 
     def variants(self) -> tuple[()]:
         """It is one."""

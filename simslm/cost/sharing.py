@@ -31,7 +31,15 @@ class Demand:
     sm_fraction: float | None = None
 
 
-class DemandModel:
+class DemandModel(Protocol):
+    """What iterations ask of a shared device."""
+
+    def __call__(self, shape: IterationShape, device_s: float) -> Demand:
+        """The demand of one iteration whose device phase takes ``device_s`` seconds alone."""
+        ...
+
+
+class RooflineDemand:
     """The demand of an iteration: its FLOPs and bytes over what the device achieves in its device time.
 
     Achievable is ``efficiency`` times the peak; measured iterations that do better count as 1.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from simslm.catalog.work import IterationShape
-from simslm.cost.decoding import decode_columns
+from simslm.cost.layer import Layer, Maximum, stretched
 from simslm.cost.model import CostModel, Costs, DecodeLine
-from simslm.cost.sharing import DemandModel
 from simslm.errors import TraceError
 from simslm.traces.files import Trace
 
@@ -88,7 +87,7 @@ def _idle_w(trace: Trace) -> float | None:
     return float(np.median(idle)) if idle else None
 
 
-class Throttled:
+class Throttled(Layer):
     """Costs with the device's part slowed and its power lowered; host time stays.
 
     With ``v`` the speed and ``p`` the power above idle that a kind of iteration has under the setting, an iteration of
@@ -102,62 +101,31 @@ class Throttled:
     """
 
     def __init__(self, cost: CostModel, throttle: dict[str, Throttle], words: str) -> None:
-        self._cost = cost
+        super().__init__(cost, cost.facts.changed(words, throttle=words))
         self._throttle = throttle
         self._words = words
-        self.source: str = cost.source
-        self.engine: str = f"{cost.engine}; {words}"
-        self.idle_w: float | None = cost.idle_w
-        self.power_note: str = cost.power_note
-        self.colocated = cost.colocated
-        self.demand: DemandModel | None = getattr(cost, "demand", None)
-        self.provenance: dict[str, Any] = {**cost.provenance, "throttle": words}
-        self._lines: dict[int, DecodeLine] = {}
 
-    def decode(self, decode_seqs: int) -> DecodeLine:
+    def _over(self, cost: CostModel) -> Throttled:
+        return Throttled(cost, self._throttle, self._words)
+
+    def _line(self, decode_seqs: int) -> DecodeLine:
         """The inner line, its part above host time stretched."""
-        line = self._lines.get(decode_seqs)
-        if line is None:
-            inner, speed = self._cost.decode(decode_seqs), self._throttle["decode"].speed
-            host = self._cost.host_s(IterationShape(decode_seqs, 0))
-            line = self._lines[decode_seqs] = replace(
-                inner,
-                intercepts=tuple((value - host) / speed + host for value in inner.intercepts),
-                slopes=tuple(value / speed for value in inner.slopes),
-            )
-        return line
+        host = self._cost.host_s(IterationShape(decode_seqs, 0))
+        return stretched(self._cost.decode(decode_seqs), host, self._throttle["decode"].speed, host)
 
-    def latency_s(self, shape: IterationShape) -> float:
-        """Seconds of one iteration, host time included."""
-        if shape.plain_decode:
-            return self.decode(shape.decode_seqs).latency_s(shape.decode_ctx_tokens)
-        host = self._cost.host_s(shape)
-        speed = self._throttle["prefill" if shape.prefill_tokens else "decode"].speed
-        return (self._cost.latency_s(shape) - host) / speed + host
+    def _seconds(self, shape: IterationShape, seconds: Any, host_s: Any, maximum: Maximum) -> Any:
+        decode, prefill = (self._throttle[state] for state in STATES)
+        if maximum is max:
+            speed = prefill.speed if shape.prefill_tokens else decode.speed
+        else:
+            speed = np.where(np.asarray(shape.prefill_tokens) > 0, prefill.speed, decode.speed)
+        return (seconds - host_s) / speed + host_s
 
-    def host_s(self, shape: IterationShape) -> float:
-        """Host time of one iteration: as before."""
-        return self._cost.host_s(shape)
-
-    def evaluate(self, shapes: IterationShape) -> Costs:
-        """Costs of many iterations at once."""
-        inner = self._cost.evaluate(shapes)
+    def _joules(
+        self, shapes: IterationShape, energy_j: np.ndarray, inner: Costs, latency_s: np.ndarray
+    ) -> np.ndarray:
         prompts = np.asarray(shapes.prefill_tokens) > 0
         decode, prefill = (self._throttle[state] for state in STATES)
-        latency = (inner.latency_s - inner.host_s) / np.where(
-            prompts, prefill.speed, decode.speed
-        ) + inner.host_s
-        decode_columns(self.decode, shapes, latency)
-        energy = inner.energy_j
-        if energy is not None:
-            idle_w = self.idle_w or 0.0
-            above_w = np.maximum(energy / inner.latency_s - idle_w, 0.0)
-            energy = (idle_w + np.where(prompts, prefill.power, decode.power) * above_w) * latency
-        return Costs(latency, inner.host_s, energy, inner.in_domain)
-
-    def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
-        """Those of the inner costs, each under the setting."""
-        return tuple(
-            (Throttled(low, self._throttle, self._words), Throttled(high, self._throttle, self._words))
-            for low, high in self._cost.variants()
-        )
+        idle_w = self.idle_w or 0.0
+        above_w = np.maximum(energy_j / inner.latency_s - idle_w, 0.0)
+        return (idle_w + np.where(prompts, prefill.power, decode.power) * above_w) * latency_s

@@ -16,9 +16,10 @@ from simslm.errors import UsageError
 from simslm.fidelity.comparison import Comparison
 from simslm.fidelity.replicas import check_replicas
 from simslm.metrics import summary as figures
+from simslm.metrics.columns import latencies
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.quantiles import spread
-from simslm.metrics.result import Result, latencies
+from simslm.metrics.result import Result
 from simslm.metrics.tally import Tally
 from simslm.runs.replay import simulated
 from simslm.runs.table import MeasuredRun

@@ -5,86 +5,7 @@ The glossary, ``simslm explain``, the directions of a comparison and the figures
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
-from simslm.units import joules, number, seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One figure.
-
-    Attributes:
-        key: in ``summary.json``.
-        name: on screens.
-        definition: how it is computed.
-        words: the name written out; empty where it is already.
-        unit: of the value in the file; ``1`` for a share, from 0 to 1.
-        better: ``less``, ``more``, or empty where neither is.
-        formula: of one run, in the columns of ``requests.parquet`` and ``iterations.parquet``.
-        over: the requests it is taken over; empty where it is not taken over requests.
-        detail: what else there is to know, for :mod:`glossary` and ``simslm explain``.
-    """
-
-    key: str
-    name: str
-    definition: str
-    words: str = ""
-    unit: str = "s"
-    better: str = "less"
-    formula: str = ""
-    over: str = ""
-    detail: str = ""
-
-    @property
-    def stated(self) -> str:
-        """The definition, with the requests that it is taken over."""
-        return f"{self.definition}; over {self.over}" if self.over else self.definition
-
-    @property
-    def meaning(self) -> str:
-        """What a reader who does not know the name needs."""
-        return f"{self.words}: {self.stated}" if self.words else self.stated
-
-    @property
-    def windowed(self) -> bool:
-        """Whether ``metrics`` in a scenario leaves requests, or time, out of it."""
-        return self.key.startswith(WINDOWED)
-
-    @property
-    def has_statistics(self) -> bool:
-        """Whether it is a distribution, of which a summary has :data:`STATISTICS`."""
-        return self.key in BY_KEY or self in PROGRAM_TIMES
-
-    def show(self, value: float | None) -> str:
-        """A value for a screen, with its unit."""
-        if value is None:
-            return "–"
-        if self.unit == "s":
-            return seconds(value)
-        if self.unit == "J":
-            return joules(value)
-        if self.unit == "1":
-            return f"{number(100 * value)} %"
-        if self.unit == "USD":
-            return f"${number(value)}"
-        return f"{number(value)} {self.unit}".rstrip()
-
-
-WINDOWED = (
-    "throughput",
-    "ttft_s",
-    "tpot_s",
-    "itl_s",
-    "e2e_s",
-    "queue_s",
-    "slo",
-    "energy",
-    "utilization",
-    "economics",
-)
-"""Sections of a summary that are of the requests, or the time, that count; counts, KV cache and coverage are of all."""
+from simslm.metrics.metric import Metric
 
 APART = (
     "TTFT ends with the token of the prefill replica (DistServe, Splitwise), before the KV cache is copied. A proxy "
@@ -103,6 +24,7 @@ LATENCIES = (
         over="requests that got a first token",
         detail="A token that comes after its client has left does not count. Where prefill and decode run on different "
         f"replicas, {APART}",
+        has_statistics=True,
     ),
     Metric(
         "tpot_s",
@@ -111,6 +33,7 @@ LATENCIES = (
         "time per output token",
         formula="(finish_s − first_token_s) / (output_tokens − 1)",
         over="finished requests with 2 output tokens or more",
+        has_statistics=True,
     ),
     Metric(
         "itl_s",
@@ -120,6 +43,7 @@ LATENCIES = (
         formula="t[k + 1] − t[k] over all tokens k of all requests",
         over="requests that got 2 tokens or more",
         detail="The tokens of a request whose client left count, with the one that its replica was computing then.",
+        has_statistics=True,
     ),
     Metric(
         "e2e_s",
@@ -128,6 +52,7 @@ LATENCIES = (
         "end to end",
         formula="finish_s − arrival_s",
         over="finished requests",
+        has_statistics=True,
     ),
     Metric(
         "queue_s",
@@ -135,12 +60,12 @@ LATENCIES = (
         "first time scheduled − arrival",
         formula="first_scheduled_s − arrival_s",
         over="requests that were scheduled",
+        has_statistics=True,
     ),
 )
 """In the order in which they are shown."""
 
 BY_KEY = {metric.key: metric for metric in LATENCIES}
-STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
 
 ATTAINMENT = Metric(
     "slo.attainment",
@@ -393,163 +318,3 @@ METRICS = (
     CARBON,
 )
 """Every figure of ``summary.json``, in its order."""
-
-
-PROGRAM_TIMES = (
-    Metric(
-        "programs.jct_s",
-        "JCT",
-        "last output token of a program’s last request − arrival of its first, of programs that finished",
-        "job completion time",
-        formula="max(finish_s) − min(arrival_s) over the requests of a program",
-    ),
-    Metric(
-        "programs.active_s",
-        "Active time",
-        "of the JCT, the time in which at least one of the program’s requests is in the system; the rest is think "
-        "and tool time",
-        formula="length of the union of [arrival_s, finish_s] over the requests of a program",
-    ),
-)
-PROGRAMS = (
-    Metric(
-        "programs.arrived",
-        "Programs",
-        "programs (conversations, agents, workflows) of which a request arrived",
-        unit="programs",
-        better="",
-    ),
-    Metric(
-        "programs.finished",
-        "Finished programs",
-        "programs of which every request got its last token",
-        unit="programs",
-        better="more",
-    ),
-    Metric(
-        "programs.failed",
-        "Failed programs",
-        "programs of which a request was rejected or left by its client",
-        unit="programs",
-    ),
-    Metric(
-        "programs.unfinished",
-        "Unfinished programs",
-        "programs still under way when the run was stopped",
-        unit="programs",
-    ),
-    Metric(
-        "programs.requests_not_sent",
-        "Requests never sent",
-        "requests of those programs that never arrived, because one they depend on did not finish",
-        unit="requests",
-    ),
-    *PROGRAM_TIMES,
-)
-"""Of runs with programs."""
-
-SERVICE = Metric(
-    "service_tokens_per_s",
-    "Service rate",
-    "output tokens per second that the requests of a class get while they are in the system: the inverse of the "
-    "normalized latency of Orca and vLLM",
-    unit="tokens/s",
-    better="more",
-    formula="Σ output_tokens / Σ e2e_s over the finished requests of a class",
-)
-FAIRNESS = (
-    Metric(
-        "fairness.jain",
-        "Jain’s index",
-        "how equal the service rates of classes are: 1 = all the same, 1 / classes = one has everything",
-        unit="",
-        better="more",
-        formula="(Σ x)² / (n Σ x²), x: service_tokens_per_s of each of n classes (Jain, Chiu and Hawe 1984)",
-    ),
-    Metric(
-        "fairness.min_attainment",
-        "Lowest attainment",
-        "SLO attainment of the class that has the lowest",
-        unit="1",
-        better="more",
-        formula="min of slo.attainment over classes",
-    ),
-    Metric(
-        "fairness.attainment_gap",
-        "Attainment gap",
-        "highest − lowest SLO attainment of a class",
-        unit="1",
-        formula="max − min of slo.attainment over classes",
-    ),
-)
-"""Of runs with classes."""
-
-BY_CLASS_KV = ("kv.preemptions", "kv.recomputed_tokens", "kv.recomputed_share", "kv.cached_prompt_share")
-
-BY_CLASS = (
-    *REQUESTS,
-    *THROUGHPUT,
-    *(metric for metric in LATENCIES if metric.key != "itl_s"),
-    ATTAINMENT,
-    GOODPUT,
-    TOKEN_GOODPUT,
-    *(metric for metric in KV if metric.key in BY_CLASS_KV),
-    SERVICE,
-)
-"""What a summary has of each class, in ``classes.NAME``; token gaps are not known by class."""
-
-DIVIDED = (*PROGRAMS, SERVICE, *FAIRNESS)
-"""Figures that only runs with programs or classes have."""
-
-
-def paths(metric: Metric) -> tuple[str, ...]:
-    """The dotted paths of a metric's numbers in a summary."""
-    if metric.has_statistics:
-        return tuple(f"{metric.key}.{statistic}" for statistic in STATISTICS)
-    return (metric.key,)
-
-
-OF_PATH = {path: metric for metric in METRICS for path in paths(metric)}
-"""The metric of every number of a summary, by the number's dotted path."""
-
-FIGURES = tuple(OF_PATH)
-"""Every number of a summary, by its dotted path."""
-
-
-_OF_DIVIDED = {path: metric for metric in (*PROGRAMS, *FAIRNESS) for path in paths(metric)}
-_OF_CLASS = {path: metric for metric in (*BY_CLASS, *PROGRAMS) for path in paths(metric)}
-
-
-def figures_of(classes: Iterable[str], programs: bool) -> tuple[str, ...]:
-    """Every number of the summary of a scenario, by its dotted path.
-
-    Args:
-        classes: names of its classes, perhaps none.
-        programs: whether any of them, or all of it, has programs.
-    """
-    of_programs = [path for metric in PROGRAMS for path in paths(metric)] if programs else []
-    names = tuple(classes)
-    of_class = [*(path for metric in BY_CLASS for path in paths(metric)), *of_programs]
-    fairness = [path for metric in FAIRNESS for path in paths(metric)] if names else []
-    return (
-        *FIGURES,
-        *of_programs,
-        *(f"classes.{name}.{path}" for name in names for path in of_class),
-        *fairness,
-    )
-
-
-def metric_of(path: str) -> Metric | None:
-    """The metric of a number by its dotted path, also of a class; None where there is no such number."""
-    if path.startswith("classes."):
-        return _OF_CLASS.get(path.split(".", 2)[-1])
-    return OF_PATH.get(path) or _OF_DIVIDED.get(path)
-
-
-def title(path: str) -> str:
-    """The name of a number on screens: ``TTFT p99``, ``TTFT p99 of chat``."""
-    metric = metric_of(path)
-    if metric is None:
-        raise KeyError(path)
-    name = f"{metric.name} {path.rpartition('.')[2]}" if metric.has_statistics else metric.name
-    return f"{name} of {path.split('.')[1]}" if path.startswith("classes.") else name

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simslm.metrics.definitions import DIVIDED, METRICS, STATISTICS, Metric
+from simslm.metrics.definitions import METRICS
+from simslm.metrics.divided import DIVIDED
+from simslm.metrics.metric import STATISTICS, Metric
 
 OVER = (
     "A latency is taken over the requests that got that far; how many those are is in `population` (of ITL: gaps). "

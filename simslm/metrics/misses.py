@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from simslm.metrics.books import Forget
 from simslm.metrics.programs import program_times
 from simslm.metrics.quantiles import Distribution, Pool, distribution, pooled
-from simslm.metrics.result import Forget, Result
+from simslm.metrics.result import Result
 from simslm.metrics.tally import LATENCY_COLUMNS, MOST_LATENCIES
 from simslm.sim.log import FINISHED
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from simslm.cost.model import CostModel
 from simslm.errors import ScenarioError
 from simslm.metrics import summary as figures
-from simslm.metrics.classes import Classes, ClassTallies, fairness_figures
+from simslm.metrics.books import Books
+from simslm.metrics.classes import ClassTallies, fairness_figures
 from simslm.metrics.definitions import BY_KEY
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
-from simslm.metrics.ledger import Account, Ledger, Priced
+from simslm.metrics.ledger import Account, Priced
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
-from simslm.metrics.steady import STEADY, Counted, Rule, counted
-from simslm.metrics.tally import Tally
-from simslm.sim.log import Settled, SimulationLog, Window
-from simslm.sim.rows import Requests, Stream
-from simslm.sim.world import Deployment, OnStart, Progress, run
+from simslm.metrics.steady import Counted
+from simslm.sim.log import SimulationLog, Window
 from simslm.traces.files import flags_of
 from simslm.traces.schema import SOURCES
 
@@ -77,134 +75,26 @@ class Result:
         return [table for _, _, table in self.windows]
 
 
-class Sink(Protocol):
-    """Takes what a run has come to while it goes on, so that memory does not grow with it."""
-
-    def take(self, replica: int, window: Window, table: IterationTable) -> None:
-        """A window of the log of a replica, by number, and the window's iterations with their cost."""
-        ...
-
-    def take_requests(self, columns: dict[str, np.ndarray]) -> None:
-        """Requests that are over, in order of their numbers; the columns are :attr:`Result.request_columns`."""
-        ...
-
-
-class Forget:
-    """A sink that keeps nothing: the summary is all that is wanted."""
-
-    def take(self, replica: int, window: Window, table: IterationTable) -> None:
-        """Nothing becomes of it."""
-
-    def take_requests(self, columns: dict[str, np.ndarray]) -> None:
-        """Nothing becomes of them."""
-
-
-class _Books:
-    """What becomes of a run's windows and requests as they come.
+def summarize(books: Books, log: SimulationLog) -> Result:
+    """What a run comes to.
 
     Args:
-        replicas: how each is priced.
-        requests: how many there are; None for a stream.
-        bounds: on latencies, for the tally.
-        classes: of all requests, None where there are none.
-        sink: see :class:`Sink`; None keeps everything.
-        rule: which requests count; None = all. Then all are booked at once, at the end.
-    """
-
-    def __init__(
-        self,
-        replicas: list[Priced],
-        requests: int | None,
-        bounds: Mapping[str, float | None],
-        classes: Classes | None,
-        sink: Sink | None,
-        rule: Rule | None = None,
-    ) -> None:
-        self.rule = rule
-        self.window: Counted | None = None
-        self.windows: list[tuple[int, Window, IterationTable]] = []
-        self.parts: list[dict[str, np.ndarray]] = []
-        self.tally = Tally(bounds)
-        self.tallies = None if classes is None else ClassTallies(classes)
-        taken = self._keep if sink is None else sink.take
-        self.ledger = Ledger(replicas, requests, taken, timed=rule is not None)
-        self._take_requests = self.parts.append if sink is None else sink.take_requests
-
-    def _keep(self, replica: int, window: Window, table: IterationTable) -> None:
-        self.windows.append((replica, window, table))
-
-    def settle(self, settled: Settled) -> None:
-        """Books requests that are over, and hands them on."""
-        columns = self.book(settled)
-        self._take_requests(columns)
-
-    def book(self, settled: Settled) -> dict[str, np.ndarray]:
-        """Books requests; all windows up to their end have been."""
-        columns = _request_columns(settled, self.ledger)
-        if self.rule is not None:
-            end_s = figures.end(self.ledger.accounts)
-            series = [columns[name] for name in STEADY]
-            self.window = counted(columns["arrival_s"], end_s, self.rule, columns["finish_s"], series)
-            columns["counted"] = self.window.mask
-        self.tally.take(columns, self.window)
-        if self.tallies is not None:
-            self.tallies.take(columns, self.window)
-            columns["class"] = self.tallies.names(columns["request_id"])
-        return columns
-
-
-def observe(
-    name: str,
-    requests: Requests | Stream,
-    deployment: Deployment,
-    replicas: list[Priced],
-    *,
-    slo: dict[str, float | None],
-    classes: Classes | None = None,
-    jump: bool = True,
-    progress: Progress | None = None,
-    sink: Sink | None = None,
-    on_start: OnStart | None = None,
-    unused_devices: int = 0,
-    rule: Rule | None = None,
-) -> Result:
-    """Simulates a workload and keeps the books.
-
-    Args:
-        name: of the scenario.
-        requests: the workload.
-        deployment: what serves it.
-        replicas: how each replica is priced.
-        slo: bounds by metric name, None where unbounded.
-        classes: of the requests, with bounds of their own in place of those; None where there are none.
-        jump, progress, on_start: see :func:`simslm.sim.world.run`.
-        sink: takes iterations, and the requests of a stream, as the run goes on; None keeps them in the result.
-        unused_devices: devices that idle all the time.
-        rule: which requests the figures are of, not with a stream; None = all.
+        books: that took the log while the run went on, as far as it was handed out.
+        log: the rest of it.
 
     Raises:
-        ScenarioError: the rule leaves no request, or no time.
+        ScenarioError: the rule of the books leaves no request, or no time.
     """
-    streamed = isinstance(requests, Stream)
-    books = _Books(replicas, None if streamed else len(requests.prompt_tokens), slo, classes, sink, rule)
-    log = run(
-        requests,
-        deployment,
-        jump=jump,
-        progress=progress,
-        on_window=books.ledger.take if sink or streamed else None,
-        on_settled=books.settle,
-        on_start=on_start,
-    )
     for index, window in enumerate(log.windows):
-        books.ledger.take(index, window)
+        books.take_window(index, window)
     columns = _joined([*books.parts, *map(books.book, log.held)])
     books.windows.sort(key=lambda window: window[0])
     if books.window is not None and not log.interrupted:
         _check(books.window)
     accounts, gaps, seconds = _over_the_time_that_counts(books)
-    summary = _summary(name, books, accounts, gaps, seconds, unused_devices)
-    _divide(columns, summary, books.tallies, None if streamed else _programs(requests), seconds)
+    summary = _summary(books, accounts, gaps, seconds)
+    _divide(columns, summary, books.tallies, books.basis.programs, seconds)
+    log = replace(log, moves=(*books.moves, *log.moves)) if books.moves else log
     return Result(columns, summary, log, gaps, books.windows)
 
 
@@ -213,14 +103,6 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     if len(parts) == 1:
         return parts[0]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _programs(requests: Requests) -> ProgramColumns | None:
-    """The programs that somebody described."""
-    found = requests.programs
-    if found is None or not found.described:
-        return None
-    return ProgramColumns(found.program_of, found.stage, found.parents, found.parent_ends)
 
 
 def _divide(
@@ -266,7 +148,7 @@ def _check(window: Counted) -> None:
         )
 
 
-def _over_the_time_that_counts(books: _Books) -> tuple[list[Account], Distribution, float]:
+def _over_the_time_that_counts(books: Books) -> tuple[list[Account], Distribution, float]:
     """The sums of each replica, the gaps between tokens, and how long that time is: without a window, the makespan."""
     if (window := books.window) is not None:
         return *books.ledger.between(window.begin_s, window.end_s), window.seconds
@@ -274,10 +156,10 @@ def _over_the_time_that_counts(books: _Books) -> tuple[list[Account], Distributi
     return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, accounts)
 
 
-def _counted(books: _Books) -> dict[str, Any]:
+def _counted(books: Books) -> dict[str, Any]:
     """What the figures are of; nothing where they are of all requests."""
-    window, rule = books.window, books.rule
-    if window is None or rule is None:
+    window = books.window
+    if window is None:
         return {}
     return {
         "counted": {
@@ -291,21 +173,14 @@ def _counted(books: _Books) -> dict[str, Any]:
     }
 
 
-def _summary(
-    name: str,
-    books: _Books,
-    accounts: list[Account],
-    gaps: Distribution,
-    seconds: float,
-    unused_devices: int,
-) -> dict[str, Any]:
-    ledger, tally = books.ledger, books.tally
+def _summary(books: Books, accounts: list[Account], gaps: Distribution, seconds: float) -> dict[str, Any]:
+    basis, ledger, tally = books.basis, books.ledger, books.tally
     found = tally.distributions() | {"itl_s": gaps}
     latencies = {key: each.spread() for key, each in found.items()}
     cost = _weakest([priced.cost for priced in ledger.replicas])
     return {
         "schema_version": figures.SCHEMA_VERSION,
-        "name": name,
+        "name": basis.name,
         "requests": tally.counts(),
         **_counted(books),
         "makespan_s": figures.makespan(tally.first_s, ledger.accounts),
@@ -317,7 +192,7 @@ def _summary(
         "queue_s": latencies["queue_s"],
         "population": {key: found[key].count for key in BY_KEY},
         "slo": figures.slo_figures(tally, seconds),
-        "energy": figures.energy_figures(ledger.replicas, accounts, tally, seconds, unused_devices),
+        "energy": figures.energy_figures(ledger.replicas, accounts, tally, seconds, basis.unused_devices),
         "kv": figures.kv_figures(tally, ledger),
         "utilization": figures.utilization(accounts, seconds),
         "coverage": figures.coverage(ledger.accounts),
@@ -339,35 +214,3 @@ def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
 def _weakest(costs: list[CostModel]) -> CostModel:
     """The cost model furthest from a measurement: what the whole answer can be called."""
     return max(costs, key=lambda cost: SOURCES.index(cost.source))
-
-
-def _request_columns(settled: Settled, ledger: Ledger) -> dict[str, np.ndarray]:
-    """The columns of ``requests.parquet``, for those of some consecutive requests that arrived."""
-    columns = dict(settled.columns)
-    count = len(columns["status"])
-    energy_j = ledger.release(settled.first, count)
-    columns |= {
-        "request_id": settled.first + np.arange(count),
-        "energy_j": energy_j if ledger.energy_known else np.full(count, np.nan),
-    }
-    columns |= latencies(columns)
-    arrived = ~np.isnan(columns["arrival_s"])
-    return columns if arrived.all() else {name: column[arrived] for name, column in columns.items()}
-
-
-def latencies(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What follows from the times of requests; NaN for those that never got that far."""
-    arrival_s = columns["arrival_s"]
-    return {
-        "ttft_s": columns["first_token_s"] - arrival_s,
-        "e2e_s": columns["finish_s"] - arrival_s,
-        "queue_s": columns["first_scheduled_s"] - arrival_s,
-        "tpot_s": _time_per_output_token(columns),
-    }
-
-
-def _time_per_output_token(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """NaN for requests with one output token."""
-    decoded = columns["output_tokens"] - 1
-    time = columns["finish_s"] - columns["first_token_s"]
-    return np.divide(time, decoded, out=np.full(len(time), np.nan), where=decoded > 0)

@@ -6,15 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from simslm.metrics.definitions import (
-    ATTAINMENT,
-    FAIRNESS,
-    PROGRAM_TIMES,
-    SERVICE,
-    STATISTICS,
-    Metric,
-    metric_of,
-)
+from simslm.metrics.definitions import ATTAINMENT
+from simslm.metrics.divided import FAIRNESS, PROGRAM_TIMES, SERVICE
+from simslm.metrics.figure_paths import metric_of
+from simslm.metrics.metric import STATISTICS, Metric
 from simslm.report.objective import class_objectives
 from simslm.report.tables import RunTables, dig, figure_of
 from simslm.report.wording import attained, count, share

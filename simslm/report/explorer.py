@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from simslm.metrics.definitions import BY_KEY, LATENCIES, OF_PATH, STATISTICS
+from simslm.metrics.definitions import BY_KEY, LATENCIES
+from simslm.metrics.figure_paths import OF_PATH
+from simslm.metrics.metric import STATISTICS
 from simslm.report.choice import labels, text
 from simslm.report.figures import frame, rounded, titled_axis
 from simslm.report.page import Key, Plot

@@ -8,8 +8,8 @@ from math import isinf
 
 import numpy as np
 
-from simslm.metrics.definitions import metric_of
-from simslm.metrics.definitions import title as name_of
+from simslm.metrics.figure_paths import metric_of
+from simslm.metrics.figure_paths import title as name_of
 from simslm.report.figures import Figure, frame, rounded, titled_axis
 from simslm.report.wording import TimeUnit, time_unit
 from simslm.units import number

@@ -18,9 +18,9 @@ import numpy as np
 
 from simslm.errors import UsageError
 from simslm.metrics.quantiles import spread
-from simslm.runs.found import (
+from simslm.runs.client_run import (
     RECORDED,
-    Found,
+    ClientRun,
     describe,
     figures,
     lengths_of,
@@ -40,7 +40,7 @@ STEADY_CV = 1e-6
 PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
-def runs_in(result: dict[str, Any], path: Path) -> list[Found | Skipped]:
+def runs_in(result: dict[str, Any], path: Path) -> list[ClientRun | Skipped]:
     """One run for each benchmark of a report, or why there is none.
 
     Raises:
@@ -49,7 +49,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[Found | Skipped]:
     benchmarks = result["benchmarks"]
     if not isinstance(benchmarks, list) or not benchmarks:
         raise UsageError("benchmarks: holds none", where=str(path), remedy="was the run completed?")
-    found: list[Found | Skipped] = []
+    found: list[ClientRun | Skipped] = []
     for number, benchmark in enumerate(benchmarks, start=1):
         name = f"{path.stem} {number}"
         try:
@@ -59,7 +59,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[Found | Skipped]:
     return found
 
 
-def _run(benchmark: Any, where: str, name: str) -> Found:
+def _run(benchmark: Any, where: str, name: str) -> ClientRun:
     totals = _totals(benchmark, where)
     if totals["errored"] or not totals["successful"]:
         raise UsageError(
@@ -92,7 +92,7 @@ def _run(benchmark: Any, where: str, name: str) -> Found:
         "num_requests": repr(count),
         "arrivals": arrivals,
     }
-    return Found(
+    return ClientRun(
         TOOL,
         where,
         cells | figures(measured),

@@ -10,8 +10,9 @@ import numpy as np
 
 from simslm.catalog.models import load_model
 from simslm.errors import UsageError
+from simslm.metrics.columns import latencies
 from simslm.metrics.quantiles import spread
-from simslm.metrics.result import Result, latencies
+from simslm.metrics.result import Result
 from simslm.policies.registry import lookup
 from simslm.runs.lengths import read_arrivals, read_lengths, rescale
 from simslm.runs.power import device_samples

@@ -17,9 +17,9 @@ from typing import Any
 from simslm.catalog.devices import device_file
 from simslm.errors import SimslmError, UsageError, nearest
 from simslm.runs import guidellm, vllm
-from simslm.runs.foreign import client_of
-from simslm.runs.found import RECORDED, Found
+from simslm.runs.client_run import RECORDED, ClientRun
 from simslm.runs.table import SETTINGS, MeasuredRun, Skipped, filled, make_run, read_table
+from simslm.runs.unread_clients import client_of
 
 BELONG_TO_ONE = ("run",)
 
@@ -132,7 +132,7 @@ def _read(
 
 
 def _run(
-    found: Found,
+    found: ClientRun,
     path: Path,
     settings: Mapping[str, str],
     assumed: Mapping[str, str],
@@ -156,7 +156,7 @@ def _run(
         return Skipped(name, str(error))
 
 
-def _runs_in(result: Any, path: Path) -> Sequence[Found | Skipped]:
+def _runs_in(result: Any, path: Path) -> Sequence[ClientRun | Skipped]:
     """The runs of one result, by the tool that its keys give away."""
     for tool in (vllm, guidellm):
         if isinstance(result, dict) and set(result) >= tool.KEYS:
@@ -174,7 +174,7 @@ def _runs_in(result: Any, path: Path) -> Sequence[Found | Skipped]:
     )
 
 
-def _check_complete(found: Found, cells: Mapping[str, str]) -> None:
+def _check_complete(found: ClientRun, cells: Mapping[str, str]) -> None:
     """Everything that has to be known is, all that is not named at once."""
     missing = [name for name, column in SETTINGS.items() if column.required and not cells.get(name)]
     if not cells.get("engine") and not cells.get("max_num_batched_tokens"):

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from simslm.errors import UsageError
-from simslm.runs.found import (
+from simslm.runs.client_run import (
     RECORDED,
-    Found,
+    ClientRun,
     at_once,
     describe,
     figures,
@@ -46,7 +46,7 @@ SERVER = {
 """What SGLang's server says of itself (``server_info``), by column of ``RUNS.csv``."""
 
 
-def runs_in(result: dict[str, Any], path: Path) -> list[Found]:
+def runs_in(result: dict[str, Any], path: Path) -> list[ClientRun]:
     """The one run of a result.
 
     Raises:
@@ -78,7 +78,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[Found]:
     cells |= {name: str(value) for name, value in known.items() if isinstance(value, int) and value > 0}
     given = {name: str(result[name]) for name in SETTINGS if result.get(name) is not None and name != "run"}
     return [
-        Found(
+        ClientRun(
             tool,
             where,
             cells | given | _measured(result),

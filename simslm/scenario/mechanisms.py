@@ -32,7 +32,7 @@ def _asked(spec: Replicas, cost: Cost, at: Keys) -> Iterator[tuple[str, Keys]]:
     urgency = "priorities" if engine.priorities.policy != "fixed" else "preemption_policy"
     keys: dict[str, tuple[bool, Keys]] = {
         "roles": (isinstance(spec, GroupSpec) and spec.role != "both", (*at, "role")),
-        "window": (kept_tokens(cost.changes) is not None, (*at, "cost") if own_cost else ("cost",)),
+        "bounded-kv": (kept_tokens(cost.changes) is not None, (*at, "cost") if own_cost else ("cost",)),
         "speculation": (engine.speculative_config is not None, (*at, "engine", "speculative_config")),
         "urgency": (engine.urgent, (*at, "engine", urgency)),
         "swap": (engine.preemption == "swap", (*at, "engine", "preemption")),

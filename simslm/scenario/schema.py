@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -12,12 +13,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
-    TypeAdapter,
     model_validator,
 )
 
 import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
-from simslm.policies.registry import chosen, lookup
+from simslm.policies.registry import choice, chosen, lookup
 from simslm.scenario.classes import Traffic
 from simslm.scenario.cost import Cost
 from simslm.scenario.metrics import Metrics
@@ -37,9 +37,9 @@ def _no_truth(value: Any) -> Any:
     return value
 
 
-def _default(kind: Any, name: str, description: str) -> Any:
+def _default(kind: str, name: str, description: str) -> Any:
     return Field(
-        default_factory=lambda: TypeAdapter(kind).validate_python(name),
+        default_factory=partial(choice, kind, name),
         description=f"{description}; `simslm list policies` shows the choice",
     )
 
@@ -68,9 +68,9 @@ class Engine(Section):
         min_length=1,
         description="the engine that is deployed, e.g. vllm-0.6.3: a report warns where its host time is another's",
     )
-    batching: Batching = _default(Batching, "chunked-prefill", "who runs in the next iteration")
-    scheduling_policy: Queueing = _default(Queueing, "fcfs", "order of the waiting queue")
-    admission: Admission = _default(Admission, "open", "who is let in")
+    batching: Batching = _default("batching", "chunked-prefill", "who runs in the next iteration")
+    scheduling_policy: Queueing = _default("queueing", "fcfs", "order of the waiting queue")
+    admission: Admission = _default("admission", "open", "who is let in")
     max_num_seqs: int = Field(default=256, ge=1, description="most sequences that run at once")
     max_num_batched_tokens: int = Field(default=2048, ge=1, description="most tokens of one iteration")
     block_size: int = Field(default=16, ge=1, le=4096, description="tokens in one KV block")
@@ -98,7 +98,7 @@ class Engine(Section):
         "vLLM V1; `simslm list policies` shows the choice",
     )
     priorities: Priorities = _default(
-        Priorities, "fixed", "how priorities change while requests are served (scheduling_policy: priority)"
+        "priorities", "fixed", "how priorities change while requests are served (scheduling_policy: priority)"
     )
     swapping: Swapping = Field(default=Swapping(), description="how blocks move under preemption: swap")
     disable_async_output_proc: bool = Field(
@@ -133,7 +133,7 @@ class Engine(Section):
         if self.preemption_policy is not None:
             return self.preemption_policy
         name = "least-urgent" if self.scheduling_policy.policy == "priority" else "youngest"
-        return TypeAdapter(Preemption).validate_python(name)
+        return choice("preemption", name)
 
     @property
     def urgent(self) -> bool:
@@ -195,7 +195,7 @@ class Replicas(Section):
     tensor_parallel_size: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_no_truth)] = Field(
         default=1, description="devices one replica spans"
     )
-    router: Routing = _default(Routing, "round-robin", "which replica an arriving request goes to")
+    router: Routing = _default("routing", "round-robin", "which replica an arriving request goes to")
     engine: Engine = Field(default_factory=Engine, description="limits of each replica")
 
     @model_validator(mode="after")
@@ -254,7 +254,7 @@ class Deployment(Replicas):
         default=None, min_length=1, description="groups of replicas, in place of the keys above"
     )
     partition: Partition = _default(
-        Partition, "static", "how the split of a device between prefill and decode replicas moves"
+        "partition", "static", "how the split of a device between prefill and decode replicas moves"
     )
 
     @model_validator(mode="after")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
-from simslm.policies.registry import chosen
+from simslm.policies.registry import choice, chosen
 from simslm.scenario.cost import Cost, RooflineOptions
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Speculative(BaseModel):
     )
     num_speculative_tokens: int = Field(ge=1, le=64, description="most tokens proposed for a sequence")
     policy: Policy = Field(
-        default_factory=lambda: TypeAdapter(Policy).validate_python("fixed"),
+        default_factory=partial(choice, "speculation", "fixed"),
         description="how many are proposed; `simslm list policies` shows the choice",
     )
     acceptance_rate: Rate | dict[str, Rate] = Field(

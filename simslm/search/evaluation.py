@@ -15,7 +15,7 @@ from typing import Any
 from simslm.api import Found, Prepared, observed, prepare, sampled
 from simslm.comparison.intervals import of_figures
 from simslm.errors import InfeasibleError, ScenarioError, SimslmError
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 from simslm.metrics.misses import CountMisses
 from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario

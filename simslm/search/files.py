@@ -16,18 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from simslm.cost.load import flagged
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 from simslm.metrics.files import write_json
 from simslm.metrics.whole import write_whole
 from simslm.scenario.search import Advisor
 from simslm.search.advisor import advice
+from simslm.search.commands import serve_commands, simulate_command
 from simslm.search.frontier import Choice, Point, nearness, points, possible
 from simslm.search.intervals import TEST, interval
 from simslm.search.lasting import TIMES_IN_FLIGHT, recorded
 from simslm.search.objectives import CAPACITY, SHARES, Goals, finite
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
-from simslm.search.usable import serve_commands, simulate_command
 from simslm.traces.schema import SOURCES
 
 if TYPE_CHECKING:

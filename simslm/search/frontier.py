@@ -12,7 +12,7 @@ from math import inf, isfinite
 
 import numpy as np
 
-from simslm.metrics.definitions import metric_of
+from simslm.metrics.figure_paths import metric_of
 from simslm.scenario.search import Search
 from simslm.search.intervals import merged, relations, standing
 from simslm.search.objectives import SHARES, Goals

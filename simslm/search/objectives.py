@@ -11,7 +11,7 @@ from math import inf, isinf
 from typing import Any
 
 from simslm.errors import ScenarioError, nearest
-from simslm.metrics.definitions import figures_of
+from simslm.metrics.figure_paths import figures_of
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Advisor, Search
 from simslm.scenario.slo import Slo

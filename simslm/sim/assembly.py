@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from simslm.errors import SimslmError
 from simslm.mechanisms import conflicts
+from simslm.sim.parts.bounded_kv import BoundedBatch, BoundedKV
 from simslm.sim.parts.handoff import ROLES
 from simslm.sim.parts.part import Part
 from simslm.sim.parts.speculation import Speculating, VerifiedBatch, VerifiedPool
 from simslm.sim.parts.swap import Swap
 from simslm.sim.parts.turns import Turns
 from simslm.sim.parts.urgency import Urgency
-from simslm.sim.parts.window import Windowed, WindowedBatch
 from simslm.sim.state.batch import Batch
 from simslm.sim.state.blocks import UNBOUNDED, BlockPool, BlockStore, StorePool
 from simslm.sim.state.prefix import PrefixCache
@@ -30,7 +30,7 @@ def asked(setup: Setup) -> Iterator[str]:
     engine, policies = setup.engine, setup.policies
     wanted = {
         "roles": setup.role != "both",
-        "window": engine.kept_tokens is not None,
+        "bounded-kv": engine.kept_tokens is not None,
         "speculation": policies.speculation is not None,
         "urgency": policies.priorities is not None,
         "swap": bool(engine.swap_blocks),
@@ -76,7 +76,7 @@ def _moving(replica: Replica, setup: Setup, names: set[str]) -> Iterator[Part]:
 def _shaping(replica: Replica, setup: Setup) -> Iterator[Part]:
     """Those that change what the device runs."""
     if setup.engine.kept_tokens is not None:
-        yield Windowed(replica)
+        yield BoundedKV(replica)
     if setup.policies.speculation is not None:
         yield Speculating(replica, setup.policies.speculation)
 
@@ -95,4 +95,4 @@ def state_of(setup: Setup, log: ReplicaLog) -> tuple[BlockPool, Batch]:
         pool = BlockPool(engine.num_gpu_blocks, engine.block_size, prefix, kept)
     else:
         pool = StorePool(store, engine.block_size, kept)
-    return pool, Batch() if engine.kept_tokens is None else WindowedBatch(pool, log)
+    return pool, Batch() if engine.kept_tokens is None else BoundedBatch(pool, log)

@@ -18,7 +18,7 @@ from simslm.policies.route import Router
 from simslm.sim.clock import URGENT, Alarm, Clock
 from simslm.sim.device import OwnDevice, SharedDevice
 from simslm.sim.engine import EngineConfig, Policies
-from simslm.sim.log import REJECTED, UNFINISHED, RequestLog, Settled, SimulationLog, Window
+from simslm.sim.log import REJECTED, UNFINISHED, LogSink, RequestLog, SimulationLog
 from simslm.sim.partition import Partitioner
 from simslm.sim.phases import Phases, Stores, partitioners
 from simslm.sim.programs import ProgramRuns
@@ -132,9 +132,6 @@ class Underway:
 Progress = Callable[[Underway], None]
 """Called every now and then while requests are answered."""
 
-OnWindow = Callable[[int, Window], None]
-"""Takes a replica's number and a window of its log."""
-
 OnStart = Callable[[Callable[[], None]], None]
 """Called with a function that ends the simulation between two of its events, and may be called at any moment."""
 
@@ -145,8 +142,7 @@ def run(
     *,
     jump: bool = True,
     progress: Progress | None = None,
-    on_window: OnWindow | None = None,
-    on_settled: Callable[[Settled], None] | None = None,
+    sink: LogSink | None = None,
     on_start: OnStart | None = None,
 ) -> SimulationLog:
     """Simulates a workload until its last request is done.
@@ -156,16 +152,14 @@ def run(
         deployment: what serves it.
         jump: take iterations in which nothing can change in one step; False steps through each, to the same bits.
         progress: see :data:`Progress`.
-        on_window: takes the iterations of a replica, by number, whenever there are many of them, so that a long
-            run does not hold them all.
-        on_settled: takes the requests of each piece of a stream, in order, when all of them are over and
-            ``on_window`` has all their iterations; without either of the two, pieces are held to the end.
+        sink: takes the iterations of a replica whenever there are many of them, and the requests of each piece of a
+            stream when all of them are over, so that a long run does not hold them all; None leaves them in the log.
         on_start: see :data:`OnStart`.
 
     Returns:
         The log; if it was stopped it holds what had happened and says ``interrupted``.
     """
-    world = _World(requests, deployment, UNBOUNDED if jump else 1, progress, on_window, on_settled)
+    world = _World(requests, deployment, UNBOUNDED if jump else 1, progress, sink)
     if on_start is not None:
         on_start(world.clock.halt)
     world.clock.run()
@@ -191,15 +185,14 @@ class _World:
         deployment: Deployment,
         most_iterations: int,
         progress: Progress | None,
-        on_window: OnWindow | None,
-        on_settled: Callable[[Settled], None] | None,
+        sink: LogSink | None,
     ) -> None:
         self.clock = Clock()
         self.progress = progress
         self.done = 0
         self.answers: dict[int, Event] = {}
         self.replicas: list[Replica] = []
-        self.deployment, self.on_window, self.on_settled = deployment, on_window, on_settled
+        self.deployment, self.sink = deployment, sink
         if isinstance(requests, Stream):
             self.count, self.pieces, programs = requests.count, requests.pieces(), None
             self.rows = RequestRows(requests.most)
@@ -217,7 +210,7 @@ class _World:
         self.members: list[list[Replica]] = []
         self.phases: Phases | None = None
         self.partitioners: dict[int, Partitioner] = {}
-        self._deploy(deployment, most_iterations, on_window)
+        self._deploy(deployment, most_iterations)
         loop = requests.closed_loop
         if runs is not None:
             runs.start()
@@ -255,17 +248,17 @@ class _World:
 
     def _settle(self) -> None:
         """The pieces that are over are handed out, after the iterations of all replicas up to now."""
-        if self.on_window is None or self.on_settled is None:
+        if self.sink is None:
             return
         lingering = (each.row for replica in self.replicas for each in replica.batch.lingering)
         if not (over := self.rows.over(lingering)):
             return
         for replica in self.replicas:
-            self.on_window(replica.index, replica.window())
+            self.sink.take_window(replica.index, replica.window())
         for _ in range(over):
-            self.on_settled(self.rows.let_go())
-        if self.phases is not None:
-            self.phases.moves.clear()
+            self.sink.take_requests(self.rows.let_go())
+        if self.phases is not None and self.phases.moves:
+            self.sink.take_moves(self.phases.let_go())
 
     def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
         """For each request, whether its group can serve it at all."""
@@ -275,12 +268,7 @@ class _World:
         masks = np.stack([deployment.servable(requests, number) for number in range(len(deployment.groups))])
         return masks[group_of, np.arange(len(group_of))]
 
-    def _deploy(
-        self,
-        deployment: Deployment,
-        most_iterations: int,
-        on_window: OnWindow | None,
-    ) -> None:
+    def _deploy(self, deployment: Deployment, most_iterations: int) -> None:
         tenants = Counter(device for group in deployment.groups for device in group.devices)
         shared = {
             device: SharedDevice(self.clock, deployment.sharing(count))
@@ -303,7 +291,7 @@ class _World:
                     requests=self.rows.log,
                     on_done=self.on_done,
                     most_iterations=most_iterations,
-                    on_window=on_window,
+                    on_window=None if self.sink is None else self.sink.take_window,
                     role=group.role,
                     store=stores.of(group, number, place),
                 )

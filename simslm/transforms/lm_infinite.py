@@ -29,9 +29,3 @@ class LMInfinite(Transform):
     @property
     def kept_tokens(self) -> int:
         return self.global_tokens + self.local_tokens
-
-
-def pairs_within(before: float, new: float, kept: float) -> float:
-    """(Query, key) pairs of ``new`` tokens after ``before`` in a sequence; the ``i``-th: ``min(before + i, kept)``."""
-    growing = min(max(kept - before, 0), new)
-    return growing * (before + (growing + 1) / 2) + (new - growing) * kept

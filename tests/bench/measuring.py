@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,12 +18,13 @@ from opening import open_s
 from works import Work
 
 from simslm.api import Prepared, load_scenario, prepare
-from simslm.manifest import manifest
+from simslm.metrics.books import Basis, Books, Forget, TableSink
 from simslm.metrics.files import RunWriter
 from simslm.metrics.iterations import IterationTable
-from simslm.metrics.result import Forget, Result, Sink, observe
+from simslm.metrics.result import Result, summarize
+from simslm.preparation.manifest import manifest
 from simslm.report import write_report
-from simslm.sim.log import Window
+from simslm.sim.log import Move, Settled, Window
 from simslm.sim.world import run
 
 BARE_TIMEOUTS = 300_000
@@ -120,14 +122,20 @@ def timed(work: Work, runs: list[Prepared]) -> tuple[list[float], list[float]]:
         before = bare_rate()
         begun = time.process_time()
         for each in runs:
-            run(each.requests, each.deployment(), on_window=forget if work.full else None)
+            run(each.requests, each.deployment(), sink=Nowhere() if work.full else None)
         times.append(time.process_time() - begun)
         rates.append((before + bare_rate()) / 2)
     return times, rates
 
 
-def forget(*_window: object) -> None:
-    """What is streamed goes nowhere."""
+class Nowhere:
+    """Takes the log and drops it."""
+
+    def take_window(self, replica: int, window: Window) -> None: ...
+
+    def take_requests(self, settled: Settled) -> None: ...
+
+    def take_moves(self, moves: Sequence[Move]) -> None: ...
 
 
 class Counter(Forget):
@@ -140,10 +148,12 @@ class Counter(Forget):
         self.iterations += len(table)
 
 
-def observed(each: Prepared, sink: Sink) -> Result:
-    return observe(
-        each.scenario.name, each.requests, each.deployment(), each.priced, slo={"ttft_s": 1.0}, sink=sink
+def observed(each: Prepared, sink: TableSink) -> Result:
+    basis = Basis(
+        name=each.scenario.name, replicas=each.priced, requests=len(each.requests), slo={"ttft_s": 1.0}
     )
+    books = Books(basis, sink)
+    return summarize(books, run(each.requests, each.deployment(), sink=books))
 
 
 def prepared(work: Work, variant: Any) -> Prepared:

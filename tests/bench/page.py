@@ -10,7 +10,7 @@ from replaying import Replayed
 from streaming import Streamed
 from works import BATCHES, BUSY, CAPS, LIGHT, MILLION, NUMBERS, Work
 
-from simslm.cli.environment import environment
+from simslm.cli.env import environment
 from simslm.units import GIB
 
 Measured = Mapping[str, Figures]

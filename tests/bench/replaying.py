@@ -11,8 +11,8 @@ from typing import Any
 from measuring import peak_bytes
 
 from simslm.api import load_scenario, observed, prepare, simulate
+from simslm.metrics.books import Forget
 from simslm.metrics.files import RunWriter
-from simslm.metrics.result import Forget
 from simslm.report import write_report
 from simslm.workload.generate import generated_pieces
 from simslm.workload.supply import RequestStream

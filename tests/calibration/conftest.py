@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.observed import observe
 
 from simslm.api import prepare
 from simslm.calibration.prior import medians
@@ -14,7 +15,6 @@ from simslm.calibration.schedule import slowed
 from simslm.catalog.devices import load_device
 from simslm.catalog.models import load_model
 from simslm.cost.physical import PhysicalCost
-from simslm.metrics.result import observe
 from simslm.runs.replay import scenario_of, simulated
 from simslm.runs.table import MeasuredRun
 
@@ -42,7 +42,7 @@ def answers(run: MeasuredRun, cost: PhysicalCost, seed: int = 0) -> dict[str, fl
     """The figures of a run when it is simulated with some cost."""
     prepared = prepare(scenario_of(run, {"roofline": {}}, dtype=DTYPE, seed=seed))
     prepared = replace(prepared, groups=(replace(prepared.groups[0], cost=cost),))
-    result = observe("run", prepared.requests, prepared.deployment(), prepared.priced, slo={})
+    result = observe(prepared.requests, prepared.deployment(), prepared.priced, slo={})
     return simulated(result, run, cost.terms["startup"])
 
 

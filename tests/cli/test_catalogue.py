@@ -10,7 +10,7 @@ from cli.conftest import SCENARIO
 from cli.json_schema import faults
 from ruamel.yaml import YAML
 
-from simslm.cli import listing
+from simslm.cli import list as listing
 
 ROOT = Path(__file__).parents[2]
 

@@ -45,6 +45,7 @@ def test_the_estimated_capacity_is_near_that_of_a_saturated_run(simslm, scenario
     assert estimated == pytest.approx(summary["throughput"]["requests_per_s"], rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["chunked-prefill", "prefill-first", "static", "orca"])
 @pytest.mark.parametrize(
     "setting",

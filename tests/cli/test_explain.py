@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from simslm.metrics.definitions import DIVIDED, FIGURES, METRICS, figures_of
+from simslm.metrics.definitions import METRICS
+from simslm.metrics.divided import DIVIDED
+from simslm.metrics.figure_paths import FIGURES, figures_of
 from simslm.metrics.glossary import TERMS, markdown
 
 GLOSSARY = Path(__file__).parents[2] / "docs" / "glossary.md"
@@ -51,6 +53,7 @@ def test_a_figure_goes_by_its_names(simslm, name):
     assert "ttft_s.{mean,p50,p90,p95,p99,max}" in ended.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

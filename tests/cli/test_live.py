@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from simslm.cli import live  # noqa: E402
+from simslm.cli import validate_live  # noqa: E402
 from simslm.cli.interruption import Interruption  # noqa: E402
 from simslm.errors import DeviceError  # noqa: E402
 
@@ -189,7 +189,7 @@ def test_whatever_ends_it_keeps_the_runs_before(simslm, tiny, here, monkeypatch)
         if run == 2:
             raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(live, "_tell_run", tell)
+    monkeypatch.setattr(validate_live, "_tell_run", tell)
     ended = simslm("validate", "live", tiny, "--grid", "quick", "--repeats", 3, "-o", "out")
     assert ended.code == 5
     assert "out of memory" in ended.err
@@ -224,8 +224,8 @@ def test_runs_that_are_done_when_it_is_interrupted_are_kept(simslm, tiny, here, 
         held[0].asked = run == 2
 
     held: list[Interruption] = []
-    monkeypatch.setattr(live, "held_back", pressed)
-    monkeypatch.setattr(live, "_tell_run", tell)
+    monkeypatch.setattr(validate_live, "held_back", pressed)
+    monkeypatch.setattr(validate_live, "_tell_run", tell)
     ended = simslm("validate", "live", tiny, *more, "--grid", "quick", "--repeats", 3, "-o", "out")
     assert ended.code == 130
     assert "out holds the 1 runs done by then" in ended.err

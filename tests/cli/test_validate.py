@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from simslm.cli import validating
+from simslm.cli import validate_recorded
 from simslm.cli.interruption import Interruption
 
 TRACE = Path(__file__).parents[2] / "traces" / "cpu" / "opt-125m-bf16"
@@ -99,7 +99,7 @@ def test_what_is_done_by_then_is_kept(validate, here, monkeypatch):
     def pressed() -> Iterator[Interruption]:
         yield Interruption(asked=True)
 
-    monkeypatch.setattr(validating, "held_back", pressed)
+    monkeypatch.setattr(validate_recorded, "held_back", pressed)
     ended = validate()
     assert ended.code == 130
     assert "interrupted: out holds the 1 runs done by then" in ended.err

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from simslm.api import load_scenario, simulate
-from simslm.comparison.deltas import over
+from simslm.comparison.configuration_deltas import over
 from simslm.comparison.intervals import difference, interval
 from simslm.comparison.sampled import OF_REQUESTS, RATES, Sampled
 from simslm.comparison.student import quantile, welch
-from simslm.metrics.definitions import title
+from simslm.metrics.figure_paths import title
 from simslm.metrics.quantiles import LEVELS
 from simslm.metrics.whole import write_whole
 from simslm.sim.log import FINISHED

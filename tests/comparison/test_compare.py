@@ -12,7 +12,7 @@ from simslm.comparison.delta import Delta
 from simslm.comparison.sampled import OF_REQUESTS
 from simslm.comparison.wording import change, interval, sentences
 from simslm.errors import UsageError
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 
 PLACES = [f"runs/{letter}" for letter in "abcdefgh"]
 

@@ -20,8 +20,8 @@ from simslm.cost.retimed import Retimed
 from simslm.cost.reworked import Reworked
 from simslm.cost.roofline import Roofline
 from simslm.errors import ScenarioError, UsageError
+from simslm.preparation.memory import plan_memory
 from simslm.scenario.cost import Cost
-from simslm.sim.memory import plan_memory
 from simslm.transforms.lserve import LServe
 from simslm.transforms.registry import Served, ShapeTransform, footprint, registered, summary
 from simslm.transforms.weights import Weights

@@ -12,7 +12,8 @@ import pytest
 from simslm.api import load_scenario, prepare, simulate
 from simslm.errors import ScenarioError
 from simslm.metrics.classes import Classes, ClassTallies, fairness_figures, jain
-from simslm.metrics.definitions import BY_CLASS, figures_of, metric_of, title
+from simslm.metrics.divided import BY_CLASS
+from simslm.metrics.figure_paths import figures_of, metric_of, title
 from simslm.metrics.files import RunWriter
 from simslm.search.lasting import resized
 from simslm.search.objectives import figure, goals

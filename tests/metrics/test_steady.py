@@ -263,7 +263,7 @@ def test_a_workload_too_long_to_hold_is_refused(small: dict):
 def test_the_cut_is_said_on_the_screen(tmp_path: Path, small: dict, capsys: pytest.CaptureFixture):
     from ruamel.yaml import YAML
 
-    from simslm.cli.simulation import simulate
+    from simslm.cli.simulate import simulate
 
     YAML().dump({**small, "workload": BURST, "metrics": {"warmup_requests": 24}}, tmp_path / "loop.yaml")
     simulate(tmp_path / "loop.yaml", tmp_path / "out", [], None, False, False, False)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.invariants import priced, simulate
+from support.observed import observe
 from support.synthetic import Lists, deployment
 
+from simslm.metrics.books import Forget
 from simslm.metrics.quantiles import spread
-from simslm.metrics.result import Forget, observe
 from simslm.sim.replica import Replica
 
 
@@ -108,7 +109,7 @@ def test_windows_add_up_to_the_whole(seed, size, swap):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("simslm.sim.log.replica.WINDOW_BYTES", size)
-        windowed = observe("test", requests, engine, priced(engine), slo={"ttft_s": 1.0}, sink=Columns())
+        windowed = observe(requests, engine, priced(engine), slo={"ttft_s": 1.0}, sink=Columns())
     assert max(map(len, parts.values())) > 1 or size > 1000
     for i, table in enumerate(whole.tables):
         for name, column in table.columns.items():

@@ -189,7 +189,7 @@ def _prepare(striking: Striking, interpreted: bool) -> None:
 
     from profiler import colocation, replicas
     from profiler.engine import engine, support
-    from simslm.cli import profiling
+    from simslm.cli import profile as command
 
     prepare = engine.Engine.prepare
 
@@ -205,7 +205,7 @@ def _prepare(striking: Striking, interpreted: bool) -> None:
     stand_in.replace(multiprocessing, get_context=lambda kind=None: fork)
     stand_in.replace(replicas, _GRACE_S=2.0)
     stand_in.replace(colocation, BATCHES={"cpu": (1, 2), "cuda": (1, 2)})
-    stand_in.replace(profiling, trace_page=lambda trace: trace / "page.html")
+    stand_in.replace(command, trace_page=lambda trace: trace / "page.html")
 
 
 def entries(path: Path) -> list[Any]:
@@ -395,7 +395,7 @@ def _runs(pid: int) -> bool:
 def main() -> None:
     runs, seed, first = [*map(int, sys.argv[1:]), 0, 0][:3]
     torch.set_num_threads(1)
-    for name in ("pandas", "profiler.campaign", "profiler.plan", "simslm.cli.app", "simslm.cli.profiling"):
+    for name in ("pandas", "profiler.campaign", "profiler.plan", "simslm.cli.app", "simslm.cli.profile"):
         importlib.import_module(name)  # before the forks, so that none of them takes seconds for it
 
     ends: Counter[str] = Counter()

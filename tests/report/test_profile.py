@@ -176,7 +176,7 @@ def test_a_run_is_no_trace(gpu, quiet_run, tmp_path):
 
 
 def test_the_command_knows_a_trace_and_takes_it_alone(gpu, quiet_run, tmp_path, capsys):
-    from simslm.cli.reporting import report
+    from simslm.cli.report import report
 
     report([gpu.path], tmp_path / "gpu.html", False, False)
     assert capsys.readouterr().out == f"{tmp_path / 'gpu.html'}\n"

@@ -64,7 +64,7 @@ def written(directory: Path, *names: str) -> Path:
         ]
         deployment = {"sharing": "sm-partition", "groups": groups}
     cost: dict[str, Any] = {"roofline": {}}
-    if "window" in names:
+    if "bounded-kv" in names:
         cost["transforms"] = [{"lm_infinite": {"global_tokens": 4, "local_tokens": 60}}]
     path = directory / "asked.yaml"
     scenario = {

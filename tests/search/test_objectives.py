@@ -8,7 +8,7 @@ import pytest
 
 from simslm.api import load_scenario, simulate
 from simslm.errors import ScenarioError
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 from simslm.search.objectives import Constraint, figure, goals
 
 

@@ -24,6 +24,10 @@ KILLS = examples(3)
 
 
 SEARCH = {
+    "space": {
+        "deployment.engine.max_num_seqs": [1, 4, 16],
+        "deployment.engine.max_num_batched_tokens": [64, 1024],
+    },
     "replications": 3,
     "method": {"name": "halving", "rungs": [0.5, 1.0], "keep": 0.6},
     "capacity": {"of": "workload.arrivals.rate_rps"},
@@ -194,7 +198,7 @@ def command_of(process: int) -> str:
 def test_a_point_that_names_what_is_not_there_ends_the_search(scenario, jobs):
     ended = run("-o", "out", "--jobs", jobs, "--set", "search.space.model=[opt-1.3c]")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("simslm: the point model opt-1.3c, deployment.engine.max_num_seqs 1, ")
+    assert ended.stderr.startswith("simslm: the point model opt-1.3c, deployment.engine.max_num_seqs ")
     assert "no model 'opt-1.3c' in the catalogue (did you mean 'opt-1.3b'?)" in ended.stderr
 
 

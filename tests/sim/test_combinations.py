@@ -15,12 +15,12 @@ from support.scenarios import examples
 from support.switching import host_watched
 
 from simslm.mechanisms import EXCLUDES, MECHANISMS, conflicts, table
+from simslm.sim.parts.bounded_kv import BoundedKV
 from simslm.sim.parts.handoff import ROLES
 from simslm.sim.parts.speculation import Speculating
 from simslm.sim.parts.swap import Swap
 from simslm.sim.parts.turns import Turns
 from simslm.sim.parts.urgency import Urgency
-from simslm.sim.parts.window import Windowed
 
 PAIRS = [pair for pair in pairs_of(sorted(MECHANISMS), 2) if not conflicts(whole(pair))]
 
@@ -62,7 +62,7 @@ def test_the_page_shows_the_table():
     assert f"\n{table()}\n" in page.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("part", [*ROLES.values(), Speculating, Swap, Turns, Urgency, Windowed])
+@pytest.mark.parametrize("part", [*ROLES.values(), Speculating, Swap, Turns, Urgency, BoundedKV])
 def test_a_part_says_what_it_excludes(part):
     assert part.name in MECHANISMS
     assert part.excludes() == EXCLUDES.get(part.name, {})

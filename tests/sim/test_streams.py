@@ -1,7 +1,7 @@
 """A workload that comes in pieces is served as it is in one piece, and no more of it is held than is under way."""
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.invariants import priced, simulate
+from support.observed import observe
 from support.scenarios import examples, scenarios
 from support.synthetic import LinearCost, Lists, Loop, deployment
 
 from simslm.metrics import tally
-from simslm.metrics.result import Forget, Result, observe
-from simslm.sim.log import FINISHED, UNFINISHED
+from simslm.metrics.books import Forget
+from simslm.metrics.result import Result
+from simslm.sim.log import FINISHED, UNFINISHED, Move, Settled, Window
 from simslm.sim.rows import RequestRows
 from simslm.sim.world import Deployment, run
 
@@ -47,17 +49,31 @@ class Kept(Forget):
 
     def __init__(self) -> None:
         self.parts: list[dict[str, np.ndarray]] = []
+        self.moves: list[Move] = []
 
     def take_requests(self, columns: dict[str, np.ndarray]) -> None:
         self.parts.append(columns)
+
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        self.moves.extend(moves)
 
     def all(self, result: Result) -> dict[str, np.ndarray]:
         parts = [*self.parts, result.request_columns]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+class Nowhere:
+    """Takes the log and drops it."""
+
+    def take_window(self, replica: int, window: Window) -> None: ...
+
+    def take_requests(self, settled: Settled) -> None: ...
+
+    def take_moves(self, moves: Sequence[Move]) -> None: ...
+
+
 def observed(requests: Any, served: Deployment, sink: Any = None) -> Result:
-    return observe("test", requests, served, priced(served), slo={"ttft_s": 0.1, "tpot_s": 0.01}, sink=sink)
+    return observe(requests, served, priced(served), slo={"ttft_s": 0.1, "tpot_s": 0.01}, sink=sink)
 
 
 @settings(max_examples=examples(200), deadline=None)
@@ -80,6 +96,7 @@ def test_a_stream_is_the_whole(scenario, most):
         found = {key: value for key, value in streamed.summary[name].items() if value is not None}
         assert found == pytest.approx(known, rel=1e-9, abs=1e-12), name
     assert streamed.log.events == whole.log.events
+    assert (*kept.moves, *streamed.log.moves) == held.log.moves == whole.log.moves
 
 
 def busy(count: int, loop: Loop | None = None) -> tuple[Lists, Deployment]:
@@ -113,8 +130,7 @@ def test_rows_are_used_again(loop):
         log = run(
             Pieces(requests, 50),
             served,
-            on_window=lambda *_window: None,
-            on_settled=lambda _settled: None,
+            sink=Nowhere(),
         )
         assert not any((each.columns["status"] == UNFINISHED).any() for each in log.held)
         rows.append(len(log.arrival_s))
@@ -145,6 +161,7 @@ def test_somebody_who_was_over_long_ago_does_not_leave_in_place_of_another():
     assert np.array_equal(columns["status"], whole.request_columns["status"])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_requests(monkeypatch):
     """Four times the requests, and what a run allocates at most stays within a fifth."""
     monkeypatch.setattr(tally, "MOST_LATENCIES", 500)
@@ -187,9 +204,7 @@ def test_a_stream_that_is_stopped_keeps_what_had_happened():
                 stop[0]()
 
     kept = Stopping()
-    result = observe(
-        "test", Pieces(requests, 50), served, priced(served), slo={}, sink=kept, on_start=stop.append
-    )
+    result = observe(Pieces(requests, 50), served, priced(served), slo={}, sink=kept, on_start=stop.append)
     columns = kept.all(result)
     assert result.log.interrupted
     assert columns["request_id"].tolist() == list(range(len(columns["request_id"])))

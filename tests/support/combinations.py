@@ -45,7 +45,7 @@ def combinations(draw: st.DrawFn, mix: frozenset[str]) -> tuple[Lists, Deploymen
         "prefix_caching": "prefix-caching" in mix,
         "late_output": "late-output" in mix,
         "spare_block": "spare-block" in mix,
-        "kept_tokens": draw(st.sampled_from([1, 5, 16, 17, 40, 100])) if "window" in mix else None,
+        "kept_tokens": draw(st.sampled_from([1, 5, 16, 17, 40, 100])) if "bounded-kv" in mix else None,
         **draw(_swapping(mix)),
     }
     if "speculation" in mix:

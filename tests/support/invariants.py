@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from simslm.metrics.ledger import Priced
-from simslm.metrics.result import Result, observe
+from simslm.metrics.result import Result
 from simslm.sim.log import FAILED, FINISHED, REJECTED, SimulationLog
 from simslm.sim.world import Deployment
+from support.observed import observe
 
 
 def simulate(requests: Any, deployment: Deployment, *, jump: bool = True) -> Result:
     """Runs a workload to its end and holds the outcome to every invariant."""
-    result = observe("test", requests, deployment, priced(deployment), slo={"ttft_s": 1.0}, jump=jump)
+    result = observe(requests, deployment, priced(deployment), slo={"ttft_s": 1.0}, jump=jump)
     check(result, deployment)
     if requests.programs is not None:
         dependence(result, requests.programs)
@@ -239,6 +240,7 @@ def phases(result: Result, deployment: Deployment) -> None:
             assert not table.columns[never][~lingering].any()
     for move in result.log.moves:
         assert {roles[move.source], roles[move.target]} == {"prefill", "decode"}
+        assert move.kind == ("hand-over" if roles[move.source] == "prefill" else "return")
 
 
 def energy(result: Result) -> None:

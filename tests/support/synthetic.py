@@ -34,6 +34,7 @@ class LinearCost:
     engine: str = "closed form"
     power_note: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
+    demand: None = None
     colocated: None = None
 
     @property

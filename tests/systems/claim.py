@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from simslm.catalog.files import read_mapping
 from simslm.errors import UsageError, nearest
-from simslm.metrics.definitions import FIGURES
+from simslm.metrics.figure_paths import FIGURES
 from simslm.scenario.search import CONSTRAINT
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from systems.claim import SCENARIOS
 
 from simslm.api import load_scenario, prepare
-from simslm.roofline import Phase, device_roofline
+from simslm.preparation.operators import Phase, device_roofline
 from simslm.units import bytes_, flops, number, seconds
 
 SCENARIO = SCENARIOS / "sarathi-serve.yaml"

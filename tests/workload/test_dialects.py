@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simslm.api import load_scenario, simulate
-from simslm.cli.traffic import recorded
+from simslm.cli.workload import recorded
 from simslm.errors import ScenarioError
 from simslm.scenario.workload import Workload
 from simslm.workload import generate

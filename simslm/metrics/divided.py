@@ -1,0 +1,114 @@
+"""The figures that only runs with programs or with classes have, and what a summary says of each class."""
+
+from __future__ import annotations
+
+from simslm.metrics.definitions import ATTAINMENT, GOODPUT, KV, LATENCIES, REQUESTS, THROUGHPUT, TOKEN_GOODPUT
+from simslm.metrics.metric import Metric
+
+PROGRAM_TIMES = (
+    Metric(
+        "programs.jct_s",
+        "JCT",
+        "last output token of a program’s last request − arrival of its first, of programs that finished",
+        "job completion time",
+        formula="max(finish_s) − min(arrival_s) over the requests of a program",
+        has_statistics=True,
+    ),
+    Metric(
+        "programs.active_s",
+        "Active time",
+        "of the JCT, the time in which at least one of the program’s requests is in the system; the rest is think "
+        "and tool time",
+        formula="length of the union of [arrival_s, finish_s] over the requests of a program",
+        has_statistics=True,
+    ),
+)
+PROGRAMS = (
+    Metric(
+        "programs.arrived",
+        "Programs",
+        "programs (conversations, agents, workflows) of which a request arrived",
+        unit="programs",
+        better="",
+    ),
+    Metric(
+        "programs.finished",
+        "Finished programs",
+        "programs of which every request got its last token",
+        unit="programs",
+        better="more",
+    ),
+    Metric(
+        "programs.failed",
+        "Failed programs",
+        "programs of which a request was rejected or left by its client",
+        unit="programs",
+    ),
+    Metric(
+        "programs.unfinished",
+        "Unfinished programs",
+        "programs still under way when the run was stopped",
+        unit="programs",
+    ),
+    Metric(
+        "programs.requests_not_sent",
+        "Requests never sent",
+        "requests of those programs that never arrived, because one they depend on did not finish",
+        unit="requests",
+    ),
+    *PROGRAM_TIMES,
+)
+"""Of runs with programs."""
+
+SERVICE = Metric(
+    "service_tokens_per_s",
+    "Service rate",
+    "output tokens per second that the requests of a class get while they are in the system: the inverse of the "
+    "normalized latency of Orca and vLLM",
+    unit="tokens/s",
+    better="more",
+    formula="Σ output_tokens / Σ e2e_s over the finished requests of a class",
+)
+FAIRNESS = (
+    Metric(
+        "fairness.jain",
+        "Jain’s index",
+        "how equal the service rates of classes are: 1 = all the same, 1 / classes = one has everything",
+        unit="",
+        better="more",
+        formula="(Σ x)² / (n Σ x²), x: service_tokens_per_s of each of n classes (Jain, Chiu and Hawe 1984)",
+    ),
+    Metric(
+        "fairness.min_attainment",
+        "Lowest attainment",
+        "SLO attainment of the class that has the lowest",
+        unit="1",
+        better="more",
+        formula="min of slo.attainment over classes",
+    ),
+    Metric(
+        "fairness.attainment_gap",
+        "Attainment gap",
+        "highest − lowest SLO attainment of a class",
+        unit="1",
+        formula="max − min of slo.attainment over classes",
+    ),
+)
+"""Of runs with classes."""
+
+BY_CLASS_KV = ("kv.preemptions", "kv.recomputed_tokens", "kv.recomputed_share", "kv.cached_prompt_share")
+
+BY_CLASS = (
+    *REQUESTS,
+    *THROUGHPUT,
+    *(metric for metric in LATENCIES if metric.key != "itl_s"),
+    ATTAINMENT,
+    GOODPUT,
+    TOKEN_GOODPUT,
+    *(metric for metric in KV if metric.key in BY_CLASS_KV),
+    SERVICE,
+)
+"""What a summary has of each class, in ``classes.NAME``; token gaps are not known by class."""
+
+DIVIDED = (*PROGRAMS, SERVICE, *FAIRNESS)
+"""Figures that only runs with programs or classes have."""

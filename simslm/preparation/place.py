@@ -1,0 +1,26 @@
+"""Errors in what a scenario names say where the scenario names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from simslm.errors import SimslmError
+from simslm.scenario.schema import Scenario
+
+
+@contextmanager
+def placed(scenario: Scenario, *keys: str) -> Iterator[None]:
+    """Adds the file and line of a scenario's key to the errors raised inside.
+
+    Args:
+        scenario: that names what is looked up.
+        keys: the path of the key, outermost first.
+    """
+    try:
+        yield
+    except SimslmError as error:
+        place = scenario.where(*keys)
+        if not place:
+            raise
+        raise type(error)(str(error), where=place) from None

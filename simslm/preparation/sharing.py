@@ -1,0 +1,36 @@
+"""What replicas ask of a device they share, and what they do to each other's speed there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simslm.catalog.devices import Device
+from simslm.cost.interference import Contended, contention
+from simslm.cost.sharing import DemandModel, RooflineDemand, Sharing, sharing
+from simslm.preparation.groups import PreparedGroup
+
+
+def demand_of(group: PreparedGroup, device: Device, dtype: str) -> DemandModel:
+    """What a group's iterations ask of a shared device: as its cost model knows it, else by the roofline."""
+    known = group.cost.demand
+    return known or RooflineDemand(group.architecture, device, dtype, transforms=group.changes)
+
+
+def sharing_of(kind: str, count: int, groups: Iterable[PreparedGroup], device: Device, dtype: str) -> Sharing:
+    """How ``count`` replicas get along on a device: as measured where a trace tells, else as modelled.
+
+    Args:
+        kind: the way of sharing, as in ``deployment.sharing``.
+        count: replicas on the device.
+        groups: whose traces may tell; the largest contention counts.
+        device: that is shared.
+        dtype: of the weights and the KV cache.
+    """
+    modelled = sharing(kind, count)
+    found = [
+        contention(rows, group.cost, demand_of(group, device, dtype), modelled)
+        for group in groups
+        if (rows := group.cost.colocated) is not None
+    ]
+    known = [factor for factor in found if factor is not None]
+    return Contended(modelled, max(known)) if known else modelled
