@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import replace
 from math import log2
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from profiler.engines.own import OwnEngine
 from profiler.grid import Shape
 from profiler.serving.log import SHAPE, Served
 from profiler.serving.stage import Stage
+
+K = TypeVar("K", bound=Hashable)
 
 _STEPS_PER_OCTAVE = 2
 _SHORTER = 0.9
@@ -123,9 +125,9 @@ class LaunchGaps:
         return shape
 
 
-def _grouped(keys: list[Hashable]) -> dict[Hashable, list[int]]:
+def _grouped(keys: list[K]) -> dict[K, list[int]]:
     """The places of equal keys."""
-    found: dict[Hashable, list[int]] = {}
+    found: dict[K, list[int]] = {}
     for place, key in enumerate(keys):
         found.setdefault(key, []).append(place)
     return found
