@@ -118,6 +118,11 @@ def llama():
 
 
 @pytest.fixture
+def families():
+    return list(TINY)
+
+
+@pytest.fixture
 def make_tiny():
     return tiny
 
