@@ -27,7 +27,7 @@ from profiler.specification import Specification
 from profiler.grid import Reach
 from conftest import tiny
 options = dict(repeats=1, threads=1, reach=Reach(2, 32, 16))
-model = tiny("llama-grouped-tied")
+model = tiny("llama-grouped-tied", num_layers=1, num_heads=2, num_kv_heads=1)
 out = profile(Specification(model=model, device="cuda:0", dtype="fp32", output={out!r}, **options))
 from simslm.traces.files import read_trace
 trace = read_trace(out)

@@ -3,11 +3,8 @@
 import itertools
 import json
 import os
-import random
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from tiny_campaigns import TINY_LLAMA, grid_of, journal_of, measure, refusing
@@ -128,45 +125,80 @@ def tuple_shape(row):
     return Shape(row["decode_seqs"])
 
 
-def test_no_number_of_kills_loses_a_visit(tmp_path, llama):
-    """Processes killed at random moments, ten every night; what each had written is in the trace of the last one."""
-    config = tmp_path / "config.json"
-    config.write_text(json.dumps(TINY_LLAMA))
-    command = [
-        str(Path(sys.executable).with_name("simslm")),
-        "profile",
-        "--model",
-        str(config),
-        "--device",
-        "cpu",
-    ]
-    command += ["--dtype", "fp32", "--threads", "1", "--repeats", "4", "-o", str(tmp_path / "trace")]
-    rng, kept = random.Random(0), []
-    for _ in range(10 if os.environ.get("SIMSLM_WHOLE") else 4):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        lines = len(journal_lines(tmp_path)) + rng.randint(1, 60)
-        while len(journal_lines(tmp_path)) < lines and process.poll() is None:
-            time.sleep(0.002)
-        assert process.poll() is None, "it ended before it was killed"
-        process.kill()
-        process.wait()
-        found = journal_lines(tmp_path)
-        assert found[: len(kept)] == kept
-        kept = found
-    subprocess.run(command, check=True, capture_output=True)
-    rows = [row for line in kept for row in line[3] if line[0] == "iteration"]
-    measured = set(read_trace(tmp_path / "trace").iterations.column("latency_s").to_pylist())
-    assert len(rows) > 100
-    assert all(row["latency_s"] in measured for row in rows)
+KILLED = """
+import json, os, random, sys, time
+import torch
+import profiler.campaign, profiler.specification, simslm.cli.app
+from pathlib import Path
+from profiler import visits
+from profiler.measure import ceilings, operators
+from simslm.cli import main
 
+journal, kills, arguments = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+visits.VISIT_S = dict.fromkeys(visits.VISIT_S, 0.0)
+visits.warm_up = lambda call: call()
+operators.CacheEviction = lambda device: lambda: None
+ceilings._SIDE, ceilings._STREAM_BYTES = {"cpu": 32}, {"cpu": 4096}
+torch.set_num_threads(1)
 
-def journal_lines(tmp_path):
-    """The whole lines of the journal after its header."""
+def lines():
+    text = journal.read_bytes() if journal.exists() else b""
+    return text[: text.rfind(b"\\n") + 1].splitlines()[1:]
+
+def begun():
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
     try:
-        text = journal_of(tmp_path).read_text()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()[1:]]
+        sys.argv = ["simslm", *arguments]
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+    finally:
+        os._exit(code)
+
+rng, kept = random.Random(0), []
+for _ in range(kills):
+    wanted = len(lines()) + rng.randint(1, 60)
+    pid = begun()
+    while len(lines()) < wanted:
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0), "it ended before it was killed"
+        time.sleep(0.005)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    assert lines()[: len(kept)] == kept, "what was there is gone"
+    kept = lines()
+assert os.waitpid(begun(), 0)[1] == 0
+rows = [row["latency_s"] for line in map(json.loads, kept) for row in line[3] if line[0] == "iteration"]
+print(json.dumps(rows))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="campaigns are forked")
+def test_no_number_of_kills_loses_a_visit(tmp_path):
+    """Killed at random moments, ten times every night; what each campaign had written is in the trace of the last one.
+
+    They are forked from a process that has imported all they need, which takes longer than they do.
+    """
+    config, trace = tmp_path / "config.json", tmp_path / "trace"
+    config.write_text(json.dumps(TINY_LLAMA))
+    kills = "10" if os.environ.get("SIMSLM_WHOLE") else "4"
+    arguments = ["profile", "--model", str(config), "--device", "cpu", "--dtype", "fp32", "--threads", "1"]
+    arguments += ["--repeats", "9", "--reach", "8,264,72", "-o", str(trace)]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(journal_of(tmp_path)), kills, *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    kept = json.loads(done.stdout.splitlines()[-1])
+    measured = set(read_trace(trace).iterations.column("latency_s").to_pylist())
+    assert len(kept) > 100
+    assert measured.issuperset(kept)
+    assert not journal_of(tmp_path).exists()
 
 
 def test_the_replica_alone_is_not_measured_again_when_its_company_was_cut_off(tmp_path, monkeypatch):
