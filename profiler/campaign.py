@@ -123,7 +123,7 @@ class _Alone:
     turns: Turns | None
 
     def measure(self) -> tuple[Journal, bool]:
-        """Opens the engine, measures, and writes the trace; the journal, and whether all of it is measured.
+        """Opens the engine, measures, and writes the trace; returns the journal, and whether all was measured.
 
         Raises:
             InfeasibleError: the model does not fit, or the budget did not last for one pass.
@@ -156,7 +156,7 @@ class _Alone:
         return journal, _gone_through(passes, writer)
 
     def _shapes(self) -> tuple[list[Shape], list[Shape]]:
-        """Of the grid and held out: what fits in what is free now, beside the KV blocks that turns need.
+        """The grid's shapes and held-out ones that fit in the memory that is free now; so must the KV blocks of turns.
 
         Raises:
             InfeasibleError: no shape fits, or not so many blocks.
@@ -189,7 +189,7 @@ class _Alone:
             )
 
     def _describer(self, subject: Subject, meter: Meter) -> Callable[[], dict[str, Any]]:
-        """What says for the provenance on what and how it was measured, as far as is known by then."""
+        """A function that gives the provenance; it is called for every writing, as some of it is known late."""
         spec, company = self.specification, Company()
         enough_s = _enough_s(subject, spec.grid)
         extent = {
@@ -213,7 +213,7 @@ def _enough_s(subject: Subject, grid: str) -> float:
 
 
 def _gone_through(passes: Passes, writer: TraceWriter) -> bool:
-    """Measures all passes and writes what there is; whether that is all.
+    """Measures all passes and writes the trace; returns whether all of it was measured.
 
     Raises:
         InfeasibleError: the time allowed ended within the first pass.

@@ -96,7 +96,7 @@ class Together:
 
     @classmethod
     def of(cls, specification: Specification, meter: Meter | None, progress: Progress | None) -> Together:
-        """What a campaign measures of them."""
+        """What the specification of a campaign says of them."""
         return cls(
             specification.architecture,
             specification.device,
@@ -258,17 +258,17 @@ def check(device: str, replicas: Sequence[int], ways: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Group:
-    """So many replicas that share the device in one way."""
+    """A number of replicas that share the device in one way."""
 
     way: str
     count: int
 
     def label(self, shape: str) -> str:
-        """Of one shape, in the journal and for a progress bar."""
+        """Name of the group at one shape, in the journal and on a progress bar."""
         return f"{self.way} ×{self.count}, {shape}"
 
     def columns(self, device: str) -> dict[str, Any]:
-        """Those of ``iterations.parquet`` that all of its rows have in common."""
+        """Columns of ``iterations.parquet`` that are equal in all rows of the group."""
         return {
             "sharing": "sm-partition" if self.way in PARTITIONS else self.way,
             "replicas": self.count,

@@ -88,12 +88,12 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """In all."""
+        """Seconds of all steps."""
         return sum(self.steps.values())
 
     @property
     def needed_bytes(self) -> int:
-        """Of the device's memory."""
+        """Bytes of the device's memory that it needs."""
         return self.weights_bytes + self.cache_bytes + self.rows_bytes
 
 
@@ -149,7 +149,7 @@ def plan(specification: Specification, kind: str, memory_bytes: int, seconds: Se
 
 
 def _areas(shapes: Sequence[Shape]) -> dict[str, int]:
-    """How many are decodes, prefills and both."""
+    """How many shapes are decodes, prefills, or mixed."""
     kinds = [
         "mixed" if s.decode_seqs and s.prefill_seqs else "decode" if s.decode_seqs else "prefill"
         for s in shapes
@@ -211,7 +211,7 @@ def _together_s(specification: Specification, kind: str, seconds: Seconds) -> fl
 
 
 def facts(found: Plan) -> dict[str, Any]:
-    """All of it, for JSON."""
+    """The plan as a mapping, for JSON."""
     from dataclasses import asdict
 
     return asdict(found) | {

@@ -27,7 +27,7 @@ REPEATS = {"quick": 8, "full": 12}
 
 @dataclass(frozen=True, kw_only=True)
 class Specification:
-    """What is measured; two campaigns with the same one can go on where the other stopped.
+    """What a campaign measures. A campaign that was cut off goes on where it stopped, under the same specification.
 
     Attributes:
         model: catalogue name, path of a Hugging Face ``config.json``, or an architecture.
@@ -63,7 +63,7 @@ class Specification:
 
     @cached_property
     def architecture(self) -> Architecture:
-        """Of the model.
+        """The model's architecture.
 
         Raises:
             UsageError: the catalogue does not know it.

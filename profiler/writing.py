@@ -65,7 +65,7 @@ class TraceWriter:
             )
 
     def save(self, passes: Passes) -> None:
-        """What there is so far, as a trace that says so, unless a finished one is there already."""
+        """Writes what there is so far as an unfinished trace, unless a finished one is there."""
         if self._replaceable() and passes.journal.rows("iteration"):
             self.write(passes, {"unfinished": True})
 
@@ -87,7 +87,7 @@ class TraceWriter:
         return [name for name in SETTINGS if trace.provenance.get(name) != mine.get(name)]
 
     def write(self, passes: Passes, more: dict[str, Any] | None = None) -> None:
-        """All that was measured; ``more`` joins its provenance."""
+        """Writes all that was measured; ``more`` joins its provenance."""
         journal, trace = passes.journal, self._present()
         provenance = self._describe() | passes.method() | (more or {})
         rows: Any = _columns(flagged(journal.rows("iteration")))
@@ -106,7 +106,7 @@ class TraceWriter:
 
 
 def _colocated(trace: Trace) -> pa.Table | None:
-    """What it holds of replicas measured together; None without."""
+    """Rows of replicas measured together that a trace holds; None without."""
     return None if trace.iterations is None else together(trace.iterations)
 
 

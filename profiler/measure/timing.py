@@ -50,11 +50,11 @@ class Timing(NamedTuple):
     host_s: float
 
     def with_kernels(self, kernel_s: float) -> Timing:
-        """The same iteration, its kernels known to take so long when they do not wait for launches."""
+        """The same iteration; its kernels take ``kernel_s`` when none waits for its launch, the rest is host time."""
         return self._replace(host_s=max(0.0, self.latency_s - kernel_s))
 
     def with_gaps(self, gap_s: float) -> Timing:
-        """The same iteration, its launch gaps known to be so long in all; they are no longer than what has them."""
+        """The same iteration with ``gap_s`` of launch gaps counted as host time, as far as it is that long."""
         return self._replace(host_s=min(self.latency_s, self.host_s + gap_s))
 
 

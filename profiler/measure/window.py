@@ -1,4 +1,4 @@
-"""Replicas that run a shape over and over between two moments: what each did, and what the device needed for it."""
+"""Replicas that run a shape over and over between two moments: the iterations of each, and the device's energy."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def run_window(replicas: Sequence[Replica], shape: Shape, meter: Meter) -> Windo
 
 
 def _window(replicas: Sequence[Replica], shape: Shape, meter: Meter, stretch: int) -> Window:
-    """One window, so many times as long as it has to be."""
+    """One window, ``stretch`` times as long as needed."""
     for number, replica in enumerate(replicas):
         replica.tell(partial(run_shape, shape=shape, seed=number))
     longest_s = max([replica.answer() for replica in replicas])
@@ -122,7 +122,7 @@ def _window(replicas: Sequence[Replica], shape: Shape, meter: Meter, stretch: in
 
 
 def _within(table: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
-    """The iterations that began and ended inside, those of a long list thinned evenly."""
+    """The iterations that began and ended inside; of many, evenly spaced ones."""
     inside = table[(table[:, 0] >= start_s) & (table[:, 0] + table[:, 1] <= end_s)]
     if len(inside) <= ROWS:
         return inside

@@ -29,7 +29,7 @@ _SHORTER = 0.9
 
 
 class _Work(NamedTuple):
-    """Of an iteration, as in a trace."""
+    """The work of one iteration, as in a trace."""
 
     decode_seqs: int
     decode_ctx_tokens: int
@@ -47,7 +47,7 @@ class _Work(NamedTuple):
 
 
 class LaunchGaps:
-    """What an engine's iterations have of them, each form measured once.
+    """Launch gaps of an engine's iterations; each form is measured once.
 
     Args:
         engine: whose iterations; no requests may be on it while gaps are measured.
@@ -62,7 +62,7 @@ class LaunchGaps:
         self._measured: set[Hashable] = set()
 
     def added(self, served: Served) -> Served:
-        """What was served, with launch gaps in its host time; on a CPU, where there are none, as it is.
+        """The workload that was served, with launch gaps in its host time; a CPU has none.
 
         Args:
             served: its ``host_s`` is what the loop could tell, see :func:`profiler.measure.timing.time_iteration`.
@@ -81,7 +81,7 @@ class LaunchGaps:
         return replace(served, iterations=columns | {"host_s": host_s})
 
     def _measure(self, works: list[_Work]) -> None:
-        """One iteration of each form that is new."""
+        """Measures one iteration of each form that is new."""
         forms = _grouped([(self._line(work), self._step(work)) for work in works])
         for form, members in forms.items():
             if form not in self._measured:
@@ -91,7 +91,7 @@ class LaunchGaps:
                 self._lines.setdefault(form[0], {})[work.rows] = self._gaps_s(work)
 
     def _line(self, work: _Work) -> Hashable:
-        """What iterations have in common whose gaps depend on their tokens alone."""
+        """Key of iterations whose gaps lie on one line over their tokens."""
         recording = self._recording(work.decode_seqs + work.prefill_seqs, work.rows)
         return round(log2(1 + work.context)) if recording is None else recording
 
@@ -100,11 +100,11 @@ class LaunchGaps:
         return 0 if recorded else round(_STEPS_PER_OCTAVE * log2(work.rows))
 
     def _recording(self, seqs: int, rows: int) -> Size | None:
-        """Of the recording that runs so many sequences and tokens; None where they run eagerly."""
+        """Size of the recording that runs so many sequences and tokens; None where they run eagerly."""
         return self._engine.graphs and self._engine.graphs.size_of(seqs, rows)
 
     def _gaps_s(self, work: _Work) -> float:
-        """Of one iteration with the work of a served one."""
+        """Launch gaps of one iteration with the work of a served one."""
         assert self._engine.kernels is not None
         stage = Stage(self._engine, self._shape(work), self._rng)
         stage.time()  # these lengths may not have been met

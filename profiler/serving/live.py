@@ -147,7 +147,7 @@ class LiveEngine:
         self._warmed += warm_up(lambda: stage.time().latency_s)
 
     def _rehearsals(self, limits: Limits, longest: int) -> list[list[Chunk]]:
-        """Batches of every size; their sequences lie on the same blocks, for nobody reads their tokens."""
+        """Batches of every size; their sequences lie on the same blocks, as their tokens are not used."""
         size = self._engine.cache.block_size
         blocks = np.arange(min(-(-longest // size), self._num_blocks))
         room = min(longest, len(blocks) * size)
@@ -193,17 +193,18 @@ class LiveEngine:
         return replace(self.with_gaps(served), energy_j=energy_j, other_load=others)
 
     def with_gaps(self, served: Served) -> Served:
-        """What this engine served, the launch gaps in its host time; nothing else may be on the device meanwhile."""
+        """A workload that this engine served, with launch gaps in its host time; nothing else may use the device."""
         return self._gaps.added(served)
 
     def ready(
         self, columns: Columns, limits: Limits, policies: Policies, mine: np.ndarray | None = None
     ) -> Callable[[Clock], Loop]:
-        """All that takes time before a workload can be served; what is left is to say when its first moment is.
+        """Does all that takes time before a workload can be served; what it returns starts at a given clock.
 
         Args:
             columns, limits, policies: as in :meth:`serve`.
-            mine: which requests are served here, a mask; None = all. Prompts are the same, whoever serves them.
+            mine: which requests are served here, a mask; None = all. A request has the same prompt on
+                every replica.
         """
         engine = self._engine
         workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
@@ -213,5 +214,5 @@ class LiveEngine:
         return lambda clock: Loop(replica, partial(time_iteration, engine), clock, workload)
 
     def describe(self) -> dict[str, Any]:
-        """The machine, the engine and its threads, for whoever reads the results."""
+        """The machine, the engine and its threads, as results state them."""
         return setting(self._engine, self._meter, self._seed) | {"warmup": self._warmed}

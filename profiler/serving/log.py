@@ -34,7 +34,7 @@ class Served:
 
     Attributes:
         requests: columns over requests, in order of arrival; times are seconds, NaN where nothing happened;
-            ``replica`` is who served them.
+            ``replica`` is which replica served them.
         iterations: columns over iterations, replica after replica; ``host_s`` is the part of ``duration_s`` in which
             no kernel of this replica runs or waits for the device: planning, laying out, launch gaps, reading tokens,
             keeping the books. As the loop knows it, launch gaps are not in it yet, see

@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """Campaigns look for garbage before they look at memory: not among the half a million objects of what is imported."""
+    """Campaigns collect garbage before they look at memory: not among the half million objects of imports."""
     gc.collect()
     gc.freeze()
 
