@@ -20,7 +20,7 @@ os.environ["TRITON_INTERPRET"] = "1" if DEVICE == "cpu" else "0"  # read when a 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
 import side_by_side  # noqa: E402
-from conftest import TINY, tiny  # noqa: E402
+from tiny_models import TINY, tiny  # noqa: E402
 
 WIDE = 128
 WORKER, LIST = "--worker", "--list"

@@ -25,7 +25,7 @@ stand_in.activate(device)
 from profiler.campaign import profile
 from profiler.specification import Specification
 from profiler.grid import Reach
-from conftest import tiny
+from tiny_models import tiny
 options = dict(repeats=1, threads=1, reach=Reach(2, 32, 16))
 model = tiny("llama-grouped-tied", num_layers=1, num_heads=2, num_kv_heads=1)
 out = profile(Specification(model=model, device="cuda:0", dtype="fp32", output={out!r}, **options))
