@@ -26,6 +26,7 @@ QUIET = NoMeter("no meter in this test")
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch, quick_campaign):
     monkeypatch.setattr(window, "WINDOW_S", 0.05)
+    monkeypatch.setattr(window, "_MARGIN_S", 0.02)
 
 
 def measure(tmp_path, **options):
