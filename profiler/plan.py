@@ -107,8 +107,10 @@ def plan(specification: Specification, kind: str, memory_bytes: int, seconds: Se
         seconds: see :data:`Seconds`.
 
     Raises:
+        UsageError: see :meth:`profiler.specification.Specification.check_plan`, or an unknown grid.
         InfeasibleError: no shape of the grid fits beside the weights.
     """
+    specification.check_plan()
     spec, architecture, subject = specification, specification.architecture, specification.subject
     longest, dtype = architecture.max_position_embeddings, spec.dtype
     room = affordable_blocks(

@@ -102,9 +102,17 @@ class Specification:
             UsageError: an unknown model, dtype, device, engine or way of sharing, or things that do not go together.
             DeviceError: the device or the engine's package is not there.
         """
+        self.check_plan()
+        check_quantization(self.quantization, open_device(self.device))
+
+    def check_plan(self) -> None:
+        """Refuses what cannot be measured anywhere.
+
+        Raises:
+            UsageError: as of :meth:`check`.
+        """
         choose_engine(self.engine)
         check_together(self.device, self.replicas, self.sharing)
-        check_quantization(self.quantization, open_device(self.device))
         refuse_others(self.engine, replicas=bool(self.together), quantization=self.quantization is not None)
         if self.quantization and self.together:
             raise UsageError("replicas are measured without quantization", remedy="use --replicas 1")
