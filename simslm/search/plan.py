@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from pathlib import Path
 from statistics import fmean
@@ -278,8 +278,8 @@ class Fleet:
     ) -> tuple[Parameters, list[float]]:
         """The setup with which one device serves the highest rate, the first of equal ones, and that rate by seed.
 
-        The rate is bracketed from the scenario's own, as a search for its capacity does. Setups are compared under
-        the scenario's seed.
+        The first rate is bracketed from the scenario's own, all others from the highest so far. Setups are compared
+        under the scenario's seed.
 
         Args:
             setups: to try.
@@ -294,16 +294,20 @@ class Fleet:
         reasons: dict[str, None] = {}
         for number, setup in enumerate(setups, start=1):
             try:
-                rate = self.capacity(setup, 1, where).value
-                if best is None or rate > best[1]:
-                    best = setup, rate
+                # One simulation at the best rate so far tells most setups from a better one, a bracket takes a dozen.
+                if best is None or self.attainment(setup, 1, best[1]) >= self._wanted:
+                    near = where if best is None else replace(where, start=best[1])
+                    rate = self.capacity(setup, 1, near).value
+                    if best is None or rate > best[1]:
+                        best = setup, rate
             except (InfeasibleError, ScenarioError) as error:
                 reasons[infeasible_reason(error).rstrip(".")] = None
             step(number)
         if best is None:
             raise InfeasibleError("; ".join(reasons))
         setup, rate = best
-        return setup, [rate, *(self.capacity(setup, 1, where, further).value for further in range(1, SEEDS))]
+        near = replace(where, start=rate)
+        return setup, [rate, *(self.capacity(setup, 1, near, further).value for further in range(1, SEEDS))]
 
     def capacity(self, setup: Parameters, devices: int, where: Span, further: int = 0) -> Rate:
         """The highest rate that so many devices serve within the SLO, under the scenario's seed or one ``further`` on.
