@@ -314,33 +314,24 @@ def profile(
     """
     from simslm.cli import profile as command
 
-    if planned:
-        command.plan(
-            model,
-            device,
-            dtype.value,
-            grid.value,
-            repeats=repeats,
-            replicas=replicas,
-            sharing=sharing,
-            engine=engine.value,
-            reach=reach,
-            as_json=json,
-        )
-        return
-    where = (model, device, dtype.value, grid.value, output)
-    command.profile(
-        *where,
+    asked = command.Asked(
+        model=model,
+        device=device,
+        dtype=dtype.value,
+        grid=grid.value,
+        quantization=quantization,
+        engine=engine.value,
         repeats=repeats,
-        budget_s=budget,
         threads=threads,
         replicas=replicas,
         sharing=sharing,
-        engine=engine.value,
-        quantization=quantization,
         reach=reach,
-        as_json=json,
+        output=output,
     )
+    if planned:
+        command.plan(asked, json)
+    else:
+        command.profile(asked, budget, json)
 
 
 def calibrate(

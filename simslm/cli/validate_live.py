@@ -215,6 +215,7 @@ def _measure(
     from profiler.grid import Reach
     from profiler.memory import affordable_blocks, check_affordable
     from profiler.provenance import shown_command
+    from profiler.specification import Specification
 
     group, requests = prepared.groups[0], prepared.requests
     limits, replicas = group.spec.engine, len(prepared.priced)
@@ -237,18 +238,20 @@ def _measure(
                 update(done, total, label)
 
         profile(
-            group.architecture,
-            device,
-            prepared.scenario.dtype,
-            grid,
-            place,
+            Specification(
+                model=group.architecture,
+                device=device,
+                dtype=prepared.scenario.dtype,
+                grid=grid,
+                reach=reach,
+                threads=threads,
+                replicas=sorted({1, replicas}),
+                sharing=[] if alone else [prepared.scenario.deployment.sharing],
+                output=place,
+            ),
             command=shown_command(shlex.split(command)),
             progress=progress,
-            reach=reach,
             turns=Turns(waiter.take_turn, group.memory.num_gpu_blocks, limits.block_size) if alone else None,
-            threads=threads,
-            replicas=sorted({1, replicas}),
-            sharing=[] if alone else [prepared.scenario.deployment.sharing],
         )
 
 

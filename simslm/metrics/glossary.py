@@ -46,6 +46,15 @@ TERMS = (
         source="Yu et al., Orca, OSDI 2022",
     ),
     Term(
+        "host time",
+        "the part of an iteration in which no kernel of its replica runs or waits for the device: planning, launch "
+        "gaps, reading tokens; the rest is device time, for which replicas on one device compete",
+    ),
+    Term(
+        "launch gap",
+        "time within an iteration in which the device has nothing to do until its host has launched the next kernel",
+    ),
+    Term(
         "replica",
         "one copy of a model with its own scheduler and KV cache; several may share a device",
     ),
