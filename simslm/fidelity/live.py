@@ -229,6 +229,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
     batching = prepared.deployment().groups[0].policies().batching
     lacking = {
         "one device only": scenario.deployment.num_devices > 1,
+        "no scaling, migration, faults or power": prepared.deployment().controlled,
         "one group only": len(prepared.groups) > 1,
         "no gateway": scenario.deployment.gateway is not None,
         "no parts of the multiprocessors (sharing sm-partition)": scenario.deployment.sharing

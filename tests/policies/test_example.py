@@ -34,8 +34,24 @@ print(answered(0.9) > 100, answered(0.9) < answered(0.0))
 """
 
 
+FLEET = """
+import sys
+import simslm
+from simslm.policies.registry import lookup
+assert simslm.__file__.startswith(sys.argv[1]), simslm.__file__
+print(lookup("scaling", "queue-length").summary)
+print(lookup("migration", "even-out").summary)
+for migration in ("freeness", "even-out"):
+    scenario = simslm.load_scenario(sys.argv[2], {"deployment.migration.policy": migration})
+    summary = simslm.simulate(scenario, with_intervals=False).summary
+    assert summary["requests"]["finished"] == 600
+    fleet = summary["fleet"]
+    print(fleet["starts"] > 0, fleet["most_replicas"] > 1, fleet["migrations"] > 0, summary["queue_s"]["mean"])
+"""
+
+
 def in_place(page: str, checkout: Path) -> Path:
-    put_in_place(page, checkout, {"add-a-policy.md": 30, "gateway.md": 79}[page])
+    put_in_place(page, checkout, {"add-a-policy.md": 30, "gateway.md": 79, "fleet.md": 79}[page])
     return checkout
 
 
@@ -53,9 +69,25 @@ def test_the_example_of_a_gateway_answers_similar_prompts(tmp_path):
     assert said[1] == "True True"
 
 
+def test_the_examples_of_a_fleet_scale_and_move(tmp_path):
+    checkout = in_place("fleet.md", tmp_path)
+    said = python(checkout, "-c", FLEET, str(checkout), "scenario.yaml").splitlines()
+    assert said[0].startswith("A replica more above a queue length")
+    assert said[1].startswith("From the replica with most requests to that with fewest")
+    balanced, evened = (line.split() for line in said[2:])
+    assert balanced[:3] == ["True", "True", "False"]
+    assert evened[:3] == ["True", "True", "True"]
+    assert float(evened[3]) < float(balanced[3])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("page", "name", "tests"), [("add-a-policy.md", "one-prompt", 11), ("gateway.md", "semantic-cache", 6)]
+    ("page", "name", "tests"),
+    [
+        ("add-a-policy.md", "one-prompt", 11),
+        ("gateway.md", "semantic-cache", 6),
+        ("fleet.md", "queue-length or even-out", 12),
+    ],
 )
 def test_the_example_is_picked_up_by_the_conformance_suite(tmp_path, page, name, tests):
     checkout = in_place(page, tmp_path)

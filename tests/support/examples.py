@@ -13,24 +13,24 @@ ROOT = Path(__file__).parents[2]
 
 
 def put_in_place(page: str, checkout: Path, most_lines: int) -> None:
-    """Copies the package and the tests of policies, and writes the page's example file and its scenario there.
+    """Copies the package and the tests of policies, and writes the page's example files and its scenario there.
 
     Args:
-        page: name of a page in ``docs``, which says ``This is `PATH``` before its Python block.
+        page: name of a page in ``docs``, which says ``This is `PATH``` before each of its Python blocks.
         checkout: the copy.
-        most_lines: of the example.
+        most_lines: of each example.
     """
     for folder in ("simslm", "tests/support", "tests/policies"):
         shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", checkout)
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    named = re.search(r"This is\s`(\S+)`", text)
-    assert named
-    code, scenario = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "yml"))
-    assert code
+    names, codes = re.findall(r"This is\s`(\S+)`", text), re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    scenario = re.search(r"```yml\n(.*?)```", text, re.DOTALL)
+    assert names
     assert scenario
-    assert len(code[1].splitlines()) <= most_lines
-    (checkout / named[1]).write_text(code[1], encoding="utf-8")
+    for name, code in zip(names, codes, strict=True):
+        assert len(code.splitlines()) <= most_lines
+        (checkout / name).write_text(code, encoding="utf-8")
     (checkout / "scenario.yaml").write_text(scenario[1], encoding="utf-8")
 
 
