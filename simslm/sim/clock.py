@@ -7,14 +7,14 @@ them, so alarms enter the queue with their absolute time.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from typing import Any, cast
 
 import simpy
 from simpy.events import NORMAL, URGENT, Event, EventPriority
 
-__all__ = ["URGENT", "Alarm", "Clock", "turn"]
+__all__ = ["URGENT", "Alarm", "Background", "Clock", "turn"]
 
 
 class Alarm(Event):
@@ -34,6 +34,10 @@ class Alarm(Event):
         earlier = Alarm(cast(Clock, self.env), time, self._priority)
         earlier.callbacks, self.callbacks = self.callbacks, []
         return earlier
+
+
+class Background(Alarm):
+    """An alarm that does not keep a simulation going: a look at the fleet, or the end of a repair."""
 
 
 class Clock(simpy.Environment):
@@ -85,6 +89,17 @@ class Clock(simpy.Environment):
     def alarm(self, time: float, priority: EventPriority = NORMAL) -> Alarm:
         """An event at ``time`` seconds, which must not lie in the past."""
         return Alarm(self, time, priority)
+
+    def background(self, time: float, then: Callable[[Event], None]) -> None:
+        """Calls ``then`` at ``time`` seconds, after all that is urgent at that instant and before the replicas' turns.
+
+        The clock goes on to it whatever else is left: ``then`` acts only if :meth:`busy` or work waits for it.
+        """
+        Background(self, time, NORMAL).callbacks.append(then)
+
+    def busy(self) -> bool:
+        """Whether anything is left to happen but background alarms; an event that has no hearers does not count."""
+        return any(event.callbacks and not isinstance(event, Background) for *_, event in self._queue)
 
     def had_turn(self, priority: EventPriority) -> bool:
         """Whether an alarm of this priority at this instant would have happened already."""
