@@ -47,7 +47,7 @@ systems: .venv/dev
 intervals: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m comparison.study -o reports/intervals.md
 
-# A page of each kind in reports/, and the pictures of the README; see reports/README.md.
+# A page of each kind in reports/ (not kept in git), and the pictures of the README; see reports/README.md.
 reports: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m examples.pages $(TRUTH)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from simslm.api import Found
 from simslm.calibration.evidence import FIRSTS, GAPS, RATES, own_spreads, told
 from simslm.calibration.fit import Fit, assess, fit, misfit
 from simslm.calibration.offline import Step
@@ -145,13 +146,13 @@ def _settle(
     """
     best: tuple[float, PhysicalCost, list[Schedule]] | None = None
     expected: list[dict[str, float]] = []
-    halvings = 0
+    halvings, found = 0, Found()
     for number in range(ROUNDS):
         schedules = []
         for run in runs:
             if progress is not None:
                 progress(number * len(runs) + len(schedules), ROUNDS * len(runs), run.run)
-            schedules.append(schedule(run, cost, dtype))
+            schedules.append(schedule(run, cost, dtype, found))
         if number == 0 and any(run.drawn for run in runs):
             runs = [paced_as_measured(each, told(each).get(RATES[0])) for each in schedules]
             cost = fit(schedules, steps, cost)

@@ -135,7 +135,7 @@ def residuals(cost: PhysicalCost, runs: Sequence[Evidence], steps: Sequence[Step
     """All residuals in standard deviations: of the runs, of the offline steps, and of the priors, in that order."""
     found: list[float] = []
     for each in runs:
-        latency = cost.evaluate(each.schedule.shapes).latency_s
+        latency = cost.latencies_s(each.schedule.shapes)
         found += each.residuals(each.schedule.metrics(latency, cost.terms["startup"]))
     for step in steps:
         found += [error / known.OFFLINE_SPREAD[kind] for kind, error in step.log_errors(cost).items()]

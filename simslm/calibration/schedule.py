@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simslm.api import prepare
+from simslm.api import Found, prepare
 from simslm.calibration.observed import PER_TOKEN, Observed, observed
 from simslm.catalog.work import IterationShape
 from simslm.cost.physical import PhysicalCost
@@ -102,25 +102,32 @@ class Schedule:
         return found
 
 
-def schedule(run: MeasuredRun, cost: PhysicalCost, dtype: str) -> Schedule:
+def schedule(run: MeasuredRun, cost: PhysicalCost, dtype: str, found: Found | None = None) -> Schedule:
     """Simulates a measured run with a cost model, and keeps what it did.
 
     Random arrivals are drawn several times, and the metrics are means over the drawings.
 
+    Args:
+        run: what was measured.
+        cost: prices its iterations.
+        dtype: of weights and KV cache.
+        found: what was looked up for other runs.
+
     Raises:
         SimslmError: see :func:`check`.
     """
-    draws = range(_draws(run))
-    found = [_simulated(run, cost, dtype, seed) for seed in draws]
-    simulated = _mean([each.metrics for each in found])
+    draws, lookups = range(_draws(run)), found or Found()
+    observations = [_simulated(run, cost, dtype, seed, lookups) for seed in draws]
+    simulated = _mean([each.metrics for each in observations])
     paced = run.paced
-    slower = [_simulated(run, slowed(cost, SLOWER), dtype, seed).metrics for seed in draws] if paced else []
-    tables, weights = _joined(found)
+    slow = slowed(cost, SLOWER)
+    slower = [_simulated(run, slow, dtype, seed, lookups).metrics for seed in draws] if paced else []
+    tables, weights = _joined(observations)
     distinct, order = _distinct(tables)
     weights = {name: np.bincount(order, each, len(distinct)) for name, each in weights.items()}
     shapes = IterationShape(*distinct.T)
     latency = cost.evaluate(shapes).latency_s
-    first = found[0]
+    first = observations[0]
     return Schedule(
         run,
         shapes,
@@ -128,9 +135,9 @@ def schedule(run: MeasuredRun, cost: PhysicalCost, dtype: str) -> Schedule:
         simulated,
         {name: float(each @ latency) for name, each in weights.items()},
         _followed(simulated, _mean(slower)) if paced else dict.fromkeys(simulated, 1.0),
-        _chance([each.metrics for each in found], simulated),
+        _chance([each.metrics for each in observations], simulated),
         first.output_tokens,
-        float(np.mean([each.preemptions for each in found])),
+        float(np.mean([each.preemptions for each in observations])),
         (order[: len(first.start_s)].astype(np.int32), first.start_s, first.end_s),
     )
 
@@ -195,8 +202,8 @@ def _draws(run: MeasuredRun) -> int:
     return int(np.clip(REQUESTS // run.num_requests, FEWEST_DRAWS, MOST_DRAWS))
 
 
-def _simulated(run: MeasuredRun, cost: PhysicalCost, dtype: str, seed: int) -> Observed:
-    prepared = prepare(scenario_of(run, {"roofline": {}}, dtype=dtype, seed=seed))
+def _simulated(run: MeasuredRun, cost: PhysicalCost, dtype: str, seed: int, found: Found) -> Observed:
+    prepared = prepare(scenario_of(run, {"roofline": {}}, dtype=dtype, seed=seed), found)
     prepared = replace(prepared, groups=(replace(prepared.groups[0], cost=cost),))
     log = simulate(prepared.requests, prepared.deployment())
     if (log.requests.columns()["status"] != FINISHED).any():

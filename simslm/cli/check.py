@@ -131,7 +131,7 @@ def _replicas(one: Expectation) -> str:
 def _load(offered_rps: float | None, load: float | None) -> str:
     if offered_rps is None or load is None:
         return "requests do not arrive at a rate"
-    verdict = "more than it can serve" if load > 1 else "sustainable"
+    verdict = "more than it can serve" if load > 1 else "within the throughput limit"
     return f"{load:.0%} ({number(offered_rps)} requests/s offered): {verdict}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ class Expectation:
         never_fit: those of them that are rejected for their size.
         prompt: mean prompt of the others, tokens.
         output: mean output, tokens.
-        batch: sequences that decode together: the batch limit or what the KV cache holds.
+        batch: sequences that decode together: the batch limit, what the KV cache holds, or the clients of a closed loop.
         decode_s: latency of such an iteration.
         capacity_rps: requests per second of the whole group, as if replicas on one device did not slow each other.
         in_domain: which typical iterations lie inside what was measured.
@@ -59,7 +60,7 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
         float(requests.prompt_tokens[served].mean()),
         float(requests.output_tokens[served].mean()),
     )
-    batch = group.batch(prompt + output / 2, int(served.sum()))
+    batch = group.batch(prompt + output / 2, _at_once(prepared, served, len(group.devices)))
     held = group.held_tokens(prompt + output / 2)
     decode = cost.decode(batch).latency_s(batch * held)
     whole = round(prompt)
@@ -82,6 +83,14 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
         len(group.devices) / per_request,
         _in_domain(prepared, group, served, batch, held),
     )
+
+
+def _at_once(prepared: Prepared, served: np.ndarray, replicas: int) -> int:
+    """Most requests that are at one replica at once: all of them, or of clients in a closed loop one each."""
+    count, loop = int(served.sum()), prepared.requests.closed_loop
+    if loop is None:
+        return count
+    return max(1, ceil(loop.concurrency * count / len(served) / replicas))
 
 
 def _requests_of(deployment: Deployment, number: int, count: int) -> np.ndarray:

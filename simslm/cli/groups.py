@@ -76,6 +76,17 @@ def traces_compare(
     command.compare(first, second, json)
 
 
+@traces.command("schema")
+def traces_schema(json: Json = False) -> None:
+    """Print the format of a trace: tables, columns, units, provenance, versions; this is docs/trace-format.md.
+
+    Example: simslm traces schema > trace-format.md
+    """
+    from simslm.cli import traces as command
+
+    command.schema(json)
+
+
 @traces.command("import")
 def traces_import(
     csv: Annotated[Path, typer.Argument(metavar="CSV", help="columns of a trace's iterations.parquet")],

@@ -145,6 +145,31 @@ def _compared(pair: Pair) -> tuple[str, ...]:
     return (pair.label, *latencies, *rates, number(pair.ratio), interval)
 
 
+def schema(as_json: bool) -> None:
+    """Prints the format of a trace."""
+    from simslm.traces.format_page import markdown
+    from simslm.traces.schema import PROVENANCE, REQUIRED_PROVENANCE, ROWS, SCHEMA_VERSION, TABLES
+
+    if not as_json:
+        print(markdown(), end="")
+        return
+    tables = {
+        name: {
+            "row": ROWS[name],
+            "columns": [
+                {"name": field.name, "type": str(field.type), "nullable": field.nullable}
+                | {key.decode(): value.decode() for key, value in field.metadata.items()}
+                for field in table
+            ],
+        }
+        for name, table in TABLES.items()
+    }
+    required = {source: list(keys) for source, keys in REQUIRED_PROVENANCE.items()}
+    screen.show_json(
+        {"version": SCHEMA_VERSION, "tables": tables, "provenance": dict(PROVENANCE), "required": required}
+    )
+
+
 def convert(
     csv: Path, model: str, device: str, dtype: str, engine: str, output: Path, replace: bool, as_json: bool
 ) -> None:

@@ -15,6 +15,12 @@ INFINITE = "∞"
 EVERY_TENTH = "in every tenth"
 """In place of an interval: the difference has the same sign in every tenth of the run, its size is open."""
 
+TOO_WIDE = "open: too few requests to tell"
+"""In place of an interval that leaves open whether the figure falls to a quarter or rises several times."""
+
+WIDEST = 8.0
+"""How many times its low end the high end of an interval may be to be told; a sure difference is told anyhow."""
+
 POINTS = "points"
 """Percentage points: from 3.3 % to 89 % of the requests is +85.7 points, not +2,570 %."""
 
@@ -76,6 +82,8 @@ def interval(delta: Delta) -> str:
         low, high = delta.interval
         return f"{'+' if low > 0 else ''}{delta.metric.show(low)} to {'+' if high > 0 else ''}{delta.metric.show(high)}"
     low, high = sorted(delta.relative_interval)
+    if delta.verdict == "unclear" and 1 + high > WIDEST * (1 + low):
+        return TOO_WIDE
     return f"{percent(low)} to {percent(high)} %"
 
 

@@ -153,6 +153,13 @@ class PhysicalCost(CostModel):
         energy = self._energy(shapes, latency, host) if self.idle_w is not None else None
         return Costs(latency, host, energy, self._inside(shapes))
 
+    def latencies_s(self, shapes: IterationShape) -> np.ndarray:
+        """Latencies of many iterations by the formula itself; the lines of :meth:`evaluate` are the same to rounding.
+
+        A fit prices shapes with new terms each time, for which it would build all lines anew.
+        """
+        return self._latency(shapes, np.maximum)
+
     def kernels_s(self, shape: IterationShape) -> float:
         """Seconds of one iteration in which kernels run, without waiting for launches."""
         return self._device(shape, max)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from simslm.metrics.programs import ProgramColumns
 from simslm.metrics.steady import STEADY, Counted, Rule, counted
 from simslm.metrics.summary import end
 from simslm.metrics.tally import Tally
-from simslm.sim.log import Settled, Window
+from simslm.sim.log import Move, Settled, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,10 @@ class TableSink(Protocol):
         """Requests that are over, in order of their numbers; the columns are those of ``requests.parquet``."""
         ...
 
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        """Moves of requests between replicas, in order."""
+        ...
+
 
 class Forget:
     """A sink that keeps nothing: the summary is all that is wanted."""
@@ -64,6 +68,9 @@ class Forget:
 
     def take_requests(self, columns: dict[str, np.ndarray]) -> None:
         """The requests are dropped."""
+
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        """The moves are dropped."""
 
 
 class Books:
@@ -80,6 +87,7 @@ class Books:
             requests are booked at once, at the end.
         windows: the iterations of each replica with their tables; empty where a sink took them.
         parts: the columns of the requests that are booked; empty where a sink took them.
+        moves: of requests between replicas; empty where a sink took them.
     """
 
     def __init__(self, basis: Basis, sink: TableSink | None = None) -> None:
@@ -87,11 +95,13 @@ class Books:
         self.window: Counted | None = None
         self.windows: list[tuple[int, Window, IterationTable]] = []
         self.parts: list[dict[str, np.ndarray]] = []
+        self.moves: list[Move] = []
         self.tally = Tally(basis.slo)
         self.tallies = None if basis.classes is None else ClassTallies(basis.classes)
         taken = self._keep if sink is None else sink.take
         self.ledger = Ledger(basis.replicas, basis.requests, taken, timed=basis.rule is not None)
         self._pass_on = self.parts.append if sink is None else sink.take_requests
+        self._pass_moves_on = self.moves.extend if sink is None else sink.take_moves
 
     def take_window(self, replica: int, window: Window) -> None:
         """Books the iterations of a window."""
@@ -100,6 +110,10 @@ class Books:
     def take_requests(self, settled: Settled) -> None:
         """Books requests that are over, and passes them on."""
         self._pass_on(self.book(settled))
+
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        """Passes moves on."""
+        self._pass_moves_on(moves)
 
     def book(self, settled: Settled) -> dict[str, np.ndarray]:
         """Books requests whose iterations have all been booked, and gives their columns."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from simslm.metrics.iterations import IterationTable
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.stages import KINDS, Stages
 from simslm.metrics.whole import write_whole
-from simslm.sim.log import STATUS, Window
+from simslm.policies.partition import Split
+from simslm.sim.log import STATUS, Move, Window
 
 if TYPE_CHECKING:
     from simslm.metrics.result import Result
@@ -74,6 +76,21 @@ STAGES = (
     ("tokens", pa.int64()),
     ("iterations", pa.int64()),
 )
+MOVES = (
+    ("request_id", pa.int64()),
+    ("source", pa.int64()),
+    ("target", pa.int64()),
+    ("at_s", pa.float64()),
+    ("kind", pa.string()),
+)
+SPLITS = (
+    ("device", pa.int64()),
+    ("from_s", pa.float64()),
+    ("prefill", pa.float64()),
+    ("decode", pa.float64()),
+)
+OPTIONAL = ("moves", "splits")
+"""Tables of runs with prefill and decode replicas: requests that went between them, and splits of their device."""
 
 
 def requests_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
@@ -99,6 +116,21 @@ def stages_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
     kinds = pa.DictionaryArray.from_arrays(pa.array(columns["kind"], type=pa.int8()), list(KINDS))
     arrays = {name: _array(columns[name], kind) for name, kind in STAGES if name != "kind"}
     return pa.table({name: arrays.get(name, kinds.cast(pa.string())) for name, _ in STAGES})
+
+
+def moves_arrow(moves: Sequence[Move]) -> pa.Table:
+    """Rows of ``moves.parquet``: every time a request went from one replica to another, in order of time."""
+    return pa.Table.from_pylist([move._asdict() for move in moves], pa.schema(MOVES))
+
+
+def splits_arrow(splits: Mapping[int, Sequence[tuple[float, Split]]]) -> pa.Table:
+    """``splits.parquet``: what share of a device's SMs each prefill and each decode replica has, and since when."""
+    rows = [
+        {"device": device, "from_s": from_s, "prefill": split.prefill, "decode": split.decode}
+        for device, found in sorted(splits.items())
+        for from_s, split in found
+    ]
+    return pa.Table.from_pylist(rows, pa.schema(SPLITS))
 
 
 def gaps_arrow(gaps: Distribution) -> pa.Table:
@@ -166,12 +198,21 @@ class RunWriter:
         """Writes requests that are over, and come after those that were taken before."""
         self._write("requests", requests_arrow(columns))
 
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        """Writes moves of requests, which come after those that were taken before."""
+        self._write("moves", moves_arrow(moves))
+
     def finish(self, result: Result) -> None:
         """Writes what remains; now the files have their names. A replica's windows have all been taken."""
         if "iterations" not in self._streams:
             self._write("iterations", pa.schema(ITERATIONS).empty_table())
         self._write("stages", stages_arrow(self._stages.rest()))
         self.take_requests(result.request_columns)
+        if result.log.moves:
+            self.take_moves(result.log.moves)
+        if result.log.splits:
+            self._write("splits", splits_arrow(result.log.splits))
+        self._forget_earlier_run()
         try:
             for stream in self._streams.values():
                 stream.finish()
@@ -181,6 +222,12 @@ class RunWriter:
         write_whole(self.directory / "gaps.parquet", lambda path: pq.write_table(gaps, path))
         write_json(self.directory / "summary.json", result.summary)
         write_json(self.directory / "manifest.json", result.manifest)
+
+    def _forget_earlier_run(self) -> None:
+        """A directory that held another run keeps none of its files that this one does not have."""
+        for name in OPTIONAL:
+            if name not in self._streams:
+                (self.directory / f"{name}.parquet").unlink(missing_ok=True)
 
     def __exit__(self, *_error: object) -> None:
         for stream in self._streams.values():

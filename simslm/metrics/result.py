@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +94,7 @@ def summarize(books: Books, log: SimulationLog) -> Result:
     accounts, gaps, seconds = _over_the_time_that_counts(books)
     summary = _summary(books, accounts, gaps, seconds)
     _divide(columns, summary, books.tallies, books.basis.programs, seconds)
+    log = replace(log, moves=(*books.moves, *log.moves)) if books.moves else log
     return Result(columns, summary, log, gaps, books.windows)
 
 

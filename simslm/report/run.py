@@ -14,6 +14,7 @@ from simslm.report.doubt import doubted
 from simslm.report.facts import facts
 from simslm.report.latencies import distributions, first_token_plot, first_tokens
 from simslm.report.life import life_figure, life_plot, life_title, life_words
+from simslm.report.moves import between_phases
 from simslm.report.overtime import overtime_plot, overview_plot, panels, replica_data
 from simslm.report.page import Key, Plot, render_template
 from simslm.report.palette import DASHES, SERIES
@@ -169,7 +170,7 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         bound=bound(found),
         time_parts=parts(found.split.parts(), seconds),
         slo_rows=slo_rows(run),
-        divisions=divisions(run),
+        divisions=[*divisions(run), *between_phases(run)],
         latency_rows=latency_rows(run.summary),
         cdfs=distributions(run, anchor),
         first=first_token_plot(first, anchor) if first else None,

@@ -23,7 +23,7 @@ INTERVALS = 160
 """Of what the replica did meanwhile."""
 
 MOST_BREAKS = 5
-"""Breaks that are told one by one."""
+"""Breaks, and moves to other replicas, that are told one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def _life(run: RunTables, row: int, stages: Sequence[tuple[bool, float, float, i
     segments = list(_segments(at, stages))
     edges = np.linspace(0.0, max(segments[-1].end_s, 1e-9), INTERVALS + 1)
     decoding, waiting, prefill = _meanwhile(log, edges + at["arrival_s"])
-    events = list(_events(at, segments))
+    events = list(_events(at, segments, _moves_of(run, at)))
     return Life(
         int(at["request_id"]),
         int(at["replica"]),
@@ -185,13 +185,32 @@ def _segments(at: dict[str, float], stages: Sequence[tuple[bool, float, float, i
         yield last
 
 
-def _events(at: dict[str, float], segments: Sequence[Segment]) -> Iterator[tuple[str, str]]:
+def _moves_of(run: RunTables, at: dict[str, float]) -> list[tuple[float, int, int]]:
+    """When after its arrival a request went from one replica to another: source and target."""
+    if run.moves is None:
+        return []
+    mine = run.moves["request_id"] == at["request_id"]
+    columns = (run.moves[name][mine].tolist() for name in ("at_s", "source", "target"))
+    return [
+        (time - at["arrival_s"], int(source), int(target))
+        for time, source, target in zip(*columns, strict=True)
+    ]
+
+
+def _events(
+    at: dict[str, float], segments: Sequence[Segment], moves: Sequence[tuple[float, int, int]]
+) -> Iterator[tuple[str, str]]:
     """What happened, and when after the arrival."""
     yield "arrived", f"at {at['arrival_s']:,.3f} s of simulated time"
     if np.isfinite(at["queue_s"]):
-        yield "scheduled", f"{seconds(at['queue_s'])} later, on replica {count(at['replica'])}"
+        on = moves[0][1] if moves else int(at["replica"])
+        yield "scheduled", f"{seconds(at['queue_s'])} later, on replica {on}"
     if np.isfinite(at["ttft_s"]):
         yield "first token", f"after {seconds(at['ttft_s'])}: {_prompt(at, segments)}"
+    for time, _, target in moves[:MOST_BREAKS]:
+        yield "moved", f"after {seconds(time)}, to replica {target}"
+    if len(moves) > MOST_BREAKS:
+        yield "moved", _times(len(moves) - MOST_BREAKS, "more")
     breaks = [each for each in segments if each.kind == "wait" and each.start_s > at["ttft_s"]]
     for each in breaks[:MOST_BREAKS]:
         yield "break", f"after {seconds(each.start_s)}, for {seconds(each.end_s - each.start_s)}"

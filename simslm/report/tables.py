@@ -51,6 +51,8 @@ SPECULATION_COLUMNS = {"accepted_tokens": 0.0}
 """Of iterations; 0 in a run that has no such column."""
 
 STAGE_COLUMNS = ("request_id", "replica", "kind", "start_s", "end_s", "tokens", "iterations")
+MOVE_COLUMNS = ("request_id", "source", "target", "at_s", "kind")
+SPLIT_COLUMNS = ("device", "from_s", "prefill", "decode")
 GAP_COLUMNS = ("itl_s", "share")
 SUMMARY_KEYS = (
     "name",
@@ -89,6 +91,9 @@ class RunTables:
         gaps: the distribution of the gaps between output tokens, thinned; None where there is no such file.
         summary: ``summary.json`` as written.
         manifest: ``manifest.json`` as written.
+        moves: columns over the times at which a request went from one replica to another, ``kind`` (text) says why;
+            None where none did.
+        splits: columns over the splits of devices between prefill and decode replicas; None where there are none.
         excerpt: the stretch that the tables are of; None where they are of the whole run. The summary always is.
     """
 
@@ -99,6 +104,8 @@ class RunTables:
     stages: Columns | None = None
     gaps: Columns | None = None
     excerpt: Excerpt | None = None
+    moves: Columns | None = None
+    splits: Columns | None = None
 
     @property
     def window_s(self) -> tuple[float, float] | None:
@@ -158,7 +165,9 @@ def read_run(directory: Path, part: Excerpt | None = None) -> RunTables:
     if stages is not None:
         stages["decode"] = stages.pop("kind") == "decode"
     gaps = _read_optional(directory / "gaps.parquet", GAP_COLUMNS)
-    return RunTables(requests, iterations, summary, manifest, stages, gaps, part)
+    moves = _read_optional(directory / "moves.parquet", MOVE_COLUMNS, numbers)
+    splits = _read_optional(directory / "splits.parquet", SPLIT_COLUMNS)
+    return RunTables(requests, iterations, summary, manifest, stages, gaps, part, moves, splits)
 
 
 def dig(mapping: Any, path: str, default: Any = None) -> Any:

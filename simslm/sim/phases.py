@@ -34,7 +34,7 @@ class Phases:
         home: the group that the request of a row arrived at.
 
     Attributes:
-        moves: every handoff, and every return of a preempted sequence, in order.
+        moves: every hand-over, and every return of a preempted sequence, in order, since some were let go.
     """
 
     def __init__(
@@ -59,14 +59,20 @@ class Phases:
                 elif isinstance(role, Decoding):
                     role.send_back = partial(self._send_back, replica)
 
+    def let_go(self) -> tuple[Move, ...]:
+        """The moves so far, which are forgotten."""
+        moves = tuple(self.moves)
+        self.moves.clear()
+        return moves
+
     def _hand_over(self, group: int, sequence: inflight.Sequence, source: Replica) -> None:
         target = self._choose(group, sequence, source)
-        self._note(sequence, source, target)
+        self._note(sequence, source, target, "hand-over")
         role_of(target).receive(sequence, role_of(source))
 
     def _send_back(self, source: Replica, sequence: inflight.Sequence) -> None:
         target = self._choose(self._home(sequence.row), sequence, source)
-        self._note(sequence, source, target)
+        self._note(sequence, source, target, "return")
         target.arrive(sequence)
 
     def _choose(self, group: int, sequence: inflight.Sequence, source: Replica) -> Replica:
@@ -75,9 +81,9 @@ class Phases:
         members = [each for each in members if each.store is source.store] or members
         return members[self._routers[group].choose(sequence, members)] if len(members) > 1 else members[0]
 
-    def _note(self, sequence: inflight.Sequence, source: Replica, target: Replica) -> None:
+    def _note(self, sequence: inflight.Sequence, source: Replica, target: Replica, kind: str) -> None:
         self._requests.replica[sequence.row] = target.index
-        self.moves.append(Move(sequence.request_id, source.index, target.index, self._clock.now))
+        self.moves.append(Move(sequence.request_id, source.index, target.index, self._clock.now, kind))
 
 
 def role_of(replica: Replica) -> Any:

@@ -257,8 +257,8 @@ class _World:
             self.sink.take_window(replica.index, replica.window())
         for _ in range(over):
             self.sink.take_requests(self.rows.let_go())
-        if self.phases is not None:
-            self.phases.moves.clear()
+        if self.phases is not None and self.phases.moves:
+            self.sink.take_moves(self.phases.let_go())
 
     def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
         """For each request, whether its group can serve it at all."""

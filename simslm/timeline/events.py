@@ -144,6 +144,37 @@ def _alike(first: Row, second: Row) -> bool:
     )
 
 
+def move_event(row: Row) -> Event:
+    """A request goes from one replica to another: an instant on the track of the one that it leaves."""
+    return {
+        "ph": "i",
+        "s": "p",
+        "cat": "move",
+        "name": f"{row['kind']} to replica {row['target']}",
+        "pid": process(row["source"]),
+        "tid": ITERATIONS,
+        "ts": microseconds(nanoseconds(row["at_s"])),
+        "args": {"request_id": row["request_id"], "target": row["target"]},
+    }
+
+
+def split_event(row: Row, replicas: int) -> Event:
+    """The split of a device between its prefill and decode replicas, as a counter of the device.
+
+    Args:
+        row: of ``splits.parquet``.
+        replicas: how many there are; devices come after them.
+    """
+    return {
+        "ph": "C",
+        "name": "SM share",
+        "pid": process(replicas + row["device"]),
+        "tid": 0,
+        "ts": microseconds(nanoseconds(row["from_s"])),
+        "args": {"prefill": row["prefill"], "decode": row["decode"]},
+    }
+
+
 def request_events(row: Row, end_s: float) -> Iterator[Event]:
     """The life of a request that reached a replica: queue, prefill and decode inside it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ import pyarrow.parquet as pq
 
 from simslm.errors import UsageError
 from simslm.metrics.whole import write_whole
-from simslm.timeline.events import COUNTERS, SHAPE, Event, ReplicaTrack, named, request_events
+from simslm.timeline.events import (
+    COUNTERS,
+    SHAPE,
+    Event,
+    ReplicaTrack,
+    move_event,
+    named,
+    process,
+    request_events,
+    split_event,
+)
 
 NAME = "timeline.json"
 
@@ -36,6 +47,8 @@ REQUESTS = (
     "preemptions",
     "status",
 )
+MOVES = ("request_id", "source", "target", "at_s", "kind")
+SPLITS = ("device", "from_s", "prefill", "decode")
 REMEDY = "run `simslm simulate` again with `-o` this directory"
 
 
@@ -56,7 +69,10 @@ def write_timeline(directory: Path, target: Path | None = None) -> Path:
         _table(directory / "requests.parquet", REQUESTS) as requests,
     ):
         together = iterations.metadata.num_rows > EACH
-        events = _events(iterations, requests, summary, manifest, together)
+        events = chain(
+            _events(iterations, requests, summary, manifest, together),
+            _phase_events(directory, len(_names(manifest))),
+        )
         write_whole(target, lambda path: _write(path, events, _about(manifest, together)))
     return target
 
@@ -106,6 +122,26 @@ def _events(
     for row in _rows(requests, REQUESTS):
         if row["replica"] is not None:
             yield from request_events(row, end_s)
+
+
+def _phase_events(directory: Path, replicas: int) -> Iterator[Event]:
+    """What went on between prefill and decode replicas, in a run that had them."""
+    if (path := directory / "moves.parquet").exists():
+        with _table(path, MOVES) as moves:
+            yield from map(move_event, _rows(moves, MOVES))
+    if (path := directory / "splits.parquet").exists():
+        with _table(path, SPLITS) as splits:
+            rows = list(_rows(splits, SPLITS))
+        for device in sorted({row["device"] for row in rows}):
+            name = {"name": f"device {device}"}
+            yield {
+                "ph": "M",
+                "pid": process(replicas + device),
+                "tid": 0,
+                "name": "process_name",
+                "args": name,
+            }
+        yield from (split_event(row, replicas) for row in rows)
 
 
 def _names(manifest: dict[str, Any]) -> list[str]:

@@ -11,8 +11,18 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Version of the columns below; a reader refuses any other."""
+VERSIONS: Mapping[int, str] = {
+    1: "the tables, columns and keys of this page; `partition`, `visit`, `throttle`, `outlier` and `sampled_power_w` were "
+    "added to it, and a file without them is read as if they were null",
+}
+"""What each version of the schema has.
+
+A column that may be null comes without a new version, because a reader takes a file that lacks it. A column that must
+be there, another unit or another meaning needs a new version.
+"""
+
+SCHEMA_VERSION = max(VERSIONS)
+"""Version that is written; a reader refuses any other."""
 
 SCHEMA_KEY = b"simslm.schema"
 VERSION_KEY = b"simslm.schema_version"
@@ -20,6 +30,25 @@ PROVENANCE_KEY = b"simslm.provenance"
 
 SOURCES = ("measured", "calibrated", "imported", "roofline")
 """Where the figures of a trace come from (``provenance.source``)."""
+
+PROVENANCE: Mapping[str, str] = {
+    "source": "`measured` by the profiler, `calibrated` to runs, `imported` from a table, or `roofline`",
+    "model": "the catalogue's name of the model",
+    "dtype": "data type of weights and KV cache",
+    "device": "the catalogue's name of the device",
+    "engine": "name and version of what was measured, e.g. `simslm-engine 0.4.0`",
+    "memory_bytes": "memory of the device",
+    "driver": "version of its driver",
+    "cuda": "version of CUDA",
+    "torch": "version of torch",
+    "clocks": "what the clocks were set to, as text or an object",
+    "warmup": "calls before the first that counts",
+    "repeats": "calls of each shape that count",
+    "date": "day of the measurement, ISO 8601",
+    "command": "what measures, or fits, the same again",
+    "power_note": "why energy is not known; empty where it was measured",
+}
+"""What each key of a provenance says; it may hold others. A value is null where the machine has no such thing."""
 
 _ALWAYS = ("source", "model", "dtype", "device", "engine")
 _MEASURED = (
@@ -32,12 +61,7 @@ REQUIRED_PROVENANCE = {
     "imported": (*_ALWAYS, "date"),
     "roofline": _ALWAYS,
 }
-"""Keys a provenance must hold, by its source; a value may be null where the machine has no such thing.
-
-``engine`` is a name and a version (``simslm-engine 0.4.0``), ``model``, ``dtype`` and ``device`` are the
-catalogue's names, ``memory_bytes`` the device's, ``clocks`` free text or an object, ``warmup`` and
-``repeats`` counts, ``date`` ISO 8601, and ``power_note`` says why energy is unknown (empty when measured).
-"""
+"""Keys of :data:`PROVENANCE` that must be there, by the source."""
 
 
 def _field(name: str, kind: pa.DataType, unit: str, doc: str, *, nullable: bool = False) -> pa.Field:
@@ -81,7 +105,6 @@ ITERATIONS = pa.schema(
         _field("outlier", _INT, "1", "1 = far from the other calls of its shape; kept", nullable=True),
     ]
 )
-"""One row per measured forward pass; raw repeats are kept."""
 
 KERNELS = pa.schema(
     [
@@ -95,7 +118,6 @@ KERNELS = pa.schema(
         _field("bytes", _FLOAT, "B", "bytes moved by one call, from the architecture"),
     ]
 )
-"""One row per measured operator call."""
 
 POWER = pa.schema(
     [
@@ -110,7 +132,6 @@ POWER = pa.schema(
         _field("repeat", _INT, "1", "number of this measurement of the same state, from 0"),
     ]
 )
-"""Power by state, and power and speed against clock or cap where the device allows."""
 
 TERMS = pa.schema(
     [
@@ -120,7 +141,15 @@ TERMS = pa.schema(
         _field("unit", _TEXT, "", "unit of value and stderr"),
     ]
 )
-"""The fitted terms of a calibrated trace, which has them instead of iterations."""
+
+ROWS: Mapping[str, str] = {
+    "iterations": "one row per measured forward pass; raw repeats are kept",
+    "kernels": "one row per measured call of an operator",
+    "power": "one row per measurement of power in a state, or at a clock or power cap",
+    "terms": "one row per fitted term of a calibrated trace, which has them instead of iterations",
+    "heldout": "as `iterations`: points from which no cost model is built, to try it on",
+}
+"""What a row of each table is."""
 
 TABLES: Mapping[str, pa.Schema] = {
     "iterations": ITERATIONS,
@@ -129,7 +158,7 @@ TABLES: Mapping[str, pa.Schema] = {
     "terms": TERMS,
     "heldout": ITERATIONS,
 }
-"""The tables a trace may hold, by file stem; ``heldout`` has points no cost model is built from."""
+"""The tables that a trace may hold, by file stem; see :data:`ROWS`."""
 
 
 def missing_provenance(provenance: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,7 +24,7 @@ from simslm.metrics.iterations import IterationTable
 from simslm.metrics.result import Result, summarize
 from simslm.preparation.manifest import manifest
 from simslm.report import write_report
-from simslm.sim.log import Settled, Window
+from simslm.sim.log import Move, Settled, Window
 from simslm.sim.world import run
 
 BARE_TIMEOUTS = 300_000
@@ -133,6 +134,8 @@ class Nowhere:
     def take_window(self, replica: int, window: Window) -> None: ...
 
     def take_requests(self, settled: Settled) -> None: ...
+
+    def take_moves(self, moves: Sequence[Move]) -> None: ...
 
 
 class Counter(Forget):

@@ -44,6 +44,7 @@ def test_a_schedule_prices_a_run_as_the_simulator_does(runs, truth_cost, arrival
         assert found[name] == pytest.approx(np.mean([each[name] for each in told]), rel=within), name
 
 
+@pytest.mark.slow
 def test_the_true_terms_are_within_three_standard_errors(calibrated):
     stderr = calibrated.fit.stderr
     for name, true in TRUE.items():
@@ -129,6 +130,7 @@ def test_one_run_leaves_nearly_everything_to_the_priors(runs):
     assert found.power is None
 
 
+@pytest.mark.slow
 def test_terms_that_cannot_be_told_apart_are_named(runs, monkeypatch):
     """Without priors worth the name, one batch size cannot tell host time from a layer's."""
     from simslm.calibration import fit as module
@@ -159,6 +161,7 @@ def test_speed_counts_once_and_contradictions_much(runs, truth_cost):
     assert evidence(replace(each, measured=replace(run, measured={"preemptions": 1.0}))) is None
 
 
+@pytest.mark.slow
 def test_offline_steps_are_evidence(runs, truth_cost, tmp_path):
     lines = ["model,input_len,output_len,batch,prefill_s,decode_s,decode_steps"]
     for batch in (1, 8, 64, 128):

@@ -33,6 +33,7 @@ def fitted(request, served):
     return calibrate(served(MIXTURES[request.param]), MODEL, DEVICE, DTYPE)
 
 
+@pytest.mark.slow
 def test_the_runs_themselves_are_met(fitted):
     for errors in fitted.errors.values():
         assert abs(errors["tpot_mean_s"]) < 0.02
@@ -50,6 +51,7 @@ def test_other_arrivals_are_predicted(fitted, truth_cost):
             assert found["ttft_mean_s"] == pytest.approx(true["ttft_mean_s"], rel=0.1), changed
 
 
+@pytest.mark.slow
 def test_a_low_rate_tells_a_slow_engine_from_a_fast_one(truth_cost):
     """Its throughput is that of its arrivals: what the engine is like, only the latencies say."""
     run = unmeasured(arrivals="poisson:2", num_requests=60)
@@ -69,6 +71,7 @@ def test_a_low_rate_tells_a_slow_engine_from_a_fast_one(truth_cost):
         assert ours["tpot_mean_s"] == pytest.approx(true["tpot_mean_s"], rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "told",
     [
@@ -98,6 +101,7 @@ def test_a_median_gap_tells_of_decoding_only(served, truth_cost):
     assert ours["output_tokens_per_s"] == pytest.approx(true["output_tokens_per_s"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_noise_of_a_day_is_met_by_the_interval(served, truth_cost):
     """Each run 1 % faster or slower: predictions are within 3 %, and within three standard errors."""
     runs = served(("closed-loop:2", "closed-loop:16", "poisson:4", "closed-loop:64"), noise=0.01)

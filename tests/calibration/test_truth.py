@@ -57,6 +57,7 @@ def held(errors: Errors, metric: str, median: float, p95: float) -> None:
     assert np.quantile(found, 0.95) <= p95, metric
 
 
+@pytest.mark.slow
 def test_other_lengths_and_batches(compared):
     _, errors, _ = compared
     for metric in ("output_tokens_per_s", "itl_mean_s"):

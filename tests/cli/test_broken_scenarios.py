@@ -54,6 +54,7 @@ def test_one_line_and_nothing_left(simslm, here, command, old, new, line, words,
     assert [path.name for path in here.iterdir()] == ["broken.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -124,6 +124,7 @@ def contradictory(simslm, here):
     return run
 
 
+@pytest.mark.slow
 def test_a_bad_fit_is_an_answer_of_its_own(contradictory, here):
     ended = contradictory()
     assert ended.code == 1
@@ -136,6 +137,7 @@ def test_a_bad_fit_is_an_answer_of_its_own(contradictory, here):
     assert contradictory("--max-residual", "100").code == 0
 
 
+@pytest.mark.slow
 def test_a_forced_trace_is_marked_wherever_it_is_used(contradictory, simslm, here):
     assert contradictory("--force").code == 0
     said = "the calibration misses its own runs by up to"
@@ -158,6 +160,7 @@ def test_a_forced_trace_is_marked_wherever_it_is_used(contradictory, simslm, her
     assert said in simslm("compare", "run", "run").out
 
 
+@pytest.mark.slow
 def test_a_device_may_be_written_inline_or_in_a_file(simslm, here):
     """The device of the table is a file, that of the option too, or its fields; scenarios name the same."""
     device = "{name: mine, like: h100-64gb, memory_bandwidth_bytes_per_s: 2.0e12}"

@@ -36,8 +36,10 @@ def test_it_follows_overrides(simslm, scenario):
     assert fast["expected_load"] == pytest.approx(100 * slow["expected_load"], rel=1e-6)
 
 
-def test_the_estimated_capacity_is_near_that_of_a_saturated_run(simslm, scenario):
-    settings = ("workload.arrivals={process: all-at-once}", "workload.num_requests=400",
+@pytest.mark.parametrize("arrivals", ["{process: all-at-once}", "{process: closed-loop, concurrency: 3}"])
+def test_the_estimated_capacity_is_near_that_of_a_saturated_run(simslm, scenario, arrivals):
+    """Of clients that wait for their answers, no more decode together than there are clients."""
+    settings = (f"workload.arrivals={arrivals}", "workload.num_requests=400",
                 "workload.output_tokens={dist: fixed, value: 40}")  # fmt: skip
     estimated = facts(simslm, scenario, *settings)["estimated_capacity_rps"]
     options = [word for setting in settings for word in ("--set", setting)]
@@ -45,6 +47,7 @@ def test_the_estimated_capacity_is_near_that_of_a_saturated_run(simslm, scenario
     assert estimated == pytest.approx(summary["throughput"]["requests_per_s"], rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["chunked-prefill", "prefill-first", "static", "orca"])
 @pytest.mark.parametrize(
     "setting",

@@ -54,6 +54,7 @@ def test_json_has_every_figure(simslm, runs):
     assert shown["failed"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("conditions", "code"),
     [
@@ -85,6 +86,7 @@ def test_a_condition_that_fails_names_the_run_and_the_figures(simslm, runs):
     assert "b: queue_s.mean is " in complaint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -144,6 +146,7 @@ def test_turning_requests_away_is_no_improvement(simslm, shedding):
     assert shown["requests"]["rejected"] == 1000 - served
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["ttft_s.p99", "ttft_s.mean", "e2e_s.p90", "queue_s.max"])
 def test_a_gate_does_not_pass_what_turns_requests_away(simslm, shedding, path):
     ended = simslm("compare", "runs/waits", "runs/sheds", "--fail-on", f"{path} > +5%")

@@ -22,7 +22,7 @@ BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.MULTILINE | r
 LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 
 README = ROOT / "README.md"
-DOCUMENTS = (README, *sorted(ROOT.glob("*/README.md")), *sorted((ROOT / "docs").rglob("*.md")))
+DOCUMENTS = (README, *sorted({*ROOT.glob("*/README.md"), *(ROOT / "docs").rglob("*.md")}))
 
 
 WRITTEN = sorted({*DOCUMENTS, *ROOT.glob("*.md"), *(ROOT / "reports").rglob("*.md")})
@@ -45,6 +45,20 @@ def test_links_are_seen():
     text = "[a](docs/a.md#top) [b](https://x.org/y) [c](#here)\n```sh\n[d](no/link)\n```\n![e](e.png)"
     assert links(text) == ["docs/a.md", "e.png"]
     assert "profiler/README.md" in links(README.read_text(encoding="utf-8"))
+
+
+INDEX = ROOT / "docs" / "README.md"
+
+
+def test_the_index_names_every_page():
+    pages = {path.name for path in INDEX.parent.glob("*.md")} - {INDEX.name}
+    assert pages <= set(links(INDEX.read_text(encoding="utf-8")))
+
+
+def test_the_places_that_the_index_names_are_there():
+    named = re.findall(r"`([\w/.-]+/[\w.-]*)`", INDEX.read_text(encoding="utf-8"))
+    assert len(named) > 15
+    assert not [place for place in named if not (ROOT / place).exists()]
 
 
 def blocks(language: str, *documents: Path) -> list[str]:

@@ -53,6 +53,7 @@ def test_a_figure_goes_by_its_names(simslm, name):
     assert "ttft_s.{mean,p50,p90,p95,p99,max}" in ended.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -51,6 +51,7 @@ def test_flags_are_what_the_scenario_says(simslm, here):
     assert simslm("check", "chat.yaml").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrivals", ["poisson:0.5", "closed-loop:8", "all-at-once"])
 @pytest.mark.parametrize("device", ["cpu", "h200", "l4"])
 def test_every_traffic_and_device_gives_one_that_can_be_searched(simslm, here, arrivals, device):

@@ -36,6 +36,7 @@ def await_text(terminal: int, text: bytes) -> bytes:
     return shown
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_kept(scenario, here):
     ours, theirs = pty.openpty()
     command = (*PROGRAM, "simulate", str(scenario), *LONG, "-o", "out", "--json")

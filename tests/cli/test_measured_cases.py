@@ -40,6 +40,7 @@ def recorded(simslm, here, models):
     return run
 
 
+@pytest.mark.slow
 def test_closed_loops_with_a_mean_ttft_are_fitted(simslm, here, models):
     """h01: five throughputs within 5 %; their TTFT is used, or said not to be met."""
     ended = simslm(
@@ -88,6 +89,7 @@ def test_a_measured_window_is_honoured(recorded):
     assert "rampup_duration" in ended.err
 
 
+@pytest.mark.slow
 def test_lines_of_sglang_are_read(simslm, here, models):
     """h14."""
     ended = simslm(

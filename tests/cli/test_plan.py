@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 SETUP = ("--set", "search={space: {deployment.engine.max_num_seqs: [8]}, objectives: {itl_s.p50: min}}")
 
 
+@pytest.mark.slow
 def test_it_prints_what_each_device_comes_to(simslm, scenario):
     ended = simslm("plan", scenario, "--rate", 3, "--device", "cpu", "--device", "l4", *SETUP)
     assert (ended.code, ended.err) == (0, "")
@@ -21,6 +24,7 @@ def test_it_prints_what_each_device_comes_to(simslm, scenario):
         assert words in ended.out
 
 
+@pytest.mark.slow
 def test_every_rate_is_planned_for_in_one_table(simslm, scenario):
     ended = simslm("plan", scenario, "--rate", 3, "--rate", 300, "--rate", 3, "--device", "cpu", *SETUP)
     assert (ended.code, ended.err) == (0, "")
@@ -57,6 +61,7 @@ def test_the_command_that_it_prints_gives_the_same_figures(simslm, scenario):
     assert simslm("plan", scenario, "--rate", 3, "--json", *SETUP).out == ended.out
 
 
+@pytest.mark.slow
 def test_traces_of_other_devices_are_compared(simslm, scenario, trace):
     arguments = ("plan", scenario, "--rate", 3, "--json", "--set", "device=l4", *SETUP)
     options = json.loads(simslm(*arguments).out)["options"]

@@ -33,6 +33,7 @@ def test_two_runs_on_one_page(simslm, runs):
     assert simslm("report", *runs).out == "runs/report.html\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["summary.json", "manifest.json", "requests.parquet", "iterations.parquet"])
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_a_run_without_a_file_is_refused(simslm, runs, name, damage):
@@ -47,6 +48,7 @@ def test_a_run_without_a_file_is_refused(simslm, runs, name, damage):
     assert not Path("page.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "named"),
     [

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
+
+from simslm.traces.schema import PROVENANCE, REQUIRED_PROVENANCE, TABLES
+from simslm.traces.terms import TERMS
 
 
 def test_list(simslm, trace):
@@ -169,6 +174,7 @@ def replaced_by_a_file(trace):
     trace.write_text("no trace", encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [truncated, emptied, overwritten, foreign, flipped, gone, replaced_by_a_file]
 )
@@ -244,3 +250,30 @@ def test_an_import_of_an_unknown_model_says_what_that_means(simslm, here):
     assert ended.code == 0
     assert "model 'opt-125' is not in the catalogue (did you mean 'opt-125m'?)" in ended.err
     assert ended.out == "out\n"
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "trace-format.md"
+
+
+def test_the_page_of_the_format_is_what_the_schema_says(simslm):
+    ended = simslm("traces", "schema")
+    assert ended.code == 0
+    assert ended.out == PAGE.read_text(encoding="utf-8"), "simslm traces schema > docs/trace-format.md"
+
+
+def test_the_page_names_every_column_term_and_key_of_a_provenance(simslm):
+    page = PAGE.read_text(encoding="utf-8")
+    columns = {field.name for table in TABLES.values() for field in table}
+    missing = [name for name in (*columns, *TERMS, *PROVENANCE) if f"| `{name}` |" not in page]
+    assert not missing
+    assert set().union(*map(set, REQUIRED_PROVENANCE.values())) == set(PROVENANCE)
+    told = json.loads(simslm("traces", "schema", "--json").out)
+    assert {column["name"] for table in told["tables"].values() for column in table["columns"]} == columns
+    assert all({"unit", "doc", "type"} <= column.keys() for column in told["tables"]["kernels"]["columns"])
+
+
+def test_the_code_of_the_page_runs_on_a_trace(monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(PAGE.parents[1])
+    exec(compile(code, str(PAGE), "exec"), {})
+    assert capsys.readouterr().out.splitlines()[1] == "s"

@@ -10,7 +10,7 @@ from simslm.comparison import compare
 from simslm.comparison.compare import configurations
 from simslm.comparison.delta import Delta
 from simslm.comparison.sampled import OF_REQUESTS
-from simslm.comparison.wording import change, interval, sentences
+from simslm.comparison.wording import TOO_WIDE, change, interval, sentences
 from simslm.errors import UsageError
 from simslm.metrics.figure_paths import FIGURES
 
@@ -256,6 +256,13 @@ def test_no_interval_leaves_a_figure_below_zero():
     assert fallen.interval == (-2.0, 1.0)
     assert Delta("ttft_s.mean", 2.0, 0.5, -1.5, (-1.8, -1.2)).interval == (-1.8, -1.2)
     assert Delta("ttft_s.mean", 2.0, None, None, None).interval is None
+
+
+def test_an_interval_that_leaves_nearly_everything_open_is_said_in_words():
+    """From 2 to between 0 and 9 is no figure to read; a difference that is sure is one, however wide."""
+    assert interval(Delta("ttft_s.mean", 2.0, 3.0, 1.0, (-4.0, 7.0))) == TOO_WIDE
+    assert interval(Delta("ttft_s.mean", 2.0, 2.1, 0.1, (-0.5, 0.7))) == "-25 to +35 %"
+    assert interval(Delta("ttft_s.mean", 2.0, 30.0, 28.0, (1.0, 60.0))) == "+50 to +3,000 %"
 
 
 def test_shares_differ_by_points_and_figures_by_per_cent(make_run):

@@ -110,6 +110,7 @@ def test_equal_queues_are_told_apart_no_more_often_than_stated(queues, path):
     assert at_least(sum(low <= 0 <= high for low, high in given), len(given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "truth"),
     [

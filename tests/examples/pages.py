@@ -1,8 +1,8 @@
 """The example pages of ``reports/`` and the pictures of the README, made by ``make reports``.
 
 A page of each kind, each by the command that the table in ``reports/README.md`` names; the same inputs give the same
-bytes. The page of predictions against measured runs needs those runs, which do not ship, and the pictures need
-Chromium: where either is missing, what is there already stays.
+bytes. The pages are not kept in the repository, the pictures are. The page of predictions against measured runs needs
+those runs, which do not ship, and the pictures need Chromium: where either is missing, what is there already stays.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def photograph(pages: list[Path]) -> None:
 def index() -> str:
     """``reports/README.md``: what is there, and the commands that make it."""
     rows = [
-        f"| [{example.name}.html]({example.name}.html) | {example.shows} | "
+        f"| `{example.name}.html` | {example.shows} | "
         + "<br>".join(f"`simslm {command}`" for command in example.commands)
         + " |"
         for example in EXAMPLES
@@ -137,8 +137,9 @@ def index() -> str:
         [
             "# Examples and claims",
             "",
-            "A page of each kind, made by `make reports`; open them in a browser, they load nothing from anywhere.",
-            "`measured/runs.csv` is the table of a study's measured runs, which do not ship.",
+            "`make reports` writes a page of each kind here; open them in a browser, they load nothing from anywhere.",
+            "They are not kept in the repository, only the two pictures of the README are. `measured/runs.csv` is the",
+            "table of a study's measured runs, which do not ship.",
             "",
             "| page | shows | made by |",
             "|---|---|---|",

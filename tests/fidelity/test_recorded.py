@@ -35,6 +35,7 @@ def test_what_is_off_has_that_error(exact, sources):
     assert high["output_tokens_per_s"] == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_several_processes_answer_the_same(exact, sources):
     seen = []
     fidelity = validate(exact, sources, jobs=2, progress=lambda done, total, name: seen.append((done, total)))
@@ -90,6 +91,7 @@ def test_a_missing_trace_is_a_trace_error(tmp_path):
         read_sources([tmp_path / "nothing"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_what_is_done_is_kept_when_interrupted(exact, sources, jobs):
     def stop(done: int, total: int, name: str) -> None:

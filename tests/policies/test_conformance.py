@@ -96,6 +96,7 @@ def never_asked(entry: Registered) -> bool:
     return 0 in (getattr(policy, "window", None), getattr(policy, "every", None))
 
 
+@pytest.mark.slow
 @EVERY
 def test_a_policy_that_raises_is_found_out(entry, monkeypatch):
     """Each method by itself: the random scenarios ask every policy of every kind all that it may be asked."""
@@ -149,6 +150,7 @@ def planned(data: st.DataObject, name: str) -> tuple[Choice, Any, Plan]:
     return choice, view, choice.make().plan(view)
 
 
+@pytest.mark.slow
 @each("batching")
 @UNTIMED
 @given(data=st.data())
@@ -209,6 +211,7 @@ def test_prompts_advance_once_in_order_and_by_what_they_have_left(name, data):
         assert not plan.padded_to or tokens <= plan.padded_to
 
 
+@pytest.mark.slow
 @each("batching")
 @UNTIMED
 @given(data=st.data())
@@ -273,6 +276,7 @@ def test_admission_depends_on_what_is_seen_alone(name, data):
 # ---- routing -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("routing")
 @UNTIMED
 @given(data=st.data())

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 
 PROGRAM = """
@@ -38,6 +40,7 @@ print(digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_every_policy_gives_the_same_bytes_under_every_hash_seed():
     digests = set()
     for hash_seed in ("0", "1", "4242"):

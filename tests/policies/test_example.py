@@ -63,6 +63,7 @@ def test_the_example_serves_a_scenario_that_names_it(checkout):
     assert said[1] == "200 2"
 
 
+@pytest.mark.slow
 def test_the_example_is_picked_up_by_the_conformance_suite(checkout):
     said = python(
         checkout,

@@ -85,6 +85,7 @@ def served(preemption: str, queueing: str, batching: str, switching: str, **name
     return replace(setting, groups=(replace(group, policies=policies),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switching", SWITCHING)
 @pytest.mark.parametrize(
     ("preemption", "queueing", "batching"), list(product(names("preemption"), names("queueing"), TAKING))

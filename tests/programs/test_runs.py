@@ -32,6 +32,7 @@ def test_jumping_is_stepping(scenario):
     assert jumped.summary == stepped.summary
 
 
+@pytest.mark.slow
 def test_the_random_programs_reach_what_they_are_for():
     """Of 600, some wait, lose a request and what depends on it, find outputs cached, or are started by clients."""
     reached: Counter[str] = Counter()

@@ -26,7 +26,7 @@ def pages(make_run: Callable[..., Path]) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", ["one", "roofline", "both", "lone"])
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_the_page_fits_and_every_plot_is_drawn(
     opened: Any, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:

@@ -169,6 +169,7 @@ def test_lengths_files_may_say_when_requests_arrived(tmp_path):
         assert requests.prompt_tokens.tolist() == ([20, 30, 10] if any(times) else [10, 20, 30])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arrivals", "spread"),
     [("poisson:3", 0.1), ("gamma:3:2", 0.2), ("closed-loop:3", None), ("all-at-once", None)],

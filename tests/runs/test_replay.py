@@ -163,6 +163,7 @@ def test_without_power_in_the_cost_there_is_none_in_the_answer(run):
     assert found["sm_busy_pct"] > 20
 
 
+@pytest.mark.slow
 def test_the_measured_study_can_be_run(truth):
     """Every row of it: the requests have its means, and their number is what was sent."""
     for run in read_runs(truth / "h100-vllm" / "runs.csv"):

@@ -49,6 +49,7 @@ def rate(run: dict[str, Any]) -> float:
     return run["throughput"]["total_tokens_per_s"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "factor"), [(0.3, 1.5), (0.05, 8.0), (0.9, 1.0)])
 def test_the_best_batch_is_the_one_worked_out_by_hand(advised, epsilon, factor):
     method = {"name": "advisor", "epsilon": epsilon, "latency_factor": factor}

@@ -143,6 +143,7 @@ def test_where_it_may_win_throughput_its_latency_is_none(crowded):
     assert point["requests"]["finished_share"] + point["requests"]["rejected_share"] == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [1, 2])
 def test_every_file_is_valid_json_and_a_search_is_taken_up_again(crowded, tmp_path, executor):
     crowded["search"] |= {"finished_share": 0, "space": {ADMISSION: [TURNING_AWAY]}}
@@ -260,6 +261,7 @@ def searched_example(path: Path, more: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_no_example_finds_a_point_that_turns_requests_away(path):
     for point in searched_example(path, {})["points"]:
@@ -267,6 +269,7 @@ def test_no_example_finds_a_point_that_turns_requests_away(path):
         assert all(each["value"] is not None for each in point["objectives"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_no_example_finds_a_point_that_sheds_load(path):
     """With admission among what is tried, many points turn requests away, and none of the frontier above one in 100."""

@@ -141,6 +141,7 @@ def test_one_point_alone_is_explored(searched, tmp_path):
     assert write_report([tmp_path]).exists()
 
 
+@pytest.mark.slow
 def test_a_page_of_very_many_points_with_long_commands_stays_small(directory):
     """20,000 points that serve 30 replicas each: the frontier's have their commands, the page stays below its limit."""
     frontier = read_frontier(directory / "frontier.json")

@@ -77,6 +77,7 @@ def test_the_reference_is_a_tenth_beyond_the_worst(searched, table):
     assert result.frontier["hypervolume"] > 0
 
 
+@pytest.mark.slow
 def test_with_seeds_only_the_paired_difference_dominates(searched, table):
     """As the file says: among the points under all seeds, one is gone when another is surely better in one objective
     and surely worse in none."""
@@ -153,6 +154,7 @@ def wide(searched) -> dict:
     return searched
 
 
+@pytest.mark.slow
 def test_halving_and_nsga2_find_it_with_a_quarter_of_the_work(wide):
     whole = found_by(wide, method="grid")
     assert whole.volume is not None
@@ -275,6 +277,7 @@ def test_stopped_before_the_first_trial_there_is_still_a_page(searched, tmp_path
     assert "Interrupted: not all trials were done." in write_report([tmp_path]).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", ["requests", "duration", "replay"])
 def test_a_short_run_is_the_beginning_of_the_long_one(searched, tmp_path, workload):
     if workload == "replay":

@@ -59,6 +59,7 @@ def test_the_interval_is_the_one_that_the_run_states_of_itself(replayed):
             assert objective["interval"] == (None if wanted is None else pytest.approx(list(wanted))), path
 
 
+@pytest.mark.slow
 def test_what_draws_is_repeated_even_in_a_replay(replayed):
     """A router that draws: seeds change the run, though not the requests."""
     replayed["deployment"] = {"num_devices": 2, "router": {"policy": "random"}}

@@ -369,6 +369,7 @@ def test_a_damaged_file_is_one_clear_error(case, tmp_path):
     assert refusal(given).exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["auto", *FORMATS])
 def test_every_format_names_the_file_it_cannot_use(format_, tmp_path):
     path = tmp_path / "trace"

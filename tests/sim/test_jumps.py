@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given, seed, settings
 from support.invariants import same_logs, simulate
 from support.scenarios import examples, scenarios
@@ -24,6 +25,7 @@ def test_jumping_is_stepping(scenario):
     assert jumped.summary == stepped.summary
 
 
+@pytest.mark.slow
 def test_the_random_scenarios_reach_what_they_are_for():
     """Of a few hundred, some are preempted, padded, refused, left by clients, served from a prefix cache, share a
     device, go from one replica to another, or are swapped while others run."""

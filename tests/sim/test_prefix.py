@@ -87,6 +87,7 @@ def test_an_infinite_cache_hits_what_a_set_of_all_hashes_hits(name, ratio, workl
     assert round(sum(expected) / int(found["prompt_tokens"].sum()), 3) == ratio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["conversation", "synthetic"])
 @pytest.mark.parametrize("num_gpu_blocks", [9_000, 40_000])
 def test_a_small_cache_hits_what_an_lru_cache_hits(name, num_gpu_blocks, workloads):

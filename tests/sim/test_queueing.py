@@ -166,6 +166,7 @@ def test_the_chains_tend_to_erlang_c_and_to_processor_sharing():
     assert sojourn == pytest.approx(1 / (1 - 0.6), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["orca", "prefill-first", "chunked-prefill"])
 def test_slots_are_the_servers_of_one_queue(batching):
     """Iterations of one length whatever the batch: ``max_num_seqs`` slots serve one queue like M/M/c.
@@ -209,6 +210,7 @@ def test_a_linear_cost_shares_the_replica_like_a_processor():
     assert abs(z_score(found, expected)) < 3.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fixed", "two lengths"])
 def test_processor_sharing_does_not_care_how_lengths_are_distributed(kind):
     """M/G/1-PS: mean time in the system is mean service / (1 - rho) for any distribution (Kleinrock, 1967).

@@ -45,6 +45,7 @@ def azure(workloads, time_scale: float) -> dict:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time_scale", [1.0, 0.25])
 @pytest.mark.parametrize("batching", ["prefill-first", "chunked-prefill"])
 def test_azure_conversation(workloads, time_scale, batching):
@@ -79,10 +80,12 @@ def digests(scenario: dict) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process_and_under_another_hash_seed(workloads):
     assert len(digests(azure(workloads, 0.25))) == 1
 
 
+@pytest.mark.slow
 def test_same_bytes_of_generated_traffic(small):
     shared = {"replicas_per_device": 2, "sharing": "mps", "router": "random"}
     assert len(digests(small | {"deployment": shared})) == 1

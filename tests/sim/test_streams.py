@@ -1,7 +1,7 @@
 """A workload that comes in pieces is served as it is in one piece, and no more of it is held than is under way."""
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from support.synthetic import LinearCost, Lists, Loop, deployment
 from simslm.metrics import tally
 from simslm.metrics.books import Forget
 from simslm.metrics.result import Result
-from simslm.sim.log import FINISHED, UNFINISHED, Settled, Window
+from simslm.sim.log import FINISHED, UNFINISHED, Move, Settled, Window
 from simslm.sim.rows import RequestRows
 from simslm.sim.world import Deployment, run
 
@@ -49,9 +49,13 @@ class Kept(Forget):
 
     def __init__(self) -> None:
         self.parts: list[dict[str, np.ndarray]] = []
+        self.moves: list[Move] = []
 
     def take_requests(self, columns: dict[str, np.ndarray]) -> None:
         self.parts.append(columns)
+
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        self.moves.extend(moves)
 
     def all(self, result: Result) -> dict[str, np.ndarray]:
         parts = [*self.parts, result.request_columns]
@@ -64,6 +68,8 @@ class Nowhere:
     def take_window(self, replica: int, window: Window) -> None: ...
 
     def take_requests(self, settled: Settled) -> None: ...
+
+    def take_moves(self, moves: Sequence[Move]) -> None: ...
 
 
 def observed(requests: Any, served: Deployment, sink: Any = None) -> Result:
@@ -90,6 +96,7 @@ def test_a_stream_is_the_whole(scenario, most):
         found = {key: value for key, value in streamed.summary[name].items() if value is not None}
         assert found == pytest.approx(known, rel=1e-9, abs=1e-12), name
     assert streamed.log.events == whole.log.events
+    assert (*kept.moves, *streamed.log.moves) == held.log.moves == whole.log.moves
 
 
 def busy(count: int, loop: Loop | None = None) -> tuple[Lists, Deployment]:
@@ -154,6 +161,7 @@ def test_somebody_who_was_over_long_ago_does_not_leave_in_place_of_another():
     assert np.array_equal(columns["status"], whole.request_columns["status"])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_requests(monkeypatch):
     """Four times the requests, and what a run allocates at most stays within a fifth."""
     monkeypatch.setattr(tally, "MOST_LATENCIES", 500)

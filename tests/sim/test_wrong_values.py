@@ -189,6 +189,7 @@ PLACES = [(FULL, path) for path in leaves(FULL)]
 PLACES += [(HARDWARE, path) for path in leaves(HARDWARE) if path[0] != "workload"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "path"), PLACES, ids=[".".join(map(str, path)) for _, path in PLACES])
 def test_any_value_in_any_place_is_an_answer_or_one_clear_error(given, path):
     for value in WRONG:

@@ -240,6 +240,7 @@ def phases(result: Result, deployment: Deployment) -> None:
             assert not table.columns[never][~lingering].any()
     for move in result.log.moves:
         assert {roles[move.source], roles[move.target]} == {"prefill", "decode"}
+        assert move.kind == ("hand-over" if roles[move.source] == "prefill" else "return")
 
 
 def energy(result: Result) -> None:

@@ -50,6 +50,7 @@ def test_every_scenario_of_the_systems_is_claimed_and_no_other():
     assert {claim.scenario for claim in CLAIMED} == {path.name for path in SCENARIOS.glob("*.yaml")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMED, ids=lambda claim: claim.system)
 def test_a_claim_s_two_sides_run_and_differ(claim):
     assert claim.baseline is not None
@@ -97,6 +98,7 @@ def test_a_figure_is_the_ratio_of_both_sides_under_the_same_seeds(small_path):
     assert served.holds is None
 
 
+@pytest.mark.slow
 def test_a_capacity_is_the_highest_rate_within_the_bounds(small_path):
     bound = {"capacity": "workload.arrivals.rate_rps", "within": ["e2e_s.p99 <= 1"]}
     claim = with_figures(small_path, {"name": "capacity", "published": "", **bound})
@@ -109,6 +111,7 @@ def test_a_capacity_is_the_highest_rate_within_the_bounds(small_path):
     assert capacity.ratio > 1
 
 
+@pytest.mark.slow
 def test_a_capacity_by_the_slo_too(small_path):
     claim = with_figures(
         small_path, {"name": "capacity", "published": "", "capacity": "workload.arrivals.rate_rps"}
@@ -118,12 +121,14 @@ def test_a_capacity_by_the_slo_too(small_path):
     assert simulate(met, with_intervals=False).summary["slo"]["attainment"] >= 0.9
 
 
+@pytest.mark.slow
 def test_a_figure_that_has_no_value_is_no_ratio(small_path):
     claim = with_figures(small_path, {"name": "preemptions", "published": "", "of": "kv.preemptions"})
     with pytest.raises(SimslmError, match=r"kv\.preemptions is 0"):
         measured([claim], jobs=1)
 
 
+@pytest.mark.slow
 def test_the_report_says_the_ratio_the_bound_and_how_to_run_it(small_path):
     good = {"name": "E2E", "published": "2 ×", "of": "e2e_s.mean", "better": "low", "at_least": 1.0}
     bad = good | {"name": "TPOT", "of": "tpot_s.mean", "at_least": 50}

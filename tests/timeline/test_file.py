@@ -14,7 +14,7 @@ from simslm.errors import UsageError
 from simslm.metrics.files import RunWriter
 from simslm.timeline import file, write_timeline
 
-PHASES = {"M", "X", "C", "b", "e"}
+PHASES = {"M", "X", "C", "b", "e", "i"}
 METADATA = {"process_name", "process_sort_index", "thread_name"}
 
 
@@ -48,6 +48,8 @@ def check_rules(trace: dict[str, Any]) -> None:
             assert event["ts"] >= counted[pid, event["name"]]
             counted[pid, event["name"]] = event["ts"]
             assert all(isinstance(value, int | float) for value in event["args"].values())
+        elif event["ph"] == "i":
+            assert event["s"] in {"g", "p", "t"}
         else:
             key = (event["cat"], event["id"])
             assert key not in closed, "an id is one request's"
@@ -76,7 +78,16 @@ def written(directory) -> dict[str, Any]:
     return json.loads(write_timeline(directory).read_text(encoding="utf-8"))
 
 
+TWO_PHASES = {
+    "sharing": "sm-partition",
+    "partition": {"policy": "slo-aware", "window": 5},
+    "groups": [
+        {"name": name, "role": name, "kv_pool": "both", "engine": {"max_num_seqs": 8}}
+        for name in ("prefill", "decode")
+    ],
+}
 CASES: dict[str, dict[str, Any]] = {
+    "two phases": {"deployment": TWO_PHASES, "slo": {"tpot_s": 0.001}},
     "plain": {},
     "one request": {"workload": {"num_requests": 1}},
     "at once": {"workload": {"arrivals": {"process": "all-at-once"}}},
@@ -98,6 +109,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("case", CASES)
 def test_the_rules_of_the_format_are_kept(tmp_path, small, monkeypatch, case, together):
@@ -118,6 +130,22 @@ def test_the_rules_of_the_format_are_kept(tmp_path, small, monkeypatch, case, to
         row["request_id"] for row in requests if row["replica"] is not None
     }
     assert ("one slice" in trace["otherData"]["slices"]) == together
+
+
+def test_hand_overs_and_splits_are_events(tmp_path, small):
+    directory = run(tmp_path, merged(small, CASES["two phases"]))
+    events = written(directory)["traceEvents"]
+    moves, splits = (pq.read_table(directory / f"{name}.parquet").to_pylist() for name in ("moves", "splits"))
+    instants = [event for event in events if event["ph"] == "i"]
+    assert [(event["args"]["request_id"], event["name"]) for event in instants] == [
+        (row["request_id"], f"hand-over to replica {row['target']}") for row in moves
+    ]
+    assert len(splits) > 1
+    counters = [event for event in events if event["name"] == "SM share"]
+    assert [event["args"] for event in counters] == [
+        {key: row[key] for key in ("prefill", "decode")} for row in splits
+    ]
+    assert [event["ts"] for event in counters] == pytest.approx([1e6 * row["from_s"] for row in splits])
 
 
 def test_rules_that_are_broken_are_seen(tmp_path, small):

@@ -124,6 +124,7 @@ files.write_trace(sys.argv[1], provenance=old.provenance | {"date": "new"}, iter
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [("write", 1), ("write", 2), ("rename", 1), ("rename", 2), ("rename", 3)])
 def test_a_kill_leaves_the_old_trace_or_the_new_one(trace, provenance, columns, when):
     (trace.path / "notes.md").write_text("keep")

@@ -64,6 +64,7 @@ def test_gaps_have_mean_1_and_the_spread_asked_for(law, cv):
     assert gaps.std() == pytest.approx(cv, rel=0.04)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "law",
     [

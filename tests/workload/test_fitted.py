@@ -189,6 +189,7 @@ def ttft_p99(workload, seed=0):
     return simslm.api.simulate(scenario(workload, seed), with_intervals=False).summary["ttft_s"]["p99"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("speed", [0.5, 1.0])
 def test_fitted_conversations_are_served_like_those_recorded(speed, workloads):
     """At the trace's own rate one L4 is about to saturate: batches reach 64 at times."""

@@ -57,6 +57,7 @@ def test_taking_turns_gives_one_replica_all_long_answers(traffic):
     assert least["finish_s"].max() <= 27.4 + 0.1
 
 
+@pytest.mark.slow
 def test_the_rate_of_a_few_requests_is_said_beside_the_one_asked_for(traffic, simslm, here):  # noqa: F811
     """Ten Poisson arrivals rarely come at the rate that was asked for."""
     path = traffic / "few.yaml"

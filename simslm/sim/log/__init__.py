@@ -1,8 +1,17 @@
 """What a simulation leaves behind: the iterations of its replicas, and what became of its requests."""
 
 from simslm.sim.log.replica import ReplicaLog
-from simslm.sim.log.requests import FAILED, FINISHED, REJECTED, STATUS, UNFINISHED, RequestLog, Settled
-from simslm.sim.log.simulation import Move, SimulationLog
+from simslm.sim.log.requests import (
+    FAILED,
+    FINISHED,
+    REJECTED,
+    STATUS,
+    UNFINISHED,
+    Move,
+    RequestLog,
+    Settled,
+)
+from simslm.sim.log.simulation import SimulationLog
 from simslm.sim.log.sink import LogSink
 from simslm.sim.log.window import Window
 

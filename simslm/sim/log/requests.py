@@ -67,6 +67,24 @@ class RequestLog:
         return {name: np.asarray(getattr(self, name)) for name in self.__slots__}
 
 
+class Move(NamedTuple):
+    """A request goes from one replica to another.
+
+    Attributes:
+        request_id: its number.
+        source, target: the numbers of the replicas.
+        at_s: when, in seconds.
+        kind: ``hand-over`` of a prefilled sequence to a decode replica, or ``return`` of one that was preempted there
+            and has to be prefilled again.
+    """
+
+    request_id: int
+    source: int
+    target: int
+    at_s: float
+    kind: str
+
+
 class Settled(NamedTuple):
     """What became of consecutive requests.
 

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from simslm.policies.partition import Split
-from simslm.sim.log.requests import RequestLog, Settled
+from simslm.sim.log.requests import Move, RequestLog, Settled
 from simslm.sim.log.window import Window
-
-
-class Move(NamedTuple):
-    """A request went from one replica to another, by number, at a time in seconds."""
-
-    request_id: int
-    source: int
-    target: int
-    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +24,8 @@ class SimulationLog:
             the run are not among them.
         events: events that SimPy processed.
         interrupted: whether it was stopped before the last request was done.
-        moves: every time a request went from one replica to another, see :class:`Move`; of a stream, the last of them.
+        moves: every time a request went from one replica to another, in order, but for those that were handed out
+            during the run with the requests of a stream.
         splits: by device, every split between its phases and since when, see
             :class:`~simslm.sim.partition.Partitioner`.
         held: the requests, in order, but for those that were handed out during the run.

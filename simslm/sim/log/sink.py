@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from simslm.sim.log.requests import Settled
+from simslm.sim.log.requests import Move, Settled
 from simslm.sim.log.window import Window
 
 
@@ -17,4 +18,8 @@ class LogSink(Protocol):
 
     def take_requests(self, settled: Settled) -> None:
         """Requests of a stream that are over, in order of their numbers; every window up to now has been taken."""
+        ...
+
+    def take_moves(self, moves: Sequence[Move]) -> None:
+        """Moves of requests between replicas since the last that were taken, in order."""
         ...
