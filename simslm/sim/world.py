@@ -15,7 +15,7 @@ from simslm.cost.sharing import DemandModel, Sharing
 from simslm.errors import SimslmError
 from simslm.policies.partition import PartitionPolicy
 from simslm.policies.route import Router
-from simslm.sim.clock import URGENT, Alarm, Clock
+from simslm.sim.clock import URGENT, Alarm, Clock, hear
 from simslm.sim.device import OwnDevice, SharedDevice
 from simslm.sim.engine import EngineConfig, Policies
 from simslm.sim.log import REJECTED, UNFINISHED, LogSink, RequestLog, SimulationLog
@@ -170,7 +170,7 @@ def run(
         np.asarray(world.rows.arrived_s),
         world.rows.log,
         windows,
-        next(world.clock._eid),
+        next(world.clock.numbers),
         world.clock.halted,
         () if world.phases is None else tuple(world.phases.moves),
         {device: tuple(each.splits) for device, each in world.partitioners.items()},
@@ -277,7 +277,7 @@ class _World:
         }
         stores = Stores()
         for number, group in enumerate(deployment.groups):
-            members = []
+            members: list[Replica] = []
             for place, device in enumerate(group.devices):
                 setup = Setup(
                     index=len(self.replicas),
@@ -327,7 +327,7 @@ class _World:
         due_s = rows.due_s
 
         def arrive(_event: Event) -> None:
-            now = clock._now
+            now = clock.time_s
             while True:
                 row, stop = rows.row, rows.stop
                 while row < stop and due_s[row] <= now:
@@ -335,12 +335,12 @@ class _World:
                     row += 1
                 rows.row = row
                 if row < stop:
-                    Alarm(clock, due_s[row], URGENT).callbacks.append(arrive)
+                    Alarm(clock, due_s[row], URGENT, arrive)
                     return
                 if not self._load():
                     return
 
-        Alarm(clock, 0.0, URGENT).callbacks.append(arrive)
+        Alarm(clock, 0.0, URGENT, arrive)
 
     def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
@@ -373,9 +373,7 @@ class _World:
             if not loop.think_time_s:
                 back(event)
                 return
-            rested = clock.alarm(clock.now + loop.think_time_s, URGENT)
-            assert rested.callbacks is not None
-            rested.callbacks.append(back)
+            clock.alarm(clock.now + loop.think_time_s, URGENT, back)
 
         while rows.row < rows.stop or self._load():
             due_s = rows.due_s[rows.row]
@@ -390,7 +388,7 @@ class _World:
             rows.row += 1
             free -= 1
             answer = Event(clock)
-            answer.callbacks.append(answered)
+            hear(answer, answered)
             self.answers[row] = answer
             if not self._send(row):
                 answered(answer)
@@ -398,7 +396,7 @@ class _World:
     def _send(self, row: int) -> bool:
         """Routes the request of a row; False when it is not let in, or can never be served."""
         rows = self.rows
-        now = rows.arrived_s[row] = self.clock._now
+        now = rows.arrived_s[row] = self.clock.time_s
         if not rows.servable[row]:
             self._reject(row)
             return False
@@ -427,9 +425,7 @@ class _World:
             if not self.rows.gone(sequence.request_id) and log.status[sequence.row] == UNFINISHED:
                 self.replicas[log.replica[sequence.row]].cancel(sequence)
 
-        alarm = self.clock.alarm(self.clock.now + patience_s, URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(leave)
+        self.clock.alarm(self.clock.now + patience_s, URGENT, leave)
 
     def _reject(self, row: int) -> None:
         self.rows.log.status[row] = REJECTED

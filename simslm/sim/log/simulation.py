@@ -37,5 +37,7 @@ class SimulationLog:
     events: int
     interrupted: bool
     moves: tuple[Move, ...] = ()
-    splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
+    splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(
+        default_factory=dict[int, tuple[tuple[float, Split], ...]]
+    )
     held: tuple[Settled, ...] = ()
