@@ -23,7 +23,7 @@ class Expectation:
         never_fit: those of them that are rejected for their size.
         prompt: mean prompt of the others, tokens.
         output: mean output, tokens.
-        batch: sequences that decode together: the batch limit, what the KV cache holds, or the clients of a closed loop.
+        batch: sequences that decode together: the batch limit, what the KV cache holds, or clients in a closed loop.
         decode_s: latency of such an iteration.
         capacity_rps: requests per second of the whole group, as if replicas on one device did not slow each other.
         in_domain: which typical iterations lie inside what was measured.

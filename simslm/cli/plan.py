@@ -106,7 +106,7 @@ def _show_table(plans: Sequence[dict[str, Any]]) -> None:
             *((number(found["rate_rps"]),) if several else ()),
             option["device"],
             str(option["devices"]),
-            f"{number(option['capacity_rps']['value'])}/s",
+            _capacity(option["capacity_rps"]),
             _latency(option, "ttft_p99_s"),
             _latency(option, "tpot_p99_s"),
             _headroom(option["headroom"]),
@@ -130,9 +130,9 @@ def _show_rules(plans: Sequence[dict[str, Any]]) -> None:
     order = "dollars per hour" if ranked == {"usd_per_hour"} else "number of devices (a price is missing)"
     print(f"order:       by {order}")
     print(
-        "each serves: the highest rate at which one device meets the SLO, by simulation under one seed, as "
-        "search.capacity finds it; under other seeds it is another (a search with capacity says how far), with a "
-        "larger workload.num_requests a surer one"
+        "each serves: the highest rate at which one device meets the SLO, as search.capacity finds it: the mean over "
+        f"{plans[0]['options'][0]['capacity_rps']['seeds']} seeds and its 95 % interval; a larger "
+        "workload.num_requests narrows it"
     )
     print("headroom:    how much more than the rate so many devices serve within the SLO")
     known = {}
@@ -153,6 +153,12 @@ def _show_rules(plans: Sequence[dict[str, Any]]) -> None:
 
 def _setup(option: dict[str, Any]) -> str:
     return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in option["setup"].items())
+
+
+def _capacity(rate: dict[str, Any]) -> str:
+    low, high = rate["interval"]
+    around = f" ± {number((high - low) / 2)}" if high > low else ""
+    return f"{number(rate['value'])}{around}/s"
 
 
 def _latency(option: dict[str, Any], name: str) -> str:

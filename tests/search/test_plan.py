@@ -13,7 +13,7 @@ from simslm.catalog.prices import device_price
 from simslm.errors import InfeasibleError, ScenarioError, UsageError
 from simslm.scenario.schema import Scenario
 from simslm.search.lasting import TIMES_IN_FLIGHT
-from simslm.search.plan import Planner, kinds, smallest
+from simslm.search.plan import SEEDS, Planner, kinds, smallest
 
 BATCH = "deployment.engine.max_num_seqs"
 NOWHERE = Path("nowhere")
@@ -69,10 +69,9 @@ def test_one_device_fewer_misses_the_slo(planned):
 def test_the_setup_is_the_one_with_the_highest_capacity(planned):
     option = plan(planned, 3.0)["options"][0]
     assert option["setup"] == {BATCH: 8}
-    value, missed = option["capacity_rps"]["value"], option["capacity_rps"]["missed"]
-    assert value < missed <= 1.02 * value
-    # at the lowest rate that missed, a long run of one device misses too; and batch 1 misses where batch 8 serves
-    assert summary(planned, {BATCH: 8}, 1, 1.2 * missed, 2000)["slo"]["attainment"] < 0.9
+    value = option["capacity_rps"]["value"]
+    # well above the capacity a long run of one device misses; and batch 1 misses where batch 8 serves
+    assert summary(planned, {BATCH: 8}, 1, 1.2 * value, 2000)["slo"]["attainment"] < 0.9
     assert summary(planned, {BATCH: 8}, 1, 0.8 * value, 2000)["slo"]["attainment"] >= 0.9
     assert summary(planned, {BATCH: 1}, 1, value, 2000)["slo"]["attainment"] < 0.9
 
@@ -99,19 +98,34 @@ def test_every_rate_has_a_plan_of_its_own(planned):
 
 
 def test_plan_and_search_mean_the_same_by_capacity(planned):
-    """One set-up, one device, one traffic, one SLO: the same runs, and the same figure to the bit."""
+    """One set-up, one device, one traffic, one SLO: the same figure within the tolerance of both bisections."""
     planned["deployment"]["sharing"] = "mps"
     planned["search"] = {
         "space": {BATCH: [8]},
         "objectives": {"capacity.value": "max"},
         "capacity": {"of": "workload.arrivals.rate_rps"},
-        "replications": 1,
+        "replications": SEEDS,
     }
     (point,) = simslm.search(load_scenario(planned)).points
     found = plan(planned, 7.0)["options"][0]["capacity_rps"]
-    capacity = point.outcomes[0].capacity
-    assert capacity is not None
-    assert found == {"value": capacity.value, "missed": capacity.missed}
+    values = [outcome.capacity.value for outcome in point.outcomes if outcome.capacity is not None]
+    assert len(set(values)) == SEEDS
+    assert found["value"] == pytest.approx(sum(values) / SEEDS, rel=0.02)
+    low, high = found["interval"]
+    assert low < sum(values) / SEEDS < high
+
+
+def test_devices_have_to_meet_the_slo_under_more_than_one_seed(planned):
+    """Under the scenario's own, whose figures are printed, and in the mean over all."""
+    rate = 2.2 * plan(planned, 1.0)["options"][0]["capacity_rps"]["value"]
+    option = plan(planned, rate)["options"][0]
+    runs = [
+        summary({**planned, "seed": seed}, option["setup"], option["devices"], rate, option["requests"])
+        for seed in range(SEEDS)
+    ]
+    met = [run["slo"]["attainment"] for run in runs]
+    assert met[0] == option["attainment"] >= 0.9
+    assert sum(met) / SEEDS >= 0.9
 
 
 def test_headroom_is_what_so_many_devices_serve_beyond_the_rate(planned):
