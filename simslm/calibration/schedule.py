@@ -24,9 +24,9 @@ from simslm.cost.physical import PhysicalCost
 from simslm.errors import UsageError
 from simslm.runs.replay import scenario_of
 from simslm.runs.table import MeasuredRun
+from simslm.sim.deployment import servable
 from simslm.sim.log import FINISHED
 from simslm.sim.world import run as simulate
-from simslm.sim.world import servable
 
 SLOWER = 1.1
 """Factor on all iterations from which is learnt how much a metric follows them."""

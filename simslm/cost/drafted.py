@@ -41,7 +41,7 @@ class Drafted(CostModel):
         seconds = self._cost.latency_s(shape)
         if shape.prefill_tokens:
             seconds += self._draft.latency_s(_prompts(shape))
-        for i in range(shape.draft_tokens // (shape.decode_seqs or 1)):
+        for i in range(int(shape.draft_tokens // (shape.decode_seqs or 1))):
             seconds += self._draft.latency_s(_proposal(shape, i))
         return seconds
 
@@ -50,7 +50,7 @@ class Drafted(CostModel):
         seconds = self._cost.host_s(shape)
         if shape.prefill_tokens:
             seconds += self._draft.host_s(_prompts(shape))
-        for i in range(shape.draft_tokens // (shape.decode_seqs or 1)):
+        for i in range(int(shape.draft_tokens // (shape.decode_seqs or 1))):
             seconds += self._draft.host_s(_proposal(shape, i))
         return seconds
 

@@ -48,6 +48,12 @@ def throttles(trace: Trace, setting: str, value: float) -> dict[str, Throttle]:
     return {state: _throttle(trace, setting, value, state) for state in STATES}
 
 
+def measured_clocks(trace: Trace) -> tuple[float, ...]:
+    """The clocks at which decoding and prefilling were both measured, MHz, the highest first."""
+    found = [set(_measured(trace, "sm_clock_mhz", state)[0].tolist()) for state in STATES]
+    return tuple(sorted(set.intersection(*found), reverse=True))
+
+
 def _throttle(trace: Trace, setting: str, value: float, state: str) -> Throttle:
     column, unit = SETTINGS[setting]
     where = str(trace.path / "power.parquet")

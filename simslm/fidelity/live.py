@@ -24,8 +24,8 @@ from simslm.metrics.tally import Tally
 from simslm.runs.replay import simulated
 from simslm.runs.table import MeasuredRun
 from simslm.scenario.schema import Scenario
+from simslm.sim.deployment import servable
 from simslm.sim.log import FINISHED, REJECTED
-from simslm.sim.world import servable
 
 AS_STATED = "as stated"
 """Name of the load of a scenario whose own rate is kept."""
@@ -227,7 +227,9 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
     batching = prepared.deployment().groups[0].policies().batching
     lacking = {
         "one device only": scenario.deployment.num_devices > 1,
+        "no scaling, migration, faults or power": prepared.deployment().controlled,
         "one group only": len(prepared.groups) > 1,
+        "no gateway": scenario.deployment.gateway is not None,
         "no parts of the multiprocessors (sharing sm-partition)": scenario.deployment.sharing
         == "sm-partition",
         "no padding (batching static)": batching.holds_batch,

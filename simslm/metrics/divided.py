@@ -1,4 +1,5 @@
-"""The figures that only runs with programs or with classes have, and what a summary says of each class."""
+"""The figures that only some runs have (with programs, classes, a gateway, a choice of groups), and what a summary says
+of each class."""
 
 from __future__ import annotations
 
@@ -110,5 +111,36 @@ BY_CLASS = (
 )
 """What a summary has of each class, in ``classes.NAME``; token gaps are not known by class."""
 
-DIVIDED = (*PROGRAMS, SERVICE, *FAIRNESS)
-"""Figures that only runs with programs or classes have."""
+GATEWAY = (
+    Metric(
+        "gateway.answered",
+        "Answered by the gateway",
+        "requests that the gateway answered, which no replica served",
+        unit="requests",
+        better="more",
+        formula="finished requests without a replica",
+    ),
+    Metric(
+        "gateway.answered_share",
+        "Share answered by the gateway",
+        "requests that the gateway answered, as a share of those that arrived",
+        unit="1",
+        better="more",
+        formula="gateway.answered / requests.arrived",
+    ),
+)
+"""Of runs with a gateway."""
+
+GROUP_ROUTING = (
+    Metric(
+        "group_routing.escalations",
+        "Escalations",
+        "answers that were not accepted, so that another group served their requests anew",
+        unit="requests",
+        formula="Σ escalations",
+    ),
+)
+"""Of runs in which a policy is stated that chooses among groups."""
+
+DIVIDED = (*PROGRAMS, SERVICE, *FAIRNESS, *GATEWAY, *GROUP_ROUTING)
+"""Figures that only some runs have."""

@@ -179,7 +179,9 @@ def markdown() -> str:
     lines += ["", *(f"**{each.name}.** {each.detail}" + "\n" for each in METRICS if each.detail)]
     lines += [
         "A run with programs has `programs`; a run with classes has `fairness`, and in `classes.NAME` the same figures "
-        "of each class, as far as they are known by class.",
+        "of each class, as far as they are known by class. A run with a gateway has `gateway`, and one that states "
+        "`group_router` has `group_routing`, with `requests`, `answered` and `escalated` of each group: see "
+        "[gateway and groups](gateway.md).",
     ]
     lines += ["", "## Words", "", "| word | meaning | formula | source |", "|---|---|---|---|"]
     lines += [

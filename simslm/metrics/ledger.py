@@ -6,7 +6,7 @@ Nothing here grows with the tokens of a run; the gaps between tokens are one num
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from simslm.cost.model import CostModel
 from simslm.metrics.iterations import IterationTable, iteration_table
 from simslm.metrics.quantiles import Distribution, Pool, pooled
-from simslm.sim.log import Window
+from simslm.sim.log import FINISHED, Window
 
 MOST_GAPS = 1 << 24
 """Gaps between tokens up to which each is kept; of more, percentiles are right to 0.013 %."""
@@ -34,6 +34,9 @@ class Priced:
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
         policies: who is preempted, who waits where, and how, in words; empty where that is not known.
+        levels: its costs at each level of the clock, ``cost`` the first, where clocks change during the run.
+        device: the number of its device, or of the first of those it spans.
+        spans: how many it spans.
     """
 
     cost: CostModel
@@ -41,6 +44,9 @@ class Priced:
     num_gpu_blocks: int
     speculates: bool = False
     policies: str = ""
+    levels: tuple[CostModel, ...] = ()
+    device: int = 0
+    spans: int = 1
 
 
 class Timed(NamedTuple):
@@ -109,6 +115,8 @@ class Ledger:
         self._request_j = np.zeros(requests or 0)
         self._most_gaps = MOST_STREAMED_GAPS if requests is None else MOST_GAPS
         self._first = 0
+        self._own = Pool()
+        self._answers: list[np.ndarray] = []
         self._sink = sink
         self._timed = timed
         self._speculates = any(priced.speculates for priced in replicas)
@@ -116,7 +124,9 @@ class Ledger:
     def take(self, index: int, window: Window) -> None:
         """Books one window of replica ``index``; windows of a replica come in order."""
         priced, account = self.replicas[index], self.accounts[index]
-        table = iteration_table(window, priced.cost, priced.sharers, speculates=self._speculates)
+        table = iteration_table(
+            window, priced.cost, priced.sharers, speculates=self._speculates, levels=priced.levels
+        )
         if len(table):
             _sums(account, table)
             gaps = _gaps(account, window)
@@ -134,6 +144,24 @@ class Ledger:
         if self._sink is not None:
             self._sink(index, window, table)
 
+    def take_answers(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Books the gaps between tokens that did not go out as they were computed: of answers that went out whole, all
+        but the first token with the first, and of those that the gateway gave.
+
+        Args:
+            columns: of requests that are over, see :class:`~simslm.sim.log.RequestLog`.
+        """
+        first_s, end_s = columns["first_token_s"], columns["finish_s"]
+        gaps = columns["output_tokens"] - 1
+        mine = (columns["status"] == FINISHED) & (gaps > 0)
+        mine &= (columns["replica"] < 0) | (first_s == end_s)
+        if mine.any():
+            count = gaps[mine].astype(float)
+            values = (end_s - first_s)[mine] / count
+            self._own.add(values, self._most_gaps, count)
+            if self._timed:
+                self._answers.append(np.array([values, count, end_s[mine]]))
+
     @property
     def energy_known(self) -> bool:
         """Whether every replica's energy is, also of those that have not run yet."""
@@ -144,7 +172,7 @@ class Ledger:
 
     def token_gaps(self) -> Distribution:
         """The gaps between tokens, all requests and replicas pooled, in seconds."""
-        return pooled(account.gaps for account in self.accounts)
+        return pooled([*(account.gaps for account in self.accounts), self._own])
 
     def between(self, begin_s: float, end_s: float) -> tuple[list[Account], Distribution]:
         """The sums of each replica over a time, and the gaps between tokens whose second was out in it.
@@ -153,6 +181,9 @@ class Ledger:
         domain, stays that of the whole run.
         """
         accounts, gaps = [], Pool()
+        for values, weights, ends in self._answers:
+            counts = (ends > begin_s) & (ends <= end_s)
+            gaps.add(values[counts], weights=weights[counts])
         for account in self.accounts:
             sums = np.zeros(4)
             for part in account.timed:
@@ -248,19 +279,15 @@ def _gaps(account: Account, window: Window) -> np.ndarray:
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
     gaps before a request's first decode iteration and across its preemptions are in the window one by one. Drafted
-    tokens that are accepted come with the token before them, and so does all but the first of an answer that goes out
-    whole.
+    tokens that are accepted come with the token before them. A window of answers that go out whole has none, see
+    :meth:`Ledger.take_answers`.
 
     Returns:
         The gap, how often it occurs, and when it ended, shape ``(3, n)``; of what is not in the window one by one.
     """
     columns = window.columns
-    if window.at_once is not None:
-        found = np.array([[0.0], [float(window.at_once)], columns["end_s"][-1:]])[
-            :, : int(window.at_once > 0)
-        ]
-        account.gaps.add(found[0], weights=found[1])
-        return found
+    if window.whole:
+        return np.zeros((3, 0))
     decoding = columns["decoding"] > 0
     ends, found = columns["end_s"][decoding], np.zeros((3, 0))
     if len(ends):

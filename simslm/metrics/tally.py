@@ -34,8 +34,8 @@ class Tally:
         statuses: all requests by status, see :data:`~simslm.sim.log.STATUS`.
         first_s: the earliest arrival, inf before any.
         preemptions, recomputed_tokens: of all.
-        processed_tokens, computed_tokens, cached_tokens: of all that finished: prompt tokens, prompt and output tokens
-            that were computed, and prompt tokens that were cached.
+        processed_tokens, computed_tokens, cached_tokens: of all that finished, on every replica that served them:
+            prompt tokens, prompt and output tokens that were computed, and prompt tokens that were cached.
         counted: requests that the latencies and the SLO are of; all of them where nothing is left out.
         done, prompt_tokens, output_tokens, in_system_s: of those that finished in the time that counts:
             how many, tokens, and seconds from arrival to end.
@@ -83,12 +83,15 @@ class Tally:
         self.preemptions += int(columns["preemptions"].sum())
         self.recomputed_tokens += int(columns["recomputed_tokens"].sum())
         done = status == FINISHED
-        prompts, cached = (
-            int(columns[name][done].sum()) for name in ("prompt_tokens", "cached_prompt_tokens")
+        served = done & (columns["replica"] >= 0) if "replica" in columns else done
+        times = 1 + columns["escalations"][served] if "escalations" in columns else 1
+        prompts, outputs = (
+            int((columns[name][served] * times).sum()) for name in ("prompt_tokens", "output_tokens")
         )
+        cached = int(columns["cached_prompt_tokens"][served].sum())
         self.processed_tokens += prompts
         self.cached_tokens += cached
-        self.computed_tokens += prompts - cached + int(columns["output_tokens"][done].sum())
+        self.computed_tokens += prompts - cached + outputs
         self._add_up(columns, done if window is None else done & window.within(columns["finish_s"]))
         counts = np.ones(len(status), dtype=bool) if window is None else columns["counted"]
         self.counted += int(np.count_nonzero(counts))

@@ -7,14 +7,35 @@ folder here, change the class and the line that registers it. Nothing else has t
 from simslm.policies import (
     admission,
     batching,
+    faults,
+    gateway,
+    group_routing,
+    migration,
     partition,
+    power,
     preemption,
     priorities,
     queueing,
     routing,
+    scaling,
     speculation,
 )
 from simslm.policies.registry import discover
 
-for folder in (admission, batching, partition, preemption, priorities, queueing, routing, speculation):
+for folder in (
+    admission,
+    batching,
+    faults,
+    gateway,
+    group_routing,
+    migration,
+    partition,
+    power,
+    preemption,
+    priorities,
+    queueing,
+    routing,
+    scaling,
+    speculation,
+):
     discover(folder)

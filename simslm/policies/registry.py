@@ -21,11 +21,17 @@ from simslm.errors import UsageError, nearest
 KINDS = (
     "admission",
     "batching",
+    "faults",
+    "gateway",
+    "group-routing",
+    "migration",
     "partition",
+    "power",
     "preemption",
     "priorities",
     "queueing",
     "routing",
+    "scaling",
     "speculation",
 )
 

@@ -11,6 +11,7 @@ from simslm.catalog.work import pairs_within
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.errors import ScenarioError
+from simslm.preparation.control import Levels, costs_at, levels_of
 from simslm.preparation.draft import beside, drafted
 from simslm.preparation.found import Found
 from simslm.preparation.memory import MemoryPlan, plan_memory
@@ -37,6 +38,7 @@ class PreparedGroup:
         memory: how a replica's memory is divided.
         max_model_len: longest prompt + output, tokens.
         devices: of each replica the device, or the first of those it spans.
+        clocks: what each clock that the devices may run at does to iterations; empty where clocks do not change.
     """
 
     name: str
@@ -48,6 +50,12 @@ class PreparedGroup:
     memory: MemoryPlan
     max_model_len: int
     devices: tuple[int, ...]
+    clocks: Levels = ()
+
+    @property
+    def levels(self) -> tuple[CostModel, ...]:
+        """The cost at each clock, the highest first; empty where clocks do not change."""
+        return costs_at(self.cost, self.clocks)
 
     @property
     def changes(self) -> tuple[Transform, ...]:
@@ -114,6 +122,8 @@ def prepare_group(
     if speculative is not None and draft is not None:
         with placed(scenario, "cost"):
             cost = drafted(cost, speculative, draft, device, scenario)
+    with placed(scenario, "deployment", "power"):
+        clocks = levels_of(scenario, spec)
     return PreparedGroup(
         name=spec.name if isinstance(spec, GroupSpec) else scenario.name,
         spec=spec,
@@ -124,6 +134,7 @@ def prepare_group(
         memory=memory,
         max_model_len=asked.max_model_len or architecture.max_position_embeddings,
         devices=tuple(number for number in asked.devices for _ in range(spec.replicas_per_device)),
+        clocks=clocks,
     )
 
 

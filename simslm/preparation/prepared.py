@@ -10,12 +10,14 @@ from functools import cached_property
 from simslm.catalog.devices import Device
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import Sharing
+from simslm.errors import ScenarioError
 from simslm.metrics.books import Basis
 from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
 from simslm.metrics.programs import ProgramColumns
 from simslm.metrics.steady import Rule
+from simslm.policies.registry import lookup
 from simslm.preparation.deployment import deployed
 from simslm.preparation.draft import acceptance
 from simslm.preparation.found import Found
@@ -27,7 +29,7 @@ from simslm.preparation.tariff import tariff_of
 from simslm.scenario.metrics import Metrics
 from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import Replicas, Scenario, preempting
-from simslm.sim.world import Deployment
+from simslm.sim.deployment import Deployment
 from simslm.workload import supply_of
 from simslm.workload.requests import RequestArrays
 from simslm.workload.supply import RequestStream
@@ -92,11 +94,14 @@ class Prepared:
         tenants = self.tenants
         return [
             Priced(
-                group.cost,
+                (*group.levels, group.cost)[0],
                 tenants[device],
                 group.memory.num_gpu_blocks,
                 group.spec.engine.speculative_config is not None,
                 preempting(group.spec.engine),
+                group.levels,
+                device,
+                group.spec.tensor_parallel_size,
             )
             for group in self.groups
             for device in group.devices
@@ -116,6 +121,9 @@ class Prepared:
             programs=None if streamed else _programs(workload),
             unused_devices=self.unused_devices,
             rule=None if scenario.metrics is None else _rule(scenario.metrics),
+            gateway=scenario.deployment.gateway is not None,
+            group_routing=scenario.deployment.group_router is not None,
+            escalates=lookup("group-routing", scenario.deployment.group_routing.policy).cls.escalates,
         )
 
     def variants(self) -> Iterator[tuple[Prepared, Prepared]]:
@@ -169,6 +177,7 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
         if spec.engine.speculative_config is not None:
             with placed(scenario, "deployment"):
                 acceptance(spec.engine.speculative_config, workload, scenario.seed)
+    _check_gateway(scenario, workload)
     tariff = tariff_of(scenario, device, found)
     return Prepared(scenario, device, groups, workload, digests(scenario, found), tariff)
 
@@ -181,6 +190,25 @@ def _workload(scenario: Scenario, longest: int, found: Found) -> RequestArrays |
         (asked.model_dump_json(), seed, longest, base_dir),
         lambda: supply_of(asked, seed, longest, base_dir),
     )
+
+
+def _check_gateway(scenario: Scenario, workload: RequestArrays | RequestStream) -> None:
+    """A gateway that goes by what prompts are made of is told.
+
+    Raises:
+        ScenarioError: the workload does not say which prompts are equal.
+    """
+    asked = scenario.deployment.gateway
+    if asked is None or not lookup("gateway", asked.policy).cls.needs_units:
+        return
+    first = next(workload.pieces()) if isinstance(workload, RequestStream) else workload
+    if first.units is None:
+        raise ScenarioError(
+            f"{asked.policy} finds equal prompts by their prefix hashes, and this workload has none: no hit",
+            where=scenario.where("deployment", "gateway"),
+            remedy="replay a trace with prefix hashes (mooncake), or state workload.prefixes or workload.programs; or "
+            "leave the gateway out",
+        )
 
 
 def _programs(requests: RequestArrays) -> ProgramColumns | None:

@@ -46,7 +46,7 @@ class TimeSplit:
         return [(name, value) for name, value in named if value is not None]
 
 
-def time_split(iterations: Columns, replicas: int, makespan_s: float) -> TimeSplit:
+def time_split(iterations: Columns, replicas: float, makespan_s: float) -> TimeSplit:
     """The split of ``replicas`` x ``makespan_s`` replica-seconds by the rules of this module."""
     known = bool(np.isfinite(iterations["host_s"]).any())
     host = np.nan_to_num(iterations["host_s"])

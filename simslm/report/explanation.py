@@ -183,6 +183,8 @@ def spent(facts: Facts) -> str:
     parts = sorted(facts.split.parts(), key=lambda part: -part[1])
     words = [f"{share(value / facts.split.total_s)} {verbs[name]}" for name, value in parts if value]
     who = "The replica spent" if facts.replicas == 1 else f"The {facts.replicas} replicas spent"
+    if facts.up < facts.replicas:
+        who = f"The replicas that could serve, {number(facts.up)} of {facts.replicas} on average, spent"
     *most, last = words
     return f"{who} {', '.join(most)} and {last}." if most else f"{who} {last}."
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from simslm.metrics.steady import STEADY, truncation
 from simslm.report.attribution import TimeSplit, decode_device_s, time_split
+from simslm.report.fleet import up_replicas
 from simslm.report.limits import (
     Limits,
     door,
@@ -84,6 +85,7 @@ class Facts:
 
     Attributes:
         replicas: how many are deployed.
+        up: how many of them could serve, on average; without a control plane all.
         split: where their time went.
         limits: those of the group in which requests waited longest, in request-seconds: the gate's.
         gate_replicas: how many replicas that group has.
@@ -126,6 +128,7 @@ class Facts:
     """
 
     replicas: int
+    up: float
     split: TimeSplit
     limits: Limits
     gate_replicas: int
@@ -172,7 +175,7 @@ class Facts:
 
 def facts(run: RunTables) -> Facts:
     """The facts of a run."""
-    replicas, groups = replica_count(run), engine_limits(run)
+    replicas, groups, up = replica_count(run), engine_limits(run), up_replicas(run)
     iterations, span_s = iterations_that_count(run)
     at = group_of(run, iterations["replica"])
     gate = leading(at, iterations["waiting"] * iterations["duration_s"], groups)
@@ -191,10 +194,11 @@ def facts(run: RunTables) -> Facts:
     backlog = _share(unanswered & ~run.requests["rejected"])
     return Facts(
         replicas=replicas,
-        split=time_split(iterations, replicas, span_s),
+        up=up,
+        split=time_split(iterations, up, span_s),
         limits=limits,
         gate_replicas=members,
-        idle=idle_share(gated, members, span_s),
+        idle=idle_share(gated, members if run.lifetimes is None else up_replicas(run, gate), span_s),
         door=door(groups),
         prefills=groups[leading(at, iterations["duration_s"] - decode_s, groups)],
         decodes=groups[leading(at, decode_s, groups)],
@@ -288,7 +292,7 @@ def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
     }
 
 
-def idle_share(iterations: Columns, replicas: int, span_s: float) -> float:
+def idle_share(iterations: Columns, replicas: float, span_s: float) -> float:
     """The share of ``replicas`` x ``span_s`` in which no iteration ran, 0 to 1."""
     available = replicas * span_s
     return max(1 - float(np.sum(iterations["duration_s"])) / available, 0.0) if available else 0.0

@@ -12,6 +12,7 @@ from simslm.report.bound import Bound, bound
 from simslm.report.division import Division, divisions
 from simslm.report.doubt import doubted
 from simslm.report.facts import facts
+from simslm.report.fleet import control_plane
 from simslm.report.latencies import distributions, first_token_plot, first_tokens
 from simslm.report.life import life_figure, life_plot, life_title, life_words
 from simslm.report.moves import between_phases
@@ -170,7 +171,7 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         bound=bound(found),
         time_parts=parts(found.split.parts(), seconds),
         slo_rows=slo_rows(run),
-        divisions=[*divisions(run), *between_phases(run)],
+        divisions=[*divisions(run), *control_plane(run), *between_phases(run)],
         latency_rows=latency_rows(run.summary),
         cdfs=distributions(run, anchor),
         first=first_token_plot(first, anchor) if first else None,

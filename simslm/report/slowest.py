@@ -203,12 +203,13 @@ def _events(
     """What happened, and when after the arrival."""
     yield "arrived", f"at {at['arrival_s']:,.3f} s of simulated time"
     if np.isfinite(at["queue_s"]):
-        on = moves[0][1] if moves else int(at["replica"])
+        on = next((source for _, source, _ in moves if source >= 0), int(at["replica"]))
         yield "scheduled", f"{seconds(at['queue_s'])} later, on replica {on}"
     if np.isfinite(at["ttft_s"]):
         yield "first token", f"after {seconds(at['ttft_s'])}: {_prompt(at, segments)}"
     for time, _, target in moves[:MOST_BREAKS]:
-        yield "moved", f"after {seconds(time)}, to replica {target}"
+        where = f"to replica {target}" if target >= 0 else "off its replica, to wait for one that serves"
+        yield "moved", f"after {seconds(time)}, {where}"
     if len(moves) > MOST_BREAKS:
         yield "moved", _times(len(moves) - MOST_BREAKS, "more")
     breaks = [each for each in segments if each.kind == "wait" and each.start_s > at["ttft_s"]]

@@ -77,11 +77,15 @@ def serve_commands(scenario: Scenario) -> str:
                 memory = part / spec.replicas_per_device
                 place = _Place(len(servers), devices, memory, tenants[devices[0]])
                 servers.append(_serve(scenario, spec, place))
+    if scenario.deployment.gateway is not None:
+        lines.append(f"# vLLM has no gateway: put a {scenario.deployment.gateway.policy} in front")
     if len(servers) == 1:
         return "\n".join([*lines, *servers])
     policies = ", ".join(dict.fromkeys(spec.router.policy for spec in specs))
     ports = f"{FIRST_PORT} to {FIRST_PORT + len(servers) - 1}"
-    front = f"# in front of ports {ports}: a load balancer that routes {policies}"
+    chosen = scenario.deployment.group_router
+    among = "" if chosen is None else f" among the groups by {chosen.policy}, then"
+    front = f"# in front of ports {ports}: a load balancer that routes{among} {policies}"
     return "\n".join([*lines, *(f"{server} &" for server in servers), front, "wait"])
 
 

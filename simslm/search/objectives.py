@@ -133,7 +133,9 @@ def goals(scenario: Scenario, search: Search) -> Goals:
     workload = scenario.workload
     classes = tuple(workload.classes or ())
     of_class = (f"classes.{name}.{path}" for name in classes for path in SHARES)
-    figures = (*figures_of(classes, workload.has_programs), *SHARES, *of_class)
+    asked = scenario.deployment
+    dispatched = {"gateway": asked.gateway is not None, "group_routing": asked.group_router is not None}
+    figures = (*figures_of(classes, workload.has_programs, **dispatched), *SHARES, *of_class)
     known = (*figures, CAPACITY) if search.capacity is not None else figures
     problems = [
         _unknown(scenario, path, ("search", "objectives", path), known)

@@ -226,6 +226,12 @@ def _setups(scenario: Scenario) -> list[Parameters]:
             where=scenario.where("deployment") or scenario.name,
             remedy="leave out deployment.groups and deployment.tensor_parallel_size",
         )
+    if deployment.gateway is not None:
+        raise ScenarioError(
+            "a plan multiplies what one replica serves, and a gateway answers more for many than for one",
+            where=scenario.where("deployment", "gateway"),
+            remedy="leave out deployment.gateway, or search over deployment.num_devices",
+        )
     stated = scenario.search.space if scenario.search is not None else {}
     for path, values in stated.items():
         own = path.startswith("deployment.") and path != "deployment.num_devices"

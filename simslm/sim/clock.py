@@ -14,7 +14,7 @@ from typing import Any
 import simpy
 from simpy.events import NORMAL, URGENT, Event, EventPriority
 
-__all__ = ["URGENT", "Alarm", "Clock", "hear", "turn"]
+__all__ = ["URGENT", "Alarm", "Background", "Clock", "hear", "turn"]
 
 
 class Alarm(Event):
@@ -47,6 +47,10 @@ class Alarm(Event):
         """It happens unheard, if it has not happened yet."""
         if self.callbacks is not None:
             self.callbacks.clear()
+
+
+class Background(Alarm):
+    """An alarm that does not keep a simulation going: a look at the fleet, or the end of a repair."""
 
 
 class Clock(simpy.Environment):
@@ -117,6 +121,17 @@ class Clock(simpy.Environment):
     ) -> Alarm:
         """An event at ``time`` seconds, which must not lie in the past; then ``then`` is called."""
         return Alarm(self, time, priority, then)
+
+    def background(self, time: float, then: Callable[[Event], None]) -> None:
+        """Calls ``then`` at ``time`` seconds, after all that is urgent at that instant and before the replicas' turns.
+
+        The clock goes on to it whatever else is left: ``then`` acts only if :meth:`busy` or work waits for it.
+        """
+        Background(self, time, NORMAL, then)
+
+    def busy(self) -> bool:
+        """Whether anything is left to happen but background alarms; an event that has no hearers does not count."""
+        return any(event.callbacks and not isinstance(event, Background) for *_, event in self.queue)
 
     def had_turn(self, priority: EventPriority) -> bool:
         """Whether an alarm of this priority at this instant would have happened already."""

@@ -17,9 +17,10 @@ from support.synthetic import LinearCost, Lists, Loop, deployment
 from simslm.metrics import tally
 from simslm.metrics.books import Forget
 from simslm.metrics.result import Result
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import FINISHED, UNFINISHED, Move, Settled, Window
 from simslm.sim.rows import RequestRows
-from simslm.sim.world import Deployment, run
+from simslm.sim.world import run
 
 
 @dataclass
@@ -112,13 +113,13 @@ def test_a_piece_that_takes_freed_rows_leaves_the_others_as_they_are():
     rows, four = RequestRows(4), np.ones(4, dtype=int)
     requests = Lists.of(np.arange(4.0), four, four)
     for group in (0, 1):
-        rows.load(requests, four.astype(bool), np.full(4, group))
+        rows.load(requests, four.astype(bool), able=np.full(4, group))
     for row in range(4):
         rows.log.status[row] = FINISHED
     assert rows.over() == 1
     rows.let_go()
-    rows.load(requests, four.astype(bool), np.full(4, 2))
-    assert rows.group_of == [2, 2, 2, 2, 1, 1, 1, 1]
+    rows.load(requests, four.astype(bool), able=np.full(4, 2))
+    assert rows.able == [2, 2, 2, 2, 1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("loop", [None, Loop(20)])

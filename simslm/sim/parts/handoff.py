@@ -155,6 +155,30 @@ class Decoding(Role):
             first_s = replica.requests.first_token_s[row]
             self.partitioner.decoded((now - first_s) / (replica.output_tokens[row] - 1))
 
+    def lose(self, source: Prefilling) -> list[Sequence]:
+        """A prefill replica has failed: sequences that wait for blocks there have to be prefilled again."""
+        lost = [sequence for sequence, (holder, _) in self.pending.items() if holder is source]
+        for sequence in lost:
+            _, blocks = self.pending.pop(sequence)
+            self.replica.move_on(sequence)
+            sequence.lost = sequence.prefill_tokens
+            source.let_go(sequence, blocks)
+        if lost:
+            self.replica.cut()
+        return lost
+
+    def refer(self) -> list[tuple[Sequence, Replica]]:
+        """This replica has failed: sequences whose blocks have not left their prefill replicas go on elsewhere.
+
+        Returns:
+            them, each with its prefill replica, which still holds its blocks.
+        """
+        found = [(sequence, holder.replica) for sequence, (holder, _) in self.pending.items()]
+        self.pending.clear()
+        for sequence, _ in found:
+            self.replica.move_on(sequence)
+        return found
+
     def _pull(self) -> None:
         """Begins the transfers for which there are blocks, in order; sequences that were here before come first.
 

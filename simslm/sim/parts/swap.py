@@ -219,6 +219,12 @@ class Swap(Part):
         if self.copies and (self.turns is None or sequence not in self.replica.batch.lingering):
             self.host.release(self.copies.pop(sequence, NOTHING).blocks)
 
+    def moves_on(self, sequence: Sequence) -> None:
+        """What the host has of a sequence is not at the other replica."""
+        for held in (self.on_host, self.copies):
+            if (there := held.pop(sequence, None)) is not None:
+                self.host.release(there.blocks)
+
     # ---- around an iteration -------------------------------------------------------------------------------
 
     def short(self) -> None:
