@@ -181,7 +181,8 @@ def markdown() -> str:
         "A run with programs has `programs`; a run with classes has `fairness`, and in `classes.NAME` the same figures "
         "of each class, as far as they are known by class. A run with a gateway has `gateway`, and one that states "
         "`group_router` has `group_routing`, with `requests`, `answered` and `escalated` of each group: see "
-        "[gateway and groups](gateway.md).",
+        "[gateway and groups](gateway.md). A run with `scaling`, `migration`, `faults` or `power` has `fleet`: see "
+        "[replicas that come and go](fleet.md).",
     ]
     lines += ["", "## Words", "", "| word | meaning | formula | source |", "|---|---|---|---|"]
     lines += [

@@ -27,6 +27,14 @@ def check_control(deployment: Deployment) -> None:
     check_clocks(deployment)
 
 
+def is_controlled(deployment: Deployment) -> bool:
+    """Whether anything is under a control plane."""
+    groups = deployment.groups or (deployment,)
+    return deployment.power is not None or any(
+        getattr(group, key) is not None for group in groups for key in KEYS
+    )
+
+
 def replicas_of(deployment: Deployment, group: Replicas) -> int:
     """How many replicas a group may ever have."""
     devices = getattr(group, "devices", None) or range(deployment.num_devices)

@@ -12,6 +12,7 @@ from typing import Any
 
 from simslm.errors import ScenarioError, nearest
 from simslm.metrics.figure_paths import figures_of
+from simslm.scenario.control import is_controlled
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Advisor, Search
 from simslm.scenario.slo import Slo
@@ -134,8 +135,13 @@ def goals(scenario: Scenario, search: Search) -> Goals:
     classes = tuple(workload.classes or ())
     of_class = (f"classes.{name}.{path}" for name in classes for path in SHARES)
     asked = scenario.deployment
-    dispatched = {"gateway": asked.gateway is not None, "group_routing": asked.group_router is not None}
-    figures = (*figures_of(classes, workload.has_programs, **dispatched), *SHARES, *of_class)
+    sections = {
+        "gateway": asked.gateway is not None,
+        "group_routing": asked.group_router is not None,
+        "fleet": is_controlled(asked),
+        "clocks": asked.power is not None,
+    }
+    figures = (*figures_of(classes, workload.has_programs, **sections), *SHARES, *of_class)
     known = (*figures, CAPACITY) if search.capacity is not None else figures
     problems = [
         _unknown(scenario, path, ("search", "objectives", path), known)
