@@ -72,7 +72,7 @@ FILES = (".yaml", ".yml", ".json")
 """What the name of a file ends in that describes a device."""
 
 SMALLEST, LARGEST = 1e-3, 1e24
-"""What a figure of a device lies between, whatever its unit."""
+"""Smallest and largest figure of a device, in any unit."""
 
 _FIELDS = tuple(entry.name for entry in fields(Device))
 _WHOLE = ("memory_bytes", "sm_count")

@@ -1,4 +1,4 @@
-"""What each family of models fixes, and how its Hugging Face ``config.json`` says the rest.
+"""What each family of models fixes, and which keys of its Hugging Face ``config.json`` have the rest.
 
 The structure comes from the reference implementations in ``transformers``
 (``models/{opt,llama,mistral,qwen2,qwen3,phi,gemma2,qwen3_moe,olmoe}/modeling_*.py``), the defaults from their
@@ -162,7 +162,7 @@ def architecture_from_mapping(mapping: Mapping[str, Any], name: str = "inline") 
 
     Args:
         mapping: either the keys of a Hugging Face ``config.json`` (it then has ``model_type``), or the fields
-            of :class:`Architecture`: ``family`` and the dimensions, and whatever differs from the family.
+            of :class:`Architecture`: ``family``, the dimensions, and the fields that differ from the family.
         name: what to call the model where the mapping has no ``name``.
 
     Raises:

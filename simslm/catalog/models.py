@@ -25,7 +25,8 @@ __all__ = [
 ]
 
 TUNED = frozenset({"instruct", "chat", "it", "hf", "base", "meta"})
-"""Words of a repository's name that say how a model was tuned or packed, or by whom: its architecture is the same."""
+"""Words in the name of a repository that say how a model was tuned or packed, or by which owner: its architecture is
+the same."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def named_model(name: str) -> str | None:
     (``models--Qwen--Qwen2.5-0.5B-Instruct/snapshots/...``). Words of tuning and packing do not count, nor does case.
     Every other word does: quantised weights (``-AWQ``) or another size are another model.
     """
+    # The cache of Hugging Face joins owner and name by two hyphens.
     parts = [part.rsplit("--", 1)[-1] for part in str(name).replace("\\", "/").split("/") if part]
     known = _known_words()
     return next((found for part in reversed(parts) if (found := known.get(_words(part)))), None)

@@ -27,7 +27,7 @@ class Change:
 
 
 def changes(baseline: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Every difference between two manifests that can make a difference, in the order of the scenario."""
+    """Every difference between two manifests that can change a run, in the order of the scenario."""
     first, second = dict(_settings(baseline)), dict(_settings(other))
     return tuple(
         Change(path, first.get(path), second.get(path))

@@ -127,7 +127,7 @@ def _sampled(run: Run, order: np.ndarray | None = None) -> Sampled:
 
 
 def _seedless(configuration: Configuration) -> bool:
-    """Whether its seeds change nothing of the workload: runs under them are no repetitions."""
+    """Whether seeds change nothing in the workload, so that runs under several seeds are no repetitions."""
     first, *more = configuration.runs
     return all(same_workload(first, run) for run in more)
 
@@ -141,7 +141,7 @@ def _seed(run: Run) -> int:
 
 
 def _settings(run: Run) -> str:
-    """What two runs share that differ in their seeds alone."""
+    """What runs have in common that differ in their seeds alone."""
     left_out = {"seed", *NOT_COMPARED}
     scenario = {key: value for key, value in run.manifest["scenario"].items() if key not in left_out}
     if section_of(scenario, "cost").get("trace"):
@@ -224,7 +224,7 @@ def _notes(baseline: Configuration, contrasts: Sequence[Contrast]) -> Iterator[s
 
 
 def _of_seeds(configurations: Sequence[Configuration], contrasts: Sequence[Contrast]) -> Iterator[str]:
-    """That some runs are no repetitions of each other."""
+    """A note that some runs are no repetitions of each other."""
     seedless = [each for each in configurations if len(each.runs) > 1 and _seedless(each)]
     alone = [
         each

@@ -1,4 +1,4 @@
-"""Conditions on what became of a figure since the baseline: ``ttft_s.p99 > +5%``.
+"""Conditions on the change of a figure since the baseline: ``ttft_s.p99 > +5%``.
 
 A bound with a sign is a change: ``+5%`` of the baseline's figure, ``+0.01`` in the figure's own unit. A bound without
 one is the figure itself: ``ttft_s.p99 > 0.5``. Comparisons are joined by ``and``, ``or``, ``not``.
@@ -122,7 +122,7 @@ def _told(contrast: Contrast, path: str) -> str:
 
 
 def failures(gates: Sequence[Gate], contrasts: Sequence[Contrast]) -> Iterator[str]:
-    """What is true that should not be, a sentence each."""
+    """The conditions that are true, a sentence each."""
     for gate in gates:
         for contrast in contrasts:
             if gate.holds(contrast):

@@ -79,7 +79,7 @@ class Sampled:
 
     @property
     def missed_share(self) -> float:
-        """Of the requests that arrived, those that did not finish."""
+        """Which of the arrived requests did not finish."""
         return float(np.mean(self.missed)) if self.count else 0.0
 
     def column(self, name: str) -> np.ndarray:
@@ -104,7 +104,8 @@ class Sampled:
         return found
 
     def latency(self, key: str) -> np.ndarray:
-        """Of each request; infinite where it did not finish, NaN where a request has none (TPOT of one token)."""
+        """A latency of each request; infinite where it did not finish, NaN where a request has none (TPOT of one
+        token)."""
         values = self.column(key).astype(float).copy()
         values[self.missed & (self.column("output_tokens") > 1) if key == "tpot_s" else self.missed] = inf
         return values
@@ -123,8 +124,8 @@ class Sampled:
 
     @cached_property
     def memory(self) -> float:
-        """For how many requests the load of the run lasts: the memory of the number in the system, as each request
-        finds it, of those that are served."""
+        """The memory of the load, in requests: the autocorrelation time of the number in the system as each served
+        request finds it."""
         if not self.finished.any():
             return 1.0
         arrival = self.column("arrival_s")

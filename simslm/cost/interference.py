@@ -1,10 +1,12 @@
 """Interference of co-located replicas, from a trace that measured them together.
 
-Replicas of one model that all run the same iteration form a closed network: each alternates a host phase, in which
-no other replica delays it, and a device phase on a processor that the replicas in their device phases share. In such
-a network the throughput depends on the phases' mean times only, not on their distributions (Baskett, Chandy, Muntz &
-Palacios, JACM 1975, types 2 and 3), so the measured latency of ``n`` replicas tells how much slower device phases run
-than the demand model says: by one factor, ``contention``.
+Replicas of one model that all run the same iteration form a closed network: each alternates a host phase and a device
+phase at a processor shared by those in it. Replicas compete for device time only: a host phase lasts as long as it does
+alone, and so no other replica is in its way, but for ``streams``, whose replicas are threads of one process and have
+their host phases one after the other. In such a network the throughput depends on the phases' mean times only, not on
+their distributions (Baskett, Chandy, Muntz & Palacios, JACM 1975, types 2 and 3; host phases one after the other are
+their type 1, for which the distribution has to be exponential). So the measured latency of ``n`` replicas tells how
+much slower device phases run than the demand model says: by one factor, ``contention``.
 """
 
 from __future__ import annotations
@@ -48,13 +50,15 @@ def cycle_s(host_s: float, device_s: float, demand: Demand, replicas: int, shari
     """Mean latency of an iteration when ``replicas`` equal replicas run it over and over on one device.
 
     With ``k`` replicas in their device phase, phases end at rate ``k speed(k) / device_s`` and begin at rate
-    ``(replicas - k) / host_s``: a birth-death chain, whose throughput gives the cycle by Little's law.
+    ``(replicas - k) / host_s``, or ``1 / host_s`` where host phases exclude each other: a birth-death chain, whose
+    throughput gives the cycle by Little's law.
     """
     weights = [1.0]
     rates = [0.0]
     for k in range(1, replicas + 1):
         rates.append(k * sharing.speeds([demand] * k)[0] / device_s)
-        weights.append(weights[-1] * (replicas - k + 1) / max(host_s, 1e-12) / rates[k])
+        preparing = 1 if sharing.serial_host else replicas - k + 1
+        weights.append(weights[-1] * preparing / max(host_s, 1e-12) / rates[k])
     throughput = float(np.dot(weights, rates)) / sum(weights)
     return replicas / throughput
 

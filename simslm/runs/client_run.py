@@ -1,4 +1,4 @@
-"""What a result file says of one run, before what it does not say is added."""
+"""One run as a result file has it, before the settings that the file lacks are added."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from simslm.plain import is_list, is_section
 from simslm.runs.table import CountedWindow, Lengths
 
 RECORDED = "recorded"
-"""What the column of arrivals says of those whose times are known."""
+"""The cell of the column of arrivals where the times are known."""
 
 AT_ONCE_S, AT_ONCE_SHARE = 0.5, 0.02
-"""Requests that a client sent as fast as it could come within so many seconds, or so much of the duration: a burst."""
+"""Requests that arrive within so many seconds, or within this share of the duration, are a burst."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ClientRun:
 
 
 def figures(values: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers among some values as texts; what is none was not measured."""
+    """The numbers among some values as texts; a value that is no number was not measured."""
     return {
         name: repr(float(value))
         for name, value in values.items()
@@ -53,7 +53,7 @@ def figures(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def need(mapping: Any, keys: Sequence[str], where: str) -> Any:
-    """What stands at some keys inside one another.
+    """The value at some keys, one inside the other.
 
     Raises:
         UsageError: nothing does.

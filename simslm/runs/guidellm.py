@@ -1,6 +1,6 @@
 """``benchmarks.json`` of guidellm, whose layouts of versions 0.3 (``args``, ``worker``) and from 0.5 (``config``).
 
-Its names are not everybody's: ``inter_token_latency_ms`` is one number a request, (E2E − TTFT) / (output tokens
+Its names differ from those used here: ``inter_token_latency_ms`` is one number a request, (E2E − TTFT) / (output tokens
 − 1), which is TPOT here; in its mean each request counts as often as it has gaps, so that is the mean ITL. Its
 ``time_per_output_token_ms`` includes the first token and is no metric here. A benchmark that time cut off
 (``--max-seconds``) leaves requests incomplete: its latencies are compared, its throughput is not. With a warm-up or a

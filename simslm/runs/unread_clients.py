@@ -1,4 +1,4 @@
-"""Result files of clients that are not read, told by their keys: a refusal that says what a file is."""
+"""Clients whose result files are not read, known by the keys of the file: so that a refusal can name the client."""
 
 from __future__ import annotations
 

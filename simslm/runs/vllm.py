@@ -53,6 +53,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[ClientRun]:
     Raises:
         UsageError: requests failed, or a figure is missing.
     """
+    # Only vLLM's client has the model under this key.
     where, tool = str(path), VLLM if "model_id" in result else SGLANG
     completed = _completed(result, where)
     lengths = None
@@ -131,6 +132,8 @@ def _arrivals(result: Mapping[str, Any], sent: tuple[float, ...] | None) -> tupl
     if rate in ("inf", None, inf):
         if streams:
             return f"closed-loop:{streams}", ""
+        # ``inf`` with recorded times that are spread: the client itself was the bottleneck, and its times are the
+        # arrivals.
         burst = sent is None or at_once(sent, result["duration"])
         return ("all-at-once" if burst else RECORDED), ""
     if sent is not None:

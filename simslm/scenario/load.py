@@ -83,6 +83,7 @@ def load_scenario(
                 _override(parsed, path, value)
         put_presets(parsed.tree, parsed.base, parsed.where, ends=not early)
     try:
+        # Strict: pydantic would otherwise take "64" for 64 and 1 for true, and a slip of the pen would run.
         scenario = Scenario.model_validate(_content(parsed), strict=True)
     except ValidationError as error:
         problems = _problems(parsed, error)
@@ -98,6 +99,7 @@ def load_scenario(
 def _yaml() -> Any:
     """What reads YAML and keeps the lines; ruamel.yaml types it in parts only."""
     yaml = YAML(typ="rt")
+    # In YAML 1.1 ``no`` is false and 010 is eight.
     yaml.version = (1, 2)
     return yaml
 
@@ -246,6 +248,7 @@ def _content(source: Source) -> Any:
     Raises:
         ScenarioError: it is beyond all measure once its aliases are written out.
     """
+    # Nested aliases of ten lines can stand for 10¹⁰ values; they are counted before they are written out.
     if _size(source.tree) > MOST_NODES:
         raise ScenarioError("has too many values, with its aliases written out", where=source.where(()))
     return _plain(source.tree, tuple)
@@ -268,6 +271,7 @@ def _plain(node: Any, sequence: type[list[Any]] | type[tuple[Any, ...]] = list) 
         return {str(key): _plain(value, sequence) for key, value in node.items()}
     if is_row(node):
         return sequence(_plain(value, sequence) for value in node)
+    # Before the numbers: a bool is an Integral in Python.
     if isinstance(node, bool):
         return node
     if isinstance(node, Integral):
@@ -287,6 +291,7 @@ def _problems(source: Source, error: ValidationError) -> list[str]:
         if fault["type"] == "union_tag_invalid":
             keys += (_discriminator(fault),)
         dotted = ".".join(map(str, keys)) or "scenario"
+        # ``setdefault``: of several complaints about one key the first is kept.
         problems.setdefault(dotted, f"{source.where(keys)}: {dotted}: {_message(fault, keys)}")
     return list(problems.values())
 

@@ -1,4 +1,4 @@
-"""Which part of a device's memory each group of replicas has, and with whom it shares it."""
+"""Which part of a device's memory each group of replicas has, and with which groups it shares KV blocks."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LENGTHS = ("prompt_tokens", "output_tokens")
 """What is stated of these holds for every client of a preset."""
 
 ENDS = ("num_requests", "duration_s")
-"""Where one of them is stated, the preset does not say when its requests end."""
+"""Keys that end the requests; where one is stated, that of the preset does not apply."""
 
 
 def put_presets(tree: Any, base: Path, where: Callable[[tuple[Any, ...]], str], *, ends: bool) -> None:

@@ -47,7 +47,7 @@ class Programs(Protocol):
         clients: who starts the other programs.
         stage: requests on the longest way from a program's start to each request, itself not counted, shape
             ``(requests,)``, int64.
-        described: whether these are programs to anybody; False where each is a request by itself.
+        described: whether the workload describes programs; False where each is a request by itself.
     """
 
     @property

@@ -80,7 +80,7 @@ def observed(requests: Any, served: Deployment, sink: Any = None) -> Result:
 @settings(max_examples=examples(200), deadline=None)
 @given(scenarios(), st.integers(1, 20))
 def test_a_stream_is_the_whole(scenario, most):
-    """Every column but the sums of energies is the same to the bit, whoever takes the requests."""
+    """Every column but the sums of energies is the same to the bit, with any sink."""
     requests, served = scenario
     whole = observed(requests, served)
     kept = Kept()

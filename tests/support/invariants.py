@@ -163,7 +163,7 @@ def causality(result: Result) -> None:
 
 def dependence(result: Result, programs: Any) -> None:
     """2. of programs: a request arrives at the latest finish of those it depends on plus its pause, to the bit; or
-    never, and then one of them has not finished, or nobody has started its program."""
+    never, and then one of them has not finished, or its program was never started."""
     requests, arrival_s = result.log.requests, result.log.arrival_s
     finish_s = np.array(requests.finish_s)
     by_clock = ~np.isnan(programs.start_s[programs.program_of])
