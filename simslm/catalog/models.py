@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.families import architecture_from_mapping, from_config
@@ -124,7 +126,7 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(word for word in words if word and word not in TUNED)
 
 
-def _config_name(config: dict, path: Path) -> str:
+def _config_name(config: Mapping[str, Any], path: Path) -> str:
     """What a configuration calls its model: its own name, else its folder's, else its file's."""
     own = str(config.get("_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1]
     folder = path.resolve().parent.name if path.stem == "config" else ""

@@ -10,6 +10,7 @@ import numpy as np
 from simslm.comparison.changed_settings import Change
 from simslm.comparison.delta import Delta
 from simslm.comparison.pairs import PairedLatency, Run
+from simslm.plain import section_of
 
 __all__ = ["Comparison", "Configuration", "Contrast", "Pairing", "Run", "flags"]
 
@@ -56,7 +57,7 @@ def flags(configurations: Iterable[Configuration]) -> list[str]:
         str(flag)
         for each in configurations
         for run in each.runs
-        for flag in (run.summary.get("cost") or {}).get("flags", ())
+        for flag in section_of(run.summary, "cost").get("flags", ())
     ]
     return list(dict.fromkeys(found))
 

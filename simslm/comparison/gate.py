@@ -69,15 +69,16 @@ class Gate:
         Raises:
             UsageError: it speaks of a figure that one of the two runs does not have, or of a share of 0.
         """
-        values = {}
+        values: dict[str, float] = {}
         for name in self._condition.names():
             path, _, kind = name.rpartition(".")
             delta = contrast.delta(path if kind in (RELATIVE, ABSOLUTE) else name)
-            values[name] = {RELATIVE: delta.relative, ABSOLUTE: delta.delta}.get(kind, delta.value)
+            value = {RELATIVE: delta.relative, ABSOLUTE: delta.delta}.get(kind, delta.value)
             if kind == RELATIVE and delta.delta == 0:
-                values[name] = 0.0
-            if values[name] is None:
+                value = 0.0
+            if value is None:
                 raise self._unanswerable(delta)
+            values[name] = value
         return self._condition.holds(values)
 
     def _unanswerable(self, delta: Delta) -> UsageError:

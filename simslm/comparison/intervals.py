@@ -345,7 +345,8 @@ def _together(first: np.ndarray, second: np.ndarray, level: float, memory: float
         return TOO_FEW_BEYOND
     most = int(len(first) * min(level, 1 - level) / LEAST + 1e-6)
     beyond = [_exceeds(values, at) for values, _, at in pairs]
-    found, leads = [], []
+    found: list[Margins] = []
+    leads: list[float] = []
     for sign in (1, -1):
         slopes = [abs(quantile(ascending, level + sign * reach) - at) / reach for _, ascending, at in pairs]
         if not all(map(isfinite, slopes)):
@@ -366,7 +367,8 @@ def _together(first: np.ndarray, second: np.ndarray, level: float, memory: float
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     spread = float(np.std(first) * np.std(second))
-    return float(np.mean((first - first.mean()) * (second - second.mean()))) / spread if spread else 0.0
+    products: np.ndarray = (first - first.mean()) * (second - second.mean())
+    return float(np.mean(products)) / spread if spread else 0.0
 
 
 def _of_shares(

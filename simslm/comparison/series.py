@@ -102,7 +102,8 @@ def of_sections(means: np.ndarray) -> Margins:
     follows = max(float(around[1:] @ around[:-1]) / squares + 1 / count, 0.0)
     variance = squares / (count - 1)
     error = sqrt(variance / count * (1 + follows) / (1 - follows))
-    skewness = count**2 / ((count - 1) * (count - 2)) * float(np.mean(around**3)) / variance**1.5
+    cubes: np.ndarray = around**3
+    skewness = count**2 / ((count - 1) * (count - 2)) * float(np.mean(cubes)) / variance**1.5
     student = quantile(CONFIDENCE, count - 1)
     # Means of latencies are skewed to the right. The plain t is kept where the transformation would be narrower.
     low, high = (abs(_skewed(sign * student, skewness / (6 * sqrt(count)))) for sign in (1, -1))

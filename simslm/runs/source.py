@@ -17,6 +17,7 @@ from typing import Any
 
 from simslm.catalog.devices import device_file
 from simslm.errors import SimslmError, UsageError, nearest
+from simslm.plain import is_section
 from simslm.runs import guidellm, vllm
 from simslm.runs.client_run import RECORDED, ClientRun
 from simslm.runs.table import SETTINGS, MeasuredRun, Skipped, filled, make_run, read_table
@@ -160,7 +161,7 @@ def _run(
 def _runs_in(result: Any, path: Path) -> Sequence[ClientRun | Skipped]:
     """The runs of one result, by the tool that its keys give away."""
     for tool in (vllm, guidellm):
-        if isinstance(result, dict) and set(result) >= tool.KEYS:
+        if is_section(result) and set(result) >= tool.KEYS:
             return tool.runs_in(result, path)
     if client := client_of(result):
         raise UsageError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Set
 from typing import Any
 
+from simslm.plain import is_section
+
 KNOWN: tuple[tuple[Set[str], str], ...] = (
     (
         {"request_throughput", "time_to_first_token", "inter_token_latency"},
@@ -22,6 +24,6 @@ KNOWN: tuple[tuple[Set[str], str], ...] = (
 
 def client_of(result: Any) -> str:
     """The client that wrote a result which is not read; empty where that is not known."""
-    if not isinstance(result, dict):
+    if not is_section(result):
         return ""
     return next((name for keys, name in KNOWN if set(result) >= keys), "")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simslm.errors import UsageError
+from simslm.plain import is_section
 from simslm.runs.client_run import (
     RECORDED,
     ClientRun,
@@ -61,7 +62,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[ClientRun]:
     sent = sent_times(result.get("start_times"), completed, where)
     arrivals, why = _arrivals(result, sent)
     told = result.get("server_info")
-    server: dict[str, Any] = told if isinstance(told, dict) else {}
+    server: dict[str, Any] = told if is_section(told) else {}
     model, unknown = model_cell(
         result.get("model_id") or result.get("model") or server.get("model_path") or ""
     )
@@ -146,7 +147,7 @@ def _arrivals(result: Mapping[str, Any], sent: tuple[float, ...] | None) -> tupl
 
 
 def _notes(result: Mapping[str, Any], arrivals: str) -> tuple[str, ...]:
-    found = []
+    found: list[str] = []
     if arrivals == RECORDED:
         found.append("requests arrive at the times that the file has (start_times)")
         if result.get("max_concurrency"):

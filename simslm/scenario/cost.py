@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-import simslm.transforms  # noqa: F401  (fills the register the choice is made of)
 from simslm.transforms.host import HostTime
 from simslm.transforms.registry import Transform, registered, summary
 

@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
 from simslm.policies.registry import choice, chosen, lookup
 from simslm.scenario.classes import Traffic
 from simslm.scenario.control import check_control, check_power

@@ -148,9 +148,7 @@ class ProgramRuns:
         def send(_event: Event) -> None:
             self._send(request)
 
-        alarm = Alarm(self._clock, self._clock._now + self._delay_s[request], URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(send)
+        Alarm(self._clock, self._clock.time_s + self._delay_s[request], URGENT, send)
 
     def _arrivals(self, start_s: np.ndarray) -> Generator[Event, None, None]:
         """Open loop: programs start at their times, whatever has become of the others.
@@ -163,7 +161,7 @@ class ProgramRuns:
         time_s = start_s[opened] + self._programs.delay_s[roots]
         order = np.argsort(time_s, kind="stable")
         for request, time in zip(roots[order].tolist(), time_s[order].tolist(), strict=True):
-            if time > self._clock._now:
+            if time > self._clock.time_s:
                 yield Alarm(self._clock, time, URGENT)
             self._send(request)
 

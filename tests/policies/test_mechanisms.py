@@ -216,7 +216,10 @@ def request(units: int = 0, session: int = -1) -> SeenRequest:
 
 
 def loads(*outstanding: int, cached: tuple[int, ...] = ()) -> list[SeenLoad]:
-    return [SeenLoad(load, load // 2, 0.0, cached[i] if cached else 0) for i, load in enumerate(outstanding)]
+    return [
+        SeenLoad(load, load // 2, 0.0, cached[i] if cached else 0, index=i)
+        for i, load in enumerate(outstanding)
+    ]
 
 
 def test_the_shortest_queue_is_that_of_those_who_wait():
