@@ -1,7 +1,7 @@
 """What does not go together, and why: the one table that the parts of a replica and the scenario refer to.
 
-Every pair stands here once, under either of its two names. A reason is one of nature: what is missing here has been
-built and is tried by the combination tests.
+Every pair stands here once, under either of its two names. A reason is one of nature, not of code: every pair that is
+missing here works, and the combination tests try it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ MECHANISMS: Mapping[str, str] = {
     "reservation": "reserved blocks (batching static or orca)",
     "spare-block": "a free block for the last sequence (spare_block)",
     "held-batch": "batches held to their end (batching static)",
+    "scaling": "replicas that start and stop (scaling)",
+    "migration": "requests that move between replicas (migration)",
+    "faults": "replicas that fail (faults)",
+    "power": "clocks that change during the run (power)",
 }
 """By name, what each is, and in parentheses the keys of a scenario that ask for it."""
+
+CONTROL = ("scaling", "migration", "faults", "power")
+"""Those of them that are orders of the control plane."""
 
 EXCLUDES: Mapping[str, Mapping[str, str]] = {
     "roles": {
@@ -37,6 +44,9 @@ EXCLUDES: Mapping[str, Mapping[str, str]] = {
     },
     "urgency": {
         "held-batch": "a held batch lets no sequence join before its end, so making place serves none",
+    },
+    "migration": {
+        "held-batch": "a held batch lets no sequence join before its end, so none can go on elsewhere",
     },
     "reservation": {
         "prefix-caching": "a reservation is one piece of memory, which cannot begin with the blocks of another",

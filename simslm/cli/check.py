@@ -7,7 +7,7 @@ from typing import Any
 
 from simslm.api import Prepared, load_scenario, prepare
 from simslm.cli import screen
-from simslm.cli.expectation import Expectation, expectations, facts
+from simslm.cli.expectation import Expectation, expectations, facts, never_fit
 from simslm.cli.simulate import overrides
 from simslm.errors import ScenarioError
 from simslm.traces.files import flags_of
@@ -15,7 +15,7 @@ from simslm.units import bytes_, number, seconds
 
 
 def check(path: Path, sets: list[str], seed: int | None, as_json: bool) -> None:
-    """Validates a scenario and prints what it comes to.
+    """Validates a scenario and prints memory, KV blocks, coverage and expected load.
 
     Raises:
         ScenarioError: it is wrong, or not one of its requests can be served.
@@ -39,12 +39,7 @@ def _summary(prepared: Prepared, expected: list[Expectation]) -> dict[str, Any]:
     """What concerns all groups: the first to be overloaded bounds them all. Rates count rejected requests too."""
     requests = prepared.requests
     offered = requests.arrival_rate_rps
-    served = [one.requests - one.never_fit for one in expected]
-    arrive = [
-        count
-        for one, count in zip(expected, served, strict=True)
-        if getattr(one.group.spec, "role", "both") != "decode"
-    ]
+    served = [max(one.requests - one.never_fit, 1) for one in expected]
     capacity = min(
         one.capacity_rps * len(requests) / count for one, count in zip(expected, served, strict=True)
     )
@@ -53,7 +48,7 @@ def _summary(prepared: Prepared, expected: list[Expectation]) -> dict[str, Any]:
         "device": prepared.device.name,
         "requests": len(requests),
         "dropped": dict(requests.dropped),
-        "never_fit": len(requests) - sum(arrive),
+        "never_fit": never_fit(prepared),
         "offered_rps": offered,
         "estimated_capacity_rps": capacity,
         "expected_load": None if offered is None else offered / capacity,
@@ -64,9 +59,10 @@ def _show(path: Path, prepared: Prepared, expected: list[Expectation]) -> None:
     requests, summary = prepared.requests, _summary(prepared, expected)
     print(f"{path} is a valid scenario.")
     print()
-    lines = [("requests", f"{len(requests):,} from {requests.source}")]
+    lines = [("requests", f"{len(requests):,}, {requests.source}")]
     lines += [("dropped", f"{count:,} rows: {reason}") for reason, count in requests.dropped.items()]
     lines += [("note", text) for text in requests.notes]
+    lines += _before_the_groups(prepared)
     if summary["never_fit"]:
         lines += [("never fit", f"{summary['never_fit']:,} requests are too long and will be rejected")]
     about = "at most" if max(prepared.tenants.values()) > 1 else "about"
@@ -74,8 +70,8 @@ def _show(path: Path, prepared: Prepared, expected: list[Expectation]) -> None:
     lines += [
         (
             "throughput limit",
-            f"{about} {capacity} requests/s with every slot busy (by hand, whatever the latencies; the capacity within "
-            "an SLO is what `simslm plan` and `simslm search` simulate)",
+            f"{about} {capacity} requests/s with every slot busy, by hand and without regard to latency; `simslm plan` "
+            "and `simslm search` simulate the capacity within an SLO",
         ),
         ("expected load", _load(summary["offered_rps"], summary["expected_load"])),
     ]
@@ -83,8 +79,20 @@ def _show(path: Path, prepared: Prepared, expected: list[Expectation]) -> None:
     for one in expected:
         print()
         if len(prepared.groups) > 1:
-            print(f"{one.group.name}: {one.requests:,} requests")
+            assumed = ", if groups take them in proportion to their capacity" if one.assumed else ""
+            print(f"{one.group.name}: {one.requests:,} requests{assumed}")
         _show_group(prepared, one)
+
+
+def _before_the_groups(prepared: Prepared) -> list[tuple[str, str]]:
+    """What stands before the groups of replicas, where the scenario states it."""
+    asked = prepared.scenario.deployment
+    lines = []
+    if asked.gateway is not None:
+        lines.append(("gateway", f"{asked.gateway.policy}; what it answers is not taken off the load below"))
+    if asked.group_router is not None:
+        lines.append(("groups", f"chosen by {asked.group_router.policy}"))
+    return lines
 
 
 def _show_group(prepared: Prepared, one: Expectation) -> None:

@@ -259,7 +259,7 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Hold runs against the first of them: by how much figures differ, how surely, and what differs in the scenarios.
+    """Compare runs with the first: how much each figure differs, how sure that is, and what differs in the scenarios.
 
     Runs that served the same requests are compared request by request; runs of the same scenario under several seeds
     seed by seed. The page has everything, --json too.

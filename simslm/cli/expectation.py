@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 
 from simslm.api import Prepared, PreparedGroup
 from simslm.catalog.work import IterationShape
-from simslm.sim.world import Deployment
+from simslm.sim.ahead import served_by
+from simslm.sim.deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Expectation:
         decode_s: latency of such an iteration.
         capacity_rps: requests per second of the whole group, as if replicas on one device did not slow each other.
         in_domain: which typical iterations lie inside what was measured.
+        assumed: whether ``requests`` is an assumption, for which group takes a request depends on what the groups do.
     """
 
     group: PreparedGroup
@@ -38,21 +40,57 @@ class Expectation:
     decode_s: float
     capacity_rps: float
     in_domain: dict[str, bool]
+    assumed: bool = False
 
 
 def expectations(prepared: Prepared) -> list[Expectation]:
     """What to expect of each group that can serve any of its requests."""
-    deployment = prepared.deployment()
-    found = [_expectation(prepared, deployment, number) for number in range(len(prepared.groups))]
-    return [one for one in found if one is not None]
+    deployment, requests = prepared.deployment(), prepared.requests
+    ahead = served_by(requests, deployment)
+    everywhere = np.ones((len(prepared.groups), len(requests)), dtype=bool)
+    served = everywhere if ahead is None else ahead
+    found = [_expectation(prepared, deployment, number, served) for number in range(len(prepared.groups))]
+    known = [one for one in found if one is not None]
+    return known if ahead is not None else _balanced(known)
 
 
-def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Expectation | None:
+def _balanced(known: list[Expectation]) -> list[Expectation]:
+    """The same where a policy looks at what groups do: as if they took what they can serve in proportion to their
+    capacity."""
+    total = sum(one.capacity_rps for one in known if _role(one.group) != "decode")
+    return [
+        one
+        if _role(one.group) == "decode"
+        else replace(
+            one,
+            requests=round((one.requests - one.never_fit) * one.capacity_rps / total),
+            never_fit=0,
+            assumed=True,
+        )
+        for one in known
+    ]
+
+
+def never_fit(prepared: Prepared) -> int:
+    """Requests that no group can serve."""
+    deployment, requests = prepared.deployment(), prepared.requests
+    masks = [deployment.servable(requests, number) for number in deployment.open_groups]
+    return int(np.count_nonzero(~np.any(masks, axis=0)))
+
+
+def _role(group: PreparedGroup) -> str:
+    return getattr(group.spec, "role", "both")
+
+
+def _expectation(
+    prepared: Prepared, deployment: Deployment, number: int, served_by_group: np.ndarray
+) -> Expectation | None:
     """A sequence is half through its output on average, so it holds ``prompt + output / 2`` tokens; a request
     takes its share of ``output`` decode iterations of the full batch plus its own prefill."""
     group, requests = prepared.groups[number], prepared.requests
     cost = group.cost
-    mine = _requests_of(deployment, number, len(requests))
+    sources = [i for i, each in enumerate(deployment.groups) if each.decode_group == number] or [number]
+    mine = served_by_group[sources].any(axis=0)
     served = mine & deployment.servable(requests, number)
     if not served.any():
         return None
@@ -65,6 +103,7 @@ def _expectation(prepared: Prepared, deployment: Deployment, number: int) -> Exp
     decode = cost.decode(batch).latency_s(batch * held)
     whole = round(prompt)
     prefill = IterationShape(batch, round(batch * held), 1, whole, 0, group.prompt_pairs(whole))
+    # What a prompt adds to an iteration that decodes anyway, which is less than what it takes alone.
     beside = max(cost.latency_s(prefill) - decode, 0.0)
     alone = cost.latency_s(prefill._replace(decode_seqs=0, decode_ctx_tokens=0))
     per_request = {
@@ -91,14 +130,6 @@ def _at_once(prepared: Prepared, served: np.ndarray, replicas: int) -> int:
     if loop is None:
         return count
     return max(1, ceil(loop.concurrency * count / len(served) / replicas))
-
-
-def _requests_of(deployment: Deployment, number: int, count: int) -> np.ndarray:
-    """Which requests come to a group: those that arrive there, or are handed over to it."""
-    sources = [i for i, group in enumerate(deployment.groups) if group.decode_group == number] or [number]
-    if deployment.group_of is None:
-        return np.full(count, 0 in sources)
-    return np.isin(deployment.group_of, sources)
 
 
 def _in_domain(

@@ -121,6 +121,7 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     from simslm.report.division import divisions
     from simslm.report.doubt import doubted
     from simslm.report.facts import facts
+    from simslm.report.fleet import control_plane
     from simslm.report.moves import between_phases
     from simslm.report.tables import read_drawn
     from simslm.report.verdict import apart, populations, verdict
@@ -143,7 +144,7 @@ def _show(directory: Path, summary: dict[str, Any], page: Path) -> None:
     if figures := [*_offered(run), *_figures(summary)]:
         screen.show_defined(("", ""), [each[:2] for each in figures], [each[2] for each in figures])
         print()
-    for each in (*divisions(run), *between_phases(run)):
+    for each in (*divisions(run), *control_plane(run), *between_phases(run)):
         print(each.title)
         screen.show_table(each.columns, each.rows)
         for sentence in each.sentences:

@@ -278,7 +278,7 @@ class _Waiter:
         self.service.catch_up(self._serve, passes, most)
 
     def serve_rest(self, device: str, threads: int) -> None:
-        """Whatever was not served in turns, on engines of its own."""
+        """Serves what was not served between the passes, on engines of its own."""
         if self.engine is None:
             with _opened(self._prepared, device, threads) as engine:
                 self._warm(engine)
@@ -339,7 +339,7 @@ def _longest(prepared: Prepared) -> int:
 
 
 def _quoted(path: Path) -> str:
-    """A path as YAML reads it whatever it holds."""
+    """A path quoted for YAML, with any characters in it."""
     import json
 
     return json.dumps(str(path))

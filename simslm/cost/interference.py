@@ -25,13 +25,13 @@ _LEAST, _MOST = 0.25, 16.0
 
 
 class Contended:
-    """A way of sharing whose speeds were measured to be ``1 / contention`` of what the demands say.
+    """A way of sharing, its speeds divided by a measured factor.
 
-    A replica alone is not slowed, and none is faster than alone.
+    A replica alone is not slowed, and no replica is faster together than alone.
 
     Args:
-        inner: what the demands say.
-        contention: the measured factor, above 1 where replicas are in each other's way more than that.
+        inner: the speeds by the replicas' demands.
+        contention: the measured factor; above 1 where replicas slow each other more than their demands say.
     """
 
     def __init__(self, inner: Sharing, contention: float) -> None:
@@ -64,17 +64,21 @@ def cycle_s(host_s: float, device_s: float, demand: Demand, replicas: int, shari
 
 
 def contention(colocated: pa.Table, cost: CostModel, demand: DemandModel, sharing: Sharing) -> float | None:
-    """How much slower device phases run together than ``sharing`` says; None when the trace does not tell.
+    """How much slower device phases run together than ``sharing`` says, a factor.
 
-    The median over the measured points of that way of sharing in which all replicas ran the same iteration; the
-    factor of one point is found by bisection, as the cycle grows with it. Parts of the multiprocessors that MPS gives
-    come before those of green contexts, which are threads of one process and so in each other's way on the host too.
+    It is the median over the measured points of that way of sharing in which all replicas ran the same iteration. The
+    factor of one point is found by bisection: the cycle of :func:`cycle_s` grows with it. Where the trace has parts of
+    the multiprocessors both by MPS and by green contexts, those by MPS count: green contexts are threads of one
+    process, which delay each other on the host too.
 
     Args:
         colocated: rows of a trace with ``replicas`` above 1.
         cost: of an iteration alone.
         demand: what an iteration asks of the device.
-        sharing: as the demands have it.
+        sharing: the speeds by the demands.
+
+    Returns:
+        The factor; None where the trace has no such point.
     """
     here = np.array(colocated.column("sharing").to_pylist()) == sharing.name
     by_mps = here & (np.array(colocated.column("partition").to_pylist()) != "green-context")

@@ -1,4 +1,5 @@
-"""Several replicas of a scenario that is served live: who serves which request, and what is known of their company."""
+"""Several replicas of a scenario that is served live: which replica serves which request, and how interference is
+known."""
 
 from __future__ import annotations
 
@@ -9,9 +10,9 @@ import numpy as np
 from simslm.api import Prepared
 from simslm.errors import UsageError
 from simslm.policies.registry import registered
+from simslm.sim.deployment import servable
 from simslm.sim.rows import RequestRows
 from simslm.sim.state.sequence import Sequence
-from simslm.sim.world import servable
 
 
 def check_replicas(prepared: Prepared) -> None:
@@ -43,7 +44,7 @@ def routed(prepared: Prepared) -> np.ndarray:
     if len(group.devices) == 1:
         return np.where(fits, 0, -1)
     rows = RequestRows(len(requests))
-    rows.load(requests, fits, None)
+    rows.load(requests, fits)
     unseen: list[Any] = [None] * len(group.devices)
     chosen = np.full(len(requests), -1)
     for row in np.flatnonzero(fits).tolist():

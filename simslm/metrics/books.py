@@ -16,7 +16,7 @@ from simslm.metrics.programs import ProgramColumns
 from simslm.metrics.steady import STEADY, Counted, Rule, counted
 from simslm.metrics.summary import end
 from simslm.metrics.tally import Tally
-from simslm.sim.log import Move, Settled, Window
+from simslm.sim.log import FINISHED, Move, Settled, Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,9 @@ class Basis:
         programs: of the requests, where the scenario describes them; None elsewhere.
         unused_devices: devices that idle all the time.
         rule: which requests the figures are of, not with a stream; None = all.
+        gateway: whether a gateway may answer requests.
+        group_routing: whether a policy is stated that chooses groups, so that what each was asked is told.
+        escalates: whether it may judge answers, so that several groups serve a request.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Basis:
     programs: ProgramColumns | None = None
     unused_devices: int = 0
     rule: Rule | None = None
+    gateway: bool = False
+    group_routing: bool = False
+    escalates: bool = False
 
 
 class TableSink(Protocol):
@@ -82,6 +88,7 @@ class Books:
 
     Attributes:
         ledger: sums over the iterations, token gaps, and the energy of each request.
+        last_s: end of the last answer, s; -inf before any.
         tally, tallies: counts and latencies of the requests, of all and by class (None without classes).
         window: the requests that count and their time, once they are booked; None where all count. With a rule all
             requests are booked at once, at the end.
@@ -92,6 +99,7 @@ class Books:
 
     def __init__(self, basis: Basis, sink: TableSink | None = None) -> None:
         self.basis = basis
+        self.last_s = float("-inf")
         self.window: Counted | None = None
         self.windows: list[tuple[int, Window, IterationTable]] = []
         self.parts: list[dict[str, np.ndarray]] = []
@@ -118,9 +126,14 @@ class Books:
     def book(self, settled: Settled) -> dict[str, np.ndarray]:
         """Books requests whose iterations have all been booked, and gives their columns."""
         columns = request_columns(settled, self.ledger)
+        if not self.basis.escalates:
+            del columns["escalations"]
+        self.ledger.take_answers(columns)
+        done = columns["status"] == FINISHED
+        self.last_s = max(self.last_s, float(np.max(columns["finish_s"], where=done, initial=-np.inf)))
         if (rule := self.basis.rule) is not None:
             series = [columns[name] for name in STEADY]
-            end_s = end(self.ledger.accounts)
+            end_s = end(self.last_s, self.ledger.accounts)
             self.window = counted(columns["arrival_s"], end_s, rule, columns["finish_s"], series)
             columns["counted"] = self.window.mask
         self.tally.take(columns, self.window)

@@ -12,7 +12,7 @@ APART = (
     "that passes on the tokens of decode replicas only (llm-d) shows the first one later, by that copy and one decode "
     "iteration: the first gap of ITL."
 )
-"""Where prefill and decode run on different replicas."""
+"""What TTFT is where prefill and decode run on different replicas."""
 
 LATENCIES = (
     Metric(
@@ -99,6 +99,7 @@ COST = Metric(
     unit="USD",
     formula="(devices × usd_per_device_hour / 3600 + usd_per_kwh × mean_power_w / 3.6e6) "
     "/ output_tokens_per_s × 1e6",
+    detail="Where replicas start and stop, devices are counted for as long as they are held: fleet.mean_devices.",
 )
 CARBON = Metric(
     "economics.g_co2_per_million_output_tokens",
@@ -134,8 +135,8 @@ REQUESTS = (
 MAKESPAN = Metric(
     "makespan_s",
     "Makespan",
-    "first arrival to the end of the last iteration",
-    formula="max(start_s + duration_s) − min(arrival_s)",
+    "first arrival to the end of the last iteration, or of the last answer where a gateway or a verdict makes it later",
+    formula="max(start_s + duration_s, finish_s) − min(arrival_s)",
 )
 THROUGHPUT = tuple(
     Metric(
@@ -194,6 +195,8 @@ POWER = (
         "what the devices use while no iteration runs",
         unit="J",
         formula="idle power × (makespan_s − busy time), over all devices",
+        detail="Where replicas start and stop, a device idles only while it is held: while any of its replicas is "
+        "anything but gone.",
     ),
     Metric(
         "energy.mean_power_w",
@@ -274,6 +277,7 @@ UTILIZATION = (
         unit="1",
         better="",
         formula="Σ duration_s / (makespan_s × replicas)",
+        detail="Where replicas start, fail and stop, over the time in which each could serve.",
     ),
     Metric(
         "utilization.host_gap",
@@ -281,6 +285,7 @@ UTILIZATION = (
         "share of the makespan in which a replica's host worked and none of its kernels ran",
         unit="1",
         formula="Σ host_s / (makespan_s × replicas)",
+        detail="Where replicas start, fail and stop, over the time in which each could serve.",
     ),
 )
 COVERAGE = Metric(

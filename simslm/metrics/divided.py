@@ -1,4 +1,5 @@
-"""The figures that only runs with programs or with classes have, and what a summary says of each class."""
+"""The figures that only some runs have (with programs, classes, a gateway, a choice of groups, a control plane), and
+what a summary says of each class."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ PROGRAMS = (
     ),
     *PROGRAM_TIMES,
 )
-"""Of runs with programs."""
+"""Figures of runs with programs."""
 
 SERVICE = Metric(
     "service_tokens_per_s",
@@ -94,7 +95,7 @@ FAIRNESS = (
         formula="max − min of slo.attainment over classes",
     ),
 )
-"""Of runs with classes."""
+"""Figures of runs with classes."""
 
 BY_CLASS_KV = ("kv.preemptions", "kv.recomputed_tokens", "kv.recomputed_share", "kv.cached_prompt_share")
 
@@ -110,5 +111,125 @@ BY_CLASS = (
 )
 """What a summary has of each class, in ``classes.NAME``; token gaps are not known by class."""
 
-DIVIDED = (*PROGRAMS, SERVICE, *FAIRNESS)
-"""Figures that only runs with programs or classes have."""
+GATEWAY = (
+    Metric(
+        "gateway.answered",
+        "Answered by the gateway",
+        "requests that the gateway answered, which no replica served",
+        unit="requests",
+        better="more",
+        formula="finished requests without a replica",
+    ),
+    Metric(
+        "gateway.answered_share",
+        "Share answered by the gateway",
+        "requests that the gateway answered, as a share of those that arrived",
+        unit="1",
+        better="more",
+        formula="gateway.answered / requests.arrived",
+    ),
+)
+"""Of runs with a gateway."""
+
+GROUP_ROUTING = (
+    Metric(
+        "group_routing.escalations",
+        "Escalations",
+        "answers that were not accepted, so that another group served their requests anew",
+        unit="requests",
+        formula="Σ escalations",
+    ),
+)
+"""Of runs in which a policy is stated that chooses among groups."""
+
+FLEET = (
+    Metric(
+        "fleet.mean_replicas",
+        "Replicas",
+        "replicas that could serve (serving or draining), on average over the makespan",
+        unit="replicas",
+        formula="Σ time in which each served or drained / makespan_s",
+    ),
+    Metric(
+        "fleet.most_replicas",
+        "Most replicas",
+        "replicas that could serve at once, at most",
+        unit="replicas",
+        formula="the most lifetimes serving or draining that overlap",
+    ),
+    Metric(
+        "fleet.mean_devices",
+        "Devices held",
+        "devices of which a replica was anything but gone, on average over the makespan",
+        unit="devices",
+        formula="Σ time in which each device was held / makespan_s",
+    ),
+    *(
+        Metric(
+            f"fleet.{key}",
+            name,
+            definition,
+            unit="times",
+            better=better,
+            formula=f"lifetimes that are {state}",
+        )
+        for key, name, definition, better, state in (
+            ("starts", "Starts", "orders to start or wake a replica", "", "starting"),
+            ("drains", "Drains", "orders to drain a replica", "", "draining"),
+            ("sleeps", "Sleeps", "drained replicas that fell asleep", "", "asleep"),
+            ("failures", "Faults", "replicas that failed", "less", "failed"),
+        )
+    ),
+    *(
+        Metric(
+            f"fleet.{key}", name, definition, unit="times", better=better, formula=f"moves of the kind {kind}"
+        )
+        for key, name, definition, better, kind in (
+            (
+                "migrations",
+                "Migrations",
+                "requests moved to another replica as a policy says",
+                "",
+                "migration",
+            ),
+            (
+                "recomputed",
+                "Lost their replica",
+                "requests whose replica failed, and that went on",
+                "less",
+                "failure",
+            ),
+            (
+                "held",
+                "Waited for a replica",
+                "requests that waited because no replica served",
+                "less",
+                "held",
+            ),
+        )
+    ),
+)
+"""Of runs under a control plane."""
+
+CLOCKS = (
+    Metric(
+        "fleet.clock_changes",
+        "Clock changes",
+        "times at which the devices changed their clock",
+        unit="times",
+        better="",
+        formula="rows of clocks.parquet − 1",
+    ),
+    Metric(
+        "fleet.mean_clock_mhz",
+        "Mean clock",
+        "clock of the devices, on average over the makespan",
+        unit="MHz",
+        better="",
+        formula="Σ clock × time at it / makespan_s",
+    ),
+)
+"""Of runs in which clocks change."""
+
+DIVIDED = (*PROGRAMS, SERVICE, *FAIRNESS, *GATEWAY, *GROUP_ROUTING, *FLEET, *CLOCKS)
+"""Figures that only some runs have."""

@@ -11,7 +11,7 @@ J_PER_KWH = 3.6e6
 KEYS = ("usd_per_million_output_tokens", "usd_per_million_total_tokens", "g_co2_per_million_output_tokens")
 
 UNSTATED: Mapping[str, Any] = dict.fromkeys(KEYS) | {"note": "the scenario has no economics section"}
-"""Of a scenario that states no prices."""
+"""The section where a scenario states no prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,9 @@ class Tariff:
 
     Attributes:
         device: its name.
-        devices: how many are paid for, whether they work or not.
+        devices: how many are paid for, whether they work or not, unless replicas give their devices back.
         usd_per_device_hour: None = unknown.
-        usd_per_kwh: of electricity that is paid beside the devices; None = nothing is.
+        usd_per_kwh: of electricity that is paid beside the devices; None = none is paid.
         g_co2_per_kwh: of that electricity; None = unknown.
         assumptions: in words.
     """
@@ -34,27 +34,28 @@ class Tariff:
     g_co2_per_kwh: float | None
     assumptions: str
 
-    @property
-    def usd_per_hour(self) -> float | None:
-        """Of all devices, without electricity."""
-        return None if self.usd_per_device_hour is None else self.devices * self.usd_per_device_hour
+    def usd_per_hour(self, devices: float) -> float | None:
+        """Dollars per hour of so many devices, without electricity."""
+        return None if self.usd_per_device_hour is None else devices * self.usd_per_device_hour
 
 
 def economics_figures(tariff: Tariff | None, summary: Mapping[str, Any]) -> dict[str, Any]:
     """The section ``economics`` of a summary.
 
-    Costs are per finished token: the devices for as long as the run took, and its energy where electricity is paid
-    beside them. A figure is null where something it needs is unknown.
+    Costs are per finished token: the devices for as long as the run took (where replicas come and go, for as long as
+    each was held), and its energy where electricity is paid beside them. A figure is null where something it needs is
+    unknown.
 
     Args:
         tariff: None where the scenario states nothing.
-        summary: with the sections ``throughput`` and ``energy``.
+        summary: with the sections ``throughput`` and ``energy``, and ``fleet`` where replicas come and go.
     """
     if tariff is None:
         return dict(UNSTATED)
     watts = summary["energy"]["mean_power_w"]
     output, total = (summary["throughput"][f"{name}_tokens_per_s"] for name in ("output", "total"))
-    usd_per_s = _usd_per_s(tariff, watts)
+    devices = summary["fleet"]["mean_devices"] if "fleet" in summary else tariff.devices
+    usd_per_s = _usd_per_s(tariff, tariff.usd_per_hour(devices), watts)
     emitted = tariff.g_co2_per_kwh
     g_per_s = None if emitted is None or watts is None else emitted * watts / J_PER_KWH
     figures = {
@@ -68,7 +69,7 @@ def economics_figures(tariff: Tariff | None, summary: Mapping[str, Any]) -> dict
 
 
 def _unknown(tariff: Tariff, energy: Mapping[str, Any]) -> Iterator[str]:
-    """What would have to be known for every figure."""
+    """What is missing, in words, where a figure is null."""
     if tariff.usd_per_device_hour is None:
         yield f"no price is known of {tariff.device}"
     if tariff.g_co2_per_kwh is None:
@@ -77,15 +78,13 @@ def _unknown(tariff: Tariff, energy: Mapping[str, Any]) -> Iterator[str]:
         yield energy["note"]
 
 
-def _usd_per_s(tariff: Tariff, watts: float | None) -> float | None:
+def _usd_per_s(tariff: Tariff, usd_per_hour: float | None, watts: float | None) -> float | None:
     """Dollars per second of the run."""
-    if tariff.usd_per_hour is None:
+    if usd_per_hour is None:
         return None
     if tariff.usd_per_kwh is None:
-        return tariff.usd_per_hour / S_PER_HOUR
-    return (
-        None if watts is None else tariff.usd_per_hour / S_PER_HOUR + tariff.usd_per_kwh * watts / J_PER_KWH
-    )
+        return usd_per_hour / S_PER_HOUR
+    return None if watts is None else usd_per_hour / S_PER_HOUR + tariff.usd_per_kwh * watts / J_PER_KWH
 
 
 def _per_million(per_s: float | None, tokens_per_s: float) -> float | None:

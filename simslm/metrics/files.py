@@ -19,7 +19,7 @@ from simslm.metrics.quantiles import Distribution
 from simslm.metrics.stages import KINDS, Stages
 from simslm.metrics.whole import write_whole
 from simslm.policies.partition import Split
-from simslm.sim.log import STATUS, Move, Window
+from simslm.sim.log import STATUS, Life, Move, Window
 
 if TYPE_CHECKING:
     from simslm.metrics.result import Result
@@ -62,11 +62,13 @@ SPECULATION = (("draft_tokens", pa.int64()), ("accepted_tokens", pa.int64()))
 SOMETIMES = (
     ("counted", pa.bool_()),
     ("class", pa.string()),
+    ("escalations", pa.int64()),
     ("program", pa.int64()),
     ("stage", pa.int64()),
     ("depends_on", pa.list_(pa.int64())),
 )
-"""Columns of ``requests.parquet`` where some requests are left out of the figures, or there are classes or programs."""
+"""Columns of ``requests.parquet`` where some requests are left out of the figures, there are classes or programs, or
+requests may go on to another group."""
 STAGES = (
     ("request_id", pa.int64()),
     ("replica", pa.int64()),
@@ -89,8 +91,16 @@ SPLITS = (
     ("prefill", pa.float64()),
     ("decode", pa.float64()),
 )
-OPTIONAL = ("moves", "splits")
-"""Tables of runs with prefill and decode replicas: requests that went between them, and splits of their device."""
+LIFETIMES = (
+    ("replica", pa.int64()),
+    ("state", pa.string()),
+    ("from_s", pa.float64()),
+    ("to_s", pa.float64()),
+)
+CLOCKS = (("from_s", pa.float64()), ("sm_clock_mhz", pa.float64()))
+OPTIONAL = ("moves", "splits", "lifetimes", "clocks")
+"""Tables of runs in which requests went from one replica to another, devices were split, or a control plane gave
+orders."""
 
 
 def requests_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
@@ -120,7 +130,8 @@ def stages_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
 
 def moves_arrow(moves: Sequence[Move]) -> pa.Table:
     """Rows of ``moves.parquet``: every time a request went from one replica to another, in order of time."""
-    return pa.Table.from_pylist([move._asdict() for move in moves], pa.schema(MOVES))
+    columns = dict(zip(Move._fields, zip(*moves, strict=True), strict=False))
+    return pa.table({name: pa.array(columns.get(name, ()), kind) for name, kind in MOVES})
 
 
 def splits_arrow(splits: Mapping[int, Sequence[tuple[float, Split]]]) -> pa.Table:
@@ -131,6 +142,18 @@ def splits_arrow(splits: Mapping[int, Sequence[tuple[float, Split]]]) -> pa.Tabl
         for from_s, split in found
     ]
     return pa.Table.from_pylist(rows, pa.schema(SPLITS))
+
+
+def lifetimes_arrow(lives: Sequence[Life], end_s: float) -> pa.Table:
+    """``lifetimes.parquet``: what each replica was from when to when, up to the end of the run."""
+    rows = [life._replace(to_s=min(life.to_s, end_s))._asdict() for life in lives if life.from_s <= end_s]
+    return pa.Table.from_pylist(rows, pa.schema(LIFETIMES))
+
+
+def clocks_arrow(clocks: Sequence[tuple[float, float]]) -> pa.Table:
+    """``clocks.parquet``: the clock of all devices, and since when."""
+    rows = [{"from_s": from_s, "sm_clock_mhz": clock_mhz} for from_s, clock_mhz in clocks]
+    return pa.Table.from_pylist(rows, pa.schema(CLOCKS))
 
 
 def gaps_arrow(gaps: Distribution) -> pa.Table:
@@ -170,8 +193,8 @@ class RunWriter:
     """Writes a run's directory: iterations, stages and the requests of a stream while the run goes on, the rest when it
     is over.
 
-    Used as a context; nothing is made before there is something to write, and without :meth:`finish` nothing
-    stays behind, no directory that was not there before either.
+    Used as a context. Nothing is made before there is something to write; without :meth:`finish` all that was made is
+    removed, new directories too.
 
     Args:
         directory: where the files go; made if it is not there.
@@ -212,6 +235,10 @@ class RunWriter:
             self.take_moves(result.log.moves)
         if result.log.splits:
             self._write("splits", splits_arrow(result.log.splits))
+        if result.log.lives:
+            self._write("lifetimes", lifetimes_arrow(result.log.lives, result.end_s))
+        if result.log.clocks:
+            self._write("clocks", clocks_arrow(result.log.clocks))
         self._forget_earlier_run()
         try:
             for stream in self._streams.values():

@@ -26,7 +26,7 @@ class Term:
         name: as it is written everywhere.
         definition: what it means.
         formula: how it is computed; empty where it is not a number.
-        source: the paper that has it, or where it comes from; empty where it is everybody's.
+        source: the paper that has it, or where it comes from; empty for a term in common use.
     """
 
     name: str
@@ -164,7 +164,7 @@ TERMS = (
 
 
 def place(metric: Metric) -> str:
-    """Where a metric is in ``summary.json``, all its statistics at once."""
+    """The place of a metric in ``summary.json``, all its statistics at once."""
     return f"{metric.key}.{{{','.join(STATISTICS)}}}" if metric.has_statistics else metric.key
 
 
@@ -188,7 +188,10 @@ def markdown() -> str:
     lines += ["", *(f"**{each.name}.** {each.detail}" + "\n" for each in METRICS if each.detail)]
     lines += [
         "A run with programs has `programs`; a run with classes has `fairness`, and in `classes.NAME` the same figures "
-        "of each class, as far as they are known by class.",
+        "of each class, as far as they are known by class. A run with a gateway has `gateway`, and one that states "
+        "`group_router` has `group_routing`, with `requests`, `answered` and `escalated` of each group: see "
+        "[gateway and groups](gateway.md). A run with `scaling`, `migration`, `faults` or `power` has `fleet`: see "
+        "[replicas that come and go](fleet.md).",
     ]
     lines += ["", "## Words", "", "| word | meaning | formula | source |", "|---|---|---|---|"]
     lines += [

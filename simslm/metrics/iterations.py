@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from simslm.catalog.work import IterationShape
-from simslm.cost.model import CostModel
+from simslm.cost.model import CostModel, Costs
 from simslm.sim.log import Window
 
 SHAPE = IterationShape._fields
@@ -41,7 +42,12 @@ class IterationTable:
 
 
 def iteration_table(
-    window: Window, cost: CostModel, sharers: int, *, speculates: bool = False
+    window: Window,
+    cost: CostModel,
+    sharers: int,
+    *,
+    speculates: bool = False,
+    levels: Sequence[CostModel] = (),
 ) -> IterationTable:
     """Prices the iterations of a window.
 
@@ -53,17 +59,50 @@ def iteration_table(
         cost: of an iteration that has the device to itself.
         sharers: replicas on the device.
         speculates: whether any replica of the run does.
+        levels: the cost at each level of the clock, where clocks change during the run; ``cost`` is that of the first.
     """
     columns = dict(window.columns)
     shapes = IterationShape(*(columns[name] for name in SHAPE))
-    costs = cost.evaluate(shapes)
+    costs, share = _priced(shapes, _stretches(window, cost, levels))
     duration = columns["end_s"] - columns["start_s"]
     columns |= {"duration_s": duration, "host_s": costs.host_s}
     energy = None
     if costs.energy_j is not None and cost.idle_w is not None:
+        # ``latency_s`` is the iteration alone, ``duration`` as others stretched it: the work keeps its energy, the
+        # idle power is paid for as long as it took.
         energy = costs.energy_j - cost.idle_w * costs.latency_s + cost.idle_w / sharers * duration
         columns["power_w"] = energy / duration
-    return IterationTable(columns, energy, prefill_share(shapes, cost), costs.in_domain, speculates)
+    return IterationTable(columns, energy, share, costs.in_domain, speculates)
+
+
+def _stretches(window: Window, cost: CostModel, levels: Sequence[CostModel]) -> list[tuple[slice, CostModel]]:
+    """The iterations of a window in stretches of one clock each, with what they cost then."""
+    starts = [(0, cost), *((first, levels[level]) for first, level in window.levels)]
+    ends = [first for first, _ in starts[1:]]
+    found = [
+        (slice(first, end), priced) for (first, priced), end in zip(starts, [*ends, len(window)], strict=True)
+    ]
+    return [each for each in found if each[0].start < each[0].stop] or found[:1]
+
+
+def _priced(shapes: IterationShape, stretches: list[tuple[slice, CostModel]]) -> tuple[Costs, np.ndarray]:
+    """The costs of iterations, and the part of each that is charged to its prompts."""
+    if len(stretches) == 1:
+        (_, cost), *_ = stretches
+        return cost.evaluate(shapes), prefill_share(shapes, cost)
+    parts, shares = [], []
+    for rows, cost in stretches:
+        some = IterationShape(*(column[rows] for column in shapes))
+        parts.append(cost.evaluate(some))
+        shares.append(prefill_share(some, cost))
+    energies = [part.energy_j for part in parts if part.energy_j is not None]
+    costs = Costs(
+        np.concatenate([part.latency_s for part in parts]),
+        np.concatenate([part.host_s for part in parts]),
+        np.concatenate(energies) if len(energies) == len(parts) else None,
+        np.concatenate([part.in_domain for part in parts]),
+    )
+    return costs, np.concatenate(shares)
 
 
 def prefill_share(shapes: IterationShape, cost: CostModel) -> np.ndarray:
@@ -78,6 +117,7 @@ def prefill_share(shapes: IterationShape, cost: CostModel) -> np.ndarray:
         parts = IterationShape(*(column[mixed] for column in shapes))
         nothing = np.zeros(len(mixed))
         without = {name: nothing for name in SHAPE if name.startswith("prefill")}
+        # Without prompts the share of layers is the neutral 1, as in a shape that never had any.
         without["prefill_layers"] = nothing + 1.0
         decode = cost.evaluate(parts._replace(unread_seqs=nothing, **without)).latency_s
         prefill = cost.evaluate(

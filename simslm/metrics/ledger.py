@@ -6,7 +6,7 @@ Nothing here grows with the tokens of a run; the gaps between tokens are one num
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from simslm.cost.model import CostModel
 from simslm.metrics.iterations import IterationTable, iteration_table
 from simslm.metrics.quantiles import Distribution, Pool, pooled
-from simslm.sim.log import Window
+from simslm.sim.log import FINISHED, Window
 
 MOST_GAPS = 1 << 24
 """Gaps between tokens up to which each is kept; of more, percentiles are right to 0.013 %."""
@@ -33,7 +33,10 @@ class Priced:
         sharers: replicas on its device.
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
-        policies: who is preempted, who waits where, and how, in words; empty where that is not known.
+        policies: its policies of preemption and queueing, in words; empty where they are not known.
+        levels: its costs at each level of the clock, ``cost`` the first, where clocks change during the run.
+        device: the number of its device, or of the first of those it spans.
+        spans: how many it spans.
     """
 
     cost: CostModel
@@ -41,6 +44,9 @@ class Priced:
     num_gpu_blocks: int
     speculates: bool = False
     policies: str = ""
+    levels: tuple[CostModel, ...] = ()
+    device: int = 0
+    spans: int = 1
 
 
 class Timed(NamedTuple):
@@ -109,6 +115,8 @@ class Ledger:
         self._request_j = np.zeros(requests or 0)
         self._most_gaps = MOST_STREAMED_GAPS if requests is None else MOST_GAPS
         self._first = 0
+        self._own = Pool()
+        self._answers: list[np.ndarray] = []
         self._sink = sink
         self._timed = timed
         self._speculates = any(priced.speculates for priced in replicas)
@@ -116,17 +124,21 @@ class Ledger:
     def take(self, index: int, window: Window) -> None:
         """Books one window of replica ``index``; windows of a replica come in order."""
         priced, account = self.replicas[index], self.accounts[index]
-        table = iteration_table(window, priced.cost, priced.sharers, speculates=self._speculates)
+        table = iteration_table(
+            window, priced.cost, priced.sharers, speculates=self._speculates, levels=priced.levels
+        )
         if len(table):
             _sums(account, table)
             gaps = _gaps(account, window)
             if self._timed:
                 account.timed.append(_timed(window, table, gaps))
+            # The bound is on all replicas together: with one each, memory would grow with the number of replicas.
             if sum(each.gaps.count for each in self.accounts) > self._most_gaps:
                 for each in self.accounts:
                     each.gaps.merge()
             if table.energy_j is None:
                 account.energy_j = None
+            # One window without energy makes the sum unknown for good: a later window must not start it again.
             elif account.energy_j is not None:
                 account.energy_j += float(np.sum(table.energy_j))
                 account.prefill_j += float(np.dot(table.energy_j, table.prefill_share))
@@ -134,9 +146,27 @@ class Ledger:
         if self._sink is not None:
             self._sink(index, window, table)
 
+    def take_answers(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Books the gaps between tokens that did not go out as they were computed: of answers that went out whole, all
+        but the first token with the first, and of those that the gateway gave.
+
+        Args:
+            columns: of requests that are over, see :class:`~simslm.sim.log.RequestLog`.
+        """
+        first_s, end_s = columns["first_token_s"], columns["finish_s"]
+        gaps = columns["output_tokens"] - 1
+        mine = (columns["status"] == FINISHED) & (gaps > 0)
+        mine &= (columns["replica"] < 0) | (first_s == end_s)
+        if mine.any():
+            count = gaps[mine].astype(float)
+            values = (end_s - first_s)[mine] / count
+            self._own.add(values, self._most_gaps, count)
+            if self._timed:
+                self._answers.append(np.array([values, count, end_s[mine]]))
+
     @property
     def energy_known(self) -> bool:
-        """Whether every replica's energy is, also of those that have not run yet."""
+        """Whether the energy of every replica is known, also of those that have not run yet."""
         return all(
             account.energy_j is not None and priced.cost.idle_w is not None
             for priced, account in zip(self.replicas, self.accounts, strict=True)
@@ -144,7 +174,7 @@ class Ledger:
 
     def token_gaps(self) -> Distribution:
         """The gaps between tokens, all requests and replicas pooled, in seconds."""
-        return pooled(account.gaps for account in self.accounts)
+        return pooled([*(account.gaps for account in self.accounts), self._own])
 
     def between(self, begin_s: float, end_s: float) -> tuple[list[Account], Distribution]:
         """The sums of each replica over a time, and the gaps between tokens whose second was out in it.
@@ -153,6 +183,9 @@ class Ledger:
         domain, stays that of the whole run.
         """
         accounts, gaps = [], Pool()
+        for values, weights, ends in self._answers:
+            counts = (ends > begin_s) & (ends <= end_s)
+            gaps.add(values[counts], weights=weights[counts])
         for account in self.accounts:
             sums = np.zeros(4)
             for part in account.timed:
@@ -162,6 +195,7 @@ class Ledger:
                 part_inside = np.divide(inside, lasted, out=np.zeros(len(lasted)), where=lasted > 0)
                 sums += np.array([lasted, *amounts]) @ part_inside
                 values, weights, ends = part.gaps
+                # Half open, so that two stretches of time side by side count each gap once.
                 counts = (ends > begin_s) & (ends <= end_s)
                 gaps.add(values[counts], weights=weights[counts])
             busy, host, energy, prefill = sums.tolist()
@@ -180,6 +214,7 @@ class Ledger:
         """The energies of requests from a number on, joules; they, and those before, are forgotten."""
         begin = first - self._first
         energies = self._request_j[begin : begin + count]
+        # A slice would keep the whole old array alive, and a stream would hold every request after all.
         self._request_j = self._request_j[begin + count :].copy()
         self._first = first + count
         return np.concatenate([energies, np.zeros(count - len(energies))])
@@ -190,10 +225,11 @@ class Ledger:
         more = int(places.max(initial=-1)) + 1 - len(self._request_j)
         if more > 0:
             self._request_j = np.concatenate([self._request_j, np.zeros(more)])
+        # Not ``+=`` with an index: a request that occurs twice among ``places`` would be counted once.
         np.add.at(self._request_j, places, energy_j)
 
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
-        """Charges requests with the window's energy; idle energy is charged to nobody.
+        """Charges requests with the energy of a window; idle energy is charged to no request.
 
         The decode part of an iteration is divided equally among the sequences that emit a token and those whose last
         token had not been looked at yet, the prefill part among the chunks in proportion to their tokens; padding is
@@ -207,6 +243,8 @@ class Ledger:
         )
         self._add(window.lingered["request_id"], row_j[late])
         each = row_j[decoding]
+        # Every decoding sequence pays the same for an iteration, so what one pays for a stretch is a difference of
+        # two entries of one running sum: O(1) for each stretch, however many iterations it has.
         total = account.decode_j + np.concatenate([[0.0], np.cumsum(each)])
         account.decode_j = float(total[-1])
         before = window.decoded_before
@@ -225,10 +263,11 @@ class Ledger:
 def _begun(
     account: Account, stays: dict[str, np.ndarray], total: np.ndarray, before: int
 ) -> tuple[list[int], np.ndarray]:
-    """Requests of some stays, and the running decode energy when each stay began, perhaps in an older window."""
+    """The requests of some stays, and the sum of the decode energy when each stay began, perhaps in an older window."""
     requests = stays["request_id"].astype(np.int64).tolist()
     first = stays["decode_from"].astype(np.int64) - before
     begun = total[np.maximum(first, 0)]
+    # These began in an older window, whose running sum is gone; it was noted when that window ended.
     for i in np.flatnonzero(first < 0).tolist():
         begun[i] = account.begun_j[requests[i]]
     return requests, begun
@@ -248,22 +287,19 @@ def _gaps(account: Account, window: Window) -> np.ndarray:
 
     The gap between two consecutive decode iterations counts once for every sequence that decoded in both; the
     gaps before a request's first decode iteration and across its preemptions are in the window one by one. Drafted
-    tokens that are accepted come with the token before them, and so does all but the first of an answer that goes out
-    whole.
+    tokens that are accepted come with the token before them. A window of answers that go out whole has none, see
+    :meth:`Ledger.take_answers`.
 
     Returns:
         The gap, how often it occurs, and when it ended, shape ``(3, n)``; of what is not in the window one by one.
     """
     columns = window.columns
-    if window.at_once is not None:
-        found = np.array([[0.0], [float(window.at_once)], columns["end_s"][-1:]])[
-            :, : int(window.at_once > 0)
-        ]
-        account.gaps.add(found[0], weights=found[1])
-        return found
+    if window.whole:
+        return np.zeros((3, 0))
     decoding = columns["decoding"] > 0
     ends, found = columns["end_s"][decoding], np.zeros((3, 0))
     if len(ends):
+        # A sequence that starts has no earlier decode iteration here: its first gap is in the window one by one.
         shared = (columns["decoding"] - columns["starting"])[decoding]
         between = np.diff(ends, prepend=account.last_decode_s)
         found = np.array([between, shared, ends])[:, shared > 0]

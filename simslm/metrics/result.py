@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from simslm.metrics import summary as figures
 from simslm.metrics.books import Books
 from simslm.metrics.classes import ClassTallies, fairness_figures
 from simslm.metrics.definitions import BY_KEY
+from simslm.metrics.dispatch import gateway_figures, group_figures
 from simslm.metrics.intervals import unknown
 from simslm.metrics.iterations import IterationTable
 from simslm.metrics.ledger import Account, Priced
+from simslm.metrics.lifetimes import Lifetimes, fleet_figures, lifetimes
 from simslm.metrics.programs import ProgramColumns, program_figures
 from simslm.metrics.quantiles import Distribution
 from simslm.metrics.steady import Counted
@@ -42,6 +45,7 @@ class Result:
         windows: the iterations of each replica, priced, those of a stream in parts; empty when they were written while
             the run went on.
         manifest: the contents of ``manifest.json``.
+        end_s: when the last iteration or answer ended; 0 where there was none.
     """
 
     request_columns: dict[str, np.ndarray]
@@ -50,6 +54,7 @@ class Result:
     token_gaps: Distribution
     windows: list[tuple[int, Window, IterationTable]]
     manifest: dict[str, Any] = field(default_factory=dict)
+    end_s: float = 0.0
 
     @cached_property
     def requests(self) -> pd.DataFrame:
@@ -76,7 +81,7 @@ class Result:
 
 
 def summarize(books: Books, log: SimulationLog) -> Result:
-    """What a run comes to.
+    """The result of a run.
 
     Args:
         books: that took the log while the run went on, as far as it was handed out.
@@ -92,10 +97,14 @@ def summarize(books: Books, log: SimulationLog) -> Result:
     if books.window is not None and not log.interrupted:
         _check(books.window)
     accounts, gaps, seconds = _over_the_time_that_counts(books)
-    summary = _summary(books, accounts, gaps, seconds)
+    lived = _lived(log, books) if log.lives else None
+    summary = _summary(books, log, accounts, gaps, seconds, lived)
+    if lived is not None:
+        summary["fleet"] = fleet_figures(log, books.basis.replicas, lived, books.basis.unused_devices)
     _divide(columns, summary, books.tallies, books.basis.programs, seconds)
     log = replace(log, moves=(*books.moves, *log.moves)) if books.moves else log
-    return Result(columns, summary, log, gaps, books.windows)
+    end_s = figures.end(books.last_s, books.ledger.accounts)
+    return Result(columns, summary, log, gaps, books.windows, end_s=0.0 if isnan(end_s) else end_s)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -129,7 +138,7 @@ def _divide(
 
 
 def _check(window: Counted) -> None:
-    """Something counts.
+    """Refuses a rule that leaves no request, or no time.
 
     Raises:
         ScenarioError: nothing does.
@@ -153,7 +162,15 @@ def _over_the_time_that_counts(books: Books) -> tuple[list[Account], Distributio
     if (window := books.window) is not None:
         return *books.ledger.between(window.begin_s, window.end_s), window.seconds
     accounts = books.ledger.accounts
-    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, accounts)
+    return accounts, books.ledger.token_gaps(), figures.makespan(books.tally.first_s, books.last_s, accounts)
+
+
+def _lived(log: SimulationLog, books: Books) -> Lifetimes:
+    """The lifetimes of the replicas over the time that counts."""
+    begin_s, end_s = books.tally.first_s, figures.end(books.last_s, books.ledger.accounts)
+    if (window := books.window) is not None:
+        begin_s, end_s = window.begin_s, window.end_s
+    return lifetimes(log, books.basis.replicas, begin_s, begin_s if isnan(end_s) else end_s)
 
 
 def _counted(books: Books) -> dict[str, Any]:
@@ -173,7 +190,25 @@ def _counted(books: Books) -> dict[str, Any]:
     }
 
 
-def _summary(books: Books, accounts: list[Account], gaps: Distribution, seconds: float) -> dict[str, Any]:
+def _dispatched(books: Books, log: SimulationLog) -> dict[str, Any]:
+    """What the gateway answered and what each group was asked, where the scenario states such policies."""
+    found: dict[str, Any] = {}
+    if books.basis.gateway:
+        found["gateway"] = gateway_figures(log, books.tally.arrived)
+    if books.basis.group_routing:
+        found["group_routing"] = group_figures(log)
+    return found
+
+
+def _summary(
+    books: Books,
+    log: SimulationLog,
+    accounts: list[Account],
+    gaps: Distribution,
+    seconds: float,
+    lived: Lifetimes | None,
+) -> dict[str, Any]:
+    held_s, up_s = (None, None) if lived is None else (lived.held_s, lived.up_s)
     basis, ledger, tally = books.basis, books.ledger, books.tally
     found = tally.distributions() | {"itl_s": gaps}
     latencies = {key: each.spread() for key, each in found.items()}
@@ -183,7 +218,8 @@ def _summary(books: Books, accounts: list[Account], gaps: Distribution, seconds:
         "name": basis.name,
         "requests": tally.counts(),
         **_counted(books),
-        "makespan_s": figures.makespan(tally.first_s, ledger.accounts),
+        **_dispatched(books, log),
+        "makespan_s": figures.makespan(tally.first_s, books.last_s, ledger.accounts),
         "throughput": figures.throughput(tally, seconds),
         "ttft_s": latencies["ttft_s"],
         "tpot_s": latencies["tpot_s"],
@@ -192,9 +228,11 @@ def _summary(books: Books, accounts: list[Account], gaps: Distribution, seconds:
         "queue_s": latencies["queue_s"],
         "population": {key: found[key].count for key in BY_KEY},
         "slo": figures.slo_figures(tally, seconds),
-        "energy": figures.energy_figures(ledger.replicas, accounts, tally, seconds, basis.unused_devices),
+        "energy": figures.energy_figures(
+            ledger.replicas, accounts, tally, seconds, basis.unused_devices, held_s
+        ),
         "kv": figures.kv_figures(tally, ledger),
-        "utilization": figures.utilization(accounts, seconds),
+        "utilization": figures.utilization(accounts, seconds, up_s),
         "coverage": figures.coverage(ledger.accounts),
         "intervals": unknown("the run was not repeated"),
         "cost": {"source": cost.source, "engine": cost.engine} | _flags(ledger.replicas),
@@ -202,8 +240,8 @@ def _summary(books: Books, accounts: list[Account], gaps: Distribution, seconds:
 
 
 def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
-    """What the traces of the costs have to say of themselves, and whether one is not to be relied on; nothing where
-    they have nothing to say."""
+    """The warnings that come with the traces of the costs, and whether one of them was forced; nothing without
+    warnings."""
     found = [flag for priced in replicas for flag in flags_of(priced.cost.provenance)]
     if not found:
         return {}
@@ -212,5 +250,5 @@ def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
 
 
 def _weakest(costs: list[CostModel]) -> CostModel:
-    """The cost model furthest from a measurement: what the whole answer can be called."""
+    """The cost model furthest from a measurement; the whole answer is named after its source."""
     return max(costs, key=lambda cost: SOURCES.index(cost.source))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isnan
+from math import isfinite, isnan
 from typing import Any
 
 from simslm.metrics.ledger import Account, Ledger, Priced
@@ -21,14 +21,27 @@ STORM_SHARE = 0.2
 """Share of the computed tokens that were computed before, beyond which it is one too."""
 
 
-def end(accounts: Sequence[Account]) -> float:
-    """When the last iteration ended, NaN when nothing ran."""
-    return max((account.end_s for account in accounts if account.busy_s > 0), default=float("nan"))
+def end(last_s: float, accounts: Sequence[Account]) -> float:
+    """When the last iteration or the last answer ended, NaN when there was neither.
+
+    Args:
+        last_s: end of the last answer, -inf when there was none.
+        accounts: of all replicas.
+    """
+    ends = [account.end_s for account in accounts if account.busy_s > 0]
+    end_s = max(ends, default=last_s)
+    return max(end_s, last_s) if isfinite(end_s) else float("nan")
 
 
-def makespan(first_s: float, accounts: Sequence[Account]) -> float:
-    """Seconds from the first arrival to the end of the last iteration; 0 when nothing ran."""
-    end_s = end(accounts)
+def makespan(first_s: float, last_s: float, accounts: Sequence[Account]) -> float:
+    """Seconds from the first arrival to the end of the last iteration, or of the last answer where that is later, as of
+    answers that a gateway gives or that are judged; 0 when nothing ran.
+
+    Args:
+        first_s: the first arrival.
+        last_s, accounts: see :func:`end`.
+    """
+    end_s = end(last_s, accounts)
     return 0.0 if isnan(end_s) else end_s - first_s
 
 
@@ -58,7 +71,12 @@ def slo_figures(tally: Tally, seconds: float) -> dict[str, Any]:
 
 
 def energy_figures(
-    replicas: Sequence[Priced], accounts: Sequence[Account], tally: Tally, seconds: float, unused_devices: int
+    replicas: Sequence[Priced],
+    accounts: Sequence[Account],
+    tally: Tally,
+    seconds: float,
+    unused_devices: int,
+    held_s: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Energy over the time that counts and per token finished in it, or nulls with the reason.
 
@@ -68,6 +86,8 @@ def energy_figures(
         tally: of the arrived requests.
         seconds: that time.
         unused_devices: devices that are there but serve no request; they idle.
+        held_s: for how long of that time the device of each replica was held, see :mod:`~simslm.metrics.lifetimes`;
+            None = all of it.
     """
     keys = (
         "total_j",
@@ -79,12 +99,12 @@ def energy_figures(
         "j_per_total_token",
     )
     prefill = busy = idle = 0.0
-    for priced, account in zip(replicas, accounts, strict=True):
+    for priced, account, held in zip(replicas, accounts, held_s or [seconds] * len(replicas), strict=True):
         if account.energy_j is None or priced.cost.idle_w is None:
             return dict.fromkeys(keys) | {"note": priced.cost.power_note or "no power was measured"}
         prefill += account.prefill_j
         busy += account.energy_j
-        idle += priced.cost.idle_w / priced.sharers * (seconds - account.busy_s)
+        idle += priced.cost.idle_w / priced.sharers * (held - account.busy_s)
     idle += unused_devices * (replicas[0].cost.idle_w or 0.0) * seconds
     if abs(idle) < NOUGHT * busy:
         idle = 0.0
@@ -143,8 +163,11 @@ def storm(tally: Tally, ledger: Ledger) -> str:
     )
 
 
-def utilization(accounts: Sequence[Account], seconds: float) -> dict[str, float]:
-    available = seconds * len(accounts)
+def utilization(
+    accounts: Sequence[Account], seconds: float, up_s: Sequence[float] | None = None
+) -> dict[str, float]:
+    """Shares of the time in which replicas could serve: ``up_s`` of each, or all of the time that counts."""
+    available = seconds * len(accounts) if up_s is None else sum(up_s)
     return {
         "busy": rate(sum(account.busy_s for account in accounts), available),
         "host_gap": rate(sum(account.host_s for account in accounts), available),

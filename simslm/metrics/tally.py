@@ -34,8 +34,8 @@ class Tally:
         statuses: all requests by status, see :data:`~simslm.sim.log.STATUS`.
         first_s: the earliest arrival, inf before any.
         preemptions, recomputed_tokens: of all.
-        processed_tokens, computed_tokens, cached_tokens: of all that finished: prompt tokens, prompt and output tokens
-            that were computed, and prompt tokens that were cached.
+        processed_tokens, computed_tokens, cached_tokens: of all that finished, on every replica that served them:
+            prompt tokens, prompt and output tokens that were computed, and prompt tokens that were cached.
         counted: requests that the latencies and the SLO are of; all of them where nothing is left out.
         done, prompt_tokens, output_tokens, in_system_s: of those that finished in the time that counts:
             how many, tokens, and seconds from arrival to end.
@@ -62,7 +62,7 @@ class Tally:
 
     @classmethod
     def of(cls, columns: Columns, bounds: Bounds | None = None) -> Tally:
-        """That of some requests alone, each held to bounds of its own where those are arrays."""
+        """A tally of some of the requests; where bounds are arrays, each request has a bound of its own."""
         tally = cls(bounds or {})
         tally.take(columns)
         return tally
@@ -83,12 +83,15 @@ class Tally:
         self.preemptions += int(columns["preemptions"].sum())
         self.recomputed_tokens += int(columns["recomputed_tokens"].sum())
         done = status == FINISHED
-        prompts, cached = (
-            int(columns[name][done].sum()) for name in ("prompt_tokens", "cached_prompt_tokens")
+        served = done & (columns["replica"] >= 0) if "replica" in columns else done
+        times = 1 + columns["escalations"][served] if "escalations" in columns else 1
+        prompts, outputs = (
+            int((columns[name][served] * times).sum()) for name in ("prompt_tokens", "output_tokens")
         )
+        cached = int(columns["cached_prompt_tokens"][served].sum())
         self.processed_tokens += prompts
         self.cached_tokens += cached
-        self.computed_tokens += prompts - cached + int(columns["output_tokens"][done].sum())
+        self.computed_tokens += prompts - cached + outputs
         self._add_up(columns, done if window is None else done & window.within(columns["finish_s"]))
         counts = np.ones(len(status), dtype=bool) if window is None else columns["counted"]
         self.counted += int(np.count_nonzero(counts))
@@ -98,7 +101,7 @@ class Tally:
         self._judge(columns, done & counts)
 
     def _add_up(self, columns: Columns, done: np.ndarray) -> None:
-        """What comes of the requests that finished."""
+        """Adds the requests that finished to the sums."""
         self.done += int(np.count_nonzero(done))
         self.prompt_tokens += int(columns["prompt_tokens"][done].sum())
         self.output_tokens += int(columns["output_tokens"][done].sum())
@@ -108,6 +111,7 @@ class Tally:
         """A request with one output token meets ``tpot_s``."""
         for name, bound in self.bounds.items():
             if bound is not None:
+                # Not ``<=``: a latency that does not exist (TPOT of one token) is NaN and keeps every bound.
                 good = good & ~(columns[name] > bound)
         self.good += int(np.count_nonzero(good))
         self.good_tokens += int(columns["output_tokens"][good].sum())
@@ -118,14 +122,14 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Of all requests, also where some are left out."""
+        """Requests that finished, with those that are left out of the figures."""
         return int(self.statuses[FINISHED])
 
     def counts(self) -> dict[str, int]:
         return {"arrived": self.arrived} | dict(zip(STATUS, self.statuses.tolist(), strict=True))
 
     def distributions(self) -> dict[str, Distribution]:
-        """Of each latency, over the requests that got that far."""
+        """The distribution of each latency, over the requests that have it."""
         return {name: pooled([pool]) for name, pool in self.latencies.items()}
 
     def spreads(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the simulator needs of a scenario: its groups with their limits and policies, and where requests arrive."""
+"""The deployment as the simulator takes it: groups with limits, costs and policies, and the group of each request."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 
 from simslm.catalog.devices import Device
 from simslm.cost.sharing import Sharing
+from simslm.policies.gateway import GatewayPolicy
+from simslm.policies.group_routing import GroupRouter
 from simslm.policies.registry import create
+from simslm.preparation.control import faults_of, migration_of, power_of, scaling_of
 from simslm.preparation.draft import acceptance, speculation
 from simslm.preparation.groups import PreparedGroup
 from simslm.preparation.sharing import demand_of
 from simslm.scenario.portions import pool_of
 from simslm.scenario.roles import decode_group
 from simslm.scenario.schema import GroupSpec, Scenario
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import EngineConfig, Policies
-from simslm.sim.world import Deployment, Group
 from simslm.transforms.registry import kept_tokens
 from simslm.units import GIB
 from simslm.workload.requests import RequestArrays
@@ -36,23 +39,26 @@ def deployed(
     workload: Workload,
     sharing: Callable[[int], Sharing],
 ) -> Deployment:
-    """The deployment of a scenario, its policies yet to be made.
+    """The deployment of a scenario; its policies are made when a run begins.
 
     Args:
-        scenario: what is asked for.
-        device: that it runs on.
-        groups: of replicas, in the order of the scenario's.
-        workload: whose requests arrive.
-        sharing: how so many replicas get along on a device.
+        scenario: with the limits and policies.
+        device: that all replicas run on.
+        groups: prepared, in the scenario's order.
+        workload: the requests, for their groups and for what is drawn by class.
+        sharing: makes the way of sharing for so many replicas on a device.
     """
     asked, slo = scenario.deployment, scenario.slo
     return Deployment(
         groups=tuple(_group(scenario, device, group, workload) for group in groups),
         sharing=sharing if asked.sharing != "none" else None,
-        group_of=_group_of(scenario, groups, workload),
+        group_router=_group_router(scenario, groups),
+        gateway=_gateway(scenario),
+        e2e_slo_s=_e2e_slo_s(scenario, workload),
         partition=lambda: create("partition", asked.partition, partial(stream, scenario.seed)),
         ttft_slo_s=slo.ttft_s if slo else None,
         tpot_slo_s=slo.tpot_s if slo else None,
+        power=power_of(scenario),
     )
 
 
@@ -66,7 +72,7 @@ def _group(scenario: Scenario, device: Device, group: PreparedGroup, workload: W
         name=group.name,
         engine=_limits(group, device),
         devices=group.devices,
-        cost=group.cost,
+        cost=(*group.levels, group.cost)[0],
         demand=demand_of(group, device, scenario.dtype),
         policies=_policies(scenario, group, workload, draws),
         router=lambda: create("routing", spec.router, draws),
@@ -74,6 +80,12 @@ def _group(scenario: Scenario, device: Device, group: PreparedGroup, workload: W
         role=spec.role if grouped else "both",
         decode_group=decode_group(scenario.deployment.groups or (), spec) if grouped else None,
         kv_pool=pool_of(spec),
+        scaling=scaling_of(spec, len(group.devices), draws),
+        migration=migration_of(spec, draws),
+        faults=faults_of(spec, draws),
+        waits=spec.when_none_serves == "wait",
+        levels=group.levels,
+        share=spec.share if isinstance(spec, GroupSpec) else 1.0,
     )
 
 
@@ -125,24 +137,29 @@ def _policies(
     return policies
 
 
-def _group_of(scenario: Scenario, groups: Sequence[PreparedGroup], workload: Workload) -> np.ndarray | None:
-    """Each request's group, drawn by the groups' shares, one for a whole program; None where all go to the first.
-
-    No request arrives at a decode group.
-    """
+def _group_router(scenario: Scenario, groups: Sequence[PreparedGroup]) -> Callable[[], GroupRouter] | None:
+    """Makes what chooses among the groups, by drawn shares where nothing is stated; None where all requests go to the
+    first, for no other takes any."""
     specs = [group.spec for group in groups if isinstance(group.spec, GroupSpec)]
-    shares = np.array([0.0 if spec.role == "decode" else spec.share for spec in specs])
-    if not shares[1:].any():
+    if all(spec.role == "decode" for spec in specs[1:]):
         return None
-    draws = stream(scenario.seed, "groups")
-    ends = np.cumsum(shares / shares.sum())[:-1]
-    if isinstance(workload, RequestStream):
-        drawn = np.empty(len(workload), dtype=np.uint16)
-        for begin in range(0, len(drawn), workload.most):
-            part = drawn[begin : begin + workload.most]
-            part[:] = np.searchsorted(ends, draws.random(len(part)), side="right")
-        return drawn
-    programs = workload.programs
-    count = len(workload if programs is None else programs.start_s)
-    drawn = np.searchsorted(ends, draws.random(count), side="right")
-    return drawn if programs is None else drawn[programs.program_of]
+    asked = scenario.deployment.group_routing
+    return lambda: create("group-routing", asked, lambda _kind: stream(scenario.seed, "groups"))
+
+
+def _gateway(scenario: Scenario) -> Callable[[], GatewayPolicy] | None:
+    asked = scenario.deployment.gateway
+    return None if asked is None else lambda: create("gateway", asked, partial(stream, scenario.seed))
+
+
+def _e2e_slo_s(scenario: Scenario, workload: Workload) -> np.ndarray | float | None:
+    """The bound on each request's time: its class's, or the scenario's where that states none."""
+    stated = scenario.workload.classes
+    common = scenario.slo.e2e_s if scenario.slo else None
+    if stated is None or workload.class_of is None:
+        return common
+    slos = [stated[name].slo or scenario.slo for name in workload.classes]
+    bounds = [None if slo is None else slo.e2e_s for slo in slos]
+    if not any(bounds):
+        return None
+    return np.array([np.inf if bound is None else bound for bound in bounds])[workload.class_of]

@@ -11,6 +11,7 @@ from simslm.catalog.work import pairs_within
 from simslm.cost.load import load_cost
 from simslm.cost.model import CostModel
 from simslm.errors import ScenarioError
+from simslm.preparation.control import Levels, costs_at, levels_of
 from simslm.preparation.draft import beside, drafted
 from simslm.preparation.found import Found
 from simslm.preparation.memory import MemoryPlan, plan_memory
@@ -29,14 +30,15 @@ class PreparedGroup:
 
     Attributes:
         name: the group's, or the scenario's where there are no groups.
-        spec: as the user wrote it.
+        spec: the group as the user wrote it.
         architecture: of its model.
-        cost: what an iteration takes a replica that has the device to itself.
-        transforms: what is changed about its costs and its memory.
-        held: the memory that weights and KV cache take.
-        memory: where a replica's memory goes.
+        cost: of the iterations of a replica alone on its device.
+        transforms: the changes to its costs and its memory that the scenario states, in order.
+        held: the memory of weights and KV cache, in bytes, after the transforms.
+        memory: how a replica's memory is divided.
         max_model_len: longest prompt + output, tokens.
         devices: of each replica the device, or the first of those it spans.
+        clocks: what each clock that the devices may run at does to iterations; empty where clocks do not change.
     """
 
     name: str
@@ -48,14 +50,20 @@ class PreparedGroup:
     memory: MemoryPlan
     max_model_len: int
     devices: tuple[int, ...]
+    clocks: Levels = ()
+
+    @property
+    def levels(self) -> tuple[CostModel, ...]:
+        """The cost at each clock, the highest first; empty where clocks do not change."""
+        return costs_at(self.cost, self.clocks)
 
     @property
     def changes(self) -> tuple[Transform, ...]:
-        """What differs from the work of its data type: weights its trace was measured with, then the transforms."""
+        """All changes to the work of its data type: quantised weights of its trace, then the transforms."""
         return (*quantized(self.cost.provenance), *self.transforms)
 
     def held_tokens(self, tokens: float) -> float:
-        """What a sequence of so many tokens keeps of them in the KV cache."""
+        """Tokens that a sequence of so many keeps in the KV cache."""
         kept = kept_tokens(self.transforms)
         return tokens if kept is None else min(tokens, kept)
 
@@ -65,7 +73,7 @@ class PreparedGroup:
         return pairs_within(0, tokens, tokens if kept is None else kept)
 
     def batch(self, tokens: float, requests: int) -> int:
-        """Sequences of so many tokens that decode together when there is always work: slots, KV blocks or requests."""
+        """Sequences of so many tokens that decode together under full load, by slots, KV blocks and requests."""
         engine = self.spec.engine
         room = self.memory.num_gpu_blocks * engine.block_size
         return max(1, min(engine.max_num_seqs, int(room / max(self.held_tokens(tokens), 1)), requests))
@@ -114,6 +122,8 @@ def prepare_group(
     if speculative is not None and draft is not None:
         with placed(scenario, "cost"):
             cost = drafted(cost, speculative, draft, device, scenario)
+    with placed(scenario, "deployment", "power"):
+        clocks = levels_of(scenario, spec)
     return PreparedGroup(
         name=spec.name if isinstance(spec, GroupSpec) else scenario.name,
         spec=spec,
@@ -124,6 +134,7 @@ def prepare_group(
         memory=memory,
         max_model_len=asked.max_model_len or architecture.max_position_embeddings,
         devices=tuple(number for number in asked.devices for _ in range(spec.replicas_per_device)),
+        clocks=clocks,
     )
 
 
@@ -149,7 +160,7 @@ def _cost(
 
 
 def _check_length(scenario: Scenario, asked: _Asked, architecture: Architecture) -> None:
-    """Holds ``max_model_len`` to the positions a model has; a bounded KV cache with rotary positions has no end.
+    """Checks ``max_model_len`` against the model's positions; a bounded KV cache with rotary positions has no limit.
 
     Raises:
         ScenarioError: it is longer.

@@ -10,12 +10,14 @@ from functools import cached_property
 from simslm.catalog.devices import Device
 from simslm.cost.model import CostModel
 from simslm.cost.sharing import Sharing
+from simslm.errors import ScenarioError
 from simslm.metrics.books import Basis
 from simslm.metrics.classes import Classes
 from simslm.metrics.economics import Tariff
 from simslm.metrics.ledger import Priced
 from simslm.metrics.programs import ProgramColumns
 from simslm.metrics.steady import Rule
+from simslm.policies.registry import lookup
 from simslm.preparation.deployment import deployed
 from simslm.preparation.draft import acceptance
 from simslm.preparation.found import Found
@@ -27,7 +29,7 @@ from simslm.preparation.tariff import tariff_of
 from simslm.scenario.metrics import Metrics
 from simslm.scenario.portions import utilizations
 from simslm.scenario.schema import Replicas, Scenario, preempting
-from simslm.sim.world import Deployment
+from simslm.sim.deployment import Deployment
 from simslm.workload import supply_of
 from simslm.workload.requests import RequestArrays
 from simslm.workload.supply import RequestStream
@@ -44,7 +46,7 @@ class Prepared:
         workload: drawn or replayed; in pieces where it is too long to hold.
         files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
         tariff: what things cost; None where the scenario does not ask.
-        central: what this is a variant of; None for what the scenario says.
+        central: the scenario as stated, for a variant of its costs, see :meth:`variants`; None where this is it.
     """
 
     scenario: Scenario
@@ -57,7 +59,7 @@ class Prepared:
 
     @cached_property
     def requests(self) -> RequestArrays:
-        """The workload as a whole, however long."""
+        """The whole workload in memory, however long."""
         return self.workload.whole() if isinstance(self.workload, RequestStream) else self.workload
 
     @property
@@ -92,11 +94,14 @@ class Prepared:
         tenants = self.tenants
         return [
             Priced(
-                group.cost,
+                (*group.levels, group.cost)[0],
                 tenants[device],
                 group.memory.num_gpu_blocks,
                 group.spec.engine.speculative_config is not None,
                 preempting(group.spec.engine),
+                group.levels,
+                device,
+                group.spec.tensor_parallel_size,
             )
             for group in self.groups
             for device in group.devices
@@ -104,7 +109,7 @@ class Prepared:
 
     @property
     def basis(self) -> Basis:
-        """What the metrics need of it."""
+        """What the figures of a run of it are based on."""
         scenario, workload = self.scenario, self.workload
         streamed = isinstance(workload, RequestStream)
         return Basis(
@@ -116,12 +121,15 @@ class Prepared:
             programs=None if streamed else _programs(workload),
             unused_devices=self.unused_devices,
             rule=None if scenario.metrics is None else _rule(scenario.metrics),
+            gateway=scenario.deployment.gateway is not None,
+            group_routing=scenario.deployment.group_router is not None,
+            escalates=lookup("group-routing", scenario.deployment.group_routing.policy).cls.escalates,
         )
 
     def variants(self) -> Iterator[tuple[Prepared, Prepared]]:
-        """The same with lower and with higher costs, in each direction in which the costs of a model are uncertain.
+        """Pairs of the same scenario with lower and higher costs, one for each uncertain direction of a cost model.
 
-        Groups whose costs come from the same trace vary together, whatever is put around it.
+        Groups with costs from the same trace vary together, whatever transforms each has.
         """
         origins = [group.cost.provenance.get("content_hash", id(group.cost)) for group in self.groups]
         for origin in dict.fromkeys(origins):
@@ -131,16 +139,16 @@ class Prepared:
                 yield self._with(low), self._with(high)
 
     def _with(self, costs: Mapping[int, CostModel]) -> Prepared:
-        """The same with other costs for some groups; how replicas get along stays as it is."""
+        """The same with other costs for some groups, by number; the interference between replicas stays as it is."""
         groups = tuple(replace(group, cost=costs.get(i, group.cost)) for i, group in enumerate(self.groups))
         return replace(self, groups=groups, central=self)
 
     def deployment(self) -> Deployment:
-        """What the simulator needs of it."""
+        """The deployment as the simulator takes it; each call makes one."""
         return deployed(self.scenario, self.device, self.groups, self.workload, self.sharing)
 
     def sharing(self, count: int) -> Sharing:
-        """How ``count`` replicas get along on a device; for a variant, as for what it is a variant of."""
+        """The speeds of ``count`` replicas on one device; a variant has those of the scenario as stated."""
         if self.central is not None:
             return self.central.sharing(count)
         scenario = self.scenario
@@ -169,6 +177,7 @@ def prepare(scenario: Scenario, found: Found | None = None) -> Prepared:
         if spec.engine.speculative_config is not None:
             with placed(scenario, "deployment"):
                 acceptance(spec.engine.speculative_config, workload, scenario.seed)
+    _check_gateway(scenario, workload)
     tariff = tariff_of(scenario, device, found)
     return Prepared(scenario, device, groups, workload, digests(scenario, found), tariff)
 
@@ -181,6 +190,25 @@ def _workload(scenario: Scenario, longest: int, found: Found) -> RequestArrays |
         (asked.model_dump_json(), seed, longest, base_dir),
         lambda: supply_of(asked, seed, longest, base_dir),
     )
+
+
+def _check_gateway(scenario: Scenario, workload: RequestArrays | RequestStream) -> None:
+    """A gateway that goes by what prompts are made of is told.
+
+    Raises:
+        ScenarioError: the workload does not say which prompts are equal.
+    """
+    asked = scenario.deployment.gateway
+    if asked is None or not lookup("gateway", asked.policy).cls.needs_units:
+        return
+    first = next(workload.pieces()) if isinstance(workload, RequestStream) else workload
+    if first.units is None:
+        raise ScenarioError(
+            f"{asked.policy} finds equal prompts by their prefix hashes, and this workload has none: no hit",
+            where=scenario.where("deployment", "gateway"),
+            remedy="replay a trace with prefix hashes (mooncake), or state workload.prefixes or workload.programs; or "
+            "leave the gateway out",
+        )
 
 
 def _programs(requests: RequestArrays) -> ProgramColumns | None:

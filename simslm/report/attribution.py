@@ -46,7 +46,7 @@ class TimeSplit:
         return [(name, value) for name, value in named if value is not None]
 
 
-def time_split(iterations: Columns, replicas: int, makespan_s: float) -> TimeSplit:
+def time_split(iterations: Columns, replicas: float, makespan_s: float) -> TimeSplit:
     """The split of ``replicas`` x ``makespan_s`` replica-seconds by the rules of this module."""
     known = bool(np.isfinite(iterations["host_s"]).any())
     host = np.nan_to_num(iterations["host_s"])
@@ -73,6 +73,7 @@ def decode_device_s(iterations: Columns, device_s: np.ndarray) -> np.ndarray:
         sizes, group = np.unique(seqs[pure], return_inverse=True)
         mean = np.bincount(group, weights=device_s[pure]) / np.bincount(group)
         alone = np.interp(seqs[mixed], sizes, mean)
+        # Decodes alone may have had longer contexts on average; a part is never more than the whole.
         decode[mixed] = np.minimum(alone, device_s[mixed])
     else:
         decode[mixed] = device_s[mixed] * seqs[mixed] / (seqs[mixed] + prompt[mixed])

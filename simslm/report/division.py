@@ -1,4 +1,4 @@
-"""A run by class and by program, as tables for the screen and the page."""
+"""A run by class, by program and by group, as tables for the screen and the page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = (
     "slo.goodput_rps",
     "service_tokens_per_s",
 )
-"""Of each class, those that are known of any."""
+"""Figures of the table by class; those that no class has are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ class Division:
 
 
 def divisions(run: RunTables) -> list[Division]:
-    """The tables of a run: none where there are neither classes nor programs."""
-    return [*_classes(run), *_programs(run.summary)]
+    """The tables of a run: of its classes, its programs, its gateway and groups, as far as it states such."""
+    return [*_classes(run), *_programs(run.summary), *_dispatched(run.summary)]
 
 
 def _classes(run: RunTables) -> Iterator[Division]:
@@ -107,6 +107,45 @@ def _programs(summary: Mapping[str, Any]) -> Iterator[Division]:
         rows,
         [_counts(found)],
         [_defined(metric) for metric in PROGRAM_TIMES],
+    )
+
+
+def _dispatched(summary: Mapping[str, Any]) -> Iterator[Division]:
+    """What the gateway answered, and what became of the requests of each group."""
+    gateway, groups = dig(summary, "gateway", {}), dig(summary, "group_routing.groups", [])
+    if not gateway and not groups:
+        return
+    rows = []
+    if gateway:
+        arrived = dig(summary, "requests.arrived")
+        rows.append(["gateway", count(arrived), count(gateway["answered"]), "–"])
+    rows += [
+        [group["name"], *(count(group[name]) for name in ("requests", "answered", "escalated"))]
+        for group in groups
+    ]
+    sentences = []
+    if gateway:
+        sentences.append(
+            f"The gateway answered {share(gateway['answered_share'])} of the requests: no replica served them."
+        )
+    again = dig(summary, "group_routing.escalations", 0)
+    if again:
+        sentences.append(
+            f"{count(again)} answers were not accepted; another group served those requests anew."
+        )
+    columns = ("", "requests", "answered", "escalated") if groups else ("", "requests", "answered")
+    definitions = [
+        ("requests", "that arrived at the gateway, or that the group let in"),
+        ("answered", "whose answer went out from here"),
+        ("escalated", "whose answer was not accepted, so that they went on to another group"),
+    ]
+    yield Division(
+        "dispatched",
+        "By who answered" if groups else "The gateway",
+        columns,
+        [row[: len(columns)] for row in rows],
+        sentences,
+        definitions[: len(columns) - 1],
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from simslm.metrics.steady import STEADY, truncation
 from simslm.report.attribution import TimeSplit, decode_device_s, time_split
+from simslm.report.fleet import up_replicas
 from simslm.report.limits import (
     Limits,
     door,
@@ -60,7 +61,7 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a run, without which the verdict is another.
+    """The start of a run where leaving it out changes the verdict.
 
     Attributes:
         requests: how many requests it is.
@@ -78,12 +79,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rules of :mod:`bound` look at.
+    """The figures that the rules of :mod:`bound` use.
 
     Those of time and of latencies are of the window that counts, where the run has one.
 
     Attributes:
         replicas: how many are deployed.
+        up: how many of them could serve, on average; without a control plane all.
         split: where their time went.
         limits: those of the group in which requests waited longest, in request-seconds: the gate's.
         gate_replicas: how many replicas that group has.
@@ -126,6 +128,7 @@ class Facts:
     """
 
     replicas: int
+    up: float
     split: TimeSplit
     limits: Limits
     gate_replicas: int
@@ -172,7 +175,7 @@ class Facts:
 
 def facts(run: RunTables) -> Facts:
     """The facts of a run."""
-    replicas, groups = replica_count(run), engine_limits(run)
+    replicas, groups, up = replica_count(run), engine_limits(run), up_replicas(run)
     iterations, span_s = iterations_that_count(run)
     at = group_of(run, iterations["replica"])
     gate = leading(at, iterations["waiting"] * iterations["duration_s"], groups)
@@ -191,10 +194,11 @@ def facts(run: RunTables) -> Facts:
     backlog = _share(unanswered & ~run.requests["rejected"])
     return Facts(
         replicas=replicas,
-        split=time_split(iterations, replicas, span_s),
+        up=up,
+        split=time_split(iterations, up, span_s),
         limits=limits,
         gate_replicas=members,
-        idle=idle_share(gated, members, span_s),
+        idle=idle_share(gated, members if run.lifetimes is None else up_replicas(run, gate), span_s),
         door=door(groups),
         prefills=groups[leading(at, iterations["duration_s"] - decode_s, groups)],
         decodes=groups[leading(at, decode_s, groups)],
@@ -275,10 +279,12 @@ def waiting(iterations: Columns, limits: Limits) -> tuple[float, dict[str, float
 
 
 def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
-    """For each limit, in which iterations one more (mean) prompt would not have fitted."""
+    """For each limit, the iterations in which one more (mean) prompt would not have fitted."""
     tokens = iterations["decode_seqs"] + iterations["prefill_tokens"]
     blocks = np.ceil((limits.mean_prompt_tokens + 1) / limits.block_tokens)
+    # A policy that splits prompts can use any token that is left, others need room for a whole prompt.
     chunk = 1.0 if limits.chunked else max(limits.mean_prompt_tokens, 1.0)
+    # Prompts that are admitted in an iteration run in it and are not in ``running`` yet.
     seqs = np.maximum(iterations["running"], iterations["decode_seqs"] + iterations["prefill_seqs"])
     return {
         "kv": iterations["kv_blocks_used"] + blocks
@@ -288,7 +294,7 @@ def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
     }
 
 
-def idle_share(iterations: Columns, replicas: int, span_s: float) -> float:
+def idle_share(iterations: Columns, replicas: float, span_s: float) -> float:
     """The share of ``replicas`` x ``span_s`` in which no iteration ran, 0 to 1."""
     available = replicas * span_s
     return max(1 - float(np.sum(iterations["duration_s"])) / available, 0.0) if available else 0.0
@@ -423,7 +429,7 @@ def asked_rps(run: RunTables) -> float | None:
 
 
 def start(run: RunTables) -> Start | None:
-    """The start of the run as MSER-5 cuts it, where the verdict is another without it.
+    """The start of the run as MSER-5 cuts it, where leaving it out changes the verdict.
 
     None where the run has a window already, states no SLO, is drawn in part, or does not settle.
     """
@@ -433,6 +439,7 @@ def start(run: RunTables) -> Start | None:
     if not len(run.requests["arrival_s"]):
         return None
     order = np.argsort(run.requests["arrival_s"], kind="stable")
+    # Unfinished requests are NaN here, which compares false: they did not end before the last arrival.
     ended = run.requests["finish_s"][order] <= np.max(run.requests["arrival_s"])
     cut = truncation([run.requests[key][order] for key in STEADY], ended)
     if not cut or (np.mean(met) >= asked) == (np.mean(met[order[cut:]]) >= asked):
@@ -440,6 +447,7 @@ def start(run: RunTables) -> Start | None:
     arrival = run.requests["arrival_s"][order]
     first, rest = (float(np.mean(met[part])) for part in (order[:cut], order[cut:]))
     whole = float(np.mean(met))
+    # The pooled standard error of a difference of two shares: a verdict that chance turns is no finding.
     if abs(first - rest) < CHANCE * np.sqrt(whole * (1 - whole) * (1 / cut + 1 / (len(order) - cut))):
         return None
     at_once = int(np.count_nonzero(arrival == arrival[0]))

@@ -1,4 +1,4 @@
-"""What went on between prefill and decode replicas, as tables: requests that changed hands, and splits of devices."""
+"""What went on between replicas, as tables: requests that went from one to another, and splits of devices."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from simslm.units import seconds
 KINDS = {
     "hand-over": "a prefilled request goes to a decode replica",
     "return": "a request that was preempted there goes back to be prefilled again",
+    "migration": "a request goes on at another replica, as the migration policy says; its KV blocks are copied",
+    "failure": "the replica of a request failed; the request is computed again elsewhere",
+    "held": "a replica serves again, and takes a request that waited for one",
+    "escalation": "a request whose answer was not accepted goes on to a group that serves it anew",
 }
 """What each kind of move is."""
 
@@ -32,7 +36,10 @@ def _moves(run: RunTables) -> Iterator[Division]:
     if moves is None:
         return
     names = [limits.group or limits.role for limits in engine_limits(run)]
-    source, target = (group_of(run, moves[end]) for end in ("source", "target"))
+    names = [name if len(names) > 1 else "a replica" for name in names] + [
+        "no replica"
+    ]  # number -1: the last
+    source, target = (np.where(moves[end] < 0, -1, group_of(run, moves[end])) for end in ("source", "target"))
     wait_s = _waits(moves, run.stages)
     kinds = dict.fromkeys(moves["kind"].tolist())
     rows = []

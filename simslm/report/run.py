@@ -12,6 +12,7 @@ from simslm.report.bound import Bound, bound
 from simslm.report.division import Division, divisions
 from simslm.report.doubt import doubted
 from simslm.report.facts import facts
+from simslm.report.fleet import control_plane
 from simslm.report.latencies import distributions, first_token_plot, first_tokens
 from simslm.report.life import life_figure, life_plot, life_title, life_words
 from simslm.report.moves import between_phases
@@ -32,7 +33,7 @@ DEFINED = {"attainment": ATTAINMENT, "goodput": GOODPUT, "energy": ENERGY}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BarPart:
     """One segment of a bar: its name, its share of the whole, its size in words."""
 
     name: str
@@ -97,7 +98,7 @@ class RunView:
     tiles: list[Tile]
     provenance: Provenance
     bound: Bound
-    time_parts: list[Part]
+    time_parts: list[BarPart]
     slo_rows: list[SloRow]
     divisions: list[Division]
     latency_rows: list[LatencyRow]
@@ -109,7 +110,7 @@ class RunView:
     lives: list[Life]
     life: Plot | None
     power_note: str
-    energy_parts: list[Part]
+    energy_parts: list[BarPart]
     energy_words: str
     rooflines: list[RooflineView]
     command: str
@@ -158,7 +159,7 @@ def render(runs: Sequence[RunTables]) -> str:
 
 
 def run_view(run: RunTables, anchor: str) -> RunView:
-    """What there is to say and to draw about a run."""
+    """The contents of the section of a run."""
     found, first, living = facts(run), first_tokens(run), lives(run)
     return RunView(
         anchor=anchor,
@@ -170,7 +171,7 @@ def run_view(run: RunTables, anchor: str) -> RunView:
         bound=bound(found),
         time_parts=parts(found.split.parts(), seconds),
         slo_rows=slo_rows(run),
-        divisions=[*divisions(run), *between_phases(run)],
+        divisions=[*divisions(run), *control_plane(run), *between_phases(run)],
         latency_rows=latency_rows(run.summary),
         cdfs=distributions(run, anchor),
         first=first_token_plot(first, anchor) if first else None,
@@ -235,19 +236,19 @@ def power_note(run: RunTables) -> str:
     return str(dig(run.summary, "energy.note", "The trace has no power."))
 
 
-def energy_parts(summary: Mapping[str, Any]) -> list[Part]:
+def energy_parts(summary: Mapping[str, Any]) -> list[BarPart]:
     """The energy by phase, or nothing when it is unknown."""
     found = [(name, figure_of(summary, f"energy.{name}_j")) for name in ("prefill", "decode", "idle")]
     known = [(name, value) for name, value in found if value is not None]
     return parts(known, joules) if len(known) == len(found) else []
 
 
-def parts(named: Sequence[tuple[str, float]], words: Any) -> list[Part]:
+def parts(named: Sequence[tuple[str, float]], words: Any) -> list[BarPart]:
     """Segments of a bar from sizes; none when there is nothing to divide."""
     total = sum(size for _, size in named)
     if total <= 0:
         return []
-    return [Part(name, round(size / total, 5), share(size / total), words(size)) for name, size in named]
+    return [BarPart(name, round(size / total, 5), share(size / total), words(size)) for name, size in named]
 
 
 def energy_words(summary: Mapping[str, Any]) -> str:

@@ -45,14 +45,16 @@ ITERATION_COLUMNS = (
     "host_s",
 )
 COUNTED = {"counted": 1.0}
-"""Of requests: whether the figures are of it; a run that leaves none out has no such column."""
+"""Column of requests: whether a request counts; missing in a run that leaves none out."""
 
 SPECULATION_COLUMNS = {"accepted_tokens": 0.0}
-"""Of iterations; 0 in a run that has no such column."""
+"""Column of iterations; 0 in a run without it."""
 
 STAGE_COLUMNS = ("request_id", "replica", "kind", "start_s", "end_s", "tokens", "iterations")
 MOVE_COLUMNS = ("request_id", "source", "target", "at_s", "kind")
 SPLIT_COLUMNS = ("device", "from_s", "prefill", "decode")
+LIFETIME_COLUMNS = ("replica", "state", "from_s", "to_s")
+CLOCK_COLUMNS = ("from_s", "sm_clock_mhz")
 GAP_COLUMNS = ("itl_s", "share")
 SUMMARY_KEYS = (
     "name",
@@ -94,6 +96,9 @@ class RunTables:
         moves: columns over the times at which a request went from one replica to another, ``kind`` (text) says why;
             None where none did.
         splits: columns over the splits of devices between prefill and decode replicas; None where there are none.
+        lifetimes: columns over what each replica was (``state``, text) from when to when; None where all served all the
+            time.
+        clocks: columns over the clocks of the devices and since when; None where they did not change.
         excerpt: the stretch that the tables are of; None where they are of the whole run. The summary always is.
     """
 
@@ -106,6 +111,8 @@ class RunTables:
     excerpt: Excerpt | None = None
     moves: Columns | None = None
     splits: Columns | None = None
+    lifetimes: Columns | None = None
+    clocks: Columns | None = None
 
     @property
     def window_s(self) -> tuple[float, float] | None:
@@ -167,7 +174,19 @@ def read_run(directory: Path, part: Excerpt | None = None) -> RunTables:
     gaps = _read_optional(directory / "gaps.parquet", GAP_COLUMNS)
     moves = _read_optional(directory / "moves.parquet", MOVE_COLUMNS, numbers)
     splits = _read_optional(directory / "splits.parquet", SPLIT_COLUMNS)
-    return RunTables(requests, iterations, summary, manifest, stages, gaps, part, moves, splits)
+    return RunTables(
+        requests,
+        iterations,
+        summary,
+        manifest,
+        stages,
+        gaps,
+        part,
+        moves,
+        splits,
+        _read_optional(directory / "lifetimes.parquet", LIFETIME_COLUMNS),
+        _read_optional(directory / "clocks.parquet", CLOCK_COLUMNS),
+    )
 
 
 def dig(mapping: Any, path: str, default: Any = None) -> Any:
@@ -204,7 +223,7 @@ def _read_object(path: Path, required: Sequence[str]) -> dict[str, Any]:
 def _read_optional(
     path: Path, required: Sequence[str], within: Range | None = None
 ) -> dict[str, np.ndarray] | None:
-    """The columns of a file that a run may have come without."""
+    """The columns of a file that may be missing; None where it is."""
     return _read_columns(path, required, within=within) if path.exists() else None
 
 

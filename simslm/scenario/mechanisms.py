@@ -19,6 +19,8 @@ def clashes(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     for number, spec in enumerate(groups or (scenario.deployment,)):
         at: Keys = ("deployment", "groups", number) if groups else ("deployment",)
         asked = dict(_asked(spec, _cost(scenario, spec), at))
+        if scenario.deployment.power is not None:
+            asked["power"] = ("deployment", "power")
         for one, other, why in conflicts(asked):
             yield asked[one], f"{MECHANISMS[one]} does not go with {MECHANISMS[other]}: {why}; leave one out"
     yield from _windows(scenario)
@@ -45,9 +47,12 @@ def _asked(spec: Replicas, cost: Cost, at: Keys) -> Iterator[tuple[str, Keys]]:
         "spare-block": (engine.spare_block, (*at, "engine", "spare_block")),
         "reservation": (batching.reserves_output, (*at, "engine", "batching")),
         "held-batch": (batching.holds_batch, (*at, "engine", "batching")),
+        "scaling": (spec.scaling is not None, (*at, "scaling")),
+        "migration": (spec.migration is not None, (*at, "migration")),
+        "faults": (spec.faults is not None, (*at, "faults")),
     }
     yield from ((name, place) for name, (wanted, place) in keys.items() if wanted)
-    assert keys.keys() == MECHANISMS.keys()
+    assert {*keys, "power"} == MECHANISMS.keys()
 
 
 def _cost(scenario: Scenario, spec: Replicas) -> Cost:

@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
 from simslm.policies.registry import choice, chosen, lookup
 from simslm.scenario.classes import Traffic
+from simslm.scenario.control import check_control, check_power
 from simslm.scenario.cost import Cost
 from simslm.scenario.metrics import Metrics
 from simslm.scenario.roles import check_roles
@@ -45,15 +45,22 @@ def _default(kind: str, name: str, description: str) -> Any:
 
 
 if TYPE_CHECKING:
-    Admission = Batching = Partition = Preemption = Priorities = Queueing = Routing = Any
+    Admission = Batching = Faults = Gateway = GroupRouting = Migration = Partition = Power = Preemption = Any
+    Priorities = Queueing = Routing = Scaling = Any
 else:
     Admission = chosen("admission")
     Batching = chosen("batching")
+    Faults = chosen("faults")
+    Gateway = chosen("gateway")
+    GroupRouting = chosen("group-routing")
+    Migration = chosen("migration")
     Partition = chosen("partition")
+    Power = chosen("power")
     Preemption = chosen("preemption")
     Priorities = chosen("priorities")
     Queueing = chosen("queueing")
     Routing = chosen("routing")
+    Scaling = chosen("scaling")
 
 
 class Section(BaseModel):
@@ -68,9 +75,9 @@ class Engine(Section):
         min_length=1,
         description="the engine that is deployed, e.g. vllm-0.6.3: a report warns where its host time is another's",
     )
-    batching: Batching = _default("batching", "chunked-prefill", "who runs in the next iteration")
+    batching: Batching = _default("batching", "chunked-prefill", "which sequences run in the next iteration")
     scheduling_policy: Queueing = _default("queueing", "fcfs", "order of the waiting queue")
-    admission: Admission = _default("admission", "open", "who is let in")
+    admission: Admission = _default("admission", "open", "which requests are let in")
     max_num_seqs: int = Field(default=256, ge=1, description="most sequences that run at once")
     max_num_batched_tokens: int = Field(default=2048, ge=1, description="most tokens of one iteration")
     block_size: int = Field(default=16, ge=1, le=4096, description="tokens in one KV block")
@@ -94,8 +101,8 @@ class Engine(Section):
     )
     preemption_policy: Preemption | None = Field(
         default=None,
-        description="who is preempted; null = least-urgent under scheduling_policy: priority, else youngest, as in "
-        "vLLM V1; `simslm list policies` shows the choice",
+        description="which request is preempted; null = least-urgent under scheduling_policy: priority, else youngest, "
+        "as in vLLM V1; `simslm list policies` shows the choice",
     )
     priorities: Priorities = _default(
         "priorities", "fixed", "how priorities change while requests are served (scheduling_policy: priority)"
@@ -177,7 +184,7 @@ class Engine(Section):
 
 
 def preempting(engine: Engine) -> str:
-    """What decides who is preempted and when it comes back, in words."""
+    """The settings that decide which request is preempted and when it comes back, in words."""
     said = {
         "preemption_policy": engine.preempts.policy,
         "scheduling_policy": engine.scheduling_policy.policy,
@@ -197,6 +204,22 @@ class Replicas(Section):
     )
     router: Routing = _default("routing", "round-robin", "which replica an arriving request goes to")
     engine: Engine = Field(default_factory=Engine, description="limits of each replica")
+    scaling: Scaling | None = Field(
+        default=None,
+        description="how replicas start and stop during the run, e.g. {policy: horizontal, target: 32}; null = all of "
+        "them serve all the time",
+    )
+    migration: Migration | None = Field(
+        default=None, description="which requests move between the replicas, e.g. freeness; null = none"
+    )
+    faults: Faults | None = Field(
+        default=None,
+        description="when replicas fail, e.g. {policy: exponential, mtbf_s: 3600, mttr_s: 120}; null = never",
+    )
+    when_none_serves: Literal["wait", "reject"] = Field(
+        default="wait",
+        description="what becomes of requests while no replica serves: they wait until one does, or are rejected",
+    )
 
     @model_validator(mode="after")
     def _whole_devices(self) -> Self:
@@ -253,8 +276,24 @@ class Deployment(Replicas):
     groups: tuple[GroupSpec, ...] | None = Field(
         default=None, min_length=1, description="groups of replicas, in place of the keys above"
     )
+    gateway: Gateway | None = Field(
+        default=None,
+        description="what may answer a request before a group of replicas does (not the engine's front end); null = "
+        "nothing; `simslm list policies` shows the choice",
+    )
+    group_router: GroupRouting | None = Field(
+        default=None,
+        description="which group a request goes to, and whether its answer is good enough; null = shares, drawn by the "
+        "groups' share; `simslm list policies` shows the choice",
+    )
     partition: Partition = _default(
         "partition", "static", "how the split of a device between prefill and decode replicas moves"
+    )
+
+    power: Power | None = Field(
+        default=None,
+        description="at which clocks the devices run, e.g. {policy: budget, budget_w: 2000}; it needs a trace with "
+        "power against clocks; null = at the clock of the trace",
     )
 
     @model_validator(mode="after")
@@ -283,6 +322,11 @@ class Deployment(Replicas):
         return self
 
     @model_validator(mode="after")
+    def _control_agrees(self) -> Self:
+        check_control(self)
+        return self
+
+    @model_validator(mode="after")
     def _phases_agree(self) -> Self:
         groups = self.groups or ()
         check_roles(groups)
@@ -294,6 +338,31 @@ class Deployment(Replicas):
                 raise ValueError(f"partition {self.partition.policy} needs sharing: sm-partition")
         if self.partition.policy != "static" and all(group.role == "both" for group in groups):
             raise ValueError(f"partition {self.partition.policy} needs groups of role prefill and decode")
+        return self
+
+    @property
+    def group_routing(self) -> Any:
+        """The policy that chooses among groups, stated or not; a choice of the register."""
+        stated = self.group_router
+        return choice("group-routing", "shares") if stated is None else stated
+
+    @model_validator(mode="after")
+    def _groups_to_choose_among(self) -> Self:
+        if self.group_router is None:
+            return self
+        asked = [group for group in self.groups or () if group.role != "decode"]
+        if len(asked) < 2:
+            raise ValueError(
+                "group_router: chooses among groups, and requests can go to one only; state at least two under "
+                "deployment.groups to which requests come, or leave it out"
+            )
+        if self.group_router.policy != "shares":
+            for group in asked:
+                if "share" in group.model_fields_set:
+                    raise ValueError(
+                        f"group {group.name!r}: share is what group_router: shares goes by, not "
+                        f"{self.group_router.policy}; leave one of them out"
+                    )
         return self
 
 
@@ -364,6 +433,11 @@ class Scenario(Section):
                 f"metrics leaves out {self.metrics.requests:,} requests, and workload.num_requests is {sent:,}: leave "
                 "out fewer, or send more"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _clocks_were_measured(self) -> Scenario:
+        check_power(self)
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What one does with a point: the command that simulates exactly it, and the commands that serve it with vLLM."""
+"""The commands of a point: one simulates exactly it, others serve it with vLLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simslm.scenario.speculation import Speculative
 from simslm.search.space import Parameters
 
 FIRST_PORT = 8000
-"""Of the first replica; the others follow."""
+"""Port of the first replica; the others follow."""
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 MPS = (
@@ -77,11 +77,15 @@ def serve_commands(scenario: Scenario) -> str:
                 memory = part / spec.replicas_per_device
                 place = _Place(len(servers), devices, memory, tenants[devices[0]])
                 servers.append(_serve(scenario, spec, place))
+    if scenario.deployment.gateway is not None:
+        lines.append(f"# vLLM has no gateway: put a {scenario.deployment.gateway.policy} in front")
     if len(servers) == 1:
         return "\n".join([*lines, *servers])
     policies = ", ".join(dict.fromkeys(spec.router.policy for spec in specs))
     ports = f"{FIRST_PORT} to {FIRST_PORT + len(servers) - 1}"
-    front = f"# in front of ports {ports}: a load balancer that routes {policies}"
+    chosen = scenario.deployment.group_router
+    among = "" if chosen is None else f" among the groups by {chosen.policy}, then"
+    front = f"# in front of ports {ports}: a load balancer that routes{among} {policies}"
     return "\n".join([*lines, *(f"{server} &" for server in servers), front, "wait"])
 
 
@@ -104,7 +108,7 @@ def _sharing(scenario: Scenario, tenants: Counter[int]) -> list[str]:
 
 
 def _missing(scenario: Scenario, spec: Replicas) -> list[str]:
-    """What of a group of replicas vLLM cannot be told here."""
+    """Settings of a group of replicas for which vLLM has no flag here."""
     engine = spec.engine
     cost = (spec.cost if isinstance(spec, GroupSpec) else None) or scenario.cost
     found = [

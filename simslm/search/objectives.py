@@ -1,4 +1,4 @@
-"""What a search is after: figures of ``summary.json`` to be small or large, and bounds that others must keep.
+"""The goals of a search: figures of ``summary.json`` to be small or large, and bounds that others must keep.
 
 In all of them a request that did not finish is a miss with infinite latency, see :mod:`simslm.metrics.misses`.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 from simslm.errors import ScenarioError, nearest
 from simslm.metrics.figure_paths import figures_of
+from simslm.scenario.control import is_controlled
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import CONSTRAINT, Advisor, Search
 from simslm.scenario.slo import Slo
@@ -22,7 +23,7 @@ CAPACITY = "capacity.value"
 FINISHED_SHARE, REJECTED_SHARE = "requests.finished_share", "requests.rejected_share"
 LOST = ("rejected", "failed", "unfinished")
 SHARES = (FINISHED_SHARE, *(f"requests.{status}_share" for status in LOST))
-"""Of the arrived requests, what became of them; beside the figures of the summary."""
+"""Shares of the arrived requests by what became of them, beside the figures of the summary."""
 
 REJECTED_DEFAULT = Search.model_fields["rejected_share"].default
 
@@ -33,11 +34,11 @@ ADVISED = (
     "kv.peak_utilization",
     "kv.num_gpu_blocks",
 )
-"""What the advisor looks at, whatever the objectives."""
+"""Figures that the advisor needs beside the objectives."""
 
 DECIDING = (CAPACITY, "slo.goodput_rps", "slo.goodput_output_tokens_per_s")
 RATES = "throughput."
-"""What hardware is bought for: the best point is the one with most of it."""
+"""Objectives that decide which point is best, where one of them is to be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,14 @@ def goals(scenario: Scenario, search: Search) -> Goals:
     workload = scenario.workload
     classes = tuple(workload.classes or ())
     of_class = (f"classes.{name}.{path}" for name in classes for path in SHARES)
-    figures = (*figures_of(classes, workload.has_programs), *SHARES, *of_class)
+    asked = scenario.deployment
+    sections = {
+        "gateway": asked.gateway is not None,
+        "group_routing": asked.group_router is not None,
+        "fleet": is_controlled(asked),
+        "clocks": asked.power is not None,
+    }
+    figures = (*figures_of(classes, workload.has_programs, **sections), *SHARES, *of_class)
     known = (*figures, CAPACITY) if search.capacity is not None else figures
     problems = [
         _unknown(scenario, path, ("search", "objectives", path), known)
@@ -158,7 +166,7 @@ def goals(scenario: Scenario, search: Search) -> Goals:
 
 
 def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[Constraint]:
-    """What holds unless the search says otherwise: the SLO, and where none does that requests are served at all."""
+    """The constraints that hold unless the search states others: the SLO; without one, that requests are served."""
     for prefix, slo in _slos(scenario):
         attainment, share = f"{prefix}slo.attainment", f"{prefix}{FINISHED_SHARE}"
         if slo is not None and search.slo == "constraint":

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from simslm.errors import SimslmError
-from simslm.mechanisms import conflicts
+from simslm.mechanisms import CONTROL, conflicts
 from simslm.sim.parts.bounded_kv import BoundedBatch, BoundedKV
 from simslm.sim.parts.handoff import ROLES
+from simslm.sim.parts.membership import Membership
 from simslm.sim.parts.part import Part
 from simslm.sim.parts.speculation import Speculating, VerifiedBatch, VerifiedPool
 from simslm.sim.parts.swap import Swap
@@ -40,6 +41,7 @@ def asked(setup: Setup) -> Iterator[str]:
         "spare-block": engine.spare_block,
         "reservation": policies.batching.reserves_output,
         "held-batch": policies.batching.holds_batch,
+        **{name: name in setup.control for name in CONTROL},
     }
     return (name for name, is_wanted in wanted.items() if is_wanted)
 
@@ -53,12 +55,22 @@ def parts_of(replica: Replica, setup: Setup) -> tuple[Part, ...]:
     names = set(asked(setup))
     for one, other, why in conflicts(names):
         raise SimslmError(f"replica {setup.index}: {one} does not go with {other}: {why}")
-    return (*_moving(replica, setup, names), *_shaping(replica, setup))
+    moving = tuple(_moving(replica, setup, names))
+    return (*_orders(replica, setup, moving), *moving, *_shaping(replica, setup))
+
+
+def _orders(replica: Replica, setup: Setup, moving: tuple[Part, ...]) -> Iterator[Part]:
+    """What carries out the orders of the control plane: it comes first, before sequences come back."""
+    if not setup.control:
+        return
+    transit = next((part for part in moving if isinstance(part, Transit)), None)
+    swap = next((part for part in moving if isinstance(part, Swap)), None)
+    yield Membership(replica, transit, swap, setup.engine.transfer_s_per_block)
 
 
 def _moving(replica: Replica, setup: Setup, names: set[str]) -> Iterator[Part]:
     """Those between which sequences and blocks move."""
-    if not names & {"roles", "urgency", "swap", "turns"}:
+    if not names & {"roles", "urgency", "swap", "turns", "migration"}:
         return
     yield (transit := Transit(replica))
     swap = Swap(replica, transit, setup.engine) if names & {"swap", "turns"} else None

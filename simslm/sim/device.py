@@ -49,6 +49,10 @@ class Device(Protocol):
         """The tenant stops after so many of the iterations under way."""
         ...
 
+    def speed(self, tenant: Tenant) -> float:
+        """How fast the tenant's iteration goes on now, 1 where it has the device to itself."""
+        ...
+
 
 class OwnDevice:
     """A device with a single replica."""
@@ -66,6 +70,10 @@ class OwnDevice:
         assert self._alarm is not None
         tenant.span.cut(iterations)
         self._alarm = self._alarm.advance(tenant.span.end_s)
+
+    def speed(self, tenant: Tenant) -> float:
+        del tenant
+        return 1.0
 
 
 class _Run:
@@ -145,13 +153,20 @@ class SharedDevice:
         assert run.alarm is not None
         run.alarm = run.alarm.advance(tenant.span.end_s)
 
+    def speed(self, tenant: Tenant) -> float:
+        """As of any device; 0 for one that waits for the host."""
+        run = self._runs[tenant]
+        return {"queue": 0.0, "device": run.speed}.get(run.phase, 1.0)
+
     def _wait(self, run: _Run, time: float, then: Callable[[_Run], None]) -> None:
         """Goes on with ``then`` at ``time``; whatever the run waited for before is forgotten."""
-        if run.alarm is not None and run.alarm.callbacks is not None:
-            run.alarm.callbacks.clear()
-        run.alarm = self._clock.alarm(time, run.tenant.priority)
-        assert run.alarm.callbacks is not None
-        run.alarm.callbacks.append(lambda _event: then(run))
+        if run.alarm is not None:
+            run.alarm.forget()
+
+        def ended(_event: Event) -> None:
+            then(run)
+
+        run.alarm = self._clock.alarm(time, run.tenant.priority, ended)
 
     def _prepare(self, run: _Run, latency_s: float) -> None:
         """Divides one iteration into host and device time."""

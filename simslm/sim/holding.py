@@ -29,8 +29,10 @@ class Holding(Visible):
     requests: RequestLog
     span: Span
     _ends: tuple[Callable[[Sequence, float], None], ...]
+    _gives_up: tuple[Callable[[Sequence], None], ...]
     _last_decode_s: float
     _leaves: tuple[Callable[[Sequence, int, int], None], ...]
+    _moves_on: tuple[Callable[[Sequence], None], ...]
     _preempted: tuple[Callable[[Sequence, int, bool], bool], ...]
     _reserves: bool
     _rivals: tuple[Callable[[], Iterable[Sequence]], ...]
@@ -109,6 +111,8 @@ class Holding(Visible):
         self.pool.release(blocks)
         if self.pool.prefix is not None:
             self.pool.leave_prefix(sequence, sequence.prefill_tokens)
+        for gives_up in self._gives_up:
+            gives_up(sequence)
 
     # ---- how it leaves --------------------------------------------------------------------------------------
 
@@ -142,6 +146,25 @@ class Holding(Visible):
         sequence.prefill_tokens += steps
         sequence.decode_from = -1
 
+    def detach(self, sequence: Sequence) -> int:
+        """Takes a decoding sequence off the device, its blocks still held here; returns how many those are."""
+        blocks = self.held_blocks(sequence)
+        self._stay(sequence)
+        steps = self.batch.remove(sequence)
+        self.pool.hold(sequence.phase)
+        sequence.phase = sequence.decode_from = -1
+        if steps:
+            sequence.last_token_s = self._last_decode_s
+        sequence.generated += steps
+        sequence.prefill_tokens += steps
+        return blocks
+
+    def move_on(self, sequence: Sequence) -> None:
+        """A sequence that has left the queue and the device goes on at another replica."""
+        self.outstanding -= 1
+        for moves_on in self._moves_on:
+            moves_on(sequence)
+
     def dismiss(self, sequence: Sequence) -> None:
         """A sequence that had its last token an iteration ago is seen to be done."""
         self.span.steady = False
@@ -152,14 +175,12 @@ class Holding(Visible):
     def drop(self, sequence: Sequence) -> None:
         """A sequence whose client has gone, and whose blocks are here, leaves."""
         self.give_back(sequence, 0)
-        self.end(sequence, self.clock._now)
+        self.end(sequence, self.clock.time_s)
 
     def answer(self, sequence: Sequence, now: float) -> None:
         """All tokens of a sequence go out at once, to a client that is still there."""
         if not sequence.cancelled:
-            assert self.log.at_once is not None
             self.requests.first_token_s[sequence.row] = now
-            self.log.at_once += self.output_tokens[sequence.row] - 1
         self.end(sequence, now)
 
     def end(self, sequence: Sequence, now: float) -> None:

@@ -7,10 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from simslm.policies.partition import PartitionPolicy, Split
-from simslm.policies.route import Router
 from simslm.sim.clock import Clock
 from simslm.sim.device import SharedDevice
-from simslm.sim.log import Move, RequestLog
 from simslm.sim.partition import Partitioner
 from simslm.sim.parts.handoff import Decoding, Prefilling, Role
 from simslm.sim.replica import Replica
@@ -19,71 +17,46 @@ from simslm.sim.state.blocks import BlockStore
 from simslm.sim.state.prefix import PrefixCache
 
 if TYPE_CHECKING:
-    from simslm.sim.world import Group
+    from simslm.sim.deployment import Group
+    from simslm.sim.fleet import Fleet
 
 
 class Phases:
     """Connects the replicas of one phase with those of the other.
 
     Args:
-        clock: the simulation's clock.
+        fleet: of the replicas; it chooses among those that serve.
         groups: of the deployment.
-        members: the replicas of each.
-        routers: of each; that of a decode group chooses among its replicas.
-        requests: where it is noted which replica a request is on, by row.
-        home: the group that the request of a row arrived at.
-
-    Attributes:
-        moves: every hand-over, and every return of a preempted sequence, in order, since some were let go.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        groups: Sequence[Group],
-        members: Sequence[Sequence[Replica]],
-        routers: Sequence[Router],
-        requests: RequestLog,
-        home: Callable[[int], int],
-    ) -> None:
-        self.moves: list[Move] = []
-        self._clock = clock
-        self._members, self._routers = members, routers
-        self._requests, self._home = requests, home
-        for number, group in enumerate(groups):
-            for replica in members[number]:
-                role = role_of(replica)
+    def __init__(self, fleet: Fleet, groups: Sequence[Group]) -> None:
+        self._fleet = fleet
+        for group, team in zip(groups, fleet.teams, strict=True):
+            for member in team.members:
+                role = role_of(member.replica)
                 if isinstance(role, Prefilling):
                     assert group.decode_group is not None
-                    role.hand_over = partial(self._hand_over, group.decode_group)
+                    role.hand_over = partial(self.hand_over, group.decode_group)
                 elif isinstance(role, Decoding):
-                    role.send_back = partial(self._send_back, replica)
+                    role.send_back = self._send_back
 
-    def let_go(self) -> tuple[Move, ...]:
-        """The moves so far, which are forgotten."""
-        moves = tuple(self.moves)
-        self.moves.clear()
-        return moves
+    def hand_over(self, group: int, sequence: inflight.Sequence, source: Replica) -> None:
+        """A prefilled sequence goes to a replica of a decode group, or waits for one.
 
-    def _hand_over(self, group: int, sequence: inflight.Sequence, source: Replica) -> None:
-        target = self._choose(group, sequence, source)
-        self._note(sequence, source, target, "hand-over")
-        role_of(target).receive(sequence, role_of(source))
+        Args:
+            group: its number.
+            sequence: with its first token.
+            source: the replica that holds its blocks.
+        """
+        target = self._fleet.choose(group, sequence, source)
+        self._fleet.note(sequence, target, "hand-over")
+        if target is None:
+            self._fleet.hold(group, sequence, source)
+        else:
+            role_of(target).receive(sequence, role_of(source))
 
-    def _send_back(self, source: Replica, sequence: inflight.Sequence) -> None:
-        target = self._choose(self._home(sequence.row), sequence, source)
-        self._note(sequence, source, target, "return")
-        target.arrive(sequence)
-
-    def _choose(self, group: int, sequence: inflight.Sequence, source: Replica) -> Replica:
-        """A replica of the group: one of those on the same blocks, where there are any."""
-        members = self._members[group]
-        members = [each for each in members if each.store is source.store] or members
-        return members[self._routers[group].choose(sequence, members)] if len(members) > 1 else members[0]
-
-    def _note(self, sequence: inflight.Sequence, source: Replica, target: Replica, kind: str) -> None:
-        self._requests.replica[sequence.row] = target.index
-        self.moves.append(Move(sequence.request_id, source.index, target.index, self._clock.now, kind))
+    def _send_back(self, sequence: inflight.Sequence) -> None:
+        self._fleet.recompute(sequence, "return")
 
 
 def role_of(replica: Replica) -> Any:
@@ -129,7 +102,7 @@ def partitioners(
         policy: makes the policy of one device.
         slos: bounds on TTFT and TPOT, seconds, or None.
     """
-    made = {}
+    made: dict[int, Partitioner] = {}
     for device in sorted(set(devices)):
         here = [replica for replica, place in zip(replicas, devices, strict=True) if place == device]
         prefill = [each for each in here if isinstance(role_of(each), Prefilling)]

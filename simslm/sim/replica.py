@@ -7,13 +7,14 @@ iterations in one jump leaves the same bits as one by one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from math import inf
 from typing import Any
 
 from simpy.events import Event
 
 from simslm.catalog.work import IterationShape
+from simslm.cost.model import CostModel
 from simslm.errors import SimslmError
 from simslm.policies.plan import Plan
 from simslm.sim.assembly import parts_of, state_of
@@ -29,8 +30,8 @@ from simslm.sim.state.queue import WaitingQueue
 from simslm.sim.state.sequence import PAUSED, Sequence
 
 MOMENTS = (
-    "after", "arrives", "before", "cancels", "ends", "holds", "horizon", "leaves", "preempted", "prefilled", "rivals",
-    "shape", "short", "waits", "withholds",
+    "after", "arrives", "before", "cancels", "ends", "gives_up", "holds", "horizon", "leaves", "moves_on",
+    "preempted", "prefilled", "rivals", "shape", "short", "waits", "withholds",
 )  # fmt: skip
 """The moments at which a replica asks its parts, see :class:`~simslm.sim.parts.part.Part`."""
 
@@ -47,18 +48,24 @@ class Replica(Holding):
         prefills: whether prompts are prefilled here.
         outstanding: its requests, waiting or running.
         used: KV blocks held as the iterations under way began.
+        shape: what the device runs, as they began; only noted where there are parts.
         busy: whether iterations are under way.
     """
 
     __slots__ = (
-        "_after", "_arrives", "_before", "_blocked", "_cancels", "_demand", "_displaced", "_ends", "_grown", "_holds",
-        "_horizon", "_keeps", "_last_decode_s", "_late", "_leaves", "_leaving", "_preempted", "_prefill_shape",
-        "_prefilled", "_queued", "_reserves", "_rivals", "_shape", "_short", "_together", "_unread", "_waits", "_wake",
-        "_withholds", "admission", "batch", "batching", "busy", "clock", "cost", "device", "index", "landed", "log",
-        "max_num_batched_tokens", "max_num_seqs", "most_iterations", "on_done", "on_window", "output_tokens",
-        "outstanding", "partial", "parts", "paused", "pool", "preemption", "prefills", "priority", "promised", "queue",
-        "ranked", "requests", "sm_fraction", "span", "store", "used", "watermark_blocks",
+        "_after", "_arrives", "_before", "_blocked", "_cancels", "_demand", "_displaced", "_ends", "_gives_up",
+        "_grown", "_holds", "_horizon", "_keeps", "_last_decode_s", "_late", "_leaves", "_leaving", "_moves_on",
+        "_preempted", "_prefill_shape", "_prefilled", "_queued", "_reserves", "_rivals", "_shape", "_short",
+        "_together", "_unread", "_waits", "_wake", "_withholds", "admission", "batch", "batching", "busy",
+        "clock", "cost", "device", "index", "landed", "log", "max_num_batched_tokens", "max_num_seqs",
+        "most_iterations", "on_done", "on_window", "output_tokens", "outstanding", "partial", "parts", "paused",
+        "pool", "preemption", "prefills", "priority", "promised", "queue", "ranked", "requests", "shape",
+        "sm_fraction", "span", "store", "used", "watermark_blocks",
     )  # fmt: skip
+
+    _shape: tuple[Callable[[IterationShape, Plan], IterationShape], ...]
+    _horizon: tuple[Callable[[int], int], ...]
+    _waits: tuple[Callable[[float], float], ...]
 
     def __init__(self, setup: Setup) -> None:
         engine, policies = setup.engine, setup.policies
@@ -85,12 +92,13 @@ class Replica(Holding):
         self.landed = self.outstanding = self.used = 0
         self.prefills = True
         self.span = Span(0.0, 0.0, 0.0, 0, 0, 0)
+        self.shape = decode_shape(0, 0)
         self._keeps, self._reserves = policies.batching.holds_batch, policies.batching.reserves_output
         self._prefill_shape = layered_shape if policies.batching.by_layers else prefill_shape
         self._late = engine.late_output and not self._keeps
         self.pool.touching = self.batch.running if engine.spare_block else None
         self._together = policies.batching.returns_batch
-        self.log.at_once = 0 if self._together else None
+        self.log.whole = self._together
         self._last_decode_s = 0.0
         self._leaving = self._blocked = self._displaced = self.busy = False
         self._unread = self._queued = self._grown = 0
@@ -98,7 +106,10 @@ class Replica(Holding):
         self.parts = parts_of(self, setup)
         self.ranked = any(part.ranks for part in self.parts)
         key, promised = policies.order.key, self.promised
-        ranking = lambda each: (not each.here, each not in promised, key(each))  # noqa: E731
+
+        def ranking(each: Sequence) -> Any:
+            return not each.here, each not in promised, key(each)
+
         self.queue = WaitingQueue(ranking if self.ranked else key)
         for moment in MOMENTS:
             setattr(self, f"_{moment}", bound(self.parts, moment))
@@ -121,11 +132,11 @@ class Replica(Holding):
                 plan = self._make_room(plan)
                 if not plan.decode and not plan.chunks:
                     continue
-            start_s = clock._now
+            start_s = clock.time_s
             shape = self._begin(plan, start_s)
             self.busy = True
             yield execute(self, shape)
-            clock.acted_s = clock._now
+            clock.acted_s = clock.time_s
             clock.actor = priority
             self.busy = False
             self._apply(plan, shape, start_s)
@@ -160,7 +171,7 @@ class Replica(Holding):
         else:
             (self.paused if sequence.phase == PAUSED else self.queue).remove(sequence)
             self.landed -= sequence.here and sequence.phase != PAUSED
-            self.end(sequence, self.clock._now)
+            self.end(sequence, self.clock.time_s)
             self.promised.discard(sequence)
             if sequence.here:
                 self.give_back(sequence, 0)
@@ -202,17 +213,28 @@ class Replica(Holding):
         if self.store is not None:
             self.store.stir()
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
         """Brings the block count up to now in the middle of a jump; called before a view is read."""
         if self.busy and self.span.count > 1:
             over = self._running() - 1
             self.pool.grow(self.batch.decoded + self._grown, over - self._grown)
             self._grown = over
 
+    def reprice(self, cost: CostModel, level: int) -> None:
+        """The next iterations cost what another model says; the log notes the level of the clock that it is of."""
+        self.cost = cost
+        self.span.steady = False
+        self.log.set_level(level)
+
+    @property
+    def answers_together(self) -> bool:
+        """Whether tokens go out when the whole batch has finished."""
+        return self._together
+
     def _running(self) -> int:
         """The number, counted from 1, of the iteration of the present span that runs now."""
         clock = self.clock
-        return self.span.running(clock._now, settled=clock.had_turn(self.priority))
+        return self.span.running(clock.time_s, settled=clock.had_turn(self.priority))
 
     def _sleep(self) -> Event:
         """Waits until something comes up; requests may wait meanwhile as long as others hold blocks."""
@@ -257,6 +279,7 @@ class Replica(Holding):
             now += waits(now)
         for change in self._shape:
             shape = change(shape, plan)
+        self.shape = shape
         ahead = self.store is not None and self.store.shared
         if plan.chunks or shape.draft_tokens:
             self.span = Span(now, self.cost.latency_s(shape), 0.0, 1, 0, 1)
@@ -366,7 +389,7 @@ class Replica(Holding):
         for sequence in [each for each in batch.running if each.cancelled]:
             if sequence not in batch.padded and sequence not in batch.lingering:
                 self.depart(sequence)
-                self.end(sequence, self.clock._now)
+                self.end(sequence, self.clock.time_s)
 
     # ---- after iterations ----------------------------------------------------------------------------------
 
@@ -456,7 +479,8 @@ class Replica(Holding):
         batch, row = self.batch, sequence.row
         self.partial.remove(sequence)
         if sequence.generated:
-            self.log.gaps.extend((now - sequence.last_token_s, now))
+            if not self._together:
+                self.log.gaps.extend((now - sequence.last_token_s, now))
         elif not self._together and not sequence.cancelled:  # a client that has left never sees this token
             self.requests.first_token_s[row] = now
         sequence.generated += 1

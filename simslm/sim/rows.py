@@ -110,6 +110,7 @@ class _Piece:
 
 _WHOLE, _REAL = ("prompt_tokens", "output_tokens", "max_tokens"), ("due_s", "arrived_s")
 _PERHAPS = ("priority", "session_id", "patience_s", "units", "context_units")
+_GIVEN = ("program", "stage", "allowed_s", "able")
 
 
 class RequestRows:
@@ -122,10 +123,12 @@ class RequestRows:
         prompt_tokens, output_tokens, max_tokens: of each request.
         due_s: when it arrives, as the workload says.
         arrived_s: when it did, NaN before.
-        servable: whether its group can serve it at all.
-        group_of: its group by number; None where all go to the first.
+        servable: whether any group that it may go to can serve it at all.
+        able: number of the set of groups that can; None where all go to one group.
         priority, session_id, patience_s, units, context_units: see :class:`Requests`.
-        described: whether there is one of them.
+        program, stage: the program it belongs to, and how far it is from its start; None without programs.
+        allowed_s: from its first arrival to when its last token is due; None where none is.
+        described: whether there is one of those that policies see.
         log: what became of it.
         row, stop: the rows from which on, and before which, requests of the last piece have not been sent.
         ahead: number of a request of the last piece minus its row.
@@ -133,16 +136,19 @@ class RequestRows:
     """
 
     __slots__ = (
-        "_free", "_most", "_pieces", "ahead", "arrived_s", "context_units", "described", "due_s", "group_of",
-        "loaded", "log", "max_tokens", "output_tokens", "patience_s", "priority", "prompt_tokens", "row", "servable",
-        "session_id", "stop", "unit_tokens", "units",
+        "_free", "_most", "_pieces", "able", "ahead", "allowed_s", "arrived_s", "context_units", "described", "due_s",
+        "loaded", "log", "max_tokens", "output_tokens", "patience_s", "priority", "program", "prompt_tokens", "row",
+        "servable", "session_id", "stage", "stop", "unit_tokens", "units",
     )  # fmt: skip
 
     def __init__(self, most: int) -> None:
         self.prompt_tokens, self.output_tokens, self.max_tokens = array("q"), array("q"), array("q")
         self.due_s, self.arrived_s = array("d"), array("d")
         self.servable = bytearray()
-        self.group_of: list[int] | None = None
+        self.able: list[int] | None = None
+        self.program: list[int] | None = None
+        self.stage: list[int] | None = None
+        self.allowed_s: list[float] | None = None
         self.priority: list[int] | None = None
         self.session_id: list[int] | None = None
         self.patience_s: list[float] | None = None
@@ -161,8 +167,14 @@ class RequestRows:
         """Rows, taken or free."""
         return len(self.arrived_s)
 
-    def load(self, requests: Requests, servable: np.ndarray, group_of: np.ndarray | None) -> None:
-        """A piece of the workload takes rows; all requests of the one before have been sent."""
+    def load(self, requests: Requests, servable: np.ndarray, **given: np.ndarray | None) -> None:
+        """A piece of the workload takes rows; all requests of the one before have been sent.
+
+        Args:
+            requests: of the piece.
+            servable: see above, shape ``(requests,)``.
+            given: ``program``, ``stage``, ``allowed_s`` and ``able``, where there are such.
+        """
         row = self._free.pop() if self._free else self._more()
         piece = _Piece(self.loaded, row, len(requests.prompt_tokens))
         self._pieces.append(piece)
@@ -177,8 +189,10 @@ class RequestRows:
         self.unit_tokens = requests.unit_tokens
         for name in _PERHAPS:
             self._put(name, piece.rows, getattr(requests, name))
-        self.described = any(getattr(self, name) is not None for name in _PERHAPS)
-        self._put("group_of", piece.rows, group_of)
+        for name in _GIVEN:
+            self._put(name, piece.rows, given.get(name))
+        shown = (*_PERHAPS, *_GIVEN[:-1])
+        self.described = any(getattr(self, name) is not None for name in shown)
 
     def describe(self, sequence: InFlight) -> None:
         """Tells a request that is about to be served what its row says beside its lengths."""
@@ -191,6 +205,10 @@ class RequestRows:
             sequence.units, sequence.unit_tokens = self.units[row], self.unit_tokens
             if self.context_units is not None:
                 sequence.context_units = self.context_units[row]
+        if self.program is not None and self.stage is not None:
+            sequence.program, sequence.stage = self.program[row], self.stage[row]
+        if self.allowed_s is not None:
+            sequence.deadline_s = self.arrived_s[row] + self.allowed_s[row]
 
     def over(self, lingering: Iterable[int] = ()) -> int:
         """How many pieces, from the oldest on, have no request that is still to be sent or answered, or has a row of

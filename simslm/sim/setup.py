@@ -37,6 +37,7 @@ class Setup:
         on_window: takes the log whenever it is full; None leaves it to grow.
         role: ``both | prefill | decode``: the phases it runs.
         store: the KV memory it takes from together with others; None = its own.
+        control: the mechanisms of the control plane that it is under, of :data:`~simslm.mechanisms.CONTROL`.
     """
 
     index: int
@@ -53,3 +54,4 @@ class Setup:
     on_window: Callable[[int, Window], None] | None = None
     role: str = "both"
     store: BlockStore | None = None
+    control: frozenset[str] = frozenset()

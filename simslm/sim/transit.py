@@ -53,6 +53,7 @@ class Transit(Part):
         arriving: sequences whose blocks are under way to the device, where room for them is taken.
         leaving: sequences whose blocks are under way from it, and how many are held until they are gone.
         host: the part that swaps, if there is one.
+        turned_away: takes the sequences that come while the replica is down, which do not stay; None = they stay.
     """
 
     def __init__(self, replica: Replica) -> None:
@@ -60,6 +61,7 @@ class Transit(Part):
         self.arriving: dict[Sequence, None] = {}
         self.leaving: dict[Sequence, int] = {}
         self.host: Swap | None = None
+        self.turned_away: Callable[[Sequence], None] | None = None
 
     def holds(self) -> Collection[Sequence]:
         return self.arriving
@@ -105,6 +107,8 @@ class Transit(Part):
             if sequence.cancelled:
                 replica.drop(sequence)
                 replica.stir()
+            elif self.turned_away is not None:
+                self.turned_away(sequence)
             elif sequence.remaining:
                 self.resume(sequence)
             else:
@@ -190,6 +194,4 @@ class Transit(Part):
         self.leaving.clear()
 
     def _when(self, at_s: float, then: Callable[[Event], None]) -> None:
-        alarm = self.replica.clock.alarm(at_s, URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(then)
+        self.replica.clock.alarm(at_s, URGENT, then)

@@ -1,110 +1,30 @@
-"""The simulated world: arrivals, routers, replicas on their devices, one clock."""
+"""The simulated world: arrivals, the fleet that serves them, its control plane, one clock."""
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
 from simpy.events import Event
 
-from simslm.cost.model import CostModel
-from simslm.cost.sharing import DemandModel, Sharing
 from simslm.errors import SimslmError
-from simslm.policies.partition import PartitionPolicy
-from simslm.policies.route import Router
-from simslm.sim.clock import URGENT, Alarm, Clock
-from simslm.sim.device import OwnDevice, SharedDevice
-from simslm.sim.engine import EngineConfig, Policies
+from simslm.sim.clock import URGENT, Alarm, Clock, hear
+from simslm.sim.control.control import Control
+from simslm.sim.deployment import Deployment
+from simslm.sim.dispatch import Dispatch
+from simslm.sim.fleet import Fleet
+from simslm.sim.group_routing import GroupChoice, GroupView
 from simslm.sim.log import REJECTED, UNFINISHED, LogSink, RequestLog, SimulationLog
-from simslm.sim.partition import Partitioner
-from simslm.sim.phases import Phases, Stores, partitioners
 from simslm.sim.programs import ProgramRuns
 from simslm.sim.replica import Replica
 from simslm.sim.rows import ClosedLoop, RequestRows, Requests, Stream
-from simslm.sim.setup import UNBOUNDED, Setup
+from simslm.sim.setup import UNBOUNDED
 from simslm.sim.state import sequence as inflight
 
 PROGRESS_EVERY = 1024
 """Requests done between two calls of a progress callback."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Replicas of one model and engine, behind one router.
-
-    Attributes:
-        name: for reports.
-        engine: limits of each replica.
-        devices: the device of each replica, by number.
-        cost: seconds and joules of an iteration of a replica that has the device to itself.
-        demand: what an iteration asks of a shared device; None when no device is shared.
-        policies: makes the policies of one replica.
-        router: makes the router; two runs share no state.
-        max_model_len: longest prompt + output.
-        role: ``both | prefill | decode``: the phases its replicas run; no request arrives at a decode group.
-        decode_group: where sequences go on that a prefill group has prefilled, by number.
-        kv_pool: groups of one phase that name the same take their blocks from one store on each device, of
-            ``num_gpu_blocks`` in all; None = each replica has its own.
-    """
-
-    name: str
-    engine: EngineConfig
-    devices: tuple[int, ...]
-    cost: CostModel
-    demand: DemandModel | None
-    policies: Callable[[], Policies]
-    router: Callable[[], Router]
-    max_model_len: int
-    role: str = "both"
-    decode_group: int | None = None
-    kv_pool: str | None = None
-
-
-def servable(requests: Requests, group: Group) -> np.ndarray:
-    """Which requests an empty replica of a group could serve to their last token, a mask of shape ``(requests,)``.
-
-    They must fit the model's length, the KV blocks (of the declared limit, where the batching policy reserves it; the
-    last token is never cached) and, where prompts are not split, the token budget.
-    """
-    engine, batching = group.engine, group.policies().batching
-    prompt, output = requests.prompt_tokens, requests.output_tokens
-    longest = prompt + (requests.max_tokens if batching.reserves_output else output - 1)
-    if engine.kept_tokens is not None:
-        longest = np.minimum(longest, engine.kept_tokens)
-    fits = (prompt + output <= group.max_model_len) & (longest <= engine.num_gpu_blocks * engine.block_size)
-    prefills = batching.whole_prompts and group.role != "decode"
-    return fits & (prompt <= engine.max_num_batched_tokens) if prefills else fits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """What serves: groups of replicas, and how replicas that share a device get along.
-
-    Attributes:
-        groups: at least one.
-        sharing: makes the way of sharing for so many replicas on a device; None when none is shared.
-        group_of: the group that each request arrives at; None when all arrive at the first.
-        partition: makes what moves the split of a device between the phases; None = it stays.
-        ttft_slo_s, tpot_slo_s: the bounds it goes by, seconds; None where there are none.
-    """
-
-    groups: tuple[Group, ...]
-    sharing: Callable[[int], Sharing] | None = None
-    group_of: np.ndarray | None = None
-    partition: Callable[[], PartitionPolicy] | None = None
-    ttft_slo_s: float | None = None
-    tpot_slo_s: float | None = None
-
-    def servable(self, requests: Requests, number: int) -> np.ndarray:
-        """Which requests group ``number`` could serve, with the group that goes on from there; see :func:`servable`."""
-        group = self.groups[number]
-        mask = servable(requests, group)
-        return (
-            mask if group.decode_group is None else mask & servable(requests, self.groups[group.decode_group])
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +85,24 @@ def run(
     world.clock.run()
     if not world.clock.halted:
         world.check_rest()
+    dispatch = world.dispatch
+    if dispatch is not None:
+        dispatch.close()
     windows = tuple(replica.window() for replica in world.replicas)
     return SimulationLog(
         np.asarray(world.rows.arrived_s),
         world.rows.log,
         windows,
-        next(world.clock._eid),
+        next(world.clock.numbers),
         world.clock.halted,
-        () if world.phases is None else tuple(world.phases.moves),
-        {device: tuple(each.splits) for device, each in world.partitioners.items()},
+        tuple(world.fleet.moves),
+        {device: tuple(each.splits) for device, each in world.fleet.partitioners.items()},
         world.rows.held(),
+        () if world.control is None else world.fleet.lives(),
+        () if world.control is None else world.control.clocks,
+        dict(world.fleet.moved),
+        answered=0 if dispatch is None else dispatch.answered,
+        groups=() if dispatch is None else dispatch.counts([group.name for group in deployment.groups]),
     )
 
 
@@ -199,18 +127,28 @@ class _World:
         else:
             self.count, self.pieces = len(requests.prompt_tokens), iter((requests,))
             self.rows, programs = RequestRows(self.count), requests.programs
-        self._load()
+        self.programs = programs
         runs: ProgramRuns | None = None
         heard = progress is not None or requests.closed_loop is not None
         self.on_done: Callable[[int], None] | None = self._on_done if heard else None
         if programs is not None:
             runs = ProgramRuns(self.clock, programs, self._send, self.rows.log.status, self._on_done)
             self.on_done = runs.done
-        self.routers = [group.router() for group in deployment.groups]
-        self.members: list[list[Replica]] = []
-        self.phases: Phases | None = None
-        self.partitioners: dict[int, Partitioner] = {}
-        self._deploy(deployment, most_iterations)
+        self.dispatch = self._dispatch()
+        self.fleet = Fleet(
+            self.clock,
+            deployment,
+            self.rows,
+            on_done=self.on_done if self.dispatch is None else self.dispatch.done,
+            most_iterations=most_iterations,
+            on_window=None if sink is None else sink.take_window,
+        )
+        self.replicas = self.fleet.replicas
+        self.choice = self._group_choice()
+        if self.dispatch is not None:
+            self.dispatch.open(self.fleet, self.choice)
+        self._load()
+        self.control = Control(self.clock, self.fleet, deployment) if deployment.controlled else None
         loop = requests.closed_loop
         if runs is not None:
             runs.start()
@@ -234,6 +172,36 @@ class _World:
                     f"replica {replica.index} stands still with {replica.outstanding} requests and "
                     f"{replica.pool.used} KV blocks held, and nothing left to happen"
                 )
+        if self.fleet.holds:
+            raise SimslmError(
+                f"{self.fleet.holds} requests wait and no replica serves, starts or is being repaired",
+                remedy="the scaling policy asks for no replica although requests wait",
+            )
+        if self.dispatch is not None and not self.dispatch.empty:
+            raise SimslmError("requests wait before the replicas, and nothing is left to happen")
+
+    def _dispatch(self) -> Dispatch | None:
+        """What stands between the arrivals and the groups, where something does."""
+        gateway = self.deployment.gateway
+        if gateway is None and self.deployment.group_router is None:
+            return None
+        made = None if gateway is None else gateway()
+        return Dispatch(self.clock, self.rows, gateway=made, done=self.on_done)
+
+    def _group_choice(self) -> GroupChoice | None:
+        """The choice among groups; None where all requests go to the first."""
+        deployment, teams = self.deployment, self.fleet.teams
+        if deployment.group_router is None:
+            return None
+        views = [
+            GroupView(number, deployment.groups[number].name, deployment.groups[number].share, teams[number])
+            for number in deployment.open_groups
+        ]
+        choice = GroupChoice(deployment.group_router(), views, self.rows)
+        for number in deployment.with_decode_groups(choice.judged):
+            for member in teams[number].members:
+                member.replica.log.whole = True
+        return choice
 
     def _load(self) -> bool:
         """The next piece of the workload takes rows; False when there is none."""
@@ -241,10 +209,27 @@ class _World:
         if piece is None:
             return False
         self._settle()
-        first, count, group_of = self.rows.loaded, len(piece.prompt_tokens), self.deployment.group_of
-        group_of = None if group_of is None else group_of[first : first + count]
-        self.rows.load(piece, self._servable(piece, group_of), group_of)
+        programs = self.programs if self.programs is not None and self.programs.described else None
+        servable, able = self._servable(piece)
+        self.rows.load(
+            piece,
+            servable,
+            able=able,
+            program=None if programs is None else programs.program_of,
+            stage=None if programs is None else programs.stage,
+            allowed_s=self._allowed_s(piece),
+        )
         return True
+
+    def _allowed_s(self, piece: Requests) -> np.ndarray | None:
+        """From each request's arrival to its deadline, seconds; None where no request of the workload has one."""
+        first, bound_s = self.rows.loaded, self.deployment.e2e_slo_s
+        if isinstance(bound_s, np.ndarray):
+            bound_s = bound_s[first : first + len(piece.prompt_tokens)]
+        if bound_s is None:
+            return piece.patience_s
+        patience_s = np.inf if piece.patience_s is None else piece.patience_s
+        return np.broadcast_to(np.minimum(bound_s, patience_s), len(piece.prompt_tokens))
 
     def _settle(self) -> None:
         """The pieces that are over are handed out, after the iterations of all replicas up to now."""
@@ -257,66 +242,16 @@ class _World:
             self.sink.take_window(replica.index, replica.window())
         for _ in range(over):
             self.sink.take_requests(self.rows.let_go())
-        if self.phases is not None and self.phases.moves:
-            self.sink.take_moves(self.phases.let_go())
+        if self.fleet.moves:
+            self.sink.take_moves(self.fleet.let_go_of_moves())
 
-    def _servable(self, requests: Requests, group_of: np.ndarray | None) -> np.ndarray:
-        """For each request, whether its group can serve it at all."""
+    def _servable(self, requests: Requests) -> tuple[np.ndarray, np.ndarray | None]:
+        """For each request, whether a group can serve it at all, and the number of the set of groups that can."""
         deployment = self.deployment
-        if group_of is None:
-            return deployment.servable(requests, 0)
-        masks = np.stack([deployment.servable(requests, number) for number in range(len(deployment.groups))])
-        return masks[group_of, np.arange(len(group_of))]
-
-    def _deploy(self, deployment: Deployment, most_iterations: int) -> None:
-        tenants = Counter(device for group in deployment.groups for device in group.devices)
-        shared = {
-            device: SharedDevice(self.clock, deployment.sharing(count))
-            for device, count in tenants.items()
-            if count > 1 and deployment.sharing is not None
-        }
-        stores = Stores()
-        for number, group in enumerate(deployment.groups):
-            members = []
-            for place, device in enumerate(group.devices):
-                setup = Setup(
-                    index=len(self.replicas),
-                    clock=self.clock,
-                    device=shared.get(device) or OwnDevice(self.clock),
-                    engine=group.engine,
-                    cost=group.cost,
-                    demand=group.demand,
-                    policies=group.policies(),
-                    output_tokens=self.rows.output_tokens,
-                    requests=self.rows.log,
-                    on_done=self.on_done,
-                    most_iterations=most_iterations,
-                    on_window=None if self.sink is None else self.sink.take_window,
-                    role=group.role,
-                    store=stores.of(group, number, place),
-                )
-                replica = Replica(setup)
-                self.clock.live(replica.run())
-                self.replicas.append(replica)
-                members.append(replica)
-            self.members.append(members)
-        if any(group.role != "both" for group in deployment.groups):
-            self._connect(deployment)
-
-    def _connect(self, deployment: Deployment) -> None:
-        """Replicas of one phase find those of the other, and the split of their devices its partitioner."""
-        self.phases = Phases(
-            self.clock,
-            deployment.groups,
-            self.members,
-            self.routers,
-            self.rows.log,
-            lambda row: 0 if self.rows.group_of is None else self.rows.group_of[row],
-        )
-        if deployment.partition is not None:
-            devices = [device for group in deployment.groups for device in group.devices]
-            slos = deployment.ttft_slo_s, deployment.tpot_slo_s
-            self.partitioners = partitioners(self.clock, self.replicas, devices, deployment.partition, slos)
+        if self.choice is None:
+            return deployment.servable(requests, 0), None
+        masks = np.stack([deployment.servable(requests, number) for number in deployment.open_groups])
+        return np.any(masks, axis=0), self.choice.sets(masks)
 
     def _open_loop(self) -> None:
         """Requests arrive at their times, whatever has become of the others.
@@ -327,7 +262,7 @@ class _World:
         due_s = rows.due_s
 
         def arrive(_event: Event) -> None:
-            now = clock._now
+            now = clock.time_s
             while True:
                 row, stop = rows.row, rows.stop
                 while row < stop and due_s[row] <= now:
@@ -335,12 +270,12 @@ class _World:
                     row += 1
                 rows.row = row
                 if row < stop:
-                    Alarm(clock, due_s[row], URGENT).callbacks.append(arrive)
+                    Alarm(clock, due_s[row], URGENT, arrive)
                     return
                 if not self._load():
                     return
 
-        Alarm(clock, 0.0, URGENT).callbacks.append(arrive)
+        Alarm(clock, 0.0, URGENT, arrive)
 
     def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
@@ -373,9 +308,7 @@ class _World:
             if not loop.think_time_s:
                 back(event)
                 return
-            rested = clock.alarm(clock.now + loop.think_time_s, URGENT)
-            assert rested.callbacks is not None
-            rested.callbacks.append(back)
+            clock.alarm(clock.now + loop.think_time_s, URGENT, back)
 
         while rows.row < rows.stop or self._load():
             due_s = rows.due_s[rows.row]
@@ -390,16 +323,16 @@ class _World:
             rows.row += 1
             free -= 1
             answer = Event(clock)
-            answer.callbacks.append(answered)
+            hear(answer, answered)
             self.answers[row] = answer
             if not self._send(row):
                 answered(answer)
 
     def _send(self, row: int) -> bool:
-        """Routes the request of a row; False when it is not let in, or can never be served."""
-        rows = self.rows
-        now = rows.arrived_s[row] = self.clock._now
-        if not rows.servable[row]:
+        """The request of a row arrives; False when it is not let in, or can never be served."""
+        rows, dispatch = self.rows, self.dispatch
+        now = rows.arrived_s[row] = self.clock.time_s
+        if dispatch is None and not rows.servable[row]:
             self._reject(row)
             return False
         sequence = inflight.Sequence(
@@ -407,14 +340,9 @@ class _World:
         )
         if rows.described:
             rows.describe(sequence)
-        number = 0 if rows.group_of is None else rows.group_of[row]
-        members = self.members[number]
-        chosen = members[self.routers[number].choose(sequence, members)] if len(members) > 1 else members[0]
-        if not chosen.admission.admits(sequence, chosen):
+        if not (self.fleet.send(sequence, 0) if dispatch is None else dispatch.send(sequence)):
             self._reject(row)
             return False
-        rows.log.replica[row] = chosen.index
-        chosen.arrive(sequence)
         if rows.patience_s is not None and rows.patience_s[row] != float("inf"):
             self._hurry(rows.patience_s[row], sequence)
         return True
@@ -424,12 +352,13 @@ class _World:
         log = self.rows.log
 
         def leave(_event: Event) -> None:
-            if not self.rows.gone(sequence.request_id) and log.status[sequence.row] == UNFINISHED:
-                self.replicas[log.replica[sequence.row]].cancel(sequence)
+            if self.rows.gone(sequence.request_id) or log.status[sequence.row] != UNFINISHED:
+                return
+            served = sequence if self.dispatch is None else self.dispatch.leaves(sequence)
+            if served is not None:
+                self.fleet.cancel(served)
 
-        alarm = self.clock.alarm(self.clock.now + patience_s, URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(leave)
+        self.clock.alarm(self.clock.now + patience_s, URGENT, leave)
 
     def _reject(self, row: int) -> None:
         self.rows.log.status[row] = REJECTED

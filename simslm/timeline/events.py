@@ -11,8 +11,11 @@ Event = dict[str, Any]
 Row = Mapping[str, Any]
 
 REQUEST = "request"
-ITERATIONS = 1
-"""The thread of a replica on which its iterations are."""
+ITERATIONS, LIFETIME = 1, 2
+"""The threads of a replica on which its iterations are, and what it was when."""
+
+GATEWAY = 1 << 20
+"""The gateway among the replicas: beyond all of them, and the devices."""
 
 SHAPE = ("decode_seqs", "decode_ctx_tokens", "prefill_seqs", "prefill_tokens", "prefill_ctx_tokens")
 COUNTERS = (
@@ -79,6 +82,7 @@ class ReplicaTrack:
         last = self.last
         if last is not None:
             gap = start - last.end_ns
+            # Times are rounded to nanoseconds one by one, so neighbours may miss each other by one.
             if gap <= 1:
                 last.end_ns = start
             if self.together and gap <= 1 and _alike(last.row, row):
@@ -90,7 +94,7 @@ class ReplicaTrack:
         self.last = Slice(start, end, row)
 
     def close(self, idle: bool = True) -> Iterator[Event]:
-        """The slice that is still open; idle: nothing runs after it."""
+        """Closes the slice that is still open. ``idle``: nothing runs after it."""
         if self.last is None:
             return
         yield self._slice(self.last)
@@ -145,16 +149,57 @@ def _alike(first: Row, second: Row) -> bool:
 
 
 def move_event(row: Row) -> Event:
-    """A request goes from one replica to another: an instant on the track of the one that it leaves."""
+    """A request goes from one replica to another: an instant on the track of the one that it leaves.
+
+    One that waits because no replica serves leaves none: then it is on the track of the one that takes it.
+    """
+    target = f"to replica {row['target']}" if row["target"] >= 0 else "to wait for a replica"
     return {
         "ph": "i",
         "s": "p",
         "cat": "move",
-        "name": f"{row['kind']} to replica {row['target']}",
-        "pid": process(row["source"]),
+        "name": f"{row['kind']} {target}",
+        "pid": process(row["source"] if row["source"] >= 0 else row["target"]),
         "tid": ITERATIONS,
         "ts": microseconds(nanoseconds(row["at_s"])),
         "args": {"request_id": row["request_id"], "target": row["target"]},
+    }
+
+
+def lifetime_track(replica: int) -> Event:
+    """What the track of a replica's lifetime is called."""
+    return {
+        "ph": "M",
+        "pid": process(replica),
+        "tid": LIFETIME,
+        "name": "thread_name",
+        "args": {"name": "lifetime"},
+    }
+
+
+def lifetime_event(row: Row) -> Event:
+    """What a replica was for some time: a slice of its lifetime."""
+    begin, end = nanoseconds(row["from_s"]), nanoseconds(row["to_s"])
+    return {
+        "ph": "X",
+        "cat": "lifetime",
+        "name": row["state"],
+        "pid": process(row["replica"]),
+        "tid": LIFETIME,
+        "ts": microseconds(begin),
+        "dur": microseconds(end - begin),
+    }
+
+
+def clock_event(row: Row) -> Event:
+    """The clock of all devices, as a counter beside the first replica."""
+    return {
+        "ph": "C",
+        "name": "SM clock, MHz",
+        "pid": process(0),
+        "tid": 0,
+        "ts": microseconds(nanoseconds(row["from_s"])),
+        "args": {"clock": row["sm_clock_mhz"]},
     }
 
 
@@ -203,6 +248,19 @@ def request_events(row: Row, end_s: float) -> Iterator[Event]:
         yield begin
         yield end
     yield outer[1]
+
+
+def gateway_named() -> Iterator[Event]:
+    """What the gateway's track is called; it comes before those of the replicas."""
+    pid = process(GATEWAY)
+    yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": "gateway"}}
+    yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_sort_index", "args": {"sort_index": -1}}
+
+
+def gateway_events(row: Row) -> Iterator[Event]:
+    """The life of a request that the gateway answered."""
+    args = {name: row[name] for name in ("request_id", "prompt_tokens", "output_tokens", "status")}
+    yield from _async({**row, "replica": GATEWAY}, REQUEST, row["arrival_s"], row["finish_s"], args)
 
 
 def _async(row: Row, name: str, begin_s: float, end_s: float, args: Mapping[str, Any]) -> tuple[Event, Event]:

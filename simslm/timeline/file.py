@@ -18,6 +18,11 @@ from simslm.timeline.events import (
     SHAPE,
     Event,
     ReplicaTrack,
+    clock_event,
+    gateway_events,
+    gateway_named,
+    lifetime_event,
+    lifetime_track,
     move_event,
     named,
     process,
@@ -49,6 +54,8 @@ REQUESTS = (
 )
 MOVES = ("request_id", "source", "target", "at_s", "kind")
 SPLITS = ("device", "from_s", "prefill", "decode")
+LIFETIMES = ("replica", "state", "from_s", "to_s")
+CLOCKS = ("from_s", "sm_clock_mhz")
 REMEDY = "run `simslm simulate` again with `-o` this directory"
 
 
@@ -72,6 +79,7 @@ def write_timeline(directory: Path, target: Path | None = None) -> Path:
         events = chain(
             _events(iterations, requests, summary, manifest, together),
             _phase_events(directory, len(_names(manifest))),
+            _control_events(directory),
         )
         write_whole(target, lambda path: _write(path, events, _about(manifest, together)))
     return target
@@ -119,9 +127,13 @@ def _events(
         yield from tracks[row["replica"]].take(row)
     for track in tracks:
         yield from track.close()
+    if "gateway" in summary:
+        yield from gateway_named()
     for row in _rows(requests, REQUESTS):
         if row["replica"] is not None:
             yield from request_events(row, end_s)
+        elif row["status"] == "finished":
+            yield from gateway_events(row)
 
 
 def _phase_events(directory: Path, replicas: int) -> Iterator[Event]:
@@ -144,8 +156,21 @@ def _phase_events(directory: Path, replicas: int) -> Iterator[Event]:
         yield from (split_event(row, replicas) for row in rows)
 
 
+def _control_events(directory: Path) -> Iterator[Event]:
+    """What the control plane did, in a run that had one."""
+    if (path := directory / "lifetimes.parquet").exists():
+        with _table(path, LIFETIMES) as lifetimes:
+            rows = list(_rows(lifetimes, LIFETIMES))
+        for replica in sorted({row["replica"] for row in rows}):
+            yield lifetime_track(replica)
+        yield from map(lifetime_event, rows)
+    if (path := directory / "clocks.parquet").exists():
+        with _table(path, CLOCKS) as clocks:
+            yield from map(clock_event, _rows(clocks, CLOCKS))
+
+
 def _names(manifest: dict[str, Any]) -> list[str]:
-    """Of every replica, in their order: the groups' one after another."""
+    """The names of the replicas in their order, group by group."""
     groups = manifest["groups"]
     several = len(groups) > 1
     owners = [group for group in groups for _ in range(group["replicas"])]
@@ -158,7 +183,8 @@ def _names(manifest: dict[str, Any]) -> list[str]:
 def _idle_power(summary: dict[str, Any], replicas: int) -> float | None:
     """Mean watts of an idle replica; None where power is unknown or none ever idled."""
     idle_j, busy = summary["energy"]["idle_j"], summary["utilization"]["busy"]
-    idle_s = summary["makespan_s"] * replicas * (1 - busy)
+    up = summary["fleet"]["mean_replicas"] if "fleet" in summary else replicas
+    idle_s = summary["makespan_s"] * up * (1 - busy)
     return idle_j / idle_s if idle_j is not None and idle_s > 1e-9 else None
 
 

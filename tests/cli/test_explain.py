@@ -57,7 +57,7 @@ def test_a_figure_goes_by_its_names(simslm, name):
 @pytest.mark.parametrize(
     "name",
     [
-        *figures_of(("chat",), programs=True),
+        *figures_of(("chat",), programs=True, gateway=True, group_routing=True),
         *(metric.name for metric in (*METRICS, *DIVIDED)),
         *(term.name for term in TERMS),
     ],

@@ -65,7 +65,7 @@ def test_the_users_own_table(small, tmp_path):
     scenario = load_scenario({"scenario": small, "base_dir": str(tmp_path)})
     prepared = prepare(scenario)
     assert prepared.tariff is not None
-    assert prepared.tariff.usd_per_hour == 9
+    assert prepared.tariff.usd_per_hour(1) == 9
     assert prepared.tariff.assumptions == "$9 per device-hour (my contract, today)"
     assert set(prepared.files) == {"mine.yaml"}
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from inspect import isfunction
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,12 @@ from hypothesis import strategies as st
 from support.invariants import same_logs, simulate
 from support.scenarios import DRAWN, Choice, examples, policies, scenarios
 from support.views import (
+    SeenGroup,
     SeenLoad,
     SeenRequest,
     Windowed,
+    WindowedGateway,
+    WindowedGroupRouter,
     WindowedRouter,
     arriving,
     loads,
@@ -26,10 +31,14 @@ from support.views import (
     replica_views,
 )
 
+from simslm.policies.fleet import STATES, GroupView, MemberView, RequestView
+from simslm.policies.gateway import Answer
+from simslm.policies.group_routing import GroupAnswer, GroupLoad
 from simslm.policies.partition import PhaseWindow, Split
 from simslm.policies.plan import Plan, Prompt, ReplicaView
+from simslm.policies.power import PowerView
 from simslm.policies.registry import PolicyOptions, Registered, registered
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ReplicaOutlook, RoutedRequest
 from simslm.policies.speculation import SpeculationView
 
 EVERY = pytest.mark.parametrize("entry", registered(), ids=lambda entry: f"{entry.kind}-{entry.name}")
@@ -54,7 +63,7 @@ def test_says_what_it_does_and_where_that_is_from(entry):
 @EVERY
 def test_is_a_file_of_its_own(entry):
     package, module = entry.cls.__module__.rsplit(".", 2)[-2:]
-    assert (package, module) == (entry.kind, entry.name.replace("-", "_"))
+    assert (package, module) == (entry.kind.replace("-", "_"), entry.name.replace("-", "_"))
     assert Counter(other.cls.__module__ for other in registered())[entry.cls.__module__] == 1
 
 
@@ -83,7 +92,14 @@ def test_serves_any_workload_whole_alike_in_jumps_and_seeing_only_what_is_shown(
         )
         for group in deployment.groups
     )
-    same_logs(jumped.log, simulate(requests, replace(deployment, groups=groups)).log)
+    gateway, router = deployment.gateway, deployment.group_router
+    windowed = replace(
+        deployment,
+        groups=groups,
+        gateway=None if gateway is None else lambda: WindowedGateway(gateway()),
+        group_router=None if router is None else lambda: WindowedGroupRouter(router()),
+    )
+    same_logs(jumped.log, simulate(requests, windowed).log)
 
 
 class SabotageError(Exception):
@@ -127,7 +143,7 @@ def test_a_kind_that_no_scenario_draws_is_found_out():
     assert {entry.kind for entry in registered()} <= DRAWN
 
     @settings(max_examples=1, database=None)
-    @given(scenarios(gateway="cache"))
+    @given(scenarios(weather="rain"))
     def serve(_scenario: Any) -> None:
         pass
 
@@ -135,7 +151,9 @@ def test_a_kind_that_no_scenario_draws_is_found_out():
         serve()
 
 
-@pytest.mark.parametrize("protocol", [Prompt, ReplicaView, ArrivingRequest, ReplicaLoad, SpeculationView])
+@pytest.mark.parametrize(
+    "protocol", [Prompt, ReplicaView, RoutedRequest, ReplicaOutlook, GroupLoad, SpeculationView]
+)
 def test_nothing_shown_tells_the_true_output_length(protocol):
     assert not {name for name in members(protocol) if "output" in name or "generated" in name}
 
@@ -283,7 +301,7 @@ def test_admission_depends_on_what_is_seen_alone(name, data):
 def test_a_router_names_a_replica_and_the_same_one_again_with_the_same_stream(name, data):
     choice = data.draw(policies("routing", name))
     count = data.draw(st.integers(1, 6))
-    steps = st.tuples(arriving(), st.lists(loads, min_size=count, max_size=count).map(tuple))
+    steps = st.tuples(arriving(), st.lists(loads, min_size=count, max_size=count).map(numbered))
     seen = data.draw(st.lists(steps, min_size=1, max_size=12))
     routers = [choice.make(seed=7) for _ in range(2)]
     for request, replicas in seen:
@@ -293,12 +311,30 @@ def test_a_router_names_a_replica_and_the_same_one_again_with_the_same_stream(na
         assert chosen == same
 
 
+def numbered(loads: Sequence[SeenLoad]) -> tuple[SeenLoad, ...]:
+    """The same, each with a number of its own."""
+    return tuple(replace(load, index=index) for index, load in enumerate(loads))
+
+
+@each("routing")
+@UNTIMED
+@given(data=st.data())
+def test_a_router_chooses_among_the_replicas_that_serve_however_many_those_are(name, data):
+    """Replicas come and go between two requests."""
+    router = data.draw(policies("routing", name)).make(seed=3)
+    for _ in range(data.draw(st.integers(1, 12))):
+        serving = data.draw(st.sets(st.integers(0, 5), min_size=1))
+        seen = [replace(data.draw(loads), index=index) for index in sorted(serving)]
+        chosen = router.choose(data.draw(arriving()), seen) if len(seen) > 1 else 0
+        assert 0 <= chosen < len(seen)
+
+
 class LookedError(Exception):
-    """Somebody wanted to know something of a replica."""
+    """A policy looked at a replica."""
 
 
 class Unseen:
-    """A replica that nobody may look at."""
+    """A replica that may not be looked at."""
 
     def __getattr__(self, name: str) -> Any:
         raise LookedError(name)
@@ -318,14 +354,75 @@ def test_a_router_looks_at_replicas_just_if_it_says_so(name):
 
 @each("routing")
 def test_no_router_forgets_a_replica(name):
-    """Equal replicas and unrelated requests: everybody gets some of what a balanced router sees over time."""
+    """Equal replicas and unrelated requests: every replica gets some requests of a balanced router over time."""
     router, count = Choice("routing", name).make(), 4
     outstanding = np.zeros(count, dtype=int)
     for i in range(400):
         request = SeenRequest(i, float(i), 10, 10, 0, i, (i,))
-        loads_now = [SeenLoad(int(held), int(held), 0.0) for held in outstanding]
+        loads_now = numbered([SeenLoad(int(held), int(held), 0.0) for held in outstanding])
         outstanding[router.choose(request, loads_now)] += 1
     assert outstanding.min() >= 50
+
+
+# ---- gateway and groups ------------------------------------------------------------------------------------
+
+
+@each("gateway")
+@UNTIMED
+@given(data=st.data())
+def test_a_gateway_answers_or_does_not_and_alike_with_the_same_stream(name, data):
+    choice = data.draw(policies("gateway", name))
+    seen = data.draw(st.lists(st.tuples(arriving(), st.booleans()), min_size=1, max_size=12))
+    gateways = [choice.make(seed=7) for _ in range(2)]
+    assert isinstance(gateways[0].needs_units, bool)
+    for place, (request, served) in enumerate(seen):
+        request = replace(request, request_id=place, arrival_s=float(place))
+        answers = [gateway.answer(request) for gateway in gateways]
+        assert answers[0] == answers[1]
+        assert answers[0] is None or (isinstance(answers[0], Answer) and answers[0].latency_s >= 0)
+        for gateway in gateways if served else ():
+            gateway.finished(request, place + 0.5)
+
+
+@each("group-routing")
+@UNTIMED
+@given(data=st.data())
+def test_a_group_router_names_groups_it_is_offered_and_the_same_again_with_the_same_stream(name, data):
+    choice = data.draw(policies("group-routing", name))
+    count = data.draw(st.integers(2, 5))
+    busy = st.lists(loads, min_size=1, max_size=3).map(tuple)
+    groups = [SeenGroup(i, f"group {i}", 1.0 + i, data.draw(busy)) for i in range(count)]
+    routers = [choice.make(seed=7) for _ in range(2)]
+    judged = [frozenset(router.begin(groups)) for router in routers]
+    assert judged[0] == judged[1]
+    assert judged[0] <= {group.number for group in groups}
+    assert routers[0].escalates or not judged[0]
+    for _ in range(data.draw(st.integers(1, 8))):
+        request = data.draw(arriving())
+        able = data.draw(st.lists(st.sampled_from(groups), min_size=2, unique_by=lambda group: group.number))
+        able.sort(key=lambda group: group.number)
+        chosen, same = (router.choose(request, able) for router in routers)
+        assert chosen == same
+        assert chosen in {group.number for group in able}
+        rest = [group for group in able if group.number != chosen]
+        if chosen in judged[0]:
+            answer = GroupAnswer(chosen, 5, 1.0)
+            target, again = (router.escalate(request, answer, rest) for router in routers)
+            assert target == again
+            assert target is None or target in {group.number for group in rest}
+
+
+@each("group-routing")
+def test_a_group_router_looks_at_replicas_just_if_it_says_so(name):
+    router = Choice("group-routing", name).make()
+    hidden = [SeenGroup(i, f"group {i}", 1.0, (Unseen(),)) for i in range(3)]
+    router.begin(hidden)
+    request = SeenRequest(0, 0.0, 10, 10, 0, 0, (0,))
+    if router.looks_at_groups:
+        with pytest.raises(LookedError):
+            router.choose(request, hidden)
+    else:
+        assert router.choose(request, hidden) in range(3)
 
 
 # ---- preemption --------------------------------------------------------------------------------------------
@@ -380,3 +477,93 @@ def test_a_split_leaves_each_phase_a_part_and_depends_on_what_is_seen_alone(name
     moved = policy.split(seen)
     assert moved == policy.split(seen)
     assert all(0 < each <= 1 for each in moved)
+
+
+# ---- the control plane -------------------------------------------------------------------------------------
+
+
+@st.composite
+def groups_seen(draw: st.DrawFn, now_s: float = 0.0) -> GroupView:
+    """Up to six replicas in any state, with requests that can be moved."""
+    members = []
+    for replica in range(draw(st.integers(1, 6))):
+        state, blocks = draw(st.sampled_from(STATES)), draw(st.integers(1, 50))
+        requests = tuple(
+            RequestView(10 * replica + i, draw(st.integers(1, 99)), i, draw(st.integers(-1, 2)), i > 0)
+            for i in range(draw(st.integers(0, 4)))
+        )
+        busy = len(requests) if state in ("serving", "draining") else 0
+        members.append(
+            MemberView(
+                replica,
+                state,
+                busy,
+                busy // 2,
+                busy,
+                draw(st.integers(0, blocks)),
+                blocks,
+                16,
+                0,
+                requests[:busy],
+            )
+        )
+    return GroupView(now_s, tuple(members), draw(st.integers(0, 9)))
+
+
+@each("scaling")
+@UNTIMED
+@given(data=st.data())
+def test_a_scaling_policy_says_the_same_of_the_same_and_more_of_more_requests(name, data):
+    choice = data.draw(policies("scaling", name))
+    times = sorted(data.draw(st.lists(st.floats(0, 100), min_size=1, max_size=6)))
+    seen = [data.draw(groups_seen(now_s)) for now_s in times]
+    answers = [[policy.wanted(view) for view in seen] for policy in (choice.make(), choice.make())]
+    assert answers[0] == answers[1]
+    assert all(isinstance(answer, int) and answer >= 0 for answer in answers[0])
+    many = [
+        replace(member, outstanding=900, queued=900, running=900, free_blocks=0) for member in seen[0].members
+    ]
+    crowded = replace(seen[0], members=tuple(many), held=900)
+    assert choice.make().wanted(crowded) >= answers[0][0]
+
+
+@each("migration")
+@UNTIMED
+@given(data=st.data())
+def test_a_migration_policy_moves_what_is_shown_to_replicas_that_serve(name, data):
+    choice = data.draw(policies("migration", name))
+    seen = data.draw(groups_seen())
+    orders = choice.make().moves(seen)
+    assert list(orders) == list(choice.make().moves(seen))
+    shown = {(each.request_id, member.replica) for member in seen.members for each in member.requests}
+    serving = {member.replica for member in seen.of("serving")}
+    for order in orders:
+        assert (order.request_id, order.source) in shown
+        assert order.target in serving - {order.source}
+
+
+@each("faults")
+@UNTIMED
+@given(data=st.data())
+def test_faults_come_in_order_to_replicas_that_there_are(name, data):
+    choice, count = data.draw(policies("faults", name)), data.draw(st.integers(1, 5))
+    found, again = (list(islice(choice.make(seed=4).faults(count), 50)) for _ in range(2))
+    assert found == again
+    assert [fault.at_s for fault in found] == sorted(fault.at_s for fault in found)
+    assert all(fault.at_s >= 0 < fault.down_s and fault.replica in range(count) for fault in found)
+
+
+@each("power")
+@UNTIMED
+@given(data=st.data())
+def test_a_power_policy_chooses_one_of_the_clocks(name, data):
+    choice = data.draw(policies("power", name))
+    count = data.draw(st.integers(1, 5))
+    watts = sorted(data.draw(st.lists(st.floats(10, 3000), min_size=count, max_size=count)), reverse=True)
+    clocks = tuple(1000.0 - 100 * i for i in range(count))
+    views = [
+        PowerView(float(i), data.draw(st.integers(0, count - 1)), clocks, tuple(watts)) for i in range(3)
+    ]
+    levels = [[policy.level(view) for view in views] for policy in (choice.make(), choice.make())]
+    assert levels[0] == levels[1]
+    assert all(level in range(count) for level in levels[0])

@@ -13,8 +13,10 @@ TESTS = Path(__file__).parents[1]
 
 PROGRAM = """
 import hashlib, json
+from dataclasses import replace
 import numpy as np
 from support.invariants import simulate
+from support.scenarios import Choice
 from support.synthetic import Lists, deployment
 from simslm.policies.registry import registered
 
@@ -32,6 +34,12 @@ for entry in registered():
     names["router"] = names.pop("routing")
     whole = entry.name in ("static", "orca")
     setting = deployment(**names, replicas=4, replicas_per_device=2, num_gpu_blocks=60, prefix_caching=not whole)
+    if entry.kind == "gateway":
+        setting = replace(setting, gateway=Choice(entry.kind, entry.name).make)
+    if entry.kind == "group-routing":
+        first = setting.groups[0]
+        groups = (first, replace(first, name="other", devices=(5,), share=0.5))
+        setting = replace(setting, groups=groups, group_router=Choice(entry.kind, entry.name).make)
     result = simulate(requests, setting)
     digest.update(json.dumps(result.summary).encode())
     for column in result.request_columns.values():

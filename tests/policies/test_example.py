@@ -1,20 +1,14 @@
-"""The example of ``docs/add-a-policy.md`` is a whole policy: dropped into its folder, it serves and conforms."""
+"""The examples of the documentation are whole policies: dropped into their folders, they serve and conform."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.examples import put_in_place, python
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "add-a-policy.md"
-
-PROGRAM = """
+ONE_PROMPT = """
 import sys
 import simslm
 from simslm.policies.registry import lookup
@@ -24,55 +18,79 @@ result = simslm.simulate(simslm.load_scenario(sys.argv[2]))
 print(result.summary["requests"]["finished"], int(result.iterations["prefill_seqs"].max()))
 """
 
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A copy of the package and its tests with the example in place."""
-    for folder in ("simslm", "tests/support", "tests/policies"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    page = PAGE.read_text(encoding="utf-8")
-    named = re.search(r"This is `(\S+)`", page)
-    assert named
-    code, scenario = (re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "yml"))
-    assert code
-    assert scenario
-    assert len(code[1].splitlines()) <= 30
-    (tmp_path / named[1]).write_text(code[1], encoding="utf-8")
-    (tmp_path / "scenario.yaml").write_text(scenario[1], encoding="utf-8")
-    return tmp_path
+SEMANTIC_CACHE = """
+import sys
+import simslm
+from simslm.policies.registry import lookup
+assert simslm.__file__.startswith(sys.argv[1]), simslm.__file__
+print(lookup("gateway", "semantic-cache").summary)
+def answered(threshold):
+    scenario = simslm.load_scenario(sys.argv[2], {"deployment.gateway.threshold": threshold})
+    result = simslm.simulate(scenario, with_intervals=False)
+    assert result.summary["requests"]["finished"] == 300
+    assert result.summary["gateway"]["answered"] == result.requests["replica"].isna().sum()
+    return result.summary["gateway"]["answered"]
+print(answered(0.9) > 100, answered(0.9) < answered(0.0))
+"""
 
 
-def python(checkout: Path, *arguments: str) -> str:
-    environment = dict(os.environ, PYTHONPATH=f"{checkout}{os.pathsep}{checkout / 'tests'}")
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=checkout,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+FLEET = """
+import sys
+import simslm
+from simslm.policies.registry import lookup
+assert simslm.__file__.startswith(sys.argv[1]), simslm.__file__
+print(lookup("scaling", "queue-length").summary)
+print(lookup("migration", "even-out").summary)
+for migration in ("freeness", "even-out"):
+    scenario = simslm.load_scenario(sys.argv[2], {"deployment.migration.policy": migration})
+    summary = simslm.simulate(scenario, with_intervals=False).summary
+    assert summary["requests"]["finished"] == 600
+    fleet = summary["fleet"]
+    print(fleet["starts"] > 0, fleet["most_replicas"] > 1, fleet["migrations"] > 0, summary["queue_s"]["mean"])
+"""
 
 
-def test_the_example_serves_a_scenario_that_names_it(checkout):
-    said = python(checkout, "-c", PROGRAM, str(checkout), "scenario.yaml").splitlines()
+def in_place(page: str, checkout: Path) -> Path:
+    put_in_place(page, checkout, {"add-a-policy.md": 30, "gateway.md": 79, "fleet.md": 79}[page])
+    return checkout
+
+
+def test_the_example_serves_a_scenario_that_names_it(tmp_path):
+    checkout = in_place("add-a-policy.md", tmp_path)
+    said = python(checkout, "-c", ONE_PROMPT, str(checkout), "scenario.yaml").splitlines()
     assert said[0].startswith("Every decode, and whole prompts up to a number")
     assert said[1] == "200 2"
 
 
+def test_the_example_of_a_gateway_answers_similar_prompts(tmp_path):
+    checkout = in_place("gateway.md", tmp_path)
+    said = python(checkout, "-c", SEMANTIC_CACHE, str(checkout), "scenario.yaml").splitlines()
+    assert said[0].startswith("The response of a remembered prompt that is similar enough")
+    assert said[1] == "True True"
+
+
+def test_the_examples_of_a_fleet_scale_and_move(tmp_path):
+    checkout = in_place("fleet.md", tmp_path)
+    said = python(checkout, "-c", FLEET, str(checkout), "scenario.yaml").splitlines()
+    assert said[0].startswith("A replica more above a queue length")
+    assert said[1].startswith("From the replica with most requests to that with fewest")
+    balanced, evened = (line.split() for line in said[2:])
+    assert balanced[:3] == ["True", "True", "False"]
+    assert evened[:3] == ["True", "True", "True"]
+    assert float(evened[3]) < float(balanced[3])
+
+
 @pytest.mark.slow
-def test_the_example_is_picked_up_by_the_conformance_suite(checkout):
-    said = python(
-        checkout,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "tests/policies/test_conformance.py",
-        "-k",
-        "one-prompt",
-    )
-    assert re.search(r"\b11 passed", said), said
+@pytest.mark.parametrize(
+    ("page", "name", "tests"),
+    [
+        ("add-a-policy.md", "one-prompt", 11),
+        ("gateway.md", "semantic-cache", 6),
+        ("fleet.md", "queue-length or even-out", 12),
+    ],
+)
+def test_the_example_is_picked_up_by_the_conformance_suite(tmp_path, page, name, tests):
+    checkout = in_place(page, tmp_path)
+    suite = ("-m", "pytest", "-p", "no:cacheprovider", "tests/policies/test_conformance.py", "-k", name)
+    said = python(checkout, *suite)
+    assert re.search(rf"\b{tests} passed", said), said

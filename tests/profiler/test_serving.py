@@ -37,8 +37,8 @@ from simslm.catalog.work import IterationShape
 from simslm.errors import InfeasibleError, UsageError
 from simslm.policies.admission.limits import Limits as Limited
 from simslm.policies.admission.limits import LimitsOptions
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import REJECTED
-from simslm.sim.world import Deployment
 
 SERVED = ("chunked-prefill", "prefill-first", "orca")
 """Batching policies that the engine can run."""

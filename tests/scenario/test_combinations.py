@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from support.traces import CLOCKS, gpu_trace
 from systems.claim import SCENARIOS
 
 from simslm.api import load_scenario, simulate
@@ -34,6 +35,13 @@ OF_AN_ENGINE: dict[str, dict[str, Any]] = {
 }
 """What an engine that has a mechanism states; the others are stated elsewhere."""
 
+OF_REPLICAS: dict[str, dict[str, Any]] = {
+    "scaling": {"scaling": {"policy": "horizontal", "target": 2, "every_s": 0.5, "start_s": 0.5}},
+    "migration": {"migration": {"policy": "freeness", "every_s": 0.5}},
+    "faults": {"faults": {"policy": "schedule", "at": [{"at_s": 0.5, "down_s": 0.5}]}},
+}
+"""What replicas that are under a control plane state."""
+
 WORKLOAD = {
     "num_requests": 6,
     "arrivals": {"process": "poisson", "rate_rps": 20},
@@ -56,14 +64,20 @@ def written(directory: Path, *names: str) -> Path:
         engine["batching"] = "static"
     if {"swap", "turns"} <= set(names):
         engine["swapping"] = {"overlap": True, "reuse": True, "turns": True}
-    deployment: dict[str, Any] = {"engine": engine}
+    replicas: dict[str, Any] = {"engine": engine}
+    for name in names:
+        replicas |= OF_REPLICAS.get(name, {})
+    deployment = {"num_devices": 2, **replicas}
     if "roles" in names:
         groups = [
-            {"name": role, "role": role, "kv_pool": "device", "engine": engine}
-            for role in ("prefill", "decode")
+            {"name": role, "role": role, "kv_pool": "device", **replicas} for role in ("prefill", "decode")
         ]
-        deployment = {"sharing": "sm-partition", "groups": groups}
+        deployment = {"num_devices": 2, "sharing": "sm-partition", "groups": groups}
     cost: dict[str, Any] = {"roofline": {}}
+    if "power" in names:
+        deployment["power"] = {"policy": "budget", "budget_w": 300, "every_s": 0.5}
+        gpu_trace(directory / "trace", CLOCKS, model="llama-3.2-1b", device="a10g")
+        cost = {"trace": "trace"}
     if "bounded-kv" in names:
         cost["transforms"] = [{"lm_infinite": {"global_tokens": 4, "local_tokens": 60}}]
     path = directory / "asked.yaml"

@@ -9,6 +9,7 @@ import pytest
 from simslm.api import prepare
 from simslm.errors import ScenarioError
 from simslm.scenario.load import load_scenario
+from simslm.sim.ahead import served_by
 
 TWO_PHASES = """
 model: opt-1.3b
@@ -46,15 +47,16 @@ def test_groups_of_one_pool_have_one_copy_of_the_weights_and_the_same_blocks(tmp
 
 
 def test_no_request_arrives_at_a_decode_group(tmp_path):
-    prepared = prepare(loaded(tmp_path))
-    assert prepared.deployment().group_of is None
+    assert prepare(loaded(tmp_path)).deployment().group_router is None
     swapped = {
         "deployment.groups.0": {"name": "second", "role": "decode", "kv_pool": "device"},
         "deployment.groups.1": {"name": "first", "role": "prefill", "kv_pool": "device"},
     }
-    arrive = prepare(loaded(tmp_path, swapped)).deployment()
-    assert arrive.group_of is not None
-    assert set(arrive.group_of.tolist()) == {1}
+    prepared = prepare(loaded(tmp_path, swapped))
+    arrive = prepared.deployment()
+    served = served_by(prepared.requests, arrive)
+    assert served is not None
+    assert served.sum(axis=1).tolist() == [0, 20]
     assert [group.decode_group for group in arrive.groups] == [None, 0]
 
 

@@ -17,7 +17,7 @@ from simslm.api import simulate as simulate_scenario
 from simslm.cli.expectation import expectations
 from simslm.errors import ScenarioError
 from simslm.preparation.operators import device_roofline
-from simslm.sim.world import Deployment
+from simslm.sim.deployment import Deployment
 
 
 def keeping(served: Deployment, kept: int) -> Deployment:

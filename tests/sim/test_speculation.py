@@ -14,9 +14,9 @@ from support.synthetic import LinearCost, Lists, deployment
 
 from simslm.policies.registry import lookup
 from simslm.policies.speculation.smartspec import SmartSpec, SmartSpecOptions, expected_tokens
+from simslm.sim.deployment import Deployment
 from simslm.sim.engine import Speculation
 from simslm.sim.parts.acceptance import Acceptance
-from simslm.sim.world import Deployment
 
 TICK = 2.0**-8
 STEADY = LinearCost(TICK, 0.0, 0.0, 0.0, 0.0)

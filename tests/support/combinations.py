@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from simslm.mechanisms import MECHANISMS, conflicts
 from simslm.policies.registry import registered
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import Policies, Speculation
 from simslm.sim.parts.acceptance import Acceptance
-from simslm.sim.world import Deployment, Group
+from support.control import CONTROL, controlled
 from support.programs import program_workloads
 from support.scenarios import deployments, phased, policies, workloads
 from support.synthetic import Lists
@@ -53,7 +54,9 @@ def combinations(draw: st.DrawFn, mix: frozenset[str]) -> tuple[Lists, Deploymen
     groups = [replace(group, engine=replace(group.engine, **switches)) for group in served.groups]
     chosen = draw(_choices(mix, len(requests.prompt_tokens)))
     served = replace(served, groups=tuple(_with(group, chosen) for group in groups))
-    return requests, draw(phased(served)) if "roles" in mix else served
+    served = draw(phased(served)) if "roles" in mix else served
+    orders = mix & {*CONTROL}
+    return requests, draw(controlled(served, orders)) if orders else served
 
 
 def _batchings(mix: frozenset[str]) -> list[str]:

@@ -6,14 +6,15 @@ import heapq
 import math
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from simslm.metrics.ledger import Priced
 from simslm.metrics.result import Result
+from simslm.sim.deployment import Deployment
 from simslm.sim.log import FAILED, FINISHED, REJECTED, SimulationLog
-from simslm.sim.world import Deployment
 from support.observed import observe
 
 
@@ -30,7 +31,7 @@ def priced(deployment: Deployment) -> list[Priced]:
     """What each replica's iterations cost."""
     tenants = Counter(device for group in deployment.groups for device in group.devices)
     return [
-        Priced(group.cost, tenants[device], group.engine.num_gpu_blocks)
+        Priced(group.cost, tenants[device], group.engine.num_gpu_blocks, levels=group.levels, device=device)
         for group in deployment.groups
         for device in group.devices
     ]
@@ -43,11 +44,13 @@ def check(result: Result, deployment: Deployment) -> None:
     kv_blocks(result, deployment)
     work_conservation(result, deployment)
     phases(result, deployment)
+    groups(result, deployment)
     energy(result)
 
 
 def conservation(result: Result, deployment: Deployment) -> None:
-    """1. Requests and tokens: everyone who arrived is finished or rejected, with exactly their tokens.
+    """1. Requests and tokens: all that arrived are finished or rejected, with exactly their tokens, on every replica
+    that served them; none of a request that the gateway answered.
 
     Who was preempted in the middle of a prompt may find more of it cached than the first time, others having
     computed it meanwhile: then at least the last token is computed.
@@ -60,32 +63,44 @@ def conservation(result: Result, deployment: Deployment) -> None:
         float((table.columns["decoding"] + table.columns["accepted_tokens"]).sum()) for table in result.tables
     )
     emitted = decoded + sum(window.emitted for _, window, _ in result.windows)
+    times = requests.get("escalations", np.zeros(len(done), dtype=int)) + (requests["replica"] >= 0)
     output = requests["output_tokens"]
-    assert output[done].sum() <= emitted <= output[done].sum() + output[failed].sum()
+    least = (output * times)[done].sum() + (output * (times - 1))[failed & (times > 0)].sum()
+    assert least <= emitted <= least + output[failed].sum()
     chunks = [window.chunks for _, window, _ in result.windows]
     prefilled = np.zeros(len(result.log.arrival_s))
     for table in chunks:
         np.add.at(prefilled, table["request_id"].astype(int), table["tokens"])
     prefilled = prefilled[requests["request_id"]]
     never = done & (requests["preemptions"] == 0)
-    computed = requests["prompt_tokens"] - requests["cached_prompt_tokens"]
+    computed = requests["prompt_tokens"] * times - requests["cached_prompt_tokens"]
     assert (prefilled[never] == computed[never]).all()
     caching = any(group.engine.prefix_caching for group in deployment.groups)
-    whole = np.minimum(computed, 1) if caching else computed
+    whole = np.minimum(computed, times) if caching else computed
     assert (prefilled[done] >= whole[done]).all()
     for table, chunk in zip(result.tables, chunks, strict=True):
         per_iteration = np.bincount(chunk["iteration"].astype(int), chunk["tokens"], minlength=len(table))
         assert (per_iteration <= table.columns["prefill_tokens"]).all()
-    _instants(result)
+    _instants(result, deployment)
 
 
-def visits(result: Result) -> list[tuple[np.ndarray, np.ndarray] | None]:
+def slowly_judged(deployment: Deployment) -> set[int]:
+    """The replicas whose answers wait for a verdict after they have left."""
+    made = deployment.group_router
+    if made is None or not made().verdict_s:
+        return set()
+    judged = made().begin([SimpleNamespace(number=each, share=1.0) for each in deployment.open_groups])
+    of = [number for number, group in enumerate(deployment.groups) for _ in group.devices]
+    return {index for index, number in enumerate(of) if number in deployment.with_decode_groups(judged)}
+
+
+def visits(result: Result, deployment: Deployment) -> list[tuple[np.ndarray, np.ndarray] | None]:
     """For each replica, when requests came to it and when they left it, each in ascending order; None where a client
-    gave up, which nobody knows the time of."""
+    gave up, or an answer waited for its verdict: when they left is not noted."""
     requests = result.request_columns
-    came: list[list[float]] = [[] for _ in result.tables]
-    left: list[list[float]] = [[] for _ in result.tables]
-    lost = set()
+    came: list[list[float]] = [[] for _ in (*result.tables, "no replica")]
+    left: list[list[float]] = [[] for _ in came]
+    lost = slowly_judged(deployment)
     paths = {int(request): [] for request in requests["request_id"]}
     for move in result.log.moves:
         paths[move.request_id].append(move)
@@ -93,7 +108,7 @@ def visits(result: Result) -> list[tuple[np.ndarray, np.ndarray] | None]:
         requests[name].tolist() for name in ("request_id", "replica", "arrival_s", "finish_s", "status")
     )
     for request, replica, arrival_s, finish_s, status in zip(*columns, strict=True):
-        if status == REJECTED:
+        if status == REJECTED or (status == FINISHED and replica < 0):
             continue
         here = int(paths[request][0].source if paths[request] else replica)
         came[here].append(arrival_s)
@@ -108,16 +123,16 @@ def visits(result: Result) -> list[tuple[np.ndarray, np.ndarray] | None]:
             lost.update([int(replica)])
     return [
         None if index in lost else (np.sort(inside), np.sort(outside))
-        for index, (inside, outside) in enumerate(zip(came, left, strict=True))
+        for index, (inside, outside) in enumerate(zip(came[:-1], left[:-1], strict=True))
     ]
 
 
-def _instants(result: Result) -> None:
+def _instants(result: Result, deployment: Deployment) -> None:
     """Conservation at every iteration: in the system = waiting + running, replica by replica.
 
     A client of a closed loop that sends at the instant an iteration begins is in the queue of the next one.
     """
-    for table, stays in zip(result.tables, visits(result), strict=True):
+    for table, stays in zip(result.tables, visits(result, deployment), strict=True):
         if stays is None:
             continue
         starts, (arrivals, finishes) = table.columns["start_s"], stays
@@ -131,9 +146,16 @@ def causality(result: Result) -> None:
     """2. arrival <= first scheduled <= first token <= finish, and a replica's iterations never overlap."""
     requests = result.request_columns
     done = requests["status"] == FINISHED
-    times = [requests[name][done] for name in ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")]
+    served = done & (requests["replica"] >= 0)
+    times = [
+        requests[name][served] for name in ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
+    ]
     for earlier, later in pairwise(times):
         assert (earlier <= later).all()
+    at_gateway = done & ~served
+    assert np.isnan(requests["first_scheduled_s"][at_gateway]).all()
+    assert (requests["arrival_s"] <= requests["first_token_s"])[at_gateway].all()
+    assert (requests["first_token_s"] <= requests["finish_s"])[at_gateway].all()
     for table in result.tables:
         assert (table.columns["start_s"][1:] >= table.end_s[:-1]).all()
         assert (table.columns["duration_s"] > 0).all()
@@ -141,7 +163,7 @@ def causality(result: Result) -> None:
 
 def dependence(result: Result, programs: Any) -> None:
     """2. of programs: a request arrives at the latest finish of those it depends on plus its pause, to the bit; or
-    never, and then one of them has not finished, or nobody has started its program."""
+    never, and then one of them has not finished, or its program was never started."""
     requests, arrival_s = result.log.requests, result.log.arrival_s
     finish_s = np.array(requests.finish_s)
     by_clock = ~np.isnan(programs.start_s[programs.program_of])
@@ -202,12 +224,15 @@ def kv_blocks(result: Result, deployment: Deployment) -> None:
 
 def work_conservation(result: Result, deployment: Deployment) -> None:
     """4. A replica stands idle only while none of its requests is in the system, or all wait for blocks that replicas
-    of the other phase hold: then, where blocks are common, one of those runs."""
+    of the other phase hold: then, where blocks are common, one of those runs.
+
+    Not where requests are on their way to it, between replicas or from the host."""
     groups = [group for group in deployment.groups for _ in group.devices]
     places = [device for group in deployment.groups for device in group.devices]
-    for index, (table, stays) in enumerate(zip(result.tables, visits(result), strict=True)):
+    for index, (table, stays) in enumerate(zip(result.tables, visits(result, deployment), strict=True)):
         group = groups[index]
-        if stays is None or group.engine.swap_overlap or (group.role != "both" and group.kv_pool is None):
+        away = group.engine.swap_overlap or group.migration is not None
+        if stays is None or away or (group.role != "both" and group.kv_pool is None):
             continue
         arrivals, finishes = stays
         pauses = table.end_s[:-1][table.columns["start_s"][1:] > table.end_s[:-1]]
@@ -239,8 +264,35 @@ def phases(result: Result, deployment: Deployment) -> None:
             lingering = table.columns["decode_seqs"] > table.columns["decoding"]
             assert not table.columns[never][~lingering].any()
     for move in result.log.moves:
-        assert {roles[move.source], roles[move.target]} == {"prefill", "decode"}
-        assert move.kind == ("hand-over" if roles[move.source] == "prefill" else "return")
+        if move.kind in ("hand-over", "return") and -1 not in (move.source, move.target):
+            between = {roles[move.source], roles[move.target]}
+            assert between == {"prefill", "decode"} or (move.kind == "hand-over" and between == {"decode"})
+            assert roles[move.source] == "decode" or move.kind == "hand-over"
+
+
+def groups(result: Result, deployment: Deployment) -> None:
+    """A request is let in by each group once at most, and each that a group let in was answered there, went on, or is
+    over otherwise; the gateway's are those that finished on no replica."""
+    requests, log = result.request_columns, result.log
+    done = requests["status"] == FINISHED
+    assert log.answered == np.count_nonzero(done & (requests["replica"] < 0))
+    if deployment.group_router is None:
+        assert not log.groups
+        return
+    of = np.array([number for number, group in enumerate(deployment.groups) for _ in group.devices])
+    escalations = [move for move in log.moves if move.kind == "escalation"]
+    served = [move for move in escalations if move.target >= 0]
+    seen = Counter((move.request_id, of[move.target]) for move in served)
+    assert all(count == 1 for count in seen.values())
+    assert all(of[move.source] != of[move.target] for move in served)
+    answered = sum(group.answered for group in log.groups)
+    assert answered == np.count_nonzero(done & (requests["replica"] >= 0))
+    failed = requests["status"] == FAILED
+    lost = sum(group.requests for group in log.groups) - answered - len(escalations)
+    assert sum(group.escalated for group in log.groups) == len(escalations)
+    assert np.count_nonzero(failed & (requests["replica"] >= 0)) <= lost <= np.count_nonzero(~done)
+    if "escalations" in requests:
+        assert requests["escalations"].sum() == len(escalations)
 
 
 def energy(result: Result) -> None:

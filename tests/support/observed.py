@@ -8,8 +8,9 @@ from simslm.metrics.books import Basis, Books, TableSink
 from simslm.metrics.ledger import Priced
 from simslm.metrics.programs import ProgramColumns
 from simslm.metrics.result import Result, summarize
+from simslm.sim.deployment import Deployment
 from simslm.sim.rows import Stream
-from simslm.sim.world import Deployment, OnStart, run
+from simslm.sim.world import OnStart, run
 
 
 def observe(
@@ -43,6 +44,9 @@ def observe(
         programs=ProgramColumns(programs.program_of, programs.stage, programs.parents, programs.parent_ends)
         if programs is not None and programs.described
         else None,
+        gateway=deployment.gateway is not None,
+        group_routing=deployment.group_router is not None,
+        escalates=deployment.group_router is not None and deployment.group_router().escalates,
     )
     books = Books(basis, sink)
     taken = books if sink is not None or streamed else None

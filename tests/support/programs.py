@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from simslm.sim.world import Deployment
+from simslm.sim.deployment import Deployment
 from simslm.workload.calls import Call, Calls, Text
 from simslm.workload.requests import ProgramArrays, ProgramClients
 from support.scenarios import deployments

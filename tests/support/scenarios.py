@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
 from hypothesis import strategies as st
 
 import simslm.policies  # noqa: F401  (fills the register)
 from simslm.cost.sharing import sharing
+from simslm.policies.faults import FaultOptions
+from simslm.policies.migration import MigrationOptions
+from simslm.policies.power import PowerOptions
 from simslm.policies.registry import Registered, lookup, registered
+from simslm.policies.scaling import ScalingOptions
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import EngineConfig, Policies, Speculation
 from simslm.sim.parts.acceptance import Acceptance
-from simslm.sim.world import Deployment, Group
+from support.control import CONTROL, controlled
 from support.synthetic import FixedDemand, LinearCost, Lists, Loop
 
 SHARINGS = ("mps", "time-slice", "streams", "sm-partition")
@@ -53,10 +58,35 @@ def options(entry: Registered) -> st.SearchStrategy[dict[str, Any]]:
     """Values for every option of a policy, small ones where no upper bound is stated."""
     return st.fixed_dictionaries(
         {
-            name: _values(option.annotation, option.metadata)
+            name: SMALL[name] if name in SMALL else _values(option.annotation, option.metadata)
             for name, option in entry.options.model_fields.items()
+            if name not in COMMON.get(entry.kind, ())
         }
     )
+
+
+COMMON = {
+    "scaling": ScalingOptions.model_fields,
+    "migration": MigrationOptions.model_fields,
+    "faults": FaultOptions.model_fields,
+    "power": PowerOptions.model_fields,
+}
+"""By kind, the options that are the control plane's, which :func:`~support.control.controlled` draws."""
+
+SMALL = {
+    "at": st.lists(
+        st.fixed_dictionaries(
+            {"at_s": st.floats(0, 2), "replica": st.integers(0, 3), "down_s": st.floats(1e-3, 1)}
+        ),
+        max_size=6,
+    ),
+    "mtbf_s": st.floats(0.05, 1),
+    "mttr_s": st.floats(1e-3, 1),
+    "stabilization_s": st.floats(0, 1),
+    "target": st.floats(0.1, 8),
+    "budget_w": st.floats(60, 2000),
+}
+"""Values at which something happens in a short run, of options that may be as large as one likes."""
 
 
 def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy[Any]:
@@ -77,9 +107,19 @@ def _values(annotation: Any, bounds: list[Any]) -> st.SearchStrategy[Any]:
     if annotation in known:
         return known[annotation]()
     parts = get_args(annotation)
+    if get_origin(annotation) is tuple:
+        return st.lists(_values(*_annotated(parts[0])), min_size=1, max_size=3).map(tuple)
     if all(part in known for part in parts):
         return st.one_of(*(known[part]() for part in parts))
     return st.sampled_from(parts)
+
+
+def _annotated(annotation: Any) -> tuple[Any, list[Any]]:
+    """A type and the bounds on its values, where it states some."""
+    if get_origin(annotation) is not Annotated:
+        return annotation, []
+    kind, *stated = get_args(annotation)
+    return kind, [bound for each in stated for bound in getattr(each, "metadata", [each])]
 
 
 @st.composite
@@ -130,7 +170,7 @@ def _share_prefixes(requests: Lists, unit_tokens: int, rng: np.random.Generator)
 
 @st.composite
 def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
-    """One or two groups on one to four devices, of which several replicas share each, often short of KV blocks.
+    """One to three groups on one to four devices, of which several replicas share each, often short of KV blocks.
 
     Args:
         requests: the workload to be served.
@@ -170,18 +210,33 @@ def deployments(draw: st.DrawFn, requests: Lists, **named: str) -> Deployment:
             demand=FixedDemand(draw(st.sampled_from([0.1, 0.6])), draw(st.sampled_from([0.2, 0.7]))),  # type: ignore[arg-type]
             policies=each,
             router=made["routing"].make,
-            max_model_len=4096,
+            max_model_len=draw(st.sampled_from([4096, max(longest // 2, 2)])),
+            share=draw(st.sampled_from([1.0, 0.3])),
         )
-        for number in range(draw(st.integers(1, 2)))
+        for number in range(draw(st.integers(2 if "group-routing" in named else 1, 3)))
     )
     way = draw(st.sampled_from(SHARINGS))
-    group_of = np.arange(len(requests.prompt_tokens)) * 7 % 3 % len(groups) if len(groups) > 1 else None
-    return Deployment(groups=groups, sharing=lambda count: sharing(way, count), group_of=group_of)
+    wanted = "group-routing" in named
+    router = (
+        draw(policies("group-routing", named.get("group-routing"))) if wanted or len(groups) > 1 else None
+    )
+    gateway = (
+        draw(policies("gateway", named.get("gateway"))) if "gateway" in named or draw(st.booleans()) else None
+    )
+    bound = draw(st.sampled_from([None, 0.5]))
+    return Deployment(
+        groups=groups,
+        sharing=lambda count: sharing(way, count),
+        group_router=None if router is None else router.make,
+        gateway=None if gateway is None else gateway.make,
+        e2e_slo_s=bound,
+    )
 
 
 @st.composite
 def phased(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
-    """The same with prefill and decode replicas: on one device and its KV blocks, or each with blocks of its own."""
+    """The same with prefill and decode replicas: on one device and its KV blocks, or each with blocks of its own;
+    perhaps beside a group that runs both phases."""
     group, shared = served.groups[0], draw(st.booleans())
     places = [tuple(range(draw(st.integers(1, 2)))) * draw(st.integers(1, 2)) for _ in range(2)]
     if shared:
@@ -203,11 +258,15 @@ def phased(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
                 kv_pool="both" if shared else None,
             )
         )
+    router = None
+    if draw(st.booleans()):
+        groups.append(replace(group, name="whole", devices=(90,)))
+        router = draw(policies("group-routing")).make
     partition = draw(policies("partition", named.get("partition")))
     return replace(
         served,
         groups=tuple(groups),
-        group_of=None,
+        group_router=router,
         partition=partition.make,
         ttft_slo_s=0.05,
         tpot_slo_s=6e-3,
@@ -277,6 +336,7 @@ def switching(draw: st.DrawFn, served: Deployment, *, turns: bool = False, **nam
 
 
 WAYS_OF = {
+    **dict.fromkeys(CONTROL, "controlled"),
     "partition": "phased",
     "speculation": "speculating",
     "preemption": "switching",
@@ -284,8 +344,18 @@ WAYS_OF = {
 }
 """By kind, the scenarios that its policies take part in."""
 
-DRAWN = {"batching", "queueing", "admission", "routing", *WAYS_OF}
+DRAWN = {"batching", "queueing", "admission", "routing", "gateway", "group-routing", *WAYS_OF}
 """The kinds of policies that random scenarios draw."""
+
+
+@st.composite
+def _controlled(draw: st.DrawFn, served: Deployment, **named: str) -> Deployment:
+    """The same under a control plane, its policies those of the register."""
+    kinds = {*draw(st.sets(st.sampled_from(CONTROL))), *(kind for kind in CONTROL if kind in named)}
+    if any(group.policies().batching.holds_batch for group in served.groups):
+        kinds -= {"migration"}
+    chosen = {kind: draw(policies(kind, named.get(kind))).make for kind in sorted(kinds)}
+    return draw(controlled(served, kinds, **chosen))
 
 
 @st.composite
@@ -302,9 +372,13 @@ def scenarios(draw: st.DrawFn, **named: str) -> tuple[Lists, Deployment]:
     requests = draw(workloads())
     served = draw(deployments(requests, **named))
     wanted = [way for kind, way in WAYS_OF.items() if kind in named]
+    if "group-routing" in named:
+        wanted.append("plain")
     way = wanted[0] if wanted else draw(st.sampled_from(["plain", "plain", "windowed", *WAYS_OF.values()]))
     if way == "windowed":
         return requests, draw(windowed(served))
+    if way == "controlled":
+        return requests, draw(_controlled(served, **named))
     if way == "plain" or any(group.policies().batching.reserves_output for group in served.groups):
         return requests, served
     if way == "phased":

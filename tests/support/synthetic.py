@@ -12,8 +12,8 @@ from simslm.catalog.work import IterationShape
 from simslm.cost.model import Costs, DecodeLine
 from simslm.cost.sharing import Demand, sharing
 from simslm.policies.registry import lookup
+from simslm.sim.deployment import Deployment, Group
 from simslm.sim.engine import EngineConfig, Policies
-from simslm.sim.world import Deployment, Group
 
 
 @dataclass

@@ -37,11 +37,23 @@ def latency_s(shape: tuple[int, ...]) -> float:
     return 1e-3 + 2e-5 * seqs + 2e-8 * context + 8e-6 * tokens + 2e-8 * tokens * cached / 100
 
 
-def gpu_trace(directory: Path, **changes: Any) -> Trace:
+CLOCKS: dict[str, list[Any]] = {
+    "state": ["idle", *["decode"] * 3, *["prefill"] * 3],
+    "sm_clock_mhz": [None, *(1000.0, 1500.0, 1980.0) * 2],
+    "cap_w": [None] * 7,
+    "power_w": [70.0, 250.0, 360.0, 500.0, 300.0, 450.0, 640.0],
+    "relative_speed": [None, 0.7, 0.82, 1.0, 0.55, 0.78, 1.0],
+    "repeat": [0] * 7,
+}
+"""Power and speed of decoding and of prefilling at three clocks."""
+
+
+def gpu_trace(directory: Path, power: dict[str, list[Any]] | None = None, **changes: Any) -> Trace:
     """Writes it.
 
     Args:
         directory: where to.
+        power: against clocks and caps; None = of decoding only.
         changes: to the provenance.
     """
     decode = [(b, b * c, 0, 0, 0) for b in (1, 4, 16, 64, 256) for c in (32, 256, 1024)]
@@ -59,7 +71,7 @@ def gpu_trace(directory: Path, **changes: Any) -> Trace:
         provenance=PROVENANCE | changes,
         iterations=_columns(alone + beside),
         kernels=_kernels(),
-        power=_power(),
+        power=power or _power(),
         heldout=_columns(heldout),
     )
 

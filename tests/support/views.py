@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from hypothesis import strategies as st
 
+from simslm.policies.gateway import Answer
+from simslm.policies.group_routing import GroupAnswer, GroupLoad
 from simslm.policies.plan import Plan, Prompt, ReplicaView
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ArrivingRequest, ReplicaLoad, ReplicaOutlook, RoutedRequest
 from simslm.policies.speculation import SpeculationView
 from simslm.sim.engine import Policies
 
@@ -44,7 +47,7 @@ class SeenReplica:
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """An :class:`ArrivingRequest`."""
+    """A :class:`RoutedRequest`."""
 
     request_id: int
     arrival_s: float
@@ -53,19 +56,42 @@ class SeenRequest:
     priority: int
     session_id: int
     units: tuple[int, ...]
+    unit_tokens: int = 16
+    program: int = -1
+    stage: int = 0
+    deadline_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
 class SeenLoad:
-    """A :class:`ReplicaLoad`."""
+    """A :class:`ReplicaOutlook`."""
 
     outstanding: int
     queued: int
     kv_utilization: float
     cached: int = field(default=0)
+    free_blocks: int = 100
+    pending_prefill_tokens: int = 0
+    index: int = 0
+
+    def ttft_estimate_s(self, request: ArrivingRequest) -> float:
+        return 1e-4 * (self.pending_prefill_tokens + request.prompt_tokens)
+
+    def tpot_estimate_s(self, request: ArrivingRequest) -> float:
+        return 1e-3 * (self.outstanding + 1)
 
     def cached_units(self, request: ArrivingRequest) -> int:
         return min(self.cached, len(request.units))
+
+
+@dataclass(frozen=True, slots=True)
+class SeenGroup:
+    """A :class:`GroupLoad`."""
+
+    number: int
+    name: str
+    share: float
+    replicas: tuple[Any, ...]
 
 
 @st.composite
@@ -120,8 +146,8 @@ loads = st.builds(
 
 
 def members(protocol: type) -> frozenset[str]:
-    """The names a protocol promises."""
-    return frozenset(name for name in vars(protocol) if not name.startswith("_"))
+    """The names a protocol promises, with those it is a part of."""
+    return frozenset(name for each in protocol.__mro__ for name in vars(each) if not name.startswith("_"))
 
 
 class Shown:
@@ -137,6 +163,8 @@ class Shown:
         if name not in self._names:
             raise AttributeError(f"{name} is not shown to policies")
         value = getattr(self._real, name)
+        if name == "replicas":
+            return [Shown(replica, ReplicaOutlook) for replica in value]
         if name == "waiting":
             return (Shown(prompt, Prompt) for prompt in value)
         return [Shown(prompt, Prompt) for prompt in value] if name == "partial" else value
@@ -201,6 +229,48 @@ class WindowedPreemption:
 
 
 @dataclass
+class WindowedGateway:
+    """A gateway policy behind a window."""
+
+    gateway: Any
+
+    def answer(self, request: RoutedRequest) -> Answer | None:
+        return self.gateway.answer(Shown(request, RoutedRequest))
+
+    def finished(self, request: RoutedRequest, at_s: float) -> None:
+        self.gateway.finished(Shown(request, RoutedRequest), at_s)
+
+
+@dataclass
+class WindowedGroupRouter:
+    """A group-routing policy behind a window."""
+
+    router: Any
+
+    @property
+    def escalates(self) -> bool:
+        return self.router.escalates
+
+    @property
+    def verdict_s(self) -> float:
+        return self.router.verdict_s
+
+    def begin(self, groups: Sequence[GroupLoad]) -> Any:
+        return self.router.begin(self._shown(groups))
+
+    def choose(self, request: RoutedRequest, groups: Sequence[GroupLoad]) -> int:
+        return self.router.choose(Shown(request, RoutedRequest), self._shown(groups))
+
+    def escalate(
+        self, request: RoutedRequest, answer: GroupAnswer, groups: Sequence[GroupLoad]
+    ) -> int | None:
+        return self.router.escalate(Shown(request, RoutedRequest), answer, self._shown(groups))
+
+    def _shown(self, groups: Sequence[GroupLoad]) -> list[Any]:
+        return [Shown(group, GroupLoad) for group in groups]
+
+
+@dataclass
 class WindowedRouter:
     """A router behind a window."""
 
@@ -210,7 +280,7 @@ class WindowedRouter:
     def looks_at_replicas(self) -> bool:
         return self.router.looks_at_replicas
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+    def choose(self, request: RoutedRequest, replicas: Sequence[ReplicaOutlook]) -> int:
         return self.router.choose(
-            Shown(request, ArrivingRequest), [Shown(replica, ReplicaLoad) for replica in replicas]
+            Shown(request, RoutedRequest), [Shown(replica, ReplicaOutlook) for replica in replicas]
         )

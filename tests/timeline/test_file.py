@@ -89,6 +89,18 @@ TWO_PHASES = {
 CASES: dict[str, dict[str, Any]] = {
     "two phases": {"deployment": TWO_PHASES, "slo": {"tpot_s": 0.001}},
     "plain": {},
+    "gateway and cascade": {
+        "workload": {
+            "prefixes": {"count": 3, "share": 0.8, "tokens": 64},
+            "prompt_tokens": {"dist": "fixed", "value": 64},
+        },
+        "deployment": {
+            "sharing": "mps",
+            "gateway": "response-cache",
+            "group_router": "cascade",
+            "groups": [{"name": "small"}, {"name": "large"}],
+        },
+    },
     "one request": {"workload": {"num_requests": 1}},
     "at once": {"workload": {"arrivals": {"process": "all-at-once"}}},
     "shared device": {"deployment": {"replicas_per_device": 3, "sharing": "mps"}},
@@ -103,9 +115,8 @@ CASES: dict[str, dict[str, Any]] = {
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     found = dict(below)
     for key, value in above.items():
-        found[key] = (
-            merged(found.get(key) or {}, value) if isinstance(value, dict) and key != "arrivals" else value
-        )
+        part = isinstance(value, dict) and key != "arrivals" and "dist" not in value
+        found[key] = merged(found.get(key) or {}, value) if part else value
     return found
 
 
@@ -127,8 +138,13 @@ def test_the_rules_of_the_format_are_kept(tmp_path, small, monkeypatch, case, to
     requests = pq.read_table(directory / "requests.parquet").to_pylist()
     begun = [event for event in trace["traceEvents"] if event["ph"] == "b" and event["name"] == "request"]
     assert {event["args"]["request_id"] for event in begun} == {
-        row["request_id"] for row in requests if row["replica"] is not None
+        row["request_id"] for row in requests if row["replica"] is not None or row["status"] == "finished"
     }
+    if case == "gateway and cascade":
+        assert {event["name"] for event in trace["traceEvents"] if event["ph"] == "i"} == {
+            "escalation to replica 1"
+        }
+        assert any(row["replica"] is None for row in requests)
     assert ("one slice" in trace["otherData"]["slices"]) == together
 
 

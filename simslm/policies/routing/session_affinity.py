@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from simslm.policies.registry import PolicyOptions, policy
-from simslm.policies.route import ArrivingRequest, ReplicaLoad
+from simslm.policies.route import ArrivingRequest, ReplicaOutlook
 
 
 @policy("routing", "session-affinity")
 class SessionAffinity:
     """Where the session's first request went, which was the least outstanding then (sticky sessions; Envoy, nginx).
 
-    Remembered, not hashed, so that sessions spread evenly; requests of no session go to the least outstanding.
+    Remembered, not hashed, so that sessions spread evenly; requests of no session, and of one whose replica does not
+    serve now, go to the least outstanding.
     """
 
     looks_at_replicas = True
@@ -21,12 +22,14 @@ class SessionAffinity:
         del options
         self.home: dict[int, int] = {}
 
-    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaLoad]) -> int:
+    def choose(self, request: ArrivingRequest, replicas: Sequence[ReplicaOutlook]) -> int:
         home = self.home.get(request.session_id)
         if home is not None:
-            return home
+            for i, replica in enumerate(replicas):
+                if replica.index == home:
+                    return i
         loads = [replica.outstanding for replica in replicas]
         chosen = loads.index(min(loads))
         if request.session_id >= 0:
-            self.home[request.session_id] = chosen
+            self.home[request.session_id] = replicas[chosen].index
         return chosen

@@ -11,7 +11,7 @@ from simslm.sim.log.requests import (
     RequestLog,
     Settled,
 )
-from simslm.sim.log.simulation import SimulationLog
+from simslm.sim.log.simulation import GroupCounts, Life, SimulationLog
 from simslm.sim.log.sink import LogSink
 from simslm.sim.log.window import Window
 
@@ -21,6 +21,8 @@ __all__ = [
     "REJECTED",
     "STATUS",
     "UNFINISHED",
+    "GroupCounts",
+    "Life",
     "LogSink",
     "Move",
     "ReplicaLog",

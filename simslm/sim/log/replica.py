@@ -66,7 +66,7 @@ class ReplicaLog:
             device runs, padding included, ``decoding`` counts the sequences that emit a token,
             ``accepted_tokens`` the drafted ones that they emit beside it, ``starting``
             those of them that do so for the first time since their prefill, in the span's first iteration, and
-            ``kv_blocks_used`` the blocks held before anybody takes more to decode. For the times between
+            ``kv_blocks_used`` the blocks held before more are taken to decode. For the times between
             ``start_s`` and ``end_s`` see :class:`~simslm.sim.span.Span`.
         count: iterations so far.
         chunks: packed :data:`CHUNK` rows, one for each piece of a prompt.
@@ -77,10 +77,11 @@ class ReplicaLog:
             followed by when the second token was out.
         late: iterations that began with one more request waiting than their span noted.
         emitted: tokens that prefills emitted.
-        at_once: tokens that went out together with one before them; None where tokens go out one by one.
+        whole: answers go out whole: what lies between two iterations is no gap between two tokens.
         held: packed like ``stays``: from which decode iteration to which a sequence kept its place in the batch but did
             not grow, and the phase in which it would have taken blocks; empty where all sequences keep all tokens.
         open_held: those that do not grow now, when the log is taken.
+        levels: when the cost of iterations changed: the first iteration of each, and the level of the clock from there.
         lingered: packed :data:`CHUNK` rows of one token each: the rows that iterations computed for sequences that had
             their last token already, see ``late_output`` of :class:`~simslm.sim.engine.EngineConfig`.
     """
@@ -88,7 +89,6 @@ class ReplicaLog:
     __slots__ = (
         "_taken",
         "_taken_decodes",
-        "at_once",
         "block_size",
         "chunks",
         "count",
@@ -96,10 +96,12 @@ class ReplicaLog:
         "gaps",
         "held",
         "late",
+        "levels",
         "lingered",
         "open_held",
         "spans",
         "stays",
+        "whole",
     )
 
     def __init__(self, block_size: int) -> None:
@@ -111,12 +113,19 @@ class ReplicaLog:
         self.held = bytearray()
         self.open_held = b""
         self.lingered = bytearray()
+        self.levels: list[tuple[int, int]] = []
         self.gaps = array("d")
         self.late = array("q")
         self.emitted = 0
-        self.at_once: int | None = None
+        self.whole = False
         self._taken = 0
         self._taken_decodes = 0
+
+    def set_level(self, level: int) -> None:
+        """The iterations from here on cost what this level of the clock says."""
+        if self.levels and self.levels[-1][0] == self.count:
+            self.levels.pop()
+        self.levels.append((self.count, level))
 
     @property
     def full(self) -> bool:
@@ -146,15 +155,16 @@ class ReplicaLog:
             self.block_size,
             table(self.held + self.open_held, STAY),
             lingered,
-            self.at_once,
+            self.whole,
+            tuple((max(first - self._taken, 0), level) for first, level in self.levels),
         )
         self._taken = self.count
         self._taken_decodes += window.decode_iterations
         self.spans, self.chunks, self.stays = bytearray(), bytearray(), bytearray()
         self.held, self.open_held, self.lingered = bytearray(), b"", bytearray()
         self.gaps, self.late = array("d"), array("q", late[~begun].tobytes())
+        self.levels = self.levels[-1:]
         self.emitted = 0
-        self.at_once = None if self.at_once is None else 0
         return window
 
 

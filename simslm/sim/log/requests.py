@@ -19,16 +19,23 @@ _NOTHING: dict[str, tuple[str, float]] = {
     "preemptions": ("q", 0),
     "cached_prompt_tokens": ("q", 0),
     "recomputed_tokens": ("q", 0),
+    "escalations": ("q", 0),
     "status": ("b", UNFINISHED),
 }
 """The columns of a request log: the type code of each, and what it says before anything happens."""
 
 
 class RequestLog:
-    """What became of every request; one entry per row, NaN or -1 where nothing happened."""
+    """What became of every request; one entry per row, NaN or -1 where nothing happened.
+
+    A request that is escalated is served again from its beginning: ``first_scheduled_s`` is of the first time, the
+    other times and ``replica`` of the last, and what is counted (``preemptions``, tokens) of all of them. One that the
+    gateway answered has no replica.
+    """
 
     __slots__ = (
         "cached_prompt_tokens",
+        "escalations",
         "finish_s",
         "first_scheduled_s",
         "first_token_s",
@@ -45,6 +52,7 @@ class RequestLog:
     preemptions: array[int]
     cached_prompt_tokens: array[int]
     recomputed_tokens: array[int]
+    escalations: array[int]
     status: array[int]
 
     def __init__(self) -> None:
@@ -72,10 +80,11 @@ class Move(NamedTuple):
 
     Attributes:
         request_id: its number.
-        source, target: the numbers of the replicas.
+        source, target: the numbers of the replicas; -1 where it waits because none serves.
         at_s: when, in seconds.
-        kind: ``hand-over`` of a prefilled sequence to a decode replica, or ``return`` of one that was preempted there
-            and has to be prefilled again.
+        kind: ``hand-over`` of a prefilled sequence to a decode replica, ``return`` of one that was preempted there
+            and has to be prefilled again, ``migration`` as a policy says, ``failure`` of the source, ``held``, to a
+            replica that serves again, or ``escalation`` of a request whose answer was not accepted.
     """
 
     request_id: int

@@ -29,7 +29,9 @@ class Window:
         block_size: tokens in a KV block.
         held: sequences that did not grow, like stays, those included that do not grow at the window's end.
         lingered: rows computed for sequences that had their last token already, like chunks of one token.
-        at_once: tokens that went out together with one before them; None where tokens go out as they are computed.
+        whole: whether answers go out whole; else tokens do, as they are computed.
+        levels: the level of the clock, and the iteration from which on, counted from the window's first; level 0 before
+            the first of them.
     """
 
     spans: Columns
@@ -44,7 +46,8 @@ class Window:
     block_size: int
     held: Columns
     lingered: Columns
-    at_once: int | None
+    whole: bool
+    levels: tuple[tuple[int, int], ...] = ()
 
     def __len__(self) -> int:
         return int(self.spans["iterations"].sum())

@@ -87,7 +87,7 @@ class Prefilling(Role):
         if self.partitioner is not None and sequence.generated == 1:
             replica = self.replica
             scheduled_s = replica.requests.first_scheduled_s[sequence.row]
-            self.partitioner.prefilled(scheduled_s - sequence.arrival_s, replica.clock._now - scheduled_s)
+            self.partitioner.prefilled(scheduled_s - sequence.arrival_s, replica.clock.time_s - scheduled_s)
 
 
 class Decoding(Role):
@@ -132,7 +132,7 @@ class Decoding(Role):
             return False
         source, blocks = self.pending.pop(sequence)
         source.let_go(sequence, blocks)
-        self.replica.end(sequence, self.replica.clock._now)
+        self.replica.end(sequence, self.replica.clock.time_s)
         self.replica.cut()
         return True
 
@@ -154,6 +154,30 @@ class Decoding(Role):
             replica, row = self.replica, sequence.row
             first_s = replica.requests.first_token_s[row]
             self.partitioner.decoded((now - first_s) / (replica.output_tokens[row] - 1))
+
+    def lose(self, source: Prefilling) -> list[Sequence]:
+        """A prefill replica has failed: sequences that wait for blocks there have to be prefilled again."""
+        lost = [sequence for sequence, (holder, _) in self.pending.items() if holder is source]
+        for sequence in lost:
+            _, blocks = self.pending.pop(sequence)
+            self.replica.move_on(sequence)
+            sequence.lost = sequence.prefill_tokens
+            source.let_go(sequence, blocks)
+        if lost:
+            self.replica.cut()
+        return lost
+
+    def refer(self) -> list[tuple[Sequence, Replica]]:
+        """This replica has failed: sequences whose blocks have not left their prefill replicas go on elsewhere.
+
+        Returns:
+            them, each with its prefill replica, which still holds its blocks.
+        """
+        found = [(sequence, holder.replica) for sequence, (holder, _) in self.pending.items()]
+        self.pending.clear()
+        for sequence, _ in found:
+            self.replica.move_on(sequence)
+        return found
 
     def _pull(self) -> None:
         """Begins the transfers for which there are blocks, in order; sequences that were here before come first.
@@ -182,7 +206,7 @@ class Decoding(Role):
         return any(not each.here and place(each) < place(sequence) for each in replica.paused)
 
     def _transfer(self, sequence: Sequence, source: Prefilling, held: int) -> None:
-        at_s = self.link.begin(self.replica.clock._now, sequence.blocks)
+        at_s = self.link.begin(self.replica.clock.time_s, sequence.blocks)
         self.transit.carry(sequence, at_s, lambda: source.let_go(sequence, held))
 
 

@@ -72,6 +72,14 @@ class Part:
         """A sequence with ``tokens`` tokens computed has given back its blocks, of which ``freed`` are free now."""
         raise NotImplementedError
 
+    def moves_on(self, sequence: Sequence) -> None:
+        """A sequence goes on at another replica: the part lets go of what it keeps of it here."""
+        raise NotImplementedError
+
+    def gives_up(self, sequence: Sequence) -> None:
+        """The blocks of a sequence that went on at another replica are free here."""
+        raise NotImplementedError
+
     def holds(self) -> Collection[Sequence]:
         """Sequences of the replica that are neither in its queue, nor paused, nor running."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import abc
 from dataclasses import dataclass, field
+from math import inf
 
 PAUSED = -2
 """The phase of a sequence that has its tokens computed, here or elsewhere, and waits to go on."""
@@ -24,6 +25,8 @@ class Sequence:
         row: of what is noted of it, see :class:`~simslm.sim.rows.RequestRows`.
         priority: the lower, the sooner.
         session_id: the conversation it belongs to, -1 for none.
+        program, stage, deadline_s: see :class:`~simslm.policies.route.RoutedRequest`.
+        group: number of the group it arrived at.
         units: hashes of its prompt's prefix, ``unit_tokens`` tokens each; empty when they are not known.
         context_units: hashes of its prompt and output together, full units only, those of the prompt among them; empty
             where no other prompt goes on from its output.
@@ -52,6 +55,10 @@ class Sequence:
     row: int = -1
     priority: int = 0
     session_id: int = -1
+    program: int = -1
+    stage: int = 0
+    deadline_s: float = inf
+    group: int = 0
     units: Units = ()
     unit_tokens: int = 0
     context_units: Units = ()
