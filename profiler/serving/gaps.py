@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import replace
-from math import log2
+from math import log2, nan
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from profiler.engine.graphs import Size
 from profiler.engines.own import OwnEngine
 from profiler.grid import Shape
+from profiler.measure.faults import deadly, survivable
 from profiler.serving.log import SHAPE, Served
 from profiler.serving.stage import Stage
 
@@ -64,6 +65,8 @@ class LaunchGaps:
     def added(self, served: Served) -> Served:
         """The workload that was served, with launch gaps in its host time; a CPU has none.
 
+        Host time is NaN where the device ran out of memory, say, when gaps were to be measured.
+
         Args:
             served: its ``host_s`` is what the loop could tell, see :func:`profiler.measure.timing.time_iteration`.
         """
@@ -104,11 +107,16 @@ class LaunchGaps:
         return self._engine.graphs and self._engine.graphs.size_of(seqs, rows)
 
     def _gaps_s(self, work: _Work) -> float:
-        """Launch gaps of one iteration with the work of a served one."""
+        """Launch gaps of one iteration with the work of a served one; NaN where the device refuses it now."""
         assert self._engine.kernels is not None
-        stage = Stage(self._engine, self._shape(work), self._rng)
-        stage.time()  # these lengths may not have been met
-        return stage.launch_gaps_s(self._engine.kernels)
+        try:
+            stage = Stage(self._engine, self._shape(work), self._rng)
+            stage.time()  # these lengths may not have been met
+            return stage.launch_gaps_s(self._engine.kernels)
+        except Exception as error:
+            if not survivable(error) or deadly(error):
+                raise
+            return nan  # the workload was served all the same
 
     def _shape(self, work: _Work) -> Shape:
         """The work with prompts of one length; it is recorded if it was, and shorter if it does not fit so."""

@@ -37,6 +37,12 @@ def device(monkeypatch):
     return virtual_device.activate(monkeypatch)
 
 
+@pytest.fixture
+def long(make_tiny):
+    """A model with room for the requests."""
+    return make_tiny("llama-grouped-tied", max_position_embeddings=2048)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_alone_it_is_all_in_which_no_kernel_runs(device, llama, case):
     engine = StandIn(device, llama, **CASES[case])
@@ -88,10 +94,9 @@ def tokens_of(iterations):
     return iterations["decode_seqs"] + iterations["prefill_tokens"]
 
 
-def test_served_alone_it_is_all_in_which_no_kernel_runs(device, llama, monkeypatch):
+def test_served_alone_it_is_all_in_which_no_kernel_runs(device, long):
     """Recorded iterations exactly, and most others: their gaps are a straight line here, within the tokens measured."""
-    llama = llama_of(llama)
-    engine = StandIn(device, llama, **REQUESTS)
+    engine = StandIn(device, long, **REQUESTS)
     live = LiveEngine(engine, meter=NoMeter("none"))
     for _ in range(2):
         served = live.serve(asked(40), Limits(8, 300), served_alike()).iterations
@@ -104,14 +109,32 @@ def test_served_alone_it_is_all_in_which_no_kernel_runs(device, llama, monkeypat
         assert errors.max() < 0.1
 
 
-def test_served_together_waiting_for_each_other_is_no_host_time(device, llama, monkeypatch):
-    llama = llama_of(llama)
+@pytest.mark.parametrize(
+    ("error", "kept"), [("CUDA out of memory", True), ("an illegal memory access", False)]
+)
+def test_what_was_served_is_kept_where_gaps_cannot_be_measured(device, long, monkeypatch, error, kept):
+    def refuse(self, kernels):
+        raise RuntimeError(error)
+
+    engine = StandIn(device, long, **REQUESTS)
+    live = LiveEngine(engine, meter=NoMeter("none"))
+    monkeypatch.setattr(Stage, "launch_gaps_s", refuse)
+    if not kept:
+        with pytest.raises(RuntimeError, match=error):
+            live.serve(asked(4), Limits(8, 300), served_alike())
+        return
+    served = live.serve(asked(4), Limits(8, 300), served_alike())
+    assert np.isnan(served.iterations["host_s"]).all()
+    assert np.isfinite(served.requests["finish_s"]).all()
+
+
+def test_served_together_waiting_for_each_other_is_no_host_time(device, long, monkeypatch):
     monkeypatch.setattr(LiveEngine, "describe", lambda self: {"warmup": 0})
     heavy = REQUESTS | {"fixed_s": 3e-3}
-    engine = StandIn(device, llama, **heavy)
+    engine = StandIn(device, long, **heavy)
 
     def make():
-        return LiveEngine(StandIn(device, llama, **heavy), meter=NoMeter("none"))
+        return LiveEngine(StandIn(device, long, **heavy), meter=NoMeter("none"))
 
     with running("time-slice", [make] * 2, "cpu", 1) as workers:
         served = LiveReplicas(workers, "time-slice", NoMeter("none")).serve(
@@ -124,9 +147,3 @@ def test_served_together_waiting_for_each_other_is_no_host_time(device, llama, m
     assert (waited > -1e-9).all()
     assert waited.max() > 2e-3
     assert set(rows["replica"]) == {0, 1}
-
-
-def llama_of(tiny):
-    from dataclasses import replace
-
-    return replace(tiny, max_position_embeddings=2048)
