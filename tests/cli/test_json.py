@@ -37,6 +37,7 @@ INVOCATIONS = {
     "traces compare": "traces compare traces/cpu/mine traces/cpu/mine",
     "traces import": "traces import steps.csv --model opt-125m --device cpu --dtype fp32 --engine e -o again",
     "traces list": "traces list",
+    "traces schema": "traces schema",
     "traces show": "traces show traces/cpu/mine",
     "validate recorded": "validate recorded RUNS.csv --trace traces/cpu/mine -o fidelity",
     "workload fit": "workload fit requests.csv -o preset.yaml",
