@@ -6,34 +6,28 @@ What is finished is on disk at once, and a campaign that was cut off goes on whe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from profiler.colocation import Together, check
+from profiler.colocation import Together
 from profiler.engine.cache import BLOCK_SIZE
-from profiler.engine.engine import open_device, pin_threads, release_freed_memory, torch_dtype
-from profiler.engine.quantized import check_quantization
-from profiler.engine.weights import check_supported
-from profiler.engines.choice import OWN, choose_engine, refuse_others
+from profiler.engine.engine import open_device, pin_threads, release_freed_memory
 from profiler.engines.own import OwnEngine
 from profiler.engines.subject import Subject
-from profiler.grid import Reach, Shape, heldout_shapes, measured_shapes
+from profiler.grid import Shape
 from profiler.journal import Journal
 from profiler.measure.company import Company
 from profiler.measure.faults import refusals
 from profiler.measure.meters import Meter, open_meter
 from profiler.memory import affordable_blocks, check_affordable
-from profiler.passes import Campaign, Progress
+from profiler.passes import Passes, Progress
 from profiler.provenance import catalogue_device, describe
+from profiler.specification import Specification
 from profiler.writing import TraceWriter
-from simslm.catalog.architecture import Architecture
-from simslm.catalog.models import load_model
-from simslm.errors import DeviceError, InfeasibleError, UsageError
+from simslm.errors import DeviceError, InfeasibleError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +44,18 @@ class Turns:
     block_size: int = BLOCK_SIZE
 
 
-REPEATS = {"quick": 8, "full": 12}
-"""Most passes over the grid, by grid."""
-
 ENOUGH_S = {("cuda", "quick"): 130.0, ("cuda", "full"): 540.0}
 """Seconds after which three visits of a shape do, settled or not, by kind of device and grid; operators and power take
 some 40 s after that. A CPU has no such limit."""
 
 
 def profile(
-    model: str | Architecture,
-    device: str = "cpu",
-    dtype: str = "bf16",
-    grid: str = "quick",
-    output: Path | str | None = None,
+    specification: Specification,
     *,
-    quantization: str | None = None,
-    repeats: int | None = None,
-    threads: int | None = None,
     budget_s: float | None = None,
-    seed: int = 0,
     command: str = "",
     progress: Progress | None = None,
     meter: Meter | None = None,
-    reach: Reach | None = None,
-    replicas: Sequence[int] = (1,),
-    sharing: Sequence[str] = ("time-slice",),
-    engine: str = OWN,
     turns: Turns | None = None,
 ) -> Path:
     """Measure a model on a device and write its trace; resumes a campaign that was cut off.
@@ -85,190 +64,187 @@ def profile(
     trace must be there already.
 
     Args:
-        model: catalogue name, path of a Hugging Face ``config.json``, or an architecture.
-        device: ``cpu`` or ``cuda:N``.
-        dtype: ``fp32``, ``bf16`` or ``fp16``.
-        grid: ``quick`` or ``full``.
-        output: the trace's directory; by default ``traces/<device>/<model>-<dtype>``, ending in ``-<quantization>``
-            where there is one, and in ``-<engine>`` for another engine than the own one.
-        quantization: ``int8`` or ``fp8`` weights, of one replica of the own engine.
-        repeats: passes over the grid; by default :data:`REPEATS`.
-        threads: CPU threads of torch; by default as many as torch chooses.
+        specification: what is measured.
         budget_s: stop measuring after this long. What there is becomes a trace that says it is unfinished, and the
             next call goes on from there.
-        seed: of weights, order and block tables.
         command: what the provenance says this was run with.
         progress: called before every visit.
         meter: energy counter instead of the device's own.
-        reach: where the grid ends; by default as far as the model goes.
-        replicas: how many share the device, one campaign for each.
-        sharing: in which ways, of :data:`profiler.replicas.WAYS`.
-        engine: what is measured, see :mod:`profiler.engines.choice`; of another than the own one, no operators and no
-            replicas that share the device.
         turns: what the own engine does between the passes.
 
     Returns:
         The trace's directory.
 
     Raises:
-        UsageError: an unknown model, grid, dtype, device, engine or way of sharing, or another campaign's journal is
-            in the way, or replicas in the present trace that were measured together with other settings.
+        UsageError: the specification makes no sense, another campaign's journal is in the way, or the present trace has
+            replicas that were measured together with other settings.
         InfeasibleError: the model does not fit, or the budget did not last for one pass.
         DeviceError: the device, its MPS or the engine's package is not there.
         TraceError: without 1 among the replicas, there is no trace of one alone.
     """
     start = time.perf_counter()
-    together = sorted({count for count in replicas if count != 1})
-    kind = choose_engine(engine)
-    check(device, replicas, sharing)
-    check_quantization(quantization, open_device(device))
-    refuse_others(engine, replicas=bool(together), quantization=quantization is not None)
-    if quantization and together:
-        raise UsageError("replicas are measured without quantization", remedy="use --replicas 1")
-    architecture = load_model(model) if isinstance(model, str) else model
-    check_supported(architecture)
-    torch_dtype(dtype)
-    pin_threads(threads)
-    name = catalogue_device(open_device(device))
-    cache = {"num_blocks": turns.num_blocks, "block_size": turns.block_size} if turns else {}
-    shapes, heldout = _shapes(kind, architecture, device, dtype, grid, reach, **cache)
-    ending = [dtype, *([quantization] if quantization else []), *([engine] if engine != OWN else [])]
-    target = Path(output) if output else Path("traces") / name / "-".join([architecture.name, *ending])
-    header = {"model": architecture.name, "device": name, "dtype": dtype, "grid": grid, "seed": seed}
-    header |= {"engine": kind.label(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    header |= {"reach": list(reach) if reach else None, "quantization": quantization}
-    header["block_size"] = turns.block_size if turns else kind.block_size
-    common = Together(
-        architecture, device, dtype, together, tuple(sharing), threads, meter, progress, reach=reach
-    )
-    if 1 not in replicas:
-        common.measure(target, header)
+    specification.check()
+    pin_threads(specification.threads)
+    name = catalogue_device(open_device(specification.device))
+    target = specification.target(name)
+    header = specification.header(name, turns.block_size if turns else specification.subject.block_size)
+    together = Together.of(specification, meter, progress)
+    if not specification.alone:
+        together.measure(target, header)
         return target
-    opened = partial(OwnEngine.open, quantization=quantization, **cache) if kind is OwnEngine else kind.open
-    with refusals(
-        f"opening {architecture.name} on {device}", "free memory of the device, or end other work on it"
-    ):
-        subject = opened(architecture, dtype=dtype, device=device, shapes=(*shapes, *heldout), seed=seed)
-    header["attention"] = subject.facts()["attention"]
-    meter = meter or open_meter(subject.device)
-    enough_s = ENOUGH_S.get((subject.device.type, grid), float("inf"))
-    extent = {"grid": grid, "reach": reach._asdict() if reach else None}
-    extent["enough_s"] = enough_s if enough_s < float("inf") else None
-    company = Company()
-
-    def described() -> dict[str, Any]:
-        found = describe(subject, meter, command=command, seed=seed)
-        return found | extent | {"other_load": company.share()}
-
-    writer = TraceWriter(target, described)
-    writer.check([(way, count) for way in sharing for count in together])
-    journal = Journal(target.parent / f"{target.name}.journal.partial", header)
-    campaign = Campaign(
-        subject,
-        meter,
-        journal,
-        shapes,
-        heldout,
-        repeats or REPEATS[grid],
-        seed,
-        progress or (lambda *_: None),
-        start + budget_s if budget_s else float("inf"),
-        start + enough_s,
-        writer.save,
-    )
-    if turns and isinstance(subject, OwnEngine):
-        campaign.turn = lambda passes: turns.take(subject, passes, campaign.repeats)
-    try:
-        with refusals("measuring", "run the same command again: it goes on from there"):
-            complete = campaign.run()
-    except BaseException:
-        writer.save(campaign)
-        raise
-    if not complete and not campaign.passes:
-        writer.save(campaign)
-        raise InfeasibleError(
-            "the time allowed ended within the first pass over the grid",
-            where=str(journal.path),
-            remedy="run the same command again: it goes on from there",
-        )
-    if not complete:
-        writer.save(campaign)
-    else:
-        writer.write(campaign)
-        if together:
-            del subject, writer, campaign, described
-            release_freed_memory(device)
-            _measure_together(common, target, header, journal)
+    alone = _Alone(specification, target, header, start, budget_s, command, progress, meter, turns)
+    journal, complete = alone.measure()
+    if complete:
+        if specification.together:
+            release_freed_memory(specification.device)
+            _measure_together(together, target, alone.header, journal)
         journal.remove()
     return target
 
 
-def _measure_together(common: Together, target: Path, header: dict[str, Any], journal: Journal) -> None:
+@dataclass
+class _Alone:
+    """The part of a campaign that measures one replica alone.
+
+    Attributes:
+        target, header: where the trace goes, and what makes two campaigns the same.
+        start: of the campaign, by ``time.perf_counter``.
+        specification, budget_s, command, progress, meter, turns: as of :func:`profile`.
+    """
+
+    specification: Specification
+    target: Path
+    header: dict[str, Any]
+    start: float
+    budget_s: float | None
+    command: str
+    progress: Progress | None
+    meter: Meter | None
+    turns: Turns | None
+
+    def measure(self) -> tuple[Journal, bool]:
+        """Opens the engine, measures, and writes the trace; returns the journal, and whether all was measured.
+
+        Raises:
+            InfeasibleError: the model does not fit, or the budget did not last for one pass.
+            DeviceError: the engine does not open, or the device fails.
+            UsageError: see :func:`profile`.
+        """
+        shapes, heldout = self._shapes()
+        subject = self._opened([*shapes, *heldout])
+        self.header["attention"] = subject.facts()["attention"]
+        meter = self.meter or open_meter(subject.device)
+        writer = TraceWriter(self.target, self._describer(subject, meter))
+        spec = self.specification
+        writer.check([(way, count) for way in spec.sharing for count in spec.together])
+        journal = Journal(self.target.parent / f"{self.target.name}.journal.partial", self.header)
+        passes = Passes(
+            engine=subject,
+            meter=meter,
+            journal=journal,
+            shapes=shapes,
+            heldout=heldout,
+            repeats=spec.passes,
+            seed=spec.seed,
+            progress=self.progress or (lambda *_: None),
+            deadline=self.start + self.budget_s if self.budget_s else float("inf"),
+            enough=self.start + _enough_s(subject, spec.grid),
+            save=writer.save,
+        )
+        if self.turns and isinstance(subject, OwnEngine):
+            passes.turn = partial(self._take_turn, self.turns, subject)
+        return journal, _gone_through(passes, writer)
+
+    def _shapes(self) -> tuple[list[Shape], list[Shape]]:
+        """The grid's shapes and held-out ones that fit in the memory that is free now; so must the KV blocks of turns.
+
+        Raises:
+            InfeasibleError: no shape fits, or not so many blocks.
+        """
+        spec, kind = self.specification, self.specification.subject
+        size = self.header["block_size"]
+        room = affordable_blocks(
+            spec.architecture, spec.device, spec.dtype, size, loads_twice=kind.loads_twice
+        )
+        affordable = int(kind.memory_share * room)
+        check_affordable(self.turns.num_blocks if self.turns else 0, affordable, spec.device)
+        return spec.shapes(spec.device.partition(":")[0], affordable, size)
+
+    def _opened(self, shapes: list[Shape]) -> Subject:
+        spec, kind = self.specification, self.specification.subject
+        opened = kind.open
+        if kind is OwnEngine:
+            cache = (
+                {"num_blocks": self.turns.num_blocks, "block_size": self.turns.block_size}
+                if self.turns
+                else {}
+            )
+            opened = partial(OwnEngine.open, quantization=spec.quantization, **cache)
+        name = spec.architecture.name
+        with refusals(
+            f"opening {name} on {spec.device}", "free memory of the device, or end other work on it"
+        ):
+            return opened(
+                spec.architecture, dtype=spec.dtype, device=spec.device, shapes=shapes, seed=spec.seed
+            )
+
+    def _describer(self, subject: Subject, meter: Meter) -> Callable[[], dict[str, Any]]:
+        """A function that gives the provenance; it is called for every writing, as some of it is known late."""
+        spec, company = self.specification, Company()
+        enough_s = _enough_s(subject, spec.grid)
+        extent = {
+            "grid": spec.grid,
+            "reach": spec.reach._asdict() if spec.reach else None,
+            "enough_s": enough_s if enough_s < float("inf") else None,
+        }
+
+        def described() -> dict[str, Any]:
+            found = describe(subject, meter, command=self.command, seed=spec.seed)
+            return found | extent | {"other_load": company.share()}
+
+        return described
+
+    def _take_turn(self, turns: Turns, engine: OwnEngine, passes: int) -> None:
+        turns.take(engine, passes, self.specification.passes)
+
+
+def _enough_s(subject: Subject, grid: str) -> float:
+    return ENOUGH_S.get((subject.device.type, grid), float("inf"))
+
+
+def _gone_through(passes: Passes, writer: TraceWriter) -> bool:
+    """Measures all passes and writes the trace; returns whether all of it was measured.
+
+    Raises:
+        InfeasibleError: the time allowed ended within the first pass.
+    """
+    try:
+        with refusals("measuring", "run the same command again: it goes on from there"):
+            complete = passes.run()
+    except BaseException:
+        writer.save(passes)
+        raise
+    if complete:
+        writer.write(passes)
+        return True
+    writer.save(passes)
+    if not passes.passes:
+        raise InfeasibleError(
+            "the time allowed ended within the first pass over the grid",
+            where=str(passes.journal.path),
+            remedy="run the same command again: it goes on from there",
+        )
+    return False
+
+
+def _measure_together(together: Together, target: Path, header: Mapping[str, Any], journal: Journal) -> None:
     """Replicas that share the device; the journal of one alone stays while they are measured, or interrupted.
 
     Raises:
         DeviceError, InfeasibleError: part of it cannot be measured; the rest is.
     """
     try:
-        common.measure(target, header)
+        together.measure(target, header)
     except (DeviceError, InfeasibleError):
         journal.remove()
         raise
-
-
-def _shapes(
-    kind: type[Subject],
-    architecture: Architecture,
-    device: str,
-    dtype: str,
-    grid: str,
-    reach: Reach | None,
-    num_blocks: int = 0,
-    block_size: int | None = None,
-) -> tuple[list[Shape], list[Shape]]:
-    """Those of :func:`shapes_within` what is free now, and room for ``num_blocks`` KV blocks.
-
-    Raises:
-        InfeasibleError: no shape fits, or not so many blocks.
-    """
-    size = block_size or kind.block_size
-    room = affordable_blocks(architecture, device, dtype, size, loads_twice=kind.loads_twice)
-    affordable = int(kind.memory_share * room)
-    check_affordable(num_blocks, affordable, device)
-    return shapes_within(
-        kind, architecture, device.partition(":")[0], grid, reach, affordable, size, device, dtype
-    )
-
-
-def shapes_within(
-    kind: type[Subject],
-    architecture: Architecture,
-    sort: str,
-    grid: str,
-    reach: Reach | None,
-    blocks: int,
-    size: int,
-    device: str,
-    dtype: str,
-) -> tuple[list[Shape], list[Shape]]:
-    """The grid's shapes and the held-out ones, as far as memory allows and the engine can be made to.
-
-    Args:
-        kind: of engine.
-        architecture, grid, reach: as of :func:`profile`.
-        sort: of device, ``cpu`` or ``cuda``.
-        blocks, size: KV blocks that fit, and tokens in each.
-        device, dtype: for what an error says.
-
-    Raises:
-        InfeasibleError: no shape fits.
-    """
-    shapes = measured_shapes(architecture, sort, grid, blocks, size, reach)
-    if not shapes:
-        raise InfeasibleError(
-            f"no shape of the grid fits beside the weights of {architecture.name} in {dtype}",
-            where=f"device {device}",
-            remedy="profile a smaller model or a narrower dtype, or free memory",
-        )
-    heldout = heldout_shapes(architecture, blocks, size, reach)
-    return list(dict.fromkeys(map(kind.possible, shapes))), list(dict.fromkeys(map(kind.possible, heldout)))

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from profiler.engine.cache import BLOCK_SIZE
-from profiler.engine.engine import Engine, open_device, threads_each
+from profiler.engine.engine import open_device, threads_each
+from profiler.engines.own import OwnEngine
 from profiler.grid import Reach, Shape
 from profiler.journal import Journal, Key
 from profiler.measure.faults import deadly
@@ -30,6 +31,9 @@ from profiler.writing import SETTINGS, flagged
 from simslm.catalog.architecture import Architecture
 from simslm.errors import DeviceError, InfeasibleError, UsageError
 from simslm.traces.files import read_trace, write_trace
+
+if TYPE_CHECKING:
+    from profiler.specification import Specification
 
 BATCHES = {"cpu": (1, 8), "cuda": (1, 8, 32, 96, 256)}
 """Decoding sequences of each replica, by kind of device."""
@@ -89,6 +93,21 @@ class Together:
     repeats: int = REPEATS
     reach: Reach | None = None
     missed: dict[str, DeviceError | InfeasibleError] = field(init=False, default_factory=dict)
+
+    @classmethod
+    def of(cls, specification: Specification, meter: Meter | None, progress: Progress | None) -> Together:
+        """What the specification of a campaign says of them."""
+        return cls(
+            specification.architecture,
+            specification.device,
+            specification.dtype,
+            specification.together,
+            tuple(specification.sharing),
+            specification.threads,
+            meter,
+            progress,
+            reach=specification.reach,
+        )
 
     def measure(self, target: Path, header: Mapping[str, Any]) -> None:
         """Measures what an interrupted run lacks, and puts all of it into the trace of one replica alone.
@@ -214,11 +233,11 @@ class Together:
             )
         return fitting
 
-    def _makers(self, fitting: Mapping[str, Shape], count: int) -> list[Callable[[], Engine]]:
+    def _makers(self, fitting: Mapping[str, Shape], count: int) -> list[Callable[[], OwnEngine]]:
         """What makes the engine of each replica, with weights of its own."""
         longest = self.architecture.max_position_embeddings
         blocks = max(shape.blocks(BLOCK_SIZE, longest) for shape in fitting.values())
-        made = partial(Engine, self.architecture, dtype=self.dtype, device=self.device, num_blocks=blocks)
+        made = partial(OwnEngine, self.architecture, dtype=self.dtype, device=self.device, num_blocks=blocks)
         return [partial(made, seed=number) for number in range(count)]
 
     def _say(self, done: int, total: int, what: str) -> None:
@@ -239,17 +258,17 @@ def check(device: str, replicas: Sequence[int], ways: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Group:
-    """So many replicas that share the device in one way."""
+    """A number of replicas that share the device in one way."""
 
     way: str
     count: int
 
     def label(self, shape: str) -> str:
-        """Of one shape, in the journal and for a progress bar."""
+        """Name of the group at one shape, in the journal and on a progress bar."""
         return f"{self.way} ×{self.count}, {shape}"
 
     def columns(self, device: str) -> dict[str, Any]:
-        """Those of ``iterations.parquet`` that all of its rows have in common."""
+        """Columns of ``iterations.parquet`` that are equal in all rows of the group."""
         return {
             "sharing": "sm-partition" if self.way in PARTITIONS else self.way,
             "replicas": self.count,

@@ -105,7 +105,7 @@ class Axes(NamedTuple):
 
 
 class Reach(NamedTuple):
-    """How far somebody will go: the grid then ends there.
+    """Where a grid ends, for uses that go no further.
 
     Attributes:
         seqs: most decoding sequences.
@@ -201,7 +201,7 @@ def measured_shapes(
 
 
 def _limit(architecture: Architecture, reach: Reach | None) -> int:
-    """The longest context: the model's, or one that also holds the longest chunk of those who go less far."""
+    """The longest context: the model's or, with a reach, one that also holds its longest chunk."""
     longest = architecture.max_position_embeddings
     return longest if reach is None else min(longest, max(reach.context, reach.chunk))
 

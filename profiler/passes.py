@@ -55,9 +55,9 @@ _SAVED_EVERY_S = 30.0
 _DEAD_TWICE = 2
 
 
-@dataclass
-class Campaign:
-    """One campaign in progress.
+@dataclass(kw_only=True)
+class Passes:
+    """The passes of one campaign, those that are over and those to come.
 
     Attributes:
         engine: what is measured.
@@ -70,7 +70,7 @@ class Campaign:
         progress: see :data:`Progress`.
         deadline: when to stop, by ``time.perf_counter``; finished visits are kept.
         enough: when three visits of a shape have to do, by the same clock, whether it is settled or not.
-        save: called with the campaign when a pass is over, and every half minute.
+        save: called with them when a pass is over, and every half minute.
         turn: called when a pass is over and saved, with the number of passes gone through.
         passes: passes that are over, all of their visits made.
     """
@@ -85,7 +85,7 @@ class Campaign:
     progress: Progress = lambda done, total, label, eta_s: None
     deadline: float = float("inf")
     enough: float = float("inf")
-    save: Callable[[Campaign], object] = lambda campaign: None
+    save: Callable[[Passes], object] = lambda passes: None
     turn: Callable[[int], object] = lambda passes: None
     passes: int = field(init=False, default=0)
     _visitor: Visits = field(init=False)
@@ -107,7 +107,7 @@ class Campaign:
         self._refinable = int(len(self.shapes) * REFINED_SHARE)
 
     def run(self) -> bool:
-        """Measure what the journal lacks; whether all of it is there at the end.
+        """Measures what the journal lacks; returns whether the journal has all of it at the end.
 
         Raises:
             DeviceError: the process cannot use the device any more, or no shape of the grid can be measured.
@@ -154,7 +154,7 @@ class Campaign:
         return True
 
     def _warm_up(self) -> None:
-        """By the first shape that the device does not refuse; those are noted when their turn comes."""
+        """Warms the device up with the first shape that it does not refuse; refused ones are noted in their visits."""
         for shape in self.shapes:
             try:
                 self._visitor.warm_up(shape)
@@ -196,7 +196,7 @@ class Campaign:
         self._refusals.add(("refused", label, count))
 
     def _refused(self, label: str) -> bool:
-        """Whether something is not tried again: it was refused, or twice the end of a process.
+        """Whether a label is not tried again: it was refused, or ended two processes.
 
         What ran out of memory in an earlier process is tried again, as others may have had that memory.
         """
@@ -223,7 +223,7 @@ class Campaign:
         )
 
     def not_measurable(self) -> list[dict[str, Any]]:
-        """What the device refused: ``shape``, ``why``, and the ``visits`` that were made of it all the same."""
+        """What the device refused: ``shape``, ``why``, and how many ``visits`` of it succeeded."""
         refused = {
             key[1]: rows[0]
             for key, rows in self.journal.entries.items()

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from profiler import colocation
-from profiler.campaign import ENOUGH_S, REPEATS, shapes_within
+from profiler.campaign import ENOUGH_S
 from profiler.engine.cache import BLOCK_SIZE
-from profiler.engines.choice import choose_engine
-from profiler.grid import Reach, Shape
+from profiler.grid import Shape
 from profiler.measure.meters import NvmlMeter
 from profiler.measure.operators import operator_tokens
 from profiler.measure.window import WINDOW_S
 from profiler.memory import affordable_blocks
 from profiler.passes import LEAST_VISITS, OPERATOR_PASSES, POWER_PASSES, REFINED_SHARE
+from profiler.specification import Specification
 from profiler.visits import ENERGY_VISITS, LONG_CALL_S, POWER_VISIT_S, VISIT_S
-from simslm.catalog.architecture import Architecture
 
 Seconds = Callable[[Shape], float]
 """How long an iteration takes."""
@@ -48,11 +47,14 @@ _START_S = {"cpu": 8.0, "cuda": 12.0}
 _KERNELS_TIMED = {"cpu": 0, "cuda": 6}
 """Iterations of a visit in which its kernels are timed alone."""
 
+_ENDLESS = 2**40
+"""KV blocks that are more than any grid needs."""
+
 _ACTIVATIONS = 4
 """Copies of the widest rows of an iteration that are there at once."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """A campaign before it is begun.
 
@@ -86,49 +88,31 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """In all."""
+        """Seconds of all steps."""
         return sum(self.steps.values())
 
     @property
     def needed_bytes(self) -> int:
-        """Of the device's memory."""
+        """Bytes of the device's memory that it needs."""
         return self.weights_bytes + self.cache_bytes + self.rows_bytes
 
 
-def plan(
-    architecture: Architecture,
-    device: str,
-    kind: str,
-    memory_bytes: int,
-    dtype: str,
-    grid: str,
-    seconds: Seconds,
-    *,
-    engine: str = "simslm",
-    reach: Reach | None = None,
-    repeats: int | None = None,
-    replicas: Sequence[int] = (1,),
-    sharing: Sequence[str] = (),
-) -> Plan:
+def plan(specification: Specification, kind: str, memory_bytes: int, seconds: Seconds) -> Plan:
     """Plans a campaign.
 
     Args:
-        architecture, dtype, grid, engine, reach, repeats, replicas, sharing: as of :func:`profiler.campaign.profile`.
-        device: its name.
-        kind: ``cpu`` or ``cuda``.
+        specification: of the campaign; its device need not be there.
+        kind: of device, ``cpu`` or ``cuda``.
         memory_bytes: what is free on it.
         seconds: see :data:`Seconds`.
 
     Raises:
+        UsageError: see :meth:`profiler.specification.Specification.check_plan`, or an unknown grid.
         InfeasibleError: no shape of the grid fits beside the weights.
     """
-    subject, longest = choose_engine(engine), architecture.max_position_embeddings
-
-    def within(blocks: int) -> tuple[list[Shape], list[Shape]]:
-        return shapes_within(
-            subject, architecture, kind, grid, reach, blocks, subject.block_size, device, dtype
-        )
-
+    specification.check_plan()
+    spec, architecture, subject = specification, specification.architecture, specification.subject
+    longest, dtype = architecture.max_position_embeddings, spec.dtype
     room = affordable_blocks(
         architecture,
         kind,
@@ -137,17 +121,11 @@ def plan(
         loads_twice=subject.loads_twice,
         free_bytes=memory_bytes,
     )
-    shapes, heldout = within(int(subject.memory_share * room))
-    passes = repeats or REPEATS[grid]
-    enough_s = ENOUGH_S.get((kind, grid))
-    steps = _steps(architecture, kind, dtype, shapes, heldout, seconds, passes, enough_s)
-    alone = 1 in replicas
-    if not alone:
-        steps = {}
-    if more := [count for count in replicas if count > 1]:
-        steps["replicas that share the device"] = _together_s(
-            architecture, kind, more, sharing, reach, seconds
-        )
+    shapes, heldout = spec.shapes(kind, int(subject.memory_share * room), subject.block_size)
+    enough_s = ENOUGH_S.get((kind, spec.grid))
+    steps = _steps(spec, kind, shapes, heldout, seconds, enough_s) if spec.alone else {}
+    if spec.together:
+        steps["replicas that share the device"] = _together_s(spec, kind, seconds)
     largest = max(shape.blocks(subject.block_size, longest) for shape in (*shapes, *heldout))
     rows = max(shape.decode_seqs + shape.prefill_seqs * shape.prefill_new for shape in shapes)
     sampled = max(shape.decode_seqs + shape.prefill_seqs for shape in shapes)
@@ -155,25 +133,25 @@ def plan(
     element = architecture.weight_bytes(dtype) // architecture.parameters()
     widest = max(architecture.intermediate_size, architecture.query_size + 2 * architecture.kv_size)
     return Plan(
-        architecture.name,
-        device,
-        dtype,
-        grid,
-        _areas(shapes) if alone else {},
-        len(heldout) if alone else 0,
-        passes,
-        enough_s,
-        steps,
-        architecture.weight_bytes(dtype),
-        largest * subject.block_size * token_bytes,
-        (_ACTIVATIONS * rows * widest + 2 * sampled * architecture.vocab_size) * element,
-        memory_bytes,
-        len(within(2**40)[0]) - len(shapes),
+        model=architecture.name,
+        device=spec.device,
+        dtype=dtype,
+        grid=spec.grid,
+        areas=_areas(shapes) if spec.alone else {},
+        heldout=len(heldout) if spec.alone else 0,
+        most_visits=spec.passes,
+        enough_s=enough_s,
+        steps=steps,
+        weights_bytes=architecture.weight_bytes(dtype),
+        cache_bytes=largest * subject.block_size * token_bytes,
+        rows_bytes=(_ACTIVATIONS * rows * widest + 2 * sampled * architecture.vocab_size) * element,
+        memory_bytes=memory_bytes,
+        left_out=len(spec.shapes(kind, _ENDLESS, subject.block_size)[0]) - len(shapes),
     )
 
 
 def _areas(shapes: Sequence[Shape]) -> dict[str, int]:
-    """How many are decodes, prefills and both."""
+    """How many shapes are decodes, prefills, or mixed."""
     kinds = [
         "mixed" if s.decode_seqs and s.prefill_seqs else "decode" if s.decode_seqs else "prefill"
         for s in shapes
@@ -182,17 +160,16 @@ def _areas(shapes: Sequence[Shape]) -> dict[str, int]:
 
 
 def _steps(
-    architecture: Architecture,
+    specification: Specification,
     kind: str,
-    dtype: str,
     shapes: Sequence[Shape],
     heldout: Sequence[Shape],
     seconds: Seconds,
-    passes: int,
     enough_s: float | None,
 ) -> dict[str, float]:
     """Seconds of one replica's campaign."""
-    opening = _OPEN_S[kind] + architecture.weight_bytes(dtype) / _WEIGHTS_PER_S
+    architecture, passes = specification.architecture, specification.passes
+    opening = _OPEN_S[kind] + architecture.weight_bytes(specification.dtype) / _WEIGHTS_PER_S
     calls_s = [seconds(shape) for shape in (*shapes, *heldout)]
     finer = 1 + REFINED_SHARE * len(shapes) / len(calls_s)
     first = finer * sum(_visit_s(kind, call_s, ENERGY_VISITS) + _FIRST_S[kind] for call_s in calls_s)
@@ -223,26 +200,20 @@ def _visit_s(kind: str, call_s: float, energy: int) -> float:
     return _STAGE_S + (warm + _KERNELS_TIMED[kind]) * call_s + max(call_s, timed)
 
 
-def _together_s(
-    architecture: Architecture,
-    kind: str,
-    replicas: Sequence[int],
-    sharing: Sequence[str],
-    reach: Reach | None,
-    seconds: Seconds,
-) -> float:
+def _together_s(specification: Specification, kind: str, seconds: Seconds) -> float:
     """Replicas that share the device, each way and number with processes of its own."""
+    spec, alone = specification, 2 + (3 + _KERNELS_TIMED[kind] if kind == "cuda" else 0)
     windows = [
-        _STAGE_S + 2 * count * seconds(shape) + max(WINDOW_S, 6 * count * count * seconds(shape))
-        for count in replicas
-        for shape in colocation.shapes(architecture, kind, reach)
+        _STAGE_S + alone * count * seconds(shape) + max(WINDOW_S, 6 * count * count * seconds(shape))
+        for count in spec.together
+        for shape in colocation.shapes(spec.architecture, kind, spec.reach)
     ]
-    starts = sum(_START_S[kind] + count for count in replicas)
-    return len(sharing) * (starts + colocation.REPEATS * sum(windows))
+    starts = sum(_START_S[kind] + count for count in spec.together)
+    return len(spec.sharing) * (starts + colocation.REPEATS * sum(windows))
 
 
 def facts(found: Plan) -> dict[str, Any]:
-    """All of it, for JSON."""
+    """The plan as a mapping, for JSON."""
     from dataclasses import asdict
 
     return asdict(found) | {

@@ -56,7 +56,7 @@ _FEWER = "use fewer replicas, or free memory"
 
 @dataclass(frozen=True)
 class _Failed:
-    """Takes the place of an answer."""
+    """An answer that says why a replica failed."""
 
     why: str
 
@@ -72,7 +72,7 @@ class Replica:
         self.connection = connection
 
     def tell(self, what: Any) -> None:
-        """An order, or what it has asked for.
+        """Sends an order, or what the replica waits for.
 
         Raises:
             DeviceError: it is gone, with the reason that it gave, if any.
@@ -84,7 +84,7 @@ class Replica:
             raise _gone() from None
 
     def answer(self, limit_s: float = LIMIT_S) -> Any:
-        """What it says next.
+        """Receives what the replica says next.
 
         Raises:
             DeviceError: it says nothing in time, or that it failed.
@@ -195,7 +195,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _end(replicas: Sequence[Replica], workers: Sequence[BaseProcess | threading.Thread]) -> None:
-    """Tells all to cease, and kills processes that do not in a while."""
+    """Tells all to end, and kills the processes that have not after a while."""
     for replica in replicas:
         _say(replica.connection, _CEASE)
     deadline = time.perf_counter() + _GRACE_S
@@ -209,7 +209,7 @@ def _end(replicas: Sequence[Replica], workers: Sequence[BaseProcess | threading.
 def _live(
     orders: Connection, make: Callable[[], Any], name: str, threads: int | None, way: str, count: int
 ) -> None:
-    """The life of a replica; what goes wrong in it is said in place of an answer."""
+    """The life of a replica; an error in it is sent in place of an answer."""
     try:
         if threads is not None:
             pin_threads(threads)

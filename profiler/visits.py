@@ -108,7 +108,7 @@ class Visits:
         return [common | calls.timings[i]._asdict() for i in kept]
 
     def _burst(self, stage: Staged) -> _Calls:
-        """Calls for a short while."""
+        """Makes calls for a short while."""
         kind = self.engine.device.type
         calls = _Calls()
         target, most = VISIT_S[kind], _MOST_CALLS[kind]
@@ -117,7 +117,7 @@ class Visits:
         return calls
 
     def _window(self, stage: Staged) -> _Calls:
-        """Calls for as long as their energy needs."""
+        """Makes calls for as long as measuring their energy needs."""
         started = time.perf_counter()
         while time.perf_counter() - started < self.meter.lead_s:
             stage.time()
@@ -155,7 +155,7 @@ class Visits:
     def _operators(
         self, engine: Engine, shapes: Sequence[Shape]
     ) -> Iterator[tuple[str, Callable[[], Iterable[Operator]]]]:
-        """What belongs together, with its label; made when it is measured, as its tensors take memory."""
+        """Groups of operators with their labels; each is made when it is measured, as its tensors take memory."""
 
         def attention(shape: Shape) -> Iterator[Operator]:
             op = "attention_prefill" if shape.prefill_seqs else "attention_decode"
@@ -185,7 +185,7 @@ class Visits:
         return [{"state": state} | row for state, row in rows if row is not None]
 
     def _load(self, shape: Shape) -> dict[str, Any] | None:
-        """Power under one shape, over and over."""
+        """Power while one shape runs over and over."""
         return measure_power(self.meter, self.engine.stage(shape, self._rng).time, _SETTLE_S, _POWER_S)
 
     def _batch(self, engine: Engine, shape: Shape) -> list[Chunk]:
@@ -220,11 +220,11 @@ class _Calls:
 
     @property
     def spent_s(self) -> float:
-        """From the first call to the end of the last."""
+        """Seconds from the first call to the end of the last."""
         return self.ends_s[-1] - self.ends_s[0]
 
     def make(self, stage: Staged, meter: Meter, target_s: float) -> None:
-        """One more; ``target_s`` is how long all of them are to take."""
+        """Makes one more call; ``target_s`` is how long all of them are to take."""
         self.timings.append(stage.time())
         self.ends_s.append(time.perf_counter())
         if not self.state and self.spent_s >= target_s / 2:

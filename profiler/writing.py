@@ -15,7 +15,7 @@ from simslm.traces.files import Trace, holds_trace, read_trace, write_trace
 from simslm.traces.shapes import together
 
 if TYPE_CHECKING:
-    from profiler.passes import Campaign
+    from profiler.passes import Passes
 
 SETTINGS = (
     "model",
@@ -64,10 +64,10 @@ class TraceWriter:
                 remedy="measure these again too (--replicas, --sharing), or write to another place (-o)",
             )
 
-    def save(self, campaign: Campaign) -> None:
-        """What there is so far, as a trace that says so, unless a finished one is there already."""
-        if self._replaceable() and campaign.journal.rows("iteration"):
-            self.write(campaign, {"unfinished": True})
+    def save(self, passes: Passes) -> None:
+        """Writes what there is so far as an unfinished trace, unless a finished one is there."""
+        if self._replaceable() and passes.journal.rows("iteration"):
+            self.write(passes, {"unfinished": True})
 
     def _replaceable(self) -> bool:
         if not holds_trace(self._target):
@@ -86,10 +86,10 @@ class TraceWriter:
         mine = self._describe()
         return [name for name in SETTINGS if trace.provenance.get(name) != mine.get(name)]
 
-    def write(self, campaign: Campaign, more: dict[str, Any] | None = None) -> None:
-        """All that was measured; ``more`` joins its provenance."""
-        journal, trace = campaign.journal, self._present()
-        provenance = self._describe() | campaign.method() | (more or {})
+    def write(self, passes: Passes, more: dict[str, Any] | None = None) -> None:
+        """Writes all that was measured; ``more`` joins its provenance."""
+        journal, trace = passes.journal, self._present()
+        provenance = self._describe() | passes.method() | (more or {})
         rows: Any = _columns(flagged(journal.rows("iteration")))
         kept = None if trace is None else _colocated(trace)
         if trace is not None and kept is not None and rows is not None and not self._differing(trace):
@@ -106,7 +106,7 @@ class TraceWriter:
 
 
 def _colocated(trace: Trace) -> pa.Table | None:
-    """What it holds of replicas measured together; None without."""
+    """Rows of replicas measured together that a trace holds; None without."""
     return None if trace.iterations is None else together(trace.iterations)
 
 

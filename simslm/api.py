@@ -158,7 +158,7 @@ def sampled(scenario: Scenario, result: Result) -> Sampled | None:
 
 
 def _repeating(progress: Progress | None, number: int) -> Progress | None:
-    """Says of a repeated run that it is one."""
+    """Marks the progress of a repeated run as such."""
     if progress is None:
         return None
     return lambda underway: progress(replace(underway, repeat=number))

@@ -1,7 +1,7 @@
 """What does not go together, and why: the one table that the parts of a replica and the scenario refer to.
 
-Every pair stands here once, under either of its two names. A reason is one of nature: what is missing here has been
-built and is tried by the combination tests.
+Every pair stands here once, under either of its two names. A reason is one of nature, not of code: every pair that is
+missing here works, and the combination tests try it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Norm(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
-        """Of ``x`` ``(rows, width)``."""
+        """The norm of ``x`` ``(rows, width)``."""
 
     @abstractmethod
     def add(self, residual: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ class HeadNorms:
 
 
 class Where(NamedTuple):
-    """Of every row of an iteration.
+    """Where the rows of an iteration belong.
 
     Attributes:
         slots: where its keys and values go, ``(rows,)``.
@@ -292,7 +292,7 @@ def _offset_rms_norm(weight: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
 
 
 def _reciprocal_rms(x: Tensor, eps: float) -> Tensor:
-    """Of every row, in float32."""
+    """One over the root mean square of every row, in float32."""
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
     return norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 

@@ -1,7 +1,7 @@
 """The paged KV cache: keys and values of every layer in blocks, and the pool that hands blocks out.
 
 Invariants: a block has one owner; slot ``s`` is position ``s % block_size`` of block ``s // block_size``; the
-cache is filled with random values, so that reading a context nobody prefilled costs what real data costs.
+cache is filled with random values, so that reading a context that was never prefilled costs what real data costs.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class BlockPool:
 
     @property
     def free(self) -> int:
-        """Blocks nobody owns."""
+        """Blocks that no sequence owns."""
         return len(self._free) - self._start
 
     def allocate(self, count: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """An engine: weights, cache and attention of one model on one device, and its iterations.
 
-An iteration is three stages, each timed apart by :mod:`profiler.measure.timing`: :meth:`Engine.prepare` lays
+An iteration is three stages, which :mod:`profiler.measure.timing` times: :meth:`Engine.prepare` lays
 the batch out (host), :meth:`Engine.run` is the forward pass and the sampler (device), and
 :meth:`Engine.consume` brings the sampled tokens back (host).
 """
@@ -237,7 +237,7 @@ def open_device(name: str) -> torch.device:
 
 
 def release_freed_memory(device: str) -> None:
-    """Gives what engines of the past held back to the machine, so that what is free can be seen."""
+    """Gives the memory that earlier engines held back to the system, so that free memory reads right."""
     gc.collect()
     if device != "cpu":
         torch.cuda.empty_cache()

@@ -83,7 +83,7 @@ hidden_size)``, gates first, and down-projections ``(num_experts, hidden_size, i
 
 
 class SeparateExperts(Experts):
-    """Experts one by one, each with linear layers of its own: for processors, which read the routing for nothing.
+    """Experts one by one, each with linear layers of its own: for CPUs, where reading the routing back costs nothing.
 
     Args:
         layer: makes the linear layers.
@@ -124,7 +124,7 @@ class SeparateExperts(Experts):
 
 
 class GroupedExperts(Experts):
-    """All experts at once, by Triton kernels over stacked matrices; no host learns who went where.
+    """All experts at once, by Triton kernels over stacked matrices; which row passes which expert stays on the device.
 
     Args:
         quantization: of the experts' matrices; None keeps them as they are.

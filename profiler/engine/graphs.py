@@ -92,7 +92,7 @@ class ReplayableAttention(Attention, Protocol):
 
 
 class Size(NamedTuple):
-    """Of a recording.
+    """The size of a recording.
 
     Attributes:
         rows: tokens.
@@ -106,7 +106,7 @@ class Size(NamedTuple):
 
     @property
     def integers(self) -> int:
-        """In the buffer: tokens, positions and slots, last rows, tiles."""
+        """Integers that it takes of the buffer: tokens, positions and slots, last rows, tiles."""
         return 3 * self.rows + self.seqs + 4 * (self.seqs + self.large)
 
 
@@ -168,8 +168,11 @@ class IterationGraphs:
         return sorted((size.rows, size.seqs) for size in self._recorded if size.large)
 
     def size(self, batch: Sequence[Chunk]) -> Size | None:
-        """Of the recording that a batch is padded to; None where it has too many tokens for any."""
-        seqs, rows = len(batch), sum(len(chunk.tokens) for chunk in batch)
+        """The size that a batch is padded to; None where it has too many tokens for any recording."""
+        return self.size_of(len(batch), sum(len(chunk.tokens) for chunk in batch))
+
+    def size_of(self, seqs: int, rows: int) -> Size | None:
+        """The same for a number of sequences and of tokens."""
         if rows > SIZES[-1]:
             return None
         if rows == seqs:
@@ -211,7 +214,7 @@ class IterationGraphs:
         return self._recorded[rows.size]()[: rows.seqs]
 
     def _mixed(self, rows: int, seqs: int) -> Size:
-        """With as many large tiles as any batch of that size has: no more chunks are too long for a small one."""
+        """The size of a mixed batch, with room for the most large tiles that so many rows and sequences can need."""
         small, large = self._attention.queries
         return Size(rows, seqs, rows // large + min(seqs, rows // (small + 1)) + 1)
 
@@ -225,7 +228,7 @@ class IterationGraphs:
         recorded = self._recorder(lambda: self._step(rows))
 
         def replay(held: Rows = rows) -> Tensor:
-            """The recording writes to buffers of the plan: they live as long as it."""
+            """Holds the plan, as the recording writes to its buffers."""
             del held
             return recorded()
 
@@ -233,5 +236,5 @@ class IterationGraphs:
 
 
 def _filled(tiles: np.ndarray, count: int) -> np.ndarray:
-    """So many tiles, with empty ones after those that there are."""
+    """The tiles, with empty ones appended up to a count."""
     return np.concatenate([tiles, np.broadcast_to(_EMPTY_TILE, (count - len(tiles), 4))])

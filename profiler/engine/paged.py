@@ -37,7 +37,7 @@ _CPU_PROCESSORS = 2
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of the tiles of one launch.
+    """The size of the tiles of one launch.
 
     Attributes:
         rows: queries times the heads that share a key head, a power of two.

@@ -71,7 +71,7 @@ class BlockTables:
             self.pages.index_copy_(0, places, blocks)
 
     def _give_up(self, tables: Sequence[np.ndarray], new: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-        """Frees the rows of all other arrays; where those are too few, there are more rows, all of them empty."""
+        """Frees the rows of arrays that this iteration lacks; where those are too few, makes a larger, empty table."""
         wanted = {id(table): table for table in tables}
         if len(wanted) > len(self._host):
             self.generation += 1

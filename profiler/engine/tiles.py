@@ -24,7 +24,7 @@ Options = dict[str, Any]
 
 
 def power_of_two(number: int) -> int:
-    """The smallest that is not less than a number, and at least 1."""
+    """The smallest power of two that is not less than a number, and at least 1."""
     return 1 << max(0, number - 1).bit_length()
 
 

@@ -217,7 +217,7 @@ def _projection(weight: Tensor | None) -> Linear | None:
 
 
 def _embedding_scale(architecture: Architecture, dtype: torch.dtype) -> float | None:
-    """Of embeddings, rounded to their type as ``Gemma2TextScaledWordEmbedding`` rounds it; None for one."""
+    """Factor of embeddings, rounded to their type as in ``Gemma2TextScaledWordEmbedding``; None where it is 1."""
     scale = torch.tensor(architecture.hidden_size**0.5, dtype=dtype)
     return scale.item() if architecture.scale_embeddings else None
 

@@ -59,10 +59,11 @@ class OwnEngine(Engine):
         )
 
     def stage(self, shape: Shape, rng: np.random.Generator) -> Stage:
-        return Stage(self, shape, rng, self._kernels)
+        return Stage(self, shape, rng, self.kernels)
 
     @cached_property
-    def _kernels(self) -> KernelTimes | None:
+    def kernels(self) -> KernelTimes | None:
+        """Times kernels; made while nothing else is on the device. None on a CPU, where there are no launch gaps."""
         return KernelTimes(self) if self.device.type == "cuda" else None
 
     def _kernel_note(self) -> str:
@@ -89,5 +90,6 @@ _HOST_TIME = {
     "cpu": "the serving loop's planning and books, laying out the batch, reading the sampled tokens; operator "
     "dispatch counts as device time",
     "cuda": "wall time of the serving loop's step less the time of its kernels, which is measured in every visit "
-    "behind other work on the device, so that no kernel waits to be launched",
+    "behind other work on the device, so that no kernel waits to be launched; of replicas together, what one has "
+    "alone: they compete for device time only",
 }

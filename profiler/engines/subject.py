@@ -19,7 +19,7 @@ KERNELS_NOTE = (
 
 
 class WallTiming(NamedTuple):
-    """Seconds of one iteration of an engine that does not say what part of them is its host's."""
+    """Seconds of one iteration of an engine whose host time is not known."""
 
     latency_s: float
     host_s: None = None
@@ -81,7 +81,7 @@ class Subject(Protocol):
         ...
 
     def stage(self, shape: Shape, rng: np.random.Generator) -> Staged:
-        """Sets the shape up; the stage before it is over."""
+        """Sets the shape up; the stage before it is of no more use."""
         ...
 
     def facts(self) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class VllmEngine:
         }
 
     def add(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[str]:
-        """Requests for greedy tokens, ended by their number only; their names."""
+        """Adds requests for greedy tokens that end by their number only; returns their names."""
         params = self._package.SamplingParams(
             temperature=0.0, max_tokens=max_tokens, ignore_eos=True, detokenize=False
         )

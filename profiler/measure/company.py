@@ -16,7 +16,7 @@ _BUSY = (0, 1, 2, 5, 6, 7)
 
 
 class Company:
-    """Counts from when it is made."""
+    """The share of the processors that others take, from when this is made."""
 
     def __init__(self) -> None:
         self._start_s, self._before = time.perf_counter(), _seconds()

@@ -26,7 +26,7 @@ _PATIENCE = 4
 
 
 class Energy(NamedTuple):
-    """What a device needed between two moments.
+    """Energy of a device between two moments.
 
     Attributes:
         start_s, end_s: the moments, by ``time.perf_counter``.
@@ -39,7 +39,7 @@ class Energy(NamedTuple):
 
     @property
     def power_w(self) -> float:
-        """In the mean."""
+        """Mean power between the two moments."""
         return self.joules / (self.end_s - self.start_s)
 
     def each_j(self, ends_s: Sequence[float]) -> float | None:
@@ -87,7 +87,7 @@ class Moves:
             self._last = joules
 
     def energy(self) -> Energy | None:
-        """Between the first and the last move so far; None before there are two."""
+        """Energy between the first and the last move so far; None before there are two."""
         with self._lock:
             seen = (self._seen[0], self._seen[-1]) if len(self._seen) > 1 else None
         return None if seen is None else Energy(seen[0][0], seen[1][0], seen[1][1] - seen[0][1])
@@ -99,7 +99,7 @@ class Moves:
         return float(np.median(np.diff(times))) if len(times) > 1 else None
 
     def enough(self, spent_s: float) -> bool:
-        """Whether a window that goes on for so long has what it needs, or will not get it."""
+        """Whether a window that has lasted so long has seen enough moves, or waits for moves that do not come."""
         meter, found = self._meter, self.energy()
         if found is not None and found.end_s - found.start_s >= meter.window_s:
             return True

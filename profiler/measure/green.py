@@ -40,7 +40,7 @@ class Ordered(Protocol):
 
 
 def multiprocessors(device: torch.device, count: int) -> tuple[int, int]:
-    """Those of each of so many equal parts, and of the device.
+    """Multiprocessors of each of several equal parts, and of the whole device.
 
     Raises:
         DeviceError: there are too few.
@@ -56,7 +56,7 @@ def multiprocessors(device: torch.device, count: int) -> tuple[int, int]:
 
 @contextmanager
 def green_context(device: torch.device, count: int) -> Iterator[None]:
-    """What this thread launches meanwhile runs on one of ``count`` parts of the multiprocessors.
+    """Within it, this thread's kernels run on one of ``count`` parts of the multiprocessors.
 
     Raises:
         DeviceError: this torch or this driver has no green contexts.
@@ -80,7 +80,7 @@ def green_context(device: torch.device, count: int) -> Iterator[None]:
 
 
 def check_apart(replicas: Sequence[Ordered]) -> None:
-    """Whether contexts are parts: a matrix product keeps its rate while all others do the same.
+    """Refuses contexts that are no parts: a matrix product must keep its rate while all others compute one too.
 
     Raises:
         DeviceError: they lie on the same multiprocessors.

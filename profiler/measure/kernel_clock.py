@@ -42,7 +42,7 @@ class KernelClock:
         self._ahead_s = self._lead()
 
     def seconds(self, launch: Callable[[], object], repeats: int = REPEATS) -> float:
-        """Of the kernels that ``launch`` launches: the median of several times."""
+        """Seconds of the kernels that ``launch`` launches, in the median of several replays."""
         fillers = self._fillers(launch)
         found = []
         for _ in range(repeats):
@@ -67,7 +67,7 @@ class KernelClock:
         return max(running_s - launching_s, _LEAST_LEAD * running_s) / _PROBED
 
     def _fillers(self, launch: Callable[[], object]) -> int:
-        """How many keep the device busy until all is launched, judging by one more launch."""
+        """How many fillers keep the device busy until all is launched, judging by one more launch."""
         self._stream.synchronize()
         start = time.perf_counter()
         launch()

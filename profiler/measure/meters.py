@@ -299,7 +299,7 @@ def open_meter(device: torch.device) -> Meter:
 
 
 def _nvml_meter(uuid: str) -> NvmlMeter:
-    """Of a whole GPU, or of the part of one that MIG makes, which NVML calls otherwise."""
+    """The meter of a whole GPU, or of a part that MIG makes, which has another name in NVML."""
     try:
         return NvmlMeter(f"GPU-{uuid}")
     except DeviceError:

@@ -79,7 +79,7 @@ class Mps:
             )
 
     def wait(self) -> None:
-        """Until it answers.
+        """Waits until the daemon answers.
 
         Raises:
             DeviceError: it does not.
@@ -92,7 +92,7 @@ class Mps:
         raise DeviceError(f"the MPS daemon does not start{self._told()}", remedy=_REMEDY)
 
     def end(self) -> None:
-        """Ends it, in a while by force; what goes wrong then is of no more importance."""
+        """Ends it, after a while by force; errors in that are ignored."""
         with suppress(OSError):
             assert self._keeper.stdin is not None
             self._keeper.stdin.close()

@@ -1,9 +1,14 @@
-"""Timing one iteration: whole wall time, and the part of it in which no kernel runs.
+"""Timing one iteration: whole wall time, and its host time: the part in which no kernel runs or waits for the device.
 
-On CUDA an iteration that is timed as it runs has its forward pass and sampler between two events, with the gaps in
-which the device waits for launches. :class:`profiler.measure.kernel_clock.KernelClock` measures a shape's kernels
-without them, and where that is known, host time is the rest of the wall time. On a CPU host and device are one
-processor: host time is the Python that lays the batch out before the forward pass and reads the tokens after it.
+On CUDA the clock of the host alone does not tell: between the first launch and the last token kernels run, but there
+are launch gaps too, in which the device has nothing to do until the next kernel is launched. How long a shape's kernels
+take without gaps is measured by :class:`profiler.measure.kernel_clock.KernelClock` while nothing else is on the device.
+One replica alone has the rest of its wall time as host time. Beside other replicas kernels take longer and wait for
+each other, so the gaps of one alone count there: replicas compete for device time only, as the simulator has it
+(:mod:`simslm.cost.interference`).
+
+On a CPU host and device are one processor: host time is the Python that lays the batch out before the forward pass and
+reads the tokens after it, and there are no gaps.
 """
 
 from __future__ import annotations
@@ -32,15 +37,25 @@ class Timing(NamedTuple):
 
     Attributes:
         latency_s: wall time from the batch to the sampled tokens on the host.
-        host_s: the part of it in which no kernel runs.
+        host_s: the part of it in which no kernel of this engine runs or waits for the device. As it comes from
+            :func:`time_iteration` on CUDA, it lacks the launch gaps.
     """
+
+    @property
+    def device_s(self) -> float:
+        """The part that is not host time."""
+        return self.latency_s - self.host_s
 
     latency_s: float
     host_s: float
 
     def with_kernels(self, kernel_s: float) -> Timing:
-        """The same iteration, its kernels known to take so long when they do not wait for launches."""
+        """The same iteration; its kernels take ``kernel_s`` when none waits for its launch, the rest is host time."""
         return self._replace(host_s=max(0.0, self.latency_s - kernel_s))
+
+    def with_gaps(self, gap_s: float) -> Timing:
+        """The same iteration with ``gap_s`` of launch gaps counted as host time, as far as it is that long."""
+        return self._replace(host_s=min(self.latency_s, self.host_s + gap_s))
 
 
 class KernelTimes:
@@ -62,11 +77,9 @@ class KernelTimes:
 
 def time_iteration(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:
     """Run one iteration and time it; its tokens, in the order of the batch, come with it."""
-    timed = _time_on_cuda if engine.device.type == "cuda" else _time_on_cpu
-    return timed(engine, batch)
-
-
-def _time_on_cpu(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:
+    on_cuda = engine.device.type == "cuda"
+    if on_cuda:
+        torch.cuda.current_stream(engine.device).synchronize()
     start = time.perf_counter()
     rows = engine.prepare(batch)
     prepared = time.perf_counter()
@@ -74,21 +87,9 @@ def _time_on_cpu(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Tim
     ran = time.perf_counter()
     found = engine.consume(tokens)
     end = time.perf_counter()
-    return found, Timing(end - start, (prepared - start) + (end - ran))
-
-
-def _time_on_cuda(engine: Engine, batch: Sequence[Chunk]) -> tuple[list[int], Timing]:
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.current_stream(engine.device).synchronize()
-    start = time.perf_counter()
-    rows = engine.prepare(batch)
-    first.record()
-    tokens = engine.run(rows)
-    last.record()
-    found = engine.consume(tokens)
-    end = time.perf_counter()
-    device_s = first.elapsed_time(last) / 1e3
-    return found, Timing(end - start, max(0.0, end - start - device_s))
+    # On CUDA the tokens are read when the last kernel is over; on a CPU it is over when they are read.
+    reading_s = 0.0 if on_cuda else end - ran
+    return found, Timing(end - start, prepared - start + reading_s)
 
 
 def time_call(call: Callable[[], object], device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""Replicas that run a shape over and over between two moments: what each did, and what the device needed for it."""
+"""Replicas that run a shape over and over between two moments: the iterations of each, and the device's energy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from profiler.engine.engine import Engine
+from profiler.engines.own import OwnEngine
 from profiler.grid import Shape
 from profiler.measure.energy import moves
 from profiler.measure.meters import Meter
@@ -24,14 +24,19 @@ WINDOW_S = 0.5
 ROWS = 50
 """Most iterations of one replica and window that are kept, evenly spaced."""
 
+_ALONE = "alone"
+"""Tells a replica that the others do nothing until it answers."""
+
 _MARGIN_S = 0.1
 _LEAST_CALLS = 3
 
 
-def run_shape(engine: Engine, orders: Connection, shape: Shape, seed: int) -> np.ndarray:
-    """What one replica does: sets a shape up, says how long an iteration takes, hears from when until when to run it.
+def run_shape(engine: OwnEngine, orders: Connection, shape: Shape, seed: int) -> np.ndarray:
+    """What one replica does with a shape, in four steps, each at the word of the process that orders it.
 
-    Moments are those of ``time.perf_counter``, the same clock for all processes of a machine.
+    It sets the shape up and says how long an iteration takes; alone on the device it measures the launch gaps, and says
+    that it has; it hears from when until when to run, and runs. Moments are those of ``time.perf_counter``, the same
+    clock for all processes of a machine.
 
     Returns:
         Start, latency and host time of each iteration, ``(n, 3)``.
@@ -39,11 +44,14 @@ def run_shape(engine: Engine, orders: Connection, shape: Shape, seed: int) -> np
     stage = Stage(engine, shape, np.random.default_rng(seed))
     stage.time()
     orders.send(stage.time().latency_s)
+    orders.recv()
+    gaps_s = stage.launch_gaps_s(engine.kernels) if engine.kernels is not None else 0.0
+    orders.send(gaps_s)
     start_s, end_s = orders.recv()
     time.sleep(max(0.0, start_s - time.perf_counter()))
     rows = []
     while (now := time.perf_counter()) < end_s:
-        timing = stage.time()
+        timing = stage.time().with_gaps(gaps_s)
         rows.append((now, timing.latency_s, timing.host_s))
     return np.array(rows).reshape(-1, 3)
 
@@ -83,12 +91,15 @@ def run_window(replicas: Sequence[Replica], shape: Shape, meter: Meter) -> Windo
 
 
 def _window(replicas: Sequence[Replica], shape: Shape, meter: Meter, stretch: int) -> Window:
-    """One window, so many times as long as it has to be."""
+    """One window, ``stretch`` times as long as needed."""
     for number, replica in enumerate(replicas):
         replica.tell(partial(run_shape, shape=shape, seed=number))
-    alone_s = max(replica.answer() for replica in replicas)
+    longest_s = max([replica.answer() for replica in replicas])
+    for replica in replicas:  # one after the other: each is alone on the device
+        replica.tell(_ALONE)
+        replica.answer()
     least_s = max(WINDOW_S, meter.window_s + 2 * meter.step_s)
-    length_s = stretch * max(least_s, 2 * _LEAST_CALLS * len(replicas) * alone_s)
+    length_s = stretch * max(least_s, 2 * _LEAST_CALLS * len(replicas) * longest_s)
     begin = time.perf_counter() + _MARGIN_S
     lead_s = max(_MARGIN_S, meter.lead_s)
     for replica in replicas:
@@ -111,7 +122,7 @@ def _window(replicas: Sequence[Replica], shape: Shape, meter: Meter, stretch: in
 
 
 def _within(table: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
-    """The iterations that began and ended inside, those of a long list thinned evenly."""
+    """The iterations that began and ended inside; of many, evenly spaced ones."""
     inside = table[(table[:, 0] >= start_s) & (table[:, 0] + table[:, 1] <= end_s)]
     if len(inside) <= ROWS:
         return inside

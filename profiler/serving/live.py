@@ -22,6 +22,7 @@ from profiler.measure.timing import time_iteration, warm_up
 from profiler.memory import affordable_blocks, check_affordable
 from profiler.provenance import setting
 from profiler.serving.clock import Clock, WallClock
+from profiler.serving.gaps import LaunchGaps
 from profiler.serving.log import Served
 from profiler.serving.loop import Loop
 from profiler.serving.replica import Limits, Policies, Replica
@@ -82,6 +83,7 @@ class LiveEngine:
         self._engine, self._num_blocks = engine, num_blocks or engine.cache.num_blocks
         self._meter = meter or open_meter(engine.device)
         self._seed = seed
+        self._gaps = LaunchGaps(engine, self._num_blocks, seed)
         self._warmed = 0
 
     @classmethod
@@ -145,7 +147,7 @@ class LiveEngine:
         self._warmed += warm_up(lambda: stage.time().latency_s)
 
     def _rehearsals(self, limits: Limits, longest: int) -> list[list[Chunk]]:
-        """Batches of every size; their sequences lie on the same blocks, for nobody reads their tokens."""
+        """Batches of every size; their sequences lie on the same blocks, as their tokens are not used."""
         size = self._engine.cache.block_size
         blocks = np.arange(min(-(-longest // size), self._num_blocks))
         room = min(longest, len(blocks) * size)
@@ -188,16 +190,21 @@ class LiveEngine:
         served = begin(WallClock()).serve(stopping)
         after, others = meter.energy_j(), company.share()
         energy_j = None if before is None or after is None else after - before
-        return replace(served, energy_j=energy_j, other_load=others)
+        return replace(self.with_gaps(served), energy_j=energy_j, other_load=others)
+
+    def with_gaps(self, served: Served) -> Served:
+        """A workload that this engine served, with launch gaps in its host time; nothing else may use the device."""
+        return self._gaps.added(served)
 
     def ready(
         self, columns: Columns, limits: Limits, policies: Policies, mine: np.ndarray | None = None
     ) -> Callable[[Clock], Loop]:
-        """All that takes time before a workload can be served; what is left is to say when its first moment is.
+        """Does all that takes time before a workload can be served; what it returns starts at a given clock.
 
         Args:
             columns, limits, policies: as in :meth:`serve`.
-            mine: which requests are served here, a mask; None = all. Prompts are the same, whoever serves them.
+            mine: which requests are served here, a mask; None = all. A request has the same prompt on
+                every replica.
         """
         engine = self._engine
         workload = sequences(columns, engine.architecture.vocab_size, np.random.default_rng(self._seed))
@@ -207,5 +214,5 @@ class LiveEngine:
         return lambda clock: Loop(replica, partial(time_iteration, engine), clock, workload)
 
     def describe(self) -> dict[str, Any]:
-        """The machine, the engine and its threads, for whoever reads the results."""
+        """The machine, the engine and its threads, as results state them."""
         return setting(self._engine, self._meter, self._seed) | {"warmup": self._warmed}

@@ -34,9 +34,11 @@ class Served:
 
     Attributes:
         requests: columns over requests, in order of arrival; times are seconds, NaN where nothing happened;
-            ``replica`` is who served them.
+            ``replica`` is which replica served them.
         iterations: columns over iterations, replica after replica; ``host_s`` is the part of ``duration_s`` in which
-            the device waits for the host: planning, laying out, reading tokens, keeping the books.
+            no kernel of this replica runs or waits for the device: planning, laying out, launch gaps, reading tokens,
+            keeping the books. As the loop knows it, launch gaps are not in it yet, see
+            :class:`profiler.serving.gaps.LaunchGaps`.
         gaps_s: every gap between two output tokens of one request.
         outputs: the tokens each request was answered with.
         energy_j: of the device meanwhile; None without a meter.

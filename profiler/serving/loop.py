@@ -1,4 +1,4 @@
-"""The loop: form a batch, run it, apply it, and between two iterations look who has arrived.
+"""The loop: form a batch, run it, apply it, and between two iterations look for arrivals.
 
 Arrivals are polled, not heard by a thread of their own. A request cannot join a batch while an iteration runs, so
 a thread would gain nothing, and it would take the interpreter from the loop at moments of its own choosing: what is
@@ -27,7 +27,7 @@ class Loop:
     """Serves one workload.
 
     Args:
-        replica: who waits and who runs.
+        replica: requests that wait and that run.
         run: the engine.
         clock: the time that arrivals and tokens have.
         sequences: the workload, in order of arrival.
@@ -59,7 +59,7 @@ class Loop:
         return self.log.served(self._sequences)
 
     def step(self) -> Timing:
-        """One iteration, from the plan to the books; somebody must be there to run."""
+        """One iteration, from the plan to the books; some request must wait or run."""
         replica, clock = self.replica, self.clock
         start_s = clock.now()
         plan = replica.plan()
@@ -73,12 +73,12 @@ class Loop:
         for sequence in finished:
             sequence.finish_s = now
         duration_s = clock.now() - start_s
-        host_s = duration_s - (timing.latency_s - timing.host_s)
+        host_s = duration_s - timing.device_s
         self.log.iteration(start_s, duration_s, host_s, work)
         return Timing(duration_s, host_s)
 
     def _receive(self, now: float) -> None:
-        """Those who have arrived by now find the replica as it was while the iteration ran."""
+        """Requests that have arrived by now find the replica as it was while the iteration ran."""
         due = self._due
         while due and due[0].arrival_s <= now:
             self.replica.arrive(due.popleft())

@@ -75,7 +75,7 @@ class Replica:
         pool: the engine's KV blocks.
         block_size: tokens in each.
         limits: see :class:`Limits`.
-        policies: who runs next, who waits where, who is let in.
+        policies: of batching, queueing, admission and preemption.
 
     Attributes:
         waiting: in queue order.
@@ -131,7 +131,7 @@ class Replica:
 
     @property
     def kv_utilization(self) -> float:
-        """Of the blocks, without those that the iteration under way takes to decode."""
+        """Share of the blocks in use, without those that the iteration under way takes to decode."""
         return (self.pool.num_blocks - self.pool.free - self._grown) / self.pool.num_blocks
 
     def cached_units(self, request: ArrivingRequest) -> int:
@@ -148,7 +148,7 @@ class Replica:
             self.enqueue(sequence)
 
     def plan(self) -> Plan:
-        """Who runs next, with room made for all that decode.
+        """Which requests run next, with blocks freed for all that decode.
 
         Raises:
             UsageError: requests wait, nothing runs, and the policy admits none of them.
@@ -253,14 +253,14 @@ class Replica:
         return kept
 
     def _victim(self) -> Sequence:
-        """Whose blocks are taken first; without a policy, the last admitted's."""
+        """The sequence to preempt: the policy's choice, or the last that was admitted."""
         if self._preemption is None:
             return next(reversed(self.running))
         running = list(self.running)
         return running[self._preemption.victim(running)]
 
     def leave(self, sequence: Sequence) -> None:
-        """A sequence is off the engine, and its blocks are free."""
+        """Takes a sequence off the engine and frees its blocks."""
         del self.running[sequence]
         if sequence in self.decoders:
             del self.decoders[sequence]

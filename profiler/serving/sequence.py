@@ -22,7 +22,7 @@ class Sequence:
         max_tokens: declared limit of its output.
         priority: the lower, the sooner.
         ids: prompt and output, ``(prompt_tokens + output_tokens,)``; the first ``length`` are known.
-        session_id, units, uncached_tokens: what policies may ask for and nobody says here.
+        session_id, units, uncached_tokens: what policies may read; live requests have no session or prefix.
         generated: output tokens so far.
         cached: its first tokens, whose keys and values are in the cache.
         remaining: tokens still to prefill; after a preemption what had been generated is among them.

@@ -7,6 +7,7 @@ reading the sampled tokens, and the books. Between two calls the same sequences 
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from statistics import median
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class Stage:
         engine: runs the iterations; its pool is not touched.
         shape: of each.
         rng: of tokens and blocks.
-        kernels: times kernels alone, once, after the first iteration; None where events around them have to do.
+        kernels: times the kernels, once, after the first iteration, while nothing else is on the device; None where
+            host time is to lack the launch gaps, see :func:`profiler.measure.timing.time_iteration`.
     """
 
     def __init__(
@@ -86,6 +88,16 @@ class Stage:
         self._put_back()
         return timing
 
+    def launch_gaps_s(self, kernels: KernelTimes) -> float:
+        """Launch gaps of one iteration: what is between its first launch and its tokens, less its kernels.
+
+        Args:
+            kernels: times the kernels; nothing else may be on the device meanwhile.
+        """
+        timings = [self.time() for _ in range(_TIMED_FOR_GAPS)]
+        kernel_s = kernels.of(self._batch, timings[-1].latency_s)
+        return max(0.0, median(timing.device_s for timing in timings) - kernel_s)
+
     def _run(self, batch: Many[Chunk]) -> tuple[list[int], Timing]:
         self._batch = batch
         return time_iteration(self._engine, batch)
@@ -113,5 +125,6 @@ class Stage:
                 replica.enqueue(prompt)
 
 
+_TIMED_FOR_GAPS = 3
 _NEVER_DONE = 3
 """Output tokens of each sequence: one more than it gets."""

@@ -1,7 +1,7 @@
 """A workload served in real time by several replicas that share a device, each its part of the same arrivals.
 
-Who serves which request is decided before. All replicas take one moment for their first: ``time.perf_counter`` is one
-clock for all processes of a machine. Energy is that of the device, and so is measured once.
+Which replica serves a request is decided before. All replicas take one moment for their first: ``time.perf_counter``
+is one clock for all processes of a machine. Energy is that of the device, and so is measured once.
 """
 
 from __future__ import annotations
@@ -135,10 +135,11 @@ class LiveReplicas:
         shares, busy_s = zip(*self._answers(stopping), strict=True)
         after, others = meter.energy_j(), company.share(0.0 if self._sharing == "streams" else sum(busy_s))
         energy_j = None if before is None or after is None else after - before
-        return replace(merged(shares), energy_j=energy_j, other_load=others)
+        known = [_gaps_known(replica, share) for replica, share in zip(self._replicas, shares, strict=True)]
+        return replace(merged(known), energy_j=energy_j, other_load=others)
 
     def describe(self) -> dict[str, Any]:
-        """The machine, the engine and its threads, for whoever reads the results."""
+        """The machine, the engine and its threads, as results state them."""
         first, meter = self._described[0], self._meter
         return first | {
             "meter": meter.name,
@@ -150,7 +151,7 @@ class LiveReplicas:
         }
 
     def _answers(self, stopping: Callable[[], bool]) -> list[Any]:
-        """What each answers to its order, as soon as all are done."""
+        """The answers of all replicas, once the last is done."""
         left = {replica.connection: number for number, replica in enumerate(self._replicas)}
         answers: dict[int, Any] = {}
         while left:
@@ -163,7 +164,7 @@ class LiveReplicas:
 
 
 class Heard:
-    """Whether somebody speaks to a replica, or has gone, while it serves.
+    """Whether the process that orders a replica speaks to it, or has ended, while the replica serves.
 
     It looks ten times a second, as looking takes as long as a hundredth of a short iteration.
 
@@ -179,6 +180,12 @@ class Heard:
             return False
         self._next_s = now + _LISTEN_S
         return self._orders.poll()
+
+
+def _gaps_known(replica: Replica, share: Served) -> Served:
+    """A replica's share with launch gaps in its host time; the other replicas do nothing meanwhile."""
+    replica.tell(partial(_with_gaps, share=share))
+    return replica.answer()
 
 
 def merged(shares: Sequence[Served]) -> Served:
@@ -200,7 +207,7 @@ def merged(shares: Sequence[Served]) -> Served:
 
 
 def _numbered(share: Served, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Its requests and iterations, saying whose they are."""
+    """Requests and iterations of a share, with the number of their replica."""
     tables = share.requests, share.iterations
     requests, iterations = (each | {"replica": np.full_like(each["replica"], number)} for each in tables)
     return requests, iterations
@@ -216,12 +223,17 @@ def _describe(engine: LiveEngine, orders: Connection) -> dict[str, Any]:
 
 
 def _warm(engine: LiveEngine, orders: Connection, limits: Limits, longest: int) -> dict[str, Any] | None:
-    """None if it was spoken to."""
+    """Warms up and describes the engine; None if it was told to stop."""
     try:
         engine.warm(limits, longest, Heard(orders))
     except KeyboardInterrupt:
         return None
     return _describe(engine, orders)
+
+
+def _with_gaps(engine: LiveEngine, orders: Connection, share: Served) -> Served:
+    del orders
+    return engine.with_gaps(share)
 
 
 def _serve(
@@ -230,7 +242,7 @@ def _serve(
     """One replica's part: gets ready, says so, hears when the first moment is, and serves from then on.
 
     Returns:
-        What it served, and the processor time of its process meanwhile, seconds; None if it was spoken to.
+        What it served, and the processor time of its process meanwhile, seconds; None if it was told to stop.
     """
     assert columns["replica"] is not None
     begin = engine.ready(columns, limits, policies, columns["replica"] == number)

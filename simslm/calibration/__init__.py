@@ -1,4 +1,4 @@
-"""Fitting a physical cost model to end-to-end runs that somebody measured.
+"""Fitting a physical cost model to measured end-to-end runs.
 
 schedule   the iterations of a simulated run, and its metrics as sums over them: any cost re-prices them
 prior      what is known of each term before anything was measured

@@ -34,7 +34,7 @@ SETTLED, SETTLED_BY_CHANCE = 1e-3, 5e-3
 requests do not come in one burst, and their batches are others each time."""
 
 WORTH = 1e-3
-"""Share of the misfit by which a round has to better it to be worth another."""
+"""Another round follows only where the last one lowered the misfit by this share."""
 
 HALVINGS = 3
 """Times that a step which made things worse is halved."""
@@ -139,7 +139,7 @@ def _settle(
 ) -> tuple[PhysicalCost, list[Schedule]]:
     """Fits, simulates with what was found, and again, until the schedules stay or nothing gets better.
 
-    A step that made things worse went further than its re-pricing holds, and is halved.
+    A step that raised the misfit went beyond the range in which re-pricing is right, and is halved.
 
     Returns:
         the best terms, and the schedules as simulated with them.
@@ -153,6 +153,8 @@ def _settle(
             if progress is not None:
                 progress(number * len(runs) + len(schedules), ROUNDS * len(runs), run.run)
             schedules.append(schedule(run, cost, dtype, found))
+        # The first round only tells the rates of random arrivals; its misfit is with other arrivals and not
+        # comparable.
         if number == 0 and any(run.drawn for run in runs):
             runs = [paced_as_measured(each, told(each).get(RATES[0])) for each in schedules]
             cost = fit(schedules, steps, cost)

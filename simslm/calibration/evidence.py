@@ -1,8 +1,9 @@
 """What one measured run says: its metrics beside those re-priced, in standard deviations.
 
-A run that was 2 % faster that day is so in all its metrics: that counts once. What they say about each other is far
-more exact, and tells a request's prompt from its decoding. So the logarithm of each error is what the day did, times
-how much the metric follows the iterations, plus something of its own; the residuals are whitened by that covariance.
+A run that was 2 % faster that day is faster in all its metrics: that counts once. The ratios between its metrics are
+far more exact, and separate the time of prompts from that of decoding. So the logarithm of each error is a common part
+(the speed of the day, times how much the metric follows the iterations) plus a part of its own; the residuals are
+whitened by that covariance.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Evidence:
     whitening: np.ndarray
 
     def residuals(self, computed: Mapping[str, float]) -> list[float]:
-        """Of metrics as computed, in standard deviations; positive when they are slower than measured.
+        """The residuals of computed metrics, in standard deviations; positive where they are slower than measured.
 
         First tokens of requests that do not come in one burst pass a front end which is no part of the model, and
         wait for others of unknown length: far errors of theirs count by their size, not by its square.
@@ -55,7 +56,7 @@ class Evidence:
 
 
 def evidence(each: Schedule) -> Evidence | None:
-    """What a run says; None when it has nothing that could be matched."""
+    """The evidence of a run; None where it has no metric that could be matched."""
     measured = {
         name: value
         for name, value in told(each).items()
@@ -116,7 +117,7 @@ def _first_of(names: tuple[str, ...], measured: Mapping[str, float]) -> list[str
 
 
 def _own_spread(name: str, each: Schedule, computed: Mapping[str, float]) -> float:
-    """By how much a metric may be off whatever the speed of the run, relative."""
+    """The relative error that a metric may have apart from the speed of the whole run."""
     clock = known.CLOCK_SPREAD + known.CLOCK_S / computed["duration_s"]
     if each.burst:
         return 2 * clock + known.TTFT_SPREAD if name in FIRSTS else clock

@@ -76,6 +76,8 @@ def fit(
     starts: list[Mapping[str, float]] = [cost.terms]
     starts += [{**known.medians(), **start} for start in known.STARTS] if everywhere else []
     best = None
+    # Latency is a maximum of compute and traffic: from a start at which one hides the other the gradient never sees
+    # it.
     for start in starts:
         tried = least_squares(
             lambda x: residuals(_changed(cost, names, x), found, steps),
@@ -110,8 +112,10 @@ def assess(schedules: Sequence[Schedule], steps: Sequence[Step], cost: PhysicalC
 
     here = at(x)
     steps_of = _STEP * np.eye(len(names))
+    # Central differences: those of ``least_squares`` are one-sided, and wrong at a kink of the latency.
     jacobian = np.column_stack([(at(x + each) - at(x - each)) / (2 * _STEP) for each in steps_of])
     data = len(here) - len(names)
+    # At least 1: residuals that happen to be small do not make the terms better known than the assumed errors.
     scale = max(float(np.sqrt(here @ here / max(data, 1))), 1.0)
     covariance = np.linalg.inv(jacobian.T @ jacobian) * scale**2
     remarks = _remarks(names, x, jacobian, covariance, (low, high))
@@ -180,6 +184,8 @@ def _remarks(
                 f"{names[i]} and {names[j]} cannot be told apart (correlation {correlation[i, j]:+.2f})"
             )
     spread = np.array([PRIORS[name].spread for name in names])
+    # A direction in which the runs say more than the priors has a singular value above 1, in units of the priors'
+    # spread.
     told = int((np.linalg.svd(without * spread, compute_uv=False) > 1.0).sum())
     if told < len(names):
         found.append(

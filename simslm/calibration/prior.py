@@ -66,7 +66,7 @@ LOOP_SPREAD = 0.01
 """How far a run's metrics may disagree when requests do not come in one burst: its schedule is another each time."""
 
 FIRST_SPREAD, FRONT_S = 0.02, 0.002
-"""And its time to first token: a share, and what the front end takes, which is no part of the model."""
+"""The same of its time to first token: a share, and the time of the front end, which is no part of the model."""
 
 FIRST_ASSUMED_SPREAD = 0.5
 """The share where the lengths of single requests are not known: taken to be alike, clients of a closed loop send their
@@ -80,7 +80,8 @@ STARTS: tuple[Mapping[str, float], ...] = (
     {"launch": 1.2e-3, "compute": 0.7},
     {"launch": 1.5e-4, "compute": 0.25},
 )
-"""Where the fit starts, beside the priors' medians: the longer of two times hides the shorter from a gradient."""
+"""Points from which the fit starts, beside the medians of the priors: of two times the longer hides the shorter from a
+gradient."""
 
 
 def medians() -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How well a fit meets the runs it was made of, and whether that is good enough to build on."""
+"""How far a fit is from the runs it was made of, and whether that is good enough to use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from simslm.calibration.evidence import FIRSTS, GAPS, RATES
 
 MOST_RESIDUAL = 0.25
-"""Error of a run in throughput, TPOT or ITL beyond which a fit is no answer: the same run twice differs by 4 %, and
+"""Error of a run in throughput, TPOT or ITL beyond which a fit is refused: the same run twice differs by 4 %, and
 engines that the terms describe are met within 10 % (h100-vllm, llm-pilot)."""
 
 FAR_OFF = 0.25

@@ -35,10 +35,11 @@ KEEPS_UP = 0.2
 """An engine keeps up with its arrivals while the duration follows its iterations by no more than that."""
 
 MOST_FOLLOWED = 20.0
-"""A metric follows no more than that: at the edge of overload, waiting grows without bound."""
+"""The most that a metric is taken to follow the iterations: at the edge of overload, waiting grows without bound."""
 
 REQUESTS, FEWEST_DRAWS, MOST_DRAWS = 1500, 3, 8
-"""Random arrivals are drawn until there are so many requests: theirs were others."""
+"""Random arrivals are drawn again until there are so many requests in all, because those of the measurement are not
+known."""
 
 MOST_SHAPES = 1500
 """Shapes of a run beyond which alike ones are taken together."""
@@ -121,6 +122,8 @@ def schedule(run: MeasuredRun, cost: PhysicalCost, dtype: str, found: Found | No
     simulated = _mean([each.metrics for each in observations])
     paced = run.paced
     slow = slowed(cost, SLOWER)
+    # The same draws again with all iterations longer: how much a metric follows them is a difference under the same
+    # arrivals. In a burst or a closed loop every time grows alike, and the second run would show 1.
     slower = [_simulated(run, slow, dtype, seed, lookups).metrics for seed in draws] if paced else []
     tables, weights = _joined(observations)
     distinct, order = _distinct(tables)
@@ -182,6 +185,7 @@ def paced_as_measured(each: Schedule, measured_tokens_per_s: float | None) -> Me
     process, rate, *cv = run.arrivals.split(":")
     simulated = each.output_tokens / each.simulated["duration_s"]
     reach = 2 * (run.spread_of_arrivals or 0.0)
+    # Clipped: a throughput further off than chance is an error of the model, which the fit has to see.
     factor = float(np.clip(measured_tokens_per_s / simulated, 1 / (1 + reach), 1 + reach))
     return replace(run, arrivals=":".join([process, repr(float(rate) * factor), *cv]))
 
@@ -230,6 +234,7 @@ def _chance(found: Sequence[Mapping[str, float]], mean: Mapping[str, float]) -> 
     if len(found) == 1:
         return dict.fromkeys(mean, 0.0)
     spread = {name: float(np.std([each[name] for each in found], ddof=1)) for name in mean}
+    # The measurement is one drawing and the mean is not exact either: their variances add.
     return {name: spread[name] / mean[name] * (1 + 1 / len(found)) ** 0.5 for name in mean}
 
 
@@ -254,6 +259,7 @@ def _distinct(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         decode_ctx_tokens=_class(named.decode_ctx_tokens),
         prefill_tokens=_class(named.prefill_tokens),
         prefill_ctx_tokens=_class(named.prefill_ctx_tokens),
+        # Pairs follow from the other columns but for rounding: as a key they would split every class again.
         prefill_pairs=np.zeros(len(table)),
     )
     _, order = np.unique(np.column_stack(rounded), axis=0, return_inverse=True)

@@ -1,4 +1,4 @@
-"""The way back from an architecture to a Hugging Face ``config.json``: what another engine builds the model from.
+"""From an architecture back to a Hugging Face ``config.json``, from which another engine builds the model.
 
 What is written is read again by :func:`simslm.catalog.families.from_config` and has to give the same architecture.
 """

@@ -10,9 +10,15 @@ from typing import Any
 
 from simslm.catalog.files import entry_names, parse_mapping, read_entry, read_mapping
 from simslm.errors import ScenarioError, UsageError, nearest
+from simslm.plain import is_mapping
 
-_FALLBACKS = {"fp8": ("bf16", "fp16", "fp32"), "int8": ("bf16", "fp16", "fp32"), "bf16": ("fp16", "fp32")}
-_FALLBACKS |= {"fp16": ("bf16", "fp32"), "fp32": ()}
+_FALLBACKS: Mapping[str, tuple[str, ...]] = {
+    "fp8": ("bf16", "fp16", "fp32"),
+    "int8": ("bf16", "fp16", "fp32"),
+    "bf16": ("fp16", "fp32"),
+    "fp16": ("bf16", "fp32"),
+    "fp32": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +50,7 @@ class Device:
     sm_clock_mhz: float
     host_link_bytes_per_s: float
     peer_link_bytes_per_s: float
-    sources: Mapping[str, str] = field(default_factory=dict, hash=False, compare=False)
+    sources: Mapping[str, str] = field(default_factory=dict[str, str], hash=False, compare=False)
 
     def flops_per_s(self, dtype: str) -> float:
         """Dense peak for a data type; a type without units of its own runs on the next wider ones.
@@ -66,7 +72,7 @@ FILES = (".yaml", ".yml", ".json")
 """What the name of a file ends in that describes a device."""
 
 SMALLEST, LARGEST = 1e-3, 1e24
-"""What a figure of a device lies between, whatever its unit."""
+"""Smallest and largest figure of a device, in any unit."""
 
 _FIELDS = tuple(entry.name for entry in fields(Device))
 _WHOLE = ("memory_bytes", "sm_count")
@@ -143,7 +149,7 @@ def device_from_mapping(mapping: Mapping[str, Any]) -> Device:
         return _build({"name": "inline"} | given)
     base = read_entry("devices", str(like))
     compute = given.get("compute_flops", {})
-    if isinstance(compute, Mapping):
+    if is_mapping(compute):
         given["compute_flops"] = base["compute_flops"] | dict(compute)
     sources = base.get("sources", {}) | {key: "the scenario" for key in given if key != "name"}
     return _build({"name": f"{like} (changed)"} | base | {"sources": sources} | given)
@@ -157,7 +163,7 @@ def _build(values: Mapping[str, Any]) -> Device:
             )
     real = {key: _positive(key, values[key], zero=key == "idle_w") for key in _REAL}
     compute = values["compute_flops"]
-    if not isinstance(compute, Mapping) or not compute:
+    if not is_mapping(compute) or not compute:
         raise ScenarioError("device.compute_flops: expected FLOP/s by data type, e.g. {bf16: 1.0e+14}")
     flops = {str(key): _positive(f"compute_flops.{key}", value) for key, value in compute.items()}
     return Device(

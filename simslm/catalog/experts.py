@@ -1,4 +1,4 @@
-"""Which part of a block's experts the tokens of an iteration pass, and so which weights are read."""
+"""How many of the experts of a block the tokens of an iteration pass, and so how many weights are read."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Routing:
         import numpy as np
 
         missed = 1.0 - num_experts_per_tok / num_experts
+        # Beyond these tokens 1 − share is less than half a unit in the last place: the table ends at exactly 1.
         enough = 1 if missed == 0 else min(ceil(log(2.0**-54) / log(missed)), MOST_TOKENS)
         self._table = 1.0 - missed ** np.arange(enough + 2)
         self._values: list[float] = self._table.tolist()

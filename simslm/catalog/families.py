@@ -1,4 +1,4 @@
-"""What each family of models fixes, and how its Hugging Face ``config.json`` says the rest.
+"""What each family of models fixes, and which keys of its Hugging Face ``config.json`` have the rest.
 
 The structure comes from the reference implementations in ``transformers``
 (``models/{opt,llama,mistral,qwen2,qwen3,phi,gemma2,qwen3_moe,olmoe}/modeling_*.py``), the defaults from their
@@ -12,6 +12,7 @@ from typing import Any
 
 from simslm.catalog.architecture import FAMILIES, FIELD_NAMES, Architecture
 from simslm.errors import ScenarioError, nearest
+from simslm.plain import is_section, section_of
 
 _PLAIN: dict[str, Any] = {
     "norm": "rmsnorm",
@@ -161,7 +162,7 @@ def architecture_from_mapping(mapping: Mapping[str, Any], name: str = "inline") 
 
     Args:
         mapping: either the keys of a Hugging Face ``config.json`` (it then has ``model_type``), or the fields
-            of :class:`Architecture`: ``family`` and the dimensions, and whatever differs from the family.
+            of :class:`Architecture`: ``family``, the dimensions, and the fields that differ from the family.
         name: what to call the model where the mapping has no ``name``.
 
     Raises:
@@ -193,7 +194,7 @@ _KINDS = dict.fromkeys(_REAL, ((int, float), "a number")) | {
 
 def _check_kinds(config: Mapping[str, Any]) -> None:
     rope = config.get("rope_parameters")
-    for section in (config, rope if isinstance(rope, dict) else {}):
+    for section in (config, rope if is_section(rope) else {}):
         for key, (kinds, expected) in _KINDS.items():
             if key in section and type(section[key]) not in kinds:
                 raise ScenarioError(f"the model's {key}: expected {expected}, found {section[key]!r}")
@@ -232,7 +233,7 @@ def _experts(config: Mapping[str, Any]) -> dict[str, Any]:
 def _variants(config: Mapping[str, Any], family: str) -> dict[str, Any]:
     if family == "opt":
         return _opt_variants(config)
-    rope = config.get("rope_parameters") or {}
+    rope = section_of(config, "rope_parameters")
     found: dict[str, Any] = {
         "tied_embeddings": config["tie_word_embeddings"],
         "activation": _activation(config.get("hidden_activation") or config.get("hidden_act")),

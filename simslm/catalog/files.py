@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simslm.errors import ScenarioError, UsageError, nearest
+from simslm.plain import is_section
 
 CATALOGUE = Path(__file__).parent
 
@@ -46,7 +47,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ScenarioError(f"cannot be read ({reason})", where=str(path), remedy="check the path") from None
     content = _parse_json(text, path) if path.suffix == ".json" else _parse_yaml(text, path)
-    if not isinstance(content, dict):
+    if not is_section(content):
         raise ScenarioError("expected a mapping of names to values at the top level", where=str(path))
     return content
 
@@ -58,9 +59,16 @@ def parse_mapping(text: str, where: str) -> dict[str, Any]:
         ScenarioError: it is not YAML, or something else than a mapping.
     """
     content = _parse_yaml(text, Path(where))
-    if not isinstance(content, dict):
+    if not is_section(content):
         raise ScenarioError("expected a mapping of names to values", where=where)
     return content
+
+
+def _reader() -> Any:
+    """What reads YAML; its ``load`` is annotated in parts only, so it counts as untyped."""
+    from ruamel.yaml import YAML
+
+    return YAML(typ="safe", pure=True)
 
 
 def _parse_json(text: str, path: Path) -> Any:
@@ -72,10 +80,10 @@ def _parse_json(text: str, path: Path) -> Any:
 
 
 def _parse_yaml(text: str, path: Path) -> Any:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAMLError
 
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return _reader().load(text)
     except YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)

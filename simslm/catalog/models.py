@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from simslm.catalog.architecture import Architecture
 from simslm.catalog.families import architecture_from_mapping, from_config
@@ -23,7 +25,8 @@ __all__ = [
 ]
 
 TUNED = frozenset({"instruct", "chat", "it", "hf", "base", "meta"})
-"""Words of a repository's name that say how a model was tuned or packed, or by whom: its architecture is the same."""
+"""Words in the name of a repository that say how a model was tuned or packed, or by which owner: its architecture is
+the same."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def named_model(name: str) -> str | None:
     (``models--Qwen--Qwen2.5-0.5B-Instruct/snapshots/...``). Words of tuning and packing do not count, nor does case.
     Every other word does: quantised weights (``-AWQ``) or another size are another model.
     """
+    # The cache of Hugging Face joins owner and name by two hyphens.
     parts = [part.rsplit("--", 1)[-1] for part in str(name).replace("\\", "/").split("/") if part]
     known = _known_words()
     return next((found for part in reversed(parts) if (found := known.get(_words(part)))), None)
@@ -122,7 +126,7 @@ def _words(name: str) -> tuple[str, ...]:
     return tuple(word for word in words if word and word not in TUNED)
 
 
-def _config_name(config: dict, path: Path) -> str:
+def _config_name(config: Mapping[str, Any], path: Path) -> str:
     """What a configuration calls its model: its own name, else its folder's, else its file's."""
     own = str(config.get("_name_or_path") or "").rstrip("/").rsplit("/", 1)[-1]
     folder = path.resolve().parent.name if path.stem == "config" else ""

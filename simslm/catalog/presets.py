@@ -8,6 +8,7 @@ from typing import Any
 
 from simslm.catalog.files import entry_names, read_entry, read_mapping
 from simslm.errors import ScenarioError, nearest
+from simslm.plain import is_section
 
 KIND = "workloads"
 KEYS = ("what", "source", "workload", "fit")
@@ -28,8 +29,8 @@ class Preset:
     name: str
     what: str
     workload: dict[str, Any]
-    source: dict[str, Any] = field(default_factory=dict)
-    fit: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict[str, Any])
+    fit: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 def preset_names() -> list[str]:
@@ -61,7 +62,7 @@ def load_preset(name: str, base_dir: Path = Path()) -> Preset:
 
 def holds_preset(content: Any) -> bool:
     """Whether the content of a YAML file is that of a preset rather than of a scenario."""
-    return isinstance(content, dict) and "workload" in content and set(content) <= set(KEYS)
+    return is_section(content) and "workload" in content and set(content) <= set(KEYS)
 
 
 def _preset(name: str, content: dict[str, Any], where: str) -> Preset:

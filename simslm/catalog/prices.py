@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from simslm.catalog.files import CATALOGUE, read_mapping
 from simslm.errors import ScenarioError, nearest
+from simslm.plain import is_mapping
 
 TABLE = CATALOGUE / "prices.yaml"
 KEYS = ("usd_per_device_hour", "date", "source")
@@ -51,7 +51,7 @@ def device_price(device: str, table: Path | None = None) -> Price | None:
 
 
 def _price(name: Any, entry: Any, path: Path) -> Price:
-    if not isinstance(entry, Mapping):
+    if not is_mapping(entry):
         raise ScenarioError(
             f"{name}: expected a mapping", where=str(path), remedy=f"state {', '.join(KEYS)} of the device"
         )

@@ -185,6 +185,7 @@ class WorkModel:
         total = seqs + tokens + drafted
         rows = seqs + prompts + drafted
         keys = context + seqs
+        # ``+ (seqs == 0)``: no division by 0, for numbers and arrays alike and without a branch.
         each = drafted / (seqs + (seqs == 0))
         visited = keys + drafted * (keys / (seqs + (seqs == 0)) + (each + 1) / 2)
         keys = keys + drafted
@@ -203,6 +204,8 @@ class WorkModel:
             prefill_bytes = prefill_bytes + (behind + tokens) * self.window_bytes
         linear_bytes = (total > 0) * self.linear_bytes
         if self.expert_bytes:
+            # Prompts that pass a share of the layers have all their tokens in those: ``tokens`` is counted by the
+            # share.
             passed = self._routing.share(seqs + drafted + tokens / layers) * layers
             passed = passed + self._routing.share(seqs + drafted) * (1.0 - layers)
             linear_bytes = linear_bytes + passed * self.expert_bytes

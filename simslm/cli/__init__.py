@@ -8,7 +8,7 @@ DEBUG = "--debug"
 
 
 def main() -> None:
-    """Runs a command; whatever goes wrong becomes one clear message and an exit code.
+    """Runs a command; any error becomes one clear message and an exit code.
 
     ``--debug``, anywhere on the line, shows the traceback as well.
     """

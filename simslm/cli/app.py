@@ -18,7 +18,7 @@ class Commands(TyperGroup):
     """The commands, and how one ends that is cut short."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs a command; whoever read its output may have had enough of it, or pressed Ctrl-C."""
+        """Runs a command. A pipe that is closed (``| head``) ends it in silence, Ctrl-C by its own exit code."""
         try:
             value = super().invoke(ctx)
             sys.stdout.flush()

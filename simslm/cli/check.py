@@ -15,7 +15,7 @@ from simslm.units import bytes_, number, seconds
 
 
 def check(path: Path, sets: list[str], seed: int | None, as_json: bool) -> None:
-    """Validates a scenario and prints what it comes to.
+    """Validates a scenario and prints memory, KV blocks, coverage and expected load.
 
     Raises:
         ScenarioError: it is wrong, or not one of its requests can be served.
@@ -59,7 +59,7 @@ def _show(path: Path, prepared: Prepared, expected: list[Expectation]) -> None:
     requests, summary = prepared.requests, _summary(prepared, expected)
     print(f"{path} is a valid scenario.")
     print()
-    lines = [("requests", f"{len(requests):,} from {requests.source}")]
+    lines = [("requests", f"{len(requests):,}, {requests.source}")]
     lines += [("dropped", f"{count:,} rows: {reason}") for reason, count in requests.dropped.items()]
     lines += [("note", text) for text in requests.notes]
     lines += _before_the_groups(prepared)
@@ -70,8 +70,8 @@ def _show(path: Path, prepared: Prepared, expected: list[Expectation]) -> None:
     lines += [
         (
             "throughput limit",
-            f"{about} {capacity} requests/s with every slot busy (by hand, whatever the latencies; the capacity within "
-            "an SLO is what `simslm plan` and `simslm search` simulate)",
+            f"{about} {capacity} requests/s with every slot busy, by hand and without regard to latency; `simslm plan` "
+            "and `simslm search` simulate the capacity within an SLO",
         ),
         ("expected load", _load(summary["offered_rps"], summary["expected_load"])),
     ]

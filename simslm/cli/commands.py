@@ -259,7 +259,7 @@ def compare(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Hold runs against the first of them: by how much figures differ, how surely, and what differs in the scenarios.
+    """Compare runs with the first: how much each figure differs, how sure that is, and what differs in the scenarios.
 
     Runs that served the same requests are compared request by request; runs of the same scenario under several seeds
     seed by seed. The page has everything, --json too.
@@ -314,33 +314,24 @@ def profile(
     """
     from simslm.cli import profile as command
 
-    if planned:
-        command.plan(
-            model,
-            device,
-            dtype.value,
-            grid.value,
-            repeats=repeats,
-            replicas=replicas,
-            sharing=sharing,
-            engine=engine.value,
-            reach=reach,
-            as_json=json,
-        )
-        return
-    where = (model, device, dtype.value, grid.value, output)
-    command.profile(
-        *where,
+    asked = command.Asked(
+        model=model,
+        device=device,
+        dtype=dtype.value,
+        grid=grid.value,
+        quantization=quantization,
+        engine=engine.value,
         repeats=repeats,
-        budget_s=budget,
         threads=threads,
         replicas=replicas,
         sharing=sharing,
-        engine=engine.value,
-        quantization=quantization,
         reach=reach,
-        as_json=json,
+        output=output,
     )
+    if planned:
+        command.plan(asked, json)
+    else:
+        command.profile(asked, budget, json)
 
 
 def calibrate(

@@ -80,7 +80,7 @@ def compare(directories: Sequence[Path], output: Path | None, fail_on: Sequence[
 
 
 def page_place(directories: Sequence[Path]) -> Path:
-    """Where the page goes unless said otherwise: beside the runs, or here where they lie in different places."""
+    """The default place of the page: beside the runs, or the working directory where they lie in different places."""
     parents = {directory.resolve().parent for directory in directories}
     beside = directories[0].parent if len(parents) == 1 else Path()
     return beside / "comparison.html"
@@ -189,13 +189,13 @@ def _show_contrast(baseline: str, contrast: Contrast) -> None:
 
 
 def _mark(delta: Delta) -> str:
-    """Nothing of a count that has no interval: it is what it is."""
+    """The mark of a verdict; empty for a count without an interval, which is exact."""
     counted = delta.path.startswith("requests.") and delta.verdict == "untested"
     return "" if counted else MARKS.get(delta.verdict, "")
 
 
 def _matters(delta: Delta) -> bool:
-    """Counts of requests that were missed only where there are any."""
+    """Whether a figure is worth a row: counts of missed requests only where there are any."""
     return not delta.path.startswith("requests.") or bool(delta.baseline or delta.value)
 
 

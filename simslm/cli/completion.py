@@ -52,6 +52,7 @@ def _keys(node: Mapping[str, Any], schema: Mapping[str, Any], path: str) -> Iter
         key = f"{path}.{name}" if path else name
         below = [pair for each in nodes for pair in _keys(each, schema, key)]
         choices = [value for each in nodes for value in _choices(each, schema)]
+        # A policy may be given by its bare name: ``batching=orca`` for ``batching.policy=orca``.
         choices += [value for name, values in below if name == f"{key}.{BARE}" for value in values]
         yield key, list(dict.fromkeys(choices))
         yield from below

@@ -1,4 +1,4 @@
-"""Where results go, looked at before the work is done and made only after it."""
+"""The place of results: checked before the work is done, made only after it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 COLUMN = 54
-"""Where comments begin."""
+"""Column in which comments begin."""
 
 TABLE_OF_ARRIVALS = "also gamma, mmpp, diurnal, closed-loop, all-at-once"
 
@@ -54,8 +54,8 @@ class Draft:
     def text(self) -> str:
         """The scenario as YAML."""
         lines = [
-            f"# {self.model} on {self.device}: `simslm check {self.file}` says what it comes to, `simslm schema`",
-            f"# what else. Any key can be set for a run: `simslm simulate {self.file} --set {_seqs_key()}=128`.",
+            f"# {self.model} on {self.device}: `simslm check {self.file}` explains it, `simslm schema` has every key.",
+            f"# Any key can be set for a run: `simslm simulate {self.file} --set {_seqs_key()}=128`.",
             "schema_version: 1",
             _said(f"name: {_yaml(self.name)}", "its runs go to runs/<name>"),
             _said("seed: 0", "same scenario, same seed: the same result, to the byte"),
@@ -64,7 +64,7 @@ class Draft:
             _said(f"dtype: {self.dtype}", "of weights and KV cache"),
             *self._cost(),
             "workload:",
-            _said("  num_requests: 2000", "more of them: tails are surer"),
+            _said("  num_requests: 2000", "more requests make tails surer"),
             _said(f"  arrivals: {_flow(self.arrivals)}", TABLE_OF_ARRIVALS),
             _said(f"  prompt_tokens: {_flow(self._lengths(self.prompt, 0.75))}", ""),
             _said(f"  output_tokens: {_flow(self._lengths(self.output, 0.25))}", ""),

@@ -103,6 +103,7 @@ def _expectation(
     decode = cost.decode(batch).latency_s(batch * held)
     whole = round(prompt)
     prefill = IterationShape(batch, round(batch * held), 1, whole, 0, group.prompt_pairs(whole))
+    # What a prompt adds to an iteration that decodes anyway, which is less than what it takes alone.
     beside = max(cost.latency_s(prefill) - decode, 0.0)
     alone = cost.latency_s(prefill._replace(decode_seqs=0, decode_ctx_tokens=0))
     per_request = {

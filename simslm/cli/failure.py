@@ -31,6 +31,7 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """The failure that an exception means."""
     if isinstance(error, ScenarioError):
+        # All faults of a scenario at once, a line each.
         lines, code = error.problems, error.exit_code
     elif isinstance(error, SimslmError):
         lines, code = (str(error),), error.exit_code

@@ -201,7 +201,7 @@ def validate_live(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Serve a scenario for real on the profiler's engine and by simulation, and compare; its cost is not used.
+    """Serve a scenario on the profiler's engine and by simulation, and compare; its own cost is not used.
 
     The trace of its model is measured just before. The same requests arrive on the wall clock and in the
     simulation; errors stand beside the noise of the repeats.
@@ -244,7 +244,7 @@ def workload_show(
     seed: Seed = None,
     json: Json = False,
 ) -> None:
-    """Show how often, how evenly and how long requests are.
+    """Show how often requests come, how evenly, and how long they are.
 
     Example: simslm workload show azure-2023-conv -o azure.html
     """

@@ -39,7 +39,7 @@ class Wishes:
 
 
 def init(path: Path, wishes: Wishes, force: bool, as_json: bool) -> None:
-    """Asks for what is missing where there is somebody to ask, writes the scenario, and says what is next.
+    """Asks for what is missing where stdin is a terminal, writes the scenario, and says what to do next.
 
     Raises:
         UsageError: the file is there already, or a wish makes no sense.
@@ -59,7 +59,7 @@ def init(path: Path, wishes: Wishes, force: bool, as_json: bool) -> None:
     print(f"{path}: {draft.model} on {draft.device}, costs {costs}")
     print()
     commands = (
-        (f"simslm check {path}", "what it comes to: memory, KV blocks, expected load"),
+        (f"simslm check {path}", "memory, KV blocks, expected load, before running"),
         (f"simslm simulate {path}", "one run: latencies, SLO, why"),
         (
             f"simslm search {path} -o runs/{directory_name(draft.name)}-search",
@@ -149,7 +149,7 @@ def _relative(path: Path, file: Path) -> str:
 
 
 class _Questions:
-    """Asks on stderr for what the command line does not state; or takes the default, where nobody is there."""
+    """Asks on stderr for what the command line does not state; takes the default where stdin is no terminal."""
 
     def __init__(self, ask: bool) -> None:
         self._ask = ask

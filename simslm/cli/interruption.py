@@ -51,6 +51,7 @@ class Interruption:
         """The signal's handler: the first asks, the second abandons."""
         del number, frame
         if self.writing:
+            # ``print`` is not safe in a signal handler: the signal may have come in the middle of another.
             os.write(STDERR, WRITING)
         elif self.asked:
             raise InterruptError("interrupted; nothing is kept")
@@ -65,6 +66,7 @@ class Interruption:
 def held_back() -> Iterator[Interruption]:
     """Holds the first Ctrl-C back for :meth:`Interruption.stopping`, where signals can be handled at all."""
     interruption = Interruption()
+    # Python allows signal handlers in the main thread alone; elsewhere Ctrl-C stays as it is.
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return

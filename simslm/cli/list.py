@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HERE = Path("scenarios")
 
 CHECKOUT = Path(__file__).parents[2]
-"""Where the scenarios lie beside the package, unless it was installed from a wheel."""
+"""The scenarios beside the package, where it was not installed from a wheel."""
 
 
 def show(what: str, as_json: bool) -> None:

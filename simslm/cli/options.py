@@ -12,7 +12,7 @@ from simslm.cli import completion
 
 
 def place(text: str) -> Path:
-    """Where results go: not an empty path, which is the current directory, and nothing that is no UTF-8."""
+    """A path for results. Refuses an empty one, which would be the working directory, and one that is not UTF-8."""
     if not text:
         raise typer.BadParameter("an empty path")
     try:

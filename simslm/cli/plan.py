@@ -162,7 +162,7 @@ def _capacity(rate: dict[str, Any]) -> str:
 
 
 def _latency(option: dict[str, Any], name: str) -> str:
-    """Of all requests that arrive: none where too many of them are missed."""
+    """A latency of all requests that arrive; ``none`` where too many of them are missed."""
     if option[name] is None and any(option["lost"].values()):
         return "none"
     return seconds(option[name])

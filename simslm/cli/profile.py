@@ -7,6 +7,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,66 +19,95 @@ from simslm.units import bytes_
 
 if TYPE_CHECKING:
     from profiler.plan import Plan
+    from profiler.specification import Specification
     from simslm.catalog.devices import Device
 
 
-def profile(
-    model: str,
-    device: str,
-    dtype: str,
-    grid: str,
-    output: Path | None,
-    *,
-    repeats: int | None,
-    budget_s: float | None,
-    threads: int | None,
-    replicas: str,
-    sharing: str,
-    engine: str,
-    quantization: str | None,
-    reach: str | None,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a command line asks to be measured, as it was written.
+
+    Attributes:
+        model, device, dtype, grid, quantization, engine, repeats, threads, output: as of
+            :class:`profiler.specification.Specification`.
+        replicas, sharing, reach: lists in words, ``1,2``, ``mps,time-slice``, ``32,2048,512``.
+    """
+
+    model: str
+    device: str
+    dtype: str
+    grid: str
+    quantization: str | None
+    engine: str
+    repeats: int | None
+    threads: int | None
+    replicas: str
+    sharing: str
+    reach: str | None
+    output: Path | None
+
+    def specification(self, device: str | None = None) -> Specification:
+        """The same for the profiler.
+
+        Args:
+            device: in place of the one that was asked for.
+
+        Raises:
+            UsageError: a list is none.
+            DeviceError: torch is not installed.
+        """
+        counts = _numbers("--replicas", self.replicas, "1,2,4")
+        ends = None if self.reach is None else _numbers("--reach", self.reach, "32,2048,512", count=3)
+        with _torch():
+            from profiler.grid import Reach
+            from profiler.specification import Specification
+        return Specification(
+            model=self.model,
+            device=self.device if device is None else device,
+            dtype=self.dtype,
+            grid=self.grid,
+            quantization=self.quantization,
+            engine=self.engine,
+            reach=None if ends is None else Reach(*ends),
+            repeats=self.repeats,
+            threads=self.threads,
+            replicas=counts,
+            sharing=[word.strip() for word in self.sharing.split(",")],
+            output=self.output,
+        )
+
+    def words(self) -> str:
+        """The command line that asks for the same, for the provenance; it names no place."""
+        options = {"--model": self.model, "--device": self.device, "--dtype": self.dtype, "--grid": self.grid}
+        options |= {"--quantization": self.quantization, "--repeats": self.repeats, "--threads": self.threads}
+        if _numbers("--replicas", self.replicas, "1,2,4") != [1]:
+            options |= {"--replicas": self.replicas, "--sharing": self.sharing}
+        options |= {"--engine": self.engine if self.engine != "simslm" else None, "--reach": self.reach}
+        pairs = [(option, str(value)) for option, value in options.items() if value]
+        return shlex.join(["simslm", "profile", *(word for pair in pairs for word in pair)])
+
+
+def profile(asked: Asked, budget_s: float | None, as_json: bool) -> None:
     """Measures, and prints where the trace is."""
-    counts = _numbers("--replicas", replicas, "1,2,4")
-    ends = None if reach is None else _numbers("--reach", reach, "32,2048,512", count=3)
-    if output is not None:
-        free_place(output)
+    specification = asked.specification()
+    if asked.output is not None:
+        free_place(asked.output)
     cores = os.cpu_count() or 1
-    if threads is not None and threads > cores:
-        raise UsageError(f"--threads {threads} is more than the {cores} cores of this machine")
-    with _torch():
-        from profiler.campaign import profile as measure
-        from profiler.grid import Reach
-    command = ["simslm", "profile", "--model", model, "--device", device, "--dtype", dtype, "--grid", grid]
-    command += ["--quantization", quantization] if quantization else []
-    command += ["--repeats", str(repeats)] if repeats else []
-    command += ["--threads", str(threads)] if threads else []
-    command += ["--replicas", replicas, "--sharing", sharing] if counts != [1] else []
-    command += ["--engine", engine] if engine != "simslm" else []
-    command += ["--reach", reach] if reach else []
+    if asked.threads is not None and asked.threads > cores:
+        raise UsageError(f"--threads {asked.threads} is more than the {cores} cores of this machine")
+    from profiler.campaign import profile as measure
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with screen.progress("measuring") as update:
         written = measure(
-            model,
-            device,
-            dtype,
-            grid,
-            output,
-            quantization=quantization,
-            repeats=repeats,
+            specification,
             budget_s=budget_s,
-            threads=threads,
-            command=shlex.join(command),
-            replicas=counts,
-            sharing=[word.strip() for word in sharing.split(",")],
-            engine=engine,
-            reach=None if ends is None else Reach(*ends),
+            command=asked.words(),
             progress=None if update is None else lambda done, total, label, _eta: update(done, total, label),
         )
-    if engine != "simslm":
+    if asked.engine != "simslm":
         screen.note(
-            f"note: operators (kernels.parquet) are not measured of {engine}; --engine simslm has them"
+            f"note: operators (kernels.parquet) are not measured of {asked.engine}; --engine simslm has them"
         )
     _tell(Path(written))
     with screen.working("drawing the page"):
@@ -104,51 +134,27 @@ def _tell(trace: Path) -> None:
         screen.note(f"note: {what} cannot be measured here ({why})")
 
 
-def plan(
-    model: str,
-    device: str,
-    dtype: str,
-    grid: str,
-    *,
-    repeats: int | None,
-    replicas: str,
-    sharing: str,
-    engine: str,
-    reach: str | None,
-    as_json: bool,
-) -> None:
+def plan(asked: Asked, as_json: bool) -> None:
     """Prints what a campaign would measure, how long it takes and what memory it needs.
 
     Raises:
         InfeasibleError: the model does not fit.
-        UsageError: the catalogue does not know the device.
+        UsageError: the catalogue does not know the device, or there is no such way of sharing.
     """
-    counts = _numbers("--replicas", replicas, "1,2,4")
-    ends = None if reach is None else _numbers("--reach", reach, "32,2048,512", count=3)
-    with _torch():
-        from profiler import plan as planning
-        from profiler.grid import Reach
-    from simslm.catalog.models import load_model
+    known, kind, free = _named(asked.device)
+    specification = asked.specification(device=known.name)
+    from profiler import plan as planning
     from simslm.catalog.work import equal_prompts
     from simslm.cost.roofline import Roofline
 
-    architecture = load_model(model)
-    known, kind, free = _named(device)
-    cost = Roofline(architecture, known, dtype)
+    cost = Roofline(specification.architecture, known, asked.dtype)
     found = planning.plan(
-        architecture,
-        known.name,
-        kind,
-        free,
-        dtype,
-        grid,
-        lambda shape: cost.latency_s(equal_prompts(**shape.columns())),
-        engine=engine,
-        reach=None if ends is None else Reach(*ends),
-        repeats=repeats,
-        replicas=counts,
-        sharing=[word.strip() for word in sharing.split(",")],
+        specification, kind, free, lambda shape: cost.latency_s(equal_prompts(**shape.columns()))
     )
+    if asked.quantization is not None:
+        screen.note(
+            f"note: planned with weights in {asked.dtype}; in {asked.quantization} they take less memory and time"
+        )
     if as_json:
         screen.show_json(planning.facts(found))
     else:
@@ -157,11 +163,11 @@ def plan(
 
 def _named(device: str) -> tuple[Device, str, int]:
     """The catalogue's entry of a device, its kind, and what of its memory a campaign may have."""
+    with _torch():
+        from profiler.provenance import memory_bytes
     from simslm.catalog.devices import load_device
 
     if device == "cpu":
-        from profiler.provenance import memory_bytes
-
         known = load_device("cpu")
         return known, "cpu", memory_bytes("MemAvailable") or known.memory_bytes
     if device.partition(":")[0] == "cuda":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SEVERITY_FAILS = "error"
 
 DEFAULT_ROOT = Path("traces")
-"""Where traces are kept unless said otherwise; that there are none yet is no error."""
+"""Default directory of traces; it may not exist yet."""
 
 
 def list_all(root: Path, as_json: bool) -> None:
@@ -176,8 +176,8 @@ def convert(
     """Writes a trace of iterations measured elsewhere, and prints where it is."""
     from simslm.catalog.devices import device_names
     from simslm.catalog.models import model_names
-    from simslm.traces.convert import import_csv
     from simslm.traces.files import holds_trace
+    from simslm.traces.importers.iterations_csv import import_csv
 
     date = datetime.now(UTC).date().isoformat()
     place = free_place(output)

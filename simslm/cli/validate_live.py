@@ -215,6 +215,7 @@ def _measure(
     from profiler.grid import Reach
     from profiler.memory import affordable_blocks, check_affordable
     from profiler.provenance import shown_command
+    from profiler.specification import Specification
 
     group, requests = prepared.groups[0], prepared.requests
     limits, replicas = group.spec.engine, len(prepared.priced)
@@ -237,18 +238,20 @@ def _measure(
                 update(done, total, label)
 
         profile(
-            group.architecture,
-            device,
-            prepared.scenario.dtype,
-            grid,
-            place,
+            Specification(
+                model=group.architecture,
+                device=device,
+                dtype=prepared.scenario.dtype,
+                grid=grid,
+                reach=reach,
+                threads=threads,
+                replicas=sorted({1, replicas}),
+                sharing=[] if alone else [prepared.scenario.deployment.sharing],
+                output=place,
+            ),
             command=shown_command(shlex.split(command)),
             progress=progress,
-            reach=reach,
             turns=Turns(waiter.take_turn, group.memory.num_gpu_blocks, limits.block_size) if alone else None,
-            threads=threads,
-            replicas=sorted({1, replicas}),
-            sharing=[] if alone else [prepared.scenario.deployment.sharing],
         )
 
 
@@ -275,7 +278,7 @@ class _Waiter:
         self.service.catch_up(self._serve, passes, most)
 
     def serve_rest(self, device: str, threads: int) -> None:
-        """Whatever was not served in turns, on engines of its own."""
+        """Serves what was not served between the passes, on engines of its own."""
         if self.engine is None:
             with _opened(self._prepared, device, threads) as engine:
                 self._warm(engine)
@@ -336,7 +339,7 @@ def _longest(prepared: Prepared) -> int:
 
 
 def _quoted(path: Path) -> str:
-    """A path as YAML reads it whatever it holds."""
+    """A path quoted for YAML, with any characters in it."""
     import json
 
     return json.dumps(str(path))

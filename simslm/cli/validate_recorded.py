@@ -82,7 +82,7 @@ def recorded(
 
 
 def _of(sources: Sequence[Source]) -> dict[str, str]:
-    """What runs are of that do not say: the model and the device of all traces there are."""
+    """The model and the device of the traces, for runs that do not name their own."""
     found = {}
     for column in ("model", "device"):
         names = {getattr(source, column) for source in sources}
@@ -143,7 +143,7 @@ def _settings(sets: Sequence[str]) -> dict[str, str]:
 
 
 def judge(gate: Condition, summary: dict[str, Any]) -> None:
-    """Ends the command where a condition is true, or cannot be answered."""
+    """Fails the command where a condition is true, or cannot be evaluated."""
     values = {f"{name}.{figure}": summary[name][figure] for name in summary for figure in FIGURES}
     unknown = [name for name in gate.names() if name not in values]
     if unknown:

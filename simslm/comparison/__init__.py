@@ -1,4 +1,4 @@
-"""Runs held against the first of them: what differs in their scenarios, and by how much their figures differ.
+"""Runs compared with the first of them: what differs in their scenarios, and by how much their figures differ.
 
 Everything here is a function of tables (:class:`~simslm.comparison.contrast.Run`); nothing reads or writes a file.
 """

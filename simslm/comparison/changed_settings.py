@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from simslm.plain import is_mapping, is_sequence, section_of
 
 NOT_COMPARED = ("name", "schema_version", "search", "cost.trace")
 """Keys of a scenario that change nothing in a run, and a path, in whose place the content of the trace is compared."""
@@ -25,7 +27,7 @@ class Change:
 
 
 def changes(baseline: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[Change, ...]:
-    """Every difference between two manifests that can make a difference, in the order of the scenario."""
+    """Every difference between two manifests that can change a run, in the order of the scenario."""
     first, second = dict(_settings(baseline)), dict(_settings(other))
     return tuple(
         Change(path, first.get(path), second.get(path))
@@ -43,15 +45,15 @@ def _settings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield f"traces[{i}].content_hash", str(trace.get("content_hash"))[:12]
     for i, file in enumerate(manifest.get("files") or ()):
         yield f"files[{i}].sha256", str(file.get("sha256"))[:12]
-    yield "versions.simslm", (manifest.get("versions") or {}).get("simslm")
+    yield "versions.simslm", section_of(manifest, "versions").get("simslm")
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """The values below a key, by dotted path; lists of plain values are one value."""
-    if isinstance(value, Mapping):
+    if is_mapping(value):
         for name, inner in value.items():
             yield from _leaves(inner, f"{path}.{name}" if path else str(name))
-    elif isinstance(value, Sequence) and any(isinstance(inner, Mapping) for inner in value):
+    elif is_sequence(value) and any(is_mapping(inner) for inner in value):
         for i, inner in enumerate(value):
             yield from _leaves(inner, f"{path}[{i}]")
     else:

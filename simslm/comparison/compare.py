@@ -16,6 +16,7 @@ from simslm.comparison.pairs import Run, paired_latencies, same_requests, same_w
 from simslm.comparison.sampled import Sampled
 from simslm.comparison.wording import EVERY_TENTH
 from simslm.errors import UsageError
+from simslm.plain import section_of
 
 SECTIONS = (
     "sections of the run, each at least five times as long as its load lasts (batch means: Law 2015, 9.5.3; integrated "
@@ -126,7 +127,7 @@ def _sampled(run: Run, order: np.ndarray | None = None) -> Sampled:
 
 
 def _seedless(configuration: Configuration) -> bool:
-    """Whether its seeds change nothing of the workload: runs under them are no repetitions."""
+    """Whether seeds change nothing in the workload, so that runs under several seeds are no repetitions."""
     first, *more = configuration.runs
     return all(same_workload(first, run) for run in more)
 
@@ -140,10 +141,10 @@ def _seed(run: Run) -> int:
 
 
 def _settings(run: Run) -> str:
-    """What two runs share that differ in their seeds alone."""
+    """What runs have in common that differ in their seeds alone."""
     left_out = {"seed", *NOT_COMPARED}
     scenario = {key: value for key, value in run.manifest["scenario"].items() if key not in left_out}
-    if (scenario.get("cost") or {}).get("trace"):
+    if section_of(scenario, "cost").get("trace"):
         scenario["cost"] = scenario["cost"] | {"trace": None}
     hashes = [trace.get("content_hash") for trace in run.manifest.get("traces") or ()]
     return json.dumps([scenario, hashes], sort_keys=True, default=str)
@@ -154,7 +155,7 @@ def _names(places: Sequence[str]) -> list[str]:
     short = [Path(place).resolve().name for place in places]
     names = short if len(set(short)) == len(short) else [str(place) for place in places]
     seen: Counter[str] = Counter()
-    unique = []
+    unique: list[str] = []
     for name in names:
         seen[name] += 1
         unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
@@ -198,7 +199,7 @@ def _notes(baseline: Configuration, contrasts: Sequence[Contrast]) -> Iterator[s
     configurations = [baseline, *(each.configuration for each in contrasts)]
     yield from _of_seeds(configurations, contrasts)
     sources = {
-        str((run.summary.get("cost") or {}).get("source")) for each in configurations for run in each.runs
+        str(section_of(run.summary, "cost").get("source")) for each in configurations for run in each.runs
     }
     if len(sources) > 1:
         yield f"costs are {' and '.join(sorted(sources))}: the difference between those is in the figures too"
@@ -223,7 +224,7 @@ def _notes(baseline: Configuration, contrasts: Sequence[Contrast]) -> Iterator[s
 
 
 def _of_seeds(configurations: Sequence[Configuration], contrasts: Sequence[Contrast]) -> Iterator[str]:
-    """That some runs are no repetitions of each other."""
+    """A note that some runs are no repetitions of each other."""
     seedless = [each for each in configurations if len(each.runs) > 1 and _seedless(each)]
     alone = [
         each
@@ -233,7 +234,7 @@ def _of_seeds(configurations: Sequence[Configuration], contrasts: Sequence[Contr
     ]
     if seedless or alone:
         runs = [each.runs[0] for each in seedless] or [configurations[0].runs[0]]
-        replay = any((run.manifest["scenario"].get("workload") or {}).get("replay") for run in runs)
+        replay = any(section_of(run.manifest["scenario"], "workload").get("replay") for run in runs)
         what = "seeds do not change a replay" if replay else "seeds do not change this workload"
         yield (
             f"{what}: the same requests arrive at the same times under each, so several seeds are no repetitions; the "

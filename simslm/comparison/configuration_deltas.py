@@ -83,7 +83,7 @@ def _bounds(first: Sequence[float], second: Sequence[float], paired: bool) -> tu
 
 
 def _hull(first: tuple[float, float], second: tuple[float, float] | None) -> tuple[float, float]:
-    """Rates over a whole run hold how it fills and drains; those of its middle do not: the interval holds both."""
+    """The interval of a rate covers two estimates: over the whole run, which fills and drains, and over its middle."""
     return first if second is None else (min(first[0], second[0]), max(first[1], second[1]))
 
 

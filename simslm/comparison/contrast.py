@@ -10,6 +10,7 @@ import numpy as np
 from simslm.comparison.changed_settings import Change
 from simslm.comparison.delta import Delta
 from simslm.comparison.pairs import PairedLatency, Run
+from simslm.plain import section_of
 
 __all__ = ["Comparison", "Configuration", "Contrast", "Pairing", "Run", "flags"]
 
@@ -37,12 +38,12 @@ class Configuration:
 
     @property
     def served(self) -> int:
-        """Those of them that finished."""
+        """Requests that finished, over all runs."""
         return self.count("finished")
 
     @property
     def missed(self) -> int:
-        """Those of them that were rejected, failed or did not finish."""
+        """Requests that were rejected, failed or did not finish, over all runs."""
         return self.arrived - self.served
 
     def count(self, status: str) -> int:
@@ -51,12 +52,12 @@ class Configuration:
 
 
 def flags(configurations: Iterable[Configuration]) -> list[str]:
-    """What the costs of some configurations have to say of themselves, each once."""
+    """The warnings that come with the costs of some configurations, each once."""
     found = [
         str(flag)
         for each in configurations
         for run in each.runs
-        for flag in (run.summary.get("cost") or {}).get("flags", ())
+        for flag in section_of(run.summary, "cost").get("flags", ())
     ]
     return list(dict.fromkeys(found))
 
@@ -99,7 +100,7 @@ class Contrast:
     latencies: tuple[PairedLatency, ...]
 
     def delta(self, path: str) -> Delta:
-        """Of one figure.
+        """The delta of one figure.
 
         Raises:
             KeyError: summaries have no such figure.

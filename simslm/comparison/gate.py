@@ -1,4 +1,4 @@
-"""Conditions on what became of a figure since the baseline: ``ttft_s.p99 > +5%``.
+"""Conditions on the change of a figure since the baseline: ``ttft_s.p99 > +5%``.
 
 A bound with a sign is a change: ``+5%`` of the baseline's figure, ``+0.01`` in the figure's own unit. A bound without
 one is the figure itself: ``ttft_s.p99 > 0.5``. Comparisons are joined by ``and``, ``or``, ``not``.
@@ -69,15 +69,16 @@ class Gate:
         Raises:
             UsageError: it speaks of a figure that one of the two runs does not have, or of a share of 0.
         """
-        values = {}
+        values: dict[str, float] = {}
         for name in self._condition.names():
             path, _, kind = name.rpartition(".")
             delta = contrast.delta(path if kind in (RELATIVE, ABSOLUTE) else name)
-            values[name] = {RELATIVE: delta.relative, ABSOLUTE: delta.delta}.get(kind, delta.value)
+            value = {RELATIVE: delta.relative, ABSOLUTE: delta.delta}.get(kind, delta.value)
             if kind == RELATIVE and delta.delta == 0:
-                values[name] = 0.0
-            if values[name] is None:
+                value = 0.0
+            if value is None:
                 raise self._unanswerable(delta)
+            values[name] = value
         return self._condition.holds(values)
 
     def _unanswerable(self, delta: Delta) -> UsageError:
@@ -121,7 +122,7 @@ def _told(contrast: Contrast, path: str) -> str:
 
 
 def failures(gates: Sequence[Gate], contrasts: Sequence[Contrast]) -> Iterator[str]:
-    """What is true that should not be, a sentence each."""
+    """The conditions that are true, a sentence each."""
     for gate in gates:
         for contrast in contrasts:
             if gate.holds(contrast):

@@ -68,7 +68,7 @@ class Sure:
 
 
 def interval(run: Sampled, path: str) -> Sure:
-    """Where a figure of a run's summary would lie under other requests of the same kind, at 95 %."""
+    """The 95 % interval of a figure of a run's summary under other requests of the same kind."""
     value = figures(run.summary)[path]
     if value is None:
         return Sure(None, UNKNOWN)
@@ -89,14 +89,15 @@ def interval(run: Sampled, path: str) -> Sure:
         return Sure(None, found)
     if path == ATTAINMENT.key:
         return Sure((max(value - found.low, 0.0), min(value + found.high, 1.0)))
+    # A lower end at 0 or below says nothing of a figure that is positive: the run is too short for its spread.
     if name not in LEVELS and 0 < value <= found.low:
         return Sure(None, TOO_WIDE)
     return Sure((max(value - found.low, 0.0), value + found.high))
 
 
 def of_figures(run: Sampled, paths: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Of those of some figures that have one, by path; latencies have none where requests were missed, since they are
-    infinite then and the summary's are not."""
+    """The intervals of some figures, by path. Latencies have none where requests were missed: they are infinite then,
+    and those of the summary are not."""
     known = (
         path
         for path in paths
@@ -134,7 +135,7 @@ def _same_missed(baseline: Sampled, other: Sampled) -> bool:
 
 
 def difference(baseline: Sampled, other: Sampled, path: str, paired: bool) -> Sure:
-    """Where the difference other − baseline of a figure would lie under other requests of the same kind, at 95 %.
+    """The 95 % interval of the difference other − baseline of a figure under other requests of the same kind.
 
     Args:
         baseline, other: the runs; when paired, of the same requests in the same order.
@@ -226,12 +227,14 @@ def _of_share(indicator: np.ndarray, memory: float) -> MarginsOrReason:
 def _of_quantile(values: np.ndarray, level: float, memory: float) -> MarginsOrReason:
     """Margins of a quantile; values may be infinite."""
     ascending = np.sort(values)
+    # 1e-6 because 10,000 × (1 − 0.99) is 99.99999 in doubles, and is meant to be enough.
     if len(values) * min(level, 1 - level) < EVENTS - 1e-6:
         return TOO_FEW_BEYOND
     at = quantile(ascending, level)
     found = _beyond(values, at, level, memory)
     if found is None:
         return TOO_SHORT
+    # The interval of the share reaches beyond all requests there are: no quantile stands at its end.
     if level + found.high >= 1 or level - found.low <= 0:
         return TOO_FEW_BEYOND
     low, high = quantile(ascending, level - found.low), quantile(ascending, level + found.high)
@@ -257,6 +260,7 @@ def _of_rate(run: Sampled, amount: np.ndarray, path: str, value: float) -> Margi
     found = series.margins(_residuals(run, amount), least_memory=_rate_memory(run, path))
     if found is None:
         return TOO_SHORT
+    # A short run fills and drains, a long one does not: where both rates differ, the truth may be either.
     steady = run.steady_rate(amount)
     beyond = steady - value if isfinite(steady) else 0.0
     return Margins(found.low + max(-beyond, 0.0), found.high + max(beyond, 0.0))
@@ -313,7 +317,7 @@ def _of_quantiles(baseline: Sampled, other: Sampled, key: str, level: float, pai
 
 
 def _infinite(baseline: tuple[float, Margins], other: tuple[float, Margins]) -> Sure:
-    """Of a difference in which one or both are infinite: from the ends of both intervals."""
+    """The interval of a difference of which one or both sides are infinite, from the ends of both intervals."""
     (before, one), (after, two) = baseline, other
     lowest = after if two.low == 0 else 0.0 if not isfinite(after) else after - two.low
     least = before if one.low == 0 else 0.0 if not isfinite(before) else before - one.low
@@ -334,12 +338,15 @@ def _together(first: np.ndarray, second: np.ndarray, level: float, memory: float
     pairs = [(values, np.sort(values), quantile(np.sort(values), level)) for values in (first, second)]
     alone = [_beyond(values, at, level, 1.0) for values, _, at in pairs]
     reach = max((max(each.low, each.high) if each else 0.5 * (1 - level)) for each in alone)
+    # Slopes are taken over as much of the tail as the quantile may move, but never to its very end, where one request
+    # decides.
     reach = min(reach, 0.9 * (1 - level), 0.9 * level)
     if reach <= 0:
         return TOO_FEW_BEYOND
     most = int(len(first) * min(level, 1 - level) / LEAST + 1e-6)
     beyond = [_exceeds(values, at) for values, _, at in pairs]
-    found, leads = [], []
+    found: list[Margins] = []
+    leads: list[float] = []
     for sign in (1, -1):
         slopes = [abs(quantile(ascending, level + sign * reach) - at) / reach for _, ascending, at in pairs]
         if not all(map(isfinite, slopes)):
@@ -360,7 +367,8 @@ def _together(first: np.ndarray, second: np.ndarray, level: float, memory: float
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> float:
     spread = float(np.std(first) * np.std(second))
-    return float(np.mean((first - first.mean()) * (second - second.mean()))) / spread if spread else 0.0
+    products: np.ndarray = (first - first.mean()) * (second - second.mean())
+    return float(np.mean(products)) / spread if spread else 0.0
 
 
 def _of_shares(
@@ -409,6 +417,7 @@ def _added(baseline: MarginsOrReason, other: MarginsOrReason) -> MarginsOrReason
         return baseline
     if isinstance(other, str):
         return other
+    # The difference is low where the other is low or the baseline high: the margins cross.
     return Margins(hypot(other.low, baseline.high), hypot(other.high, baseline.low))
 
 

@@ -69,7 +69,7 @@ def _same(baseline: Run, other: Run, names: Sequence[str]) -> bool:
 
 def paired_latencies(baseline: Run, other: Run) -> tuple[PairedLatency, ...]:
     """Request by request, for each latency that any request has in both runs; they are :func:`same_requests`."""
-    found = []
+    found: list[PairedLatency] = []
     for key in OF_REQUESTS:
         difference = other.requests[key] - baseline.requests[key]
         difference = difference[np.isfinite(difference)]

@@ -17,6 +17,7 @@ from simslm.comparison import series
 from simslm.metrics.definitions import GOODPUT, LATENCIES, THROUGHPUT, TOKEN_GOODPUT
 from simslm.metrics.figure_paths import OF_PATH
 from simslm.metrics.quantiles import LEVELS
+from simslm.plain import is_mapping, section_of
 
 Columns = Mapping[str, np.ndarray]
 
@@ -38,7 +39,7 @@ def figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
     for path in OF_PATH:
         value: Any = summary
         for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
+            value = value.get(key) if is_mapping(value) else None
         found[path] = float(value) if isinstance(value, int | float) else None
     return found
 
@@ -46,7 +47,7 @@ def figures(summary: Mapping[str, Any]) -> dict[str, float | None]:
 def counted_rows(requests: Columns, summary: Mapping[str, Any]) -> np.ndarray:
     """The rows of the requests that a summary's figures are of, as they arrived: without warm-up and cool-down."""
     order = np.argsort(requests["arrival_s"], kind="stable")
-    counted = summary.get("counted") or {}
+    counted = section_of(summary, "counted")
     last = len(order) - int(counted.get("cooldown_requests", 0))
     return order[int(counted.get("warmup_requests", 0)) : last]
 
@@ -78,7 +79,7 @@ class Sampled:
 
     @property
     def missed_share(self) -> float:
-        """Of the requests that arrived, those that did not finish."""
+        """Which of the arrived requests did not finish."""
         return float(np.mean(self.missed)) if self.count else 0.0
 
     def column(self, name: str) -> np.ndarray:
@@ -103,7 +104,8 @@ class Sampled:
         return found
 
     def latency(self, key: str) -> np.ndarray:
-        """Of each request; infinite where it did not finish, NaN where a request has none (TPOT of one token)."""
+        """A latency of each request; infinite where it did not finish, NaN where a request has none (TPOT of one
+        token)."""
         values = self.column(key).astype(float).copy()
         values[self.missed & (self.column("output_tokens") > 1) if key == "tpot_s" else self.missed] = inf
         return values
@@ -112,7 +114,7 @@ class Sampled:
     def good(self) -> np.ndarray | None:
         """Which requests finished within every bound of the SLO; None without one, or where each class has its own."""
         stated = {key: self._bounds[key] for key in OF_REQUESTS if self._bounds.get(key) is not None}
-        attained = (self.summary.get("slo") or {}).get("attainment")
+        attained = section_of(self.summary, "slo").get("attainment")
         if not stated or attained is None or not self.count:
             return None
         good = self.finished.copy()
@@ -122,8 +124,8 @@ class Sampled:
 
     @cached_property
     def memory(self) -> float:
-        """For how many requests the load of the run lasts: the memory of the number in the system, as each request
-        finds it, of those that are served."""
+        """The memory of the load, in requests: the autocorrelation time of the number in the system as each served
+        request finds it."""
         if not self.finished.any():
             return 1.0
         arrival = self.column("arrival_s")

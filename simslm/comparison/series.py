@@ -1,4 +1,4 @@
-"""How sure the mean of a series of consecutive requests is, from sections of it that hardly know each other.
+"""Intervals of the mean of a series of consecutive requests, from sections that are nearly independent of each other.
 
 Requests of a run are no independent draws: they queue for the same device. What the mean would have been under other
 requests therefore shows only in sections that are much longer than the memory of the series. The memory is its
@@ -42,12 +42,12 @@ class Margins:
     high: float
 
     def scaled(self, factor: float) -> Margins:
-        """Those of the estimate times a factor, which is not negative."""
+        """The margins of the estimate times a factor, which is not negative."""
         return Margins(self.low * factor, self.high * factor)
 
 
 def margins(values: np.ndarray, most: int = MOST, least_memory: float = 1.0) -> Margins | None:
-    """Those of the mean of a series; None where the series is too short for what it remembers.
+    """The margins of the mean of a series; None where the series is too short for its memory.
 
     Args:
         values: of consecutive requests, shape ``(n,)``, finite.
@@ -69,11 +69,15 @@ def memory(values: np.ndarray) -> float:
     """The integrated autocorrelation time of a series, in requests; at least 1."""
     if len(values) < 2:
         return 1.0
+    # Averaging first costs nothing in the estimate and bounds the transform: a million requests take milliseconds.
     fine = grouped(values, min(len(values), RESOLVED))
     covariance = _autocovariance(fine)
+    # A constant series: what is left is rounding, and its autocorrelation noise.
     if covariance[0] <= 1e-24 * max(1.0, float(np.max(np.abs(fine)))) ** 2:
         return 1.0
     pairs = covariance[: len(fine) // 2 * 2].reshape(-1, 2).sum(axis=1)
+    # Sums of neighbouring lags of a reversible chain are positive and fall (Geyer); the first that is not is noise,
+    # and so is all behind it.
     monotone = np.minimum.accumulate(pairs)
     positive = monotone[: int(np.argmax(monotone <= 0))] if (monotone <= 0).any() else monotone
     times = (2 * float(positive.sum()) - covariance[0]) / covariance[0]
@@ -93,11 +97,15 @@ def of_sections(means: np.ndarray) -> Margins:
     squares = float(around @ around)
     if squares <= 1e-24 * float(means @ means):
         return Margins(0.0, 0.0)
+    # The sections are only nearly independent. The lag-1 correlation of few values is too low by about 1/n; a
+    # negative one is not believed, because it would narrow the interval.
     follows = max(float(around[1:] @ around[:-1]) / squares + 1 / count, 0.0)
     variance = squares / (count - 1)
     error = sqrt(variance / count * (1 + follows) / (1 - follows))
-    skewness = count**2 / ((count - 1) * (count - 2)) * float(np.mean(around**3)) / variance**1.5
+    cubes: np.ndarray = around**3
+    skewness = count**2 / ((count - 1) * (count - 2)) * float(np.mean(cubes)) / variance**1.5
     student = quantile(CONFIDENCE, count - 1)
+    # Means of latencies are skewed to the right. The plain t is kept where the transformation would be narrower.
     low, high = (abs(_skewed(sign * student, skewness / (6 * sqrt(count)))) for sign in (1, -1))
     return Margins(error * max(student, low), error * max(student, high))
 
@@ -112,6 +120,7 @@ def _skewed(student: float, beta: float) -> float:
 def _autocovariance(values: np.ndarray) -> np.ndarray:
     """At lags 0 to n − 1, shape ``(n,)``, each divided by n."""
     count = len(values)
+    # Padded to twice the length, or the correlation would wrap round from the end to the beginning.
     size = 1 << (2 * count - 1).bit_length()
     spectrum = np.fft.rfft(values - values.mean(), size)
     return np.fft.irfft(spectrum * np.conj(spectrum), size)[:count] / count

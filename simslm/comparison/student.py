@@ -40,6 +40,6 @@ def quantile(confidence: float, degrees: float) -> float:
 
 @cache
 def _quantile(confidence: float, degrees: float) -> float:
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs] - scipy ships no types
 
     return float(stdtrit(degrees, (1 + confidence) / 2))

@@ -152,7 +152,7 @@ def _verdict(contrast: Contrast, verdict: str, deltas: Sequence[Delta]) -> str:
 
 
 def _but(contrast: Contrast, verdict: str) -> str:
-    """That what is better is so beside more requests that were missed."""
+    """A warning that better figures come with more missed requests."""
     before, after = (_missed_share(each) for each in (contrast.baseline, contrast.configuration))
     if verdict != "better" or after <= before:
         return ""
@@ -160,7 +160,7 @@ def _but(contrast: Contrast, verdict: str) -> str:
 
 
 def _nothing(deltas: Sequence[Delta]) -> str:
-    """That nothing is sure: because nothing differs, or because the runs cannot tell."""
+    """The sentence where no difference is sure: the figures are equal, or the runs are too short to tell."""
     untested = [each for each in deltas if each.verdict == "untested"]
     if not untested:
         known = [each.delta for each in deltas if each.delta is not None]
@@ -171,7 +171,7 @@ def _nothing(deltas: Sequence[Delta]) -> str:
 
 
 def untold(deltas: Sequence[Delta]) -> Iterator[str]:
-    """Which figures have no interval, by the reason, a line each; how many requests were served is told anyway."""
+    """The figures without an interval, a line for each reason; counts of requests are left out."""
     reasons: dict[str, list[str]] = {}
     for delta in deltas:
         if delta.verdict == "untested" and not delta.path.startswith("requests."):

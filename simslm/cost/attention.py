@@ -92,7 +92,7 @@ def _curve(contexts: np.ndarray, values: np.ndarray) -> _Curve:
 def _seconds_per_pair(
     nodes: np.ndarray, curves: list[_Curve], attention: Attention, unit: float
 ) -> np.ndarray:
-    """The slope per (query, key) pair at each size; sizes with one context borrow their neighbours'."""
+    """The slope per (query, key) pair at each size; a size with one context takes that of its neighbours."""
     slopes = np.full(len(nodes), np.nan)
     for i, (node, curve) in enumerate(zip(nodes, curves, strict=True)):
         span = curve.contexts[-1] - curve.contexts[0]
@@ -129,7 +129,7 @@ def _least_ratio(
 def _resample(
     node: float, curve: _Curve, base: float, axis: np.ndarray, attention: Attention, least: float
 ) -> np.ndarray:
-    """The excess of one size at every context of the axis; the roofline carries it beyond its own."""
+    """The excess of one size at every context of the axis; beyond its own contexts, extrapolated with the roofline."""
     excess = np.maximum(curve.values - base, 0.0)
     inside = np.interp(axis, np.append(0.0, curve.contexts), np.append(0.0, excess))
     return inside + _carried(node, curve.contexts[-1], excess[-1], axis, attention, least)

@@ -61,7 +61,7 @@ def fit_base(decode: Split, prefill: Split, mixed: Mixed, roofline: RooflineBase
         decode: its base is the edge without prompts.
         prefill: its base is the edge without decoding.
         mixed: what is inside.
-        roofline: carries the edges to where they are not measured.
+        roofline: extrapolates the edges to where they were not measured.
     """
     seqs = np.concatenate([[0.0], np.union1d(decode.sizes, mixed.seqs)])
     tokens = np.concatenate([[0.0], np.union1d(prefill.sizes, mixed.tokens)])
@@ -110,11 +110,11 @@ def corrected(
 
 
 def extended(base: Base, values: np.ndarray, roofline: RooflineBase, ceiling: Grid | None = None) -> Grid:
-    """A table on the nodes of ``base``, carried on as the edge's value times the roofline's ratio.
+    """A table on the nodes of ``base``, extrapolated: the value at the edge times the roofline's ratio to the edge.
 
     Args:
         base: the measured nodes.
-        values: the table to carry on, shape ``(n, m)``, monotone.
+        values: the table to extrapolate, shape ``(n, m)``, monotone.
         roofline: its shape beyond the nodes.
         ceiling: a table on the same extended nodes that the result must not exceed, or None.
 

@@ -15,7 +15,7 @@ class Drafted(CostModel):
 
     For ``k`` proposed tokens of each sequence the draft decodes ``k`` times, over contexts that grow by a token each
     time, before the model's own iteration verifies them; a prompt is prefilled by both. An iteration that proposes
-    nothing is the model's alone: the tokens that the draft misses are counted nowhere.
+    nothing costs what the model's own does: that the draft has not seen its token is not charged later.
 
     Args:
         cost: of the model, which prices ``draft_tokens``.
@@ -33,7 +33,7 @@ class Drafted(CostModel):
         self._draft = draft
 
     def _line(self, decode_seqs: int) -> DecodeLine:
-        """The model's: nothing is proposed."""
+        """The line of the model: nothing is proposed in plain decode iterations."""
         return self._cost.decode(decode_seqs)
 
     def latency_s(self, shape: IterationShape) -> float:
@@ -55,7 +55,7 @@ class Drafted(CostModel):
         return seconds
 
     def evaluate(self, shapes: IterationShape) -> Costs:
-        """Costs of many iterations; inside the measured domain are those whose parts all are."""
+        """Costs of many iterations; one is inside the measured domain where the model's part and the draft's are."""
         own = self._cost.evaluate(shapes)
         latency, host, inside = own.latency_s.copy(), own.host_s.copy(), own.in_domain.copy()
         energy = None if own.energy_j is None else own.energy_j.copy()
@@ -80,7 +80,7 @@ class Drafted(CostModel):
         return Costs(latency, host, energy if self.idle_w is not None else None, inside)
 
     def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
-        """Those of the model, with the draft as it is."""
+        """The variants of the model, with the draft's costs unchanged."""
         return tuple(
             (Drafted(low, self._draft), Drafted(high, self._draft)) for low, high in self._cost.variants()
         )

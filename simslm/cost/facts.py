@@ -1,4 +1,4 @@
-"""What is to be known of a cost model beside its prices: where they come from, and what they rest on."""
+"""The facts of a cost model beside its prices: source, engine, idle power, provenance, demand, co-located rows."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class Facts:
         return replace(self, provenance={**self.provenance, **provenance})
 
     def changed(self, words: str, **provenance: Any) -> Facts:
-        """The same of an engine that something was changed about: in words, and for the provenance."""
+        """The same with a change: in words, added to the engine's name, and as entries of the provenance."""
         return replace(self.noting(**provenance), engine=f"{self.engine}; {words}")

@@ -1,4 +1,4 @@
-"""How well a cost model meets iterations it was not built from."""
+"""How close a cost model comes to measured iterations that it was not built from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class HeldoutPoint:
 
 
 def compare(cost: CostModel, table: pa.Table) -> list[HeldoutPoint]:
-    """Every distinct shape of a table of iterations against the model; co-located replicas are left out."""
+    """Measured and predicted latency of every distinct shape of a table; co-located replicas are left out."""
     measured = shapes(alone(table))
     if len(measured) == 0:
         return []

@@ -1,10 +1,12 @@
 """Interference of co-located replicas, from a trace that measured them together.
 
-Replicas of one model that all run the same iteration form a closed network: each alternates a host phase, in
-which nobody is in its way, and a device phase at a processor shared by those in it. In such a network the
-throughput depends on the phases' mean times only, not on their distributions (Baskett, Chandy, Muntz & Palacios,
-JACM 1975, types 2 and 3), so the measured latency of ``n`` replicas tells how much slower device phases run than
-the demand model says: by one factor, ``contention``.
+Replicas of one model that all run the same iteration form a closed network: each alternates a host phase and a device
+phase at a processor shared by those in it. Replicas compete for device time only: a host phase lasts as long as it does
+alone, and so no other replica is in its way, but for ``streams``, whose replicas are threads of one process and have
+their host phases one after the other. In such a network the throughput depends on the phases' mean times only, not on
+their distributions (Baskett, Chandy, Muntz & Palacios, JACM 1975, types 2 and 3; host phases one after the other are
+their type 1, for which the distribution has to be exponential). So the measured latency of ``n`` replicas tells how
+much slower device phases run than the demand model says: by one factor, ``contention``.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ _LEAST, _MOST = 0.25, 16.0
 
 
 class Contended:
-    """A way of sharing whose speeds were measured to be ``1 / contention`` of what the demands say.
+    """A way of sharing, its speeds divided by a measured factor.
 
-    A replica alone is not slowed, and nobody is faster than alone.
+    A replica alone is not slowed, and no replica is faster together than alone.
 
     Args:
-        inner: what the demands say.
-        contention: the measured factor, above 1 where replicas are in each other's way more than that.
+        inner: the speeds by the replicas' demands.
+        contention: the measured factor; above 1 where replicas slow each other more than their demands say.
     """
 
     def __init__(self, inner: Sharing, contention: float) -> None:
@@ -48,29 +50,35 @@ def cycle_s(host_s: float, device_s: float, demand: Demand, replicas: int, shari
     """Mean latency of an iteration when ``replicas`` equal replicas run it over and over on one device.
 
     With ``k`` replicas in their device phase, phases end at rate ``k speed(k) / device_s`` and begin at rate
-    ``(replicas - k) / host_s``: a birth-death chain, whose throughput gives the cycle by Little's law.
+    ``(replicas - k) / host_s``, or ``1 / host_s`` where host phases exclude each other: a birth-death chain, whose
+    throughput gives the cycle by Little's law.
     """
     weights = [1.0]
     rates = [0.0]
     for k in range(1, replicas + 1):
         rates.append(k * sharing.speeds([demand] * k)[0] / device_s)
-        weights.append(weights[-1] * (replicas - k + 1) / max(host_s, 1e-12) / rates[k])
+        preparing = 1 if sharing.serial_host else replicas - k + 1
+        weights.append(weights[-1] * preparing / max(host_s, 1e-12) / rates[k])
     throughput = float(np.dot(weights, rates)) / sum(weights)
     return replicas / throughput
 
 
 def contention(colocated: pa.Table, cost: CostModel, demand: DemandModel, sharing: Sharing) -> float | None:
-    """How much slower device phases run together than ``sharing`` says; None when the trace does not tell.
+    """How much slower device phases run together than ``sharing`` says, a factor.
 
-    The median over the measured points of that way of sharing in which all replicas ran the same iteration; the
-    factor of one point is found by bisection, as the cycle grows with it. Parts of the multiprocessors that MPS gives
-    come before those of green contexts, which are threads of one process and so in each other's way on the host too.
+    It is the median over the measured points of that way of sharing in which all replicas ran the same iteration. The
+    factor of one point is found by bisection: the cycle of :func:`cycle_s` grows with it. Where the trace has parts of
+    the multiprocessors both by MPS and by green contexts, those by MPS count: green contexts are threads of one
+    process, which delay each other on the host too.
 
     Args:
         colocated: rows of a trace with ``replicas`` above 1.
         cost: of an iteration alone.
         demand: what an iteration asks of the device.
-        sharing: as the demands have it.
+        sharing: the speeds by the demands.
+
+    Returns:
+        The factor; None where the trace has no such point.
     """
     here = np.array(colocated.column("sharing").to_pylist()) == sharing.name
     by_mps = here & (np.array(colocated.column("partition").to_pylist()) != "green-context")

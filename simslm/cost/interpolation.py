@@ -1,8 +1,8 @@
 """The cost of an iteration interpolated from a measured trace.
 
-Inside the measured domain the trace rules; outside it each table of the fitted surface is carried on by the
-roofline of the same model and device (:mod:`simslm.cost.base`, :mod:`simslm.cost.attention`), continuously
-and still monotone, and ``in_domain`` is False there (:mod:`simslm.cost.domain`).
+Inside the measured domain the trace is interpolated. Outside it each table of the fitted surface is extrapolated with
+the roofline of the same model and device (:mod:`simslm.cost.base`, :mod:`simslm.cost.attention`), continuously and
+monotone, and ``in_domain`` is False (:mod:`simslm.cost.domain`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LEAST_DEVICE_SHARE = 1e-6
 class MeasuredCost(CostModel):
     """Iteration costs from a trace of the same model, data type and device.
 
-    Only iterations of a replica that had the device to itself are used; medians over repeats.
+    Only iterations of a replica alone on its device are used; each shape by its median over repeats.
 
     Args:
         trace: what was measured.
@@ -88,7 +88,7 @@ class MeasuredCost(CostModel):
     def variants(self) -> tuple[tuple[CostModel, CostModel], ...]:
         """All latencies lower and higher by the root mean square error at the held-out points.
 
-        That is as if one error held for all shapes: the widest interval these points allow.
+        The error is taken to be one factor for all shapes: the widest interval that these points allow.
         """
         points = [] if self._heldout is None else compare(self, self._heldout)
         if not points:

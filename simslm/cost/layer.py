@@ -1,4 +1,4 @@
-"""Costs made of other costs: a layer prices iterations anew and says of itself only what it changes."""
+"""Costs made of other costs: a layer computes new prices from those inside and states only what it changes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Layer(CostModel):
     """A cost model around another.
 
     Args:
-        cost: that is priced anew.
+        cost: the costs inside.
         facts: of the result.
 
     Class attributes:
-        measured: whether what lies inside the measured domain stays there; False where the change was not measured.
+        measured: whether iterations inside the measured domain stay inside; False where the change was not measured.
     """
 
     measured: ClassVar[bool] = True
@@ -98,7 +98,14 @@ class Layer(CostModel):
 
 
 def stretched(line: DecodeLine, host_s: float, divisor: float, added_s: float) -> DecodeLine:
-    """A line whose part above host time is divided, and to which host time and more is added."""
+    """A line with its device time divided.
+
+    Args:
+        line: seconds against context, host time included.
+        host_s: the host time in it.
+        divisor: of the device time.
+        added_s: what is added to the divided device time, host time included.
+    """
     return replace(
         line,
         intercepts=tuple((value - host_s) / divisor + added_s for value in line.intercepts),

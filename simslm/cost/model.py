@@ -80,7 +80,7 @@ class CostModel(ABC):
     """Iteration shape to seconds and joules.
 
     Args:
-        facts: what is to be known of the model beside its prices.
+        facts: source, engine, idle power, provenance and more, see :class:`~simslm.cost.facts.Facts`.
     """
 
     def __init__(self, facts: Facts) -> None:

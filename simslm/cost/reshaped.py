@@ -13,15 +13,15 @@ from simslm.transforms.registry import ShapeTransform
 
 
 class Reshaped(Layer):
-    """A cost asked about fewer keys than there are.
+    """A cost that is asked about fewer keys than the cache holds.
 
-    What it answers was measured on dense attention over as many keys: that a sparse kernel reaches its rate was not, so
-    nothing counts as inside the measured domain. Co-located replicas were measured as they are: their interference is
-    modelled.
+    Its prices were measured on dense attention over as many keys. That a sparse kernel reaches the same rate was not
+    measured, so no iteration counts as inside the measured domain. Co-located replicas were measured on dense attention
+    too: their interference is modelled.
 
     Args:
-        cost: of the shape that is run.
-        transform: makes it of the shape that is asked for.
+        cost: of the shape that the device runs.
+        transform: makes that shape of the one that is asked for.
     """
 
     measured = False
@@ -69,12 +69,12 @@ class Reshaped(Layer):
 
 
 class InnerDemand:
-    """What a changed iteration asks of a shared device, by a cost model that knows it of the unchanged one.
+    """The demand of a changed iteration, from a cost model that has a demand of its own.
 
     Args:
         cost: knows demand and latency.
         demand: its own.
-        transform: makes the shape that ``cost`` is asked about; None where that stays.
+        transform: makes the shape that ``cost`` is asked about; None where the shape stays.
     """
 
     def __init__(self, cost: CostModel, demand: DemandModel, transform: ShapeTransform | None = None) -> None:
@@ -84,7 +84,7 @@ class InnerDemand:
 
     @classmethod
     def of(cls, cost: CostModel, transform: ShapeTransform | None = None) -> InnerDemand | None:
-        """None where the cost model does not know."""
+        """The demand of a cost model, changed; None where the model has none of its own."""
         return None if cost.demand is None else cls(cost, cost.demand, transform)
 
     def __call__(self, shape: IterationShape, device_s: float) -> Demand:

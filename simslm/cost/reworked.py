@@ -1,4 +1,4 @@
-"""Costs of iterations whose work a transform has changed, by the ratio of the roofline's before and after."""
+"""Costs of iterations after a transform changed their work: device time times the roofline's ratio after to before."""
 
 from __future__ import annotations
 

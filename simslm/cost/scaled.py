@@ -60,5 +60,5 @@ class Scaled(Layer):
         return self._factor * energy_j
 
     def variants(self) -> tuple[()]:
-        """It is one."""
+        """None: a scaled cost is a variant itself."""
         return ()

@@ -74,7 +74,7 @@ class Sharing(Protocol):
     Attributes:
         name: as in a scenario.
         serial_host: whether the replicas' host phases exclude each other.
-        partitioned: whether a replica is held to its own share of the device even while nobody else is active.
+        partitioned: whether a replica is held to its own share of the device even while no other replica is active.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Sharing(Protocol):
 class Mps:
     """Kernels of all processes run side by side until arithmetic or bandwidth is used up (NVIDIA MPS).
 
-    Everybody progresses at one speed, the largest at which neither resource is asked for more than there is:
+    All progress at one speed, the largest at which neither resource is asked for more than there is:
     ``1 / max(1, sum of compute, sum of memory)``.
     """
 

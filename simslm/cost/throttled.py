@@ -26,8 +26,8 @@ class Throttle:
     """What a setting does to one kind of iteration.
 
     Attributes:
-        speed: of the device's part, relative to the highest setting that was measured.
-        power: above idle, relative to the same.
+        speed: of the device time, relative to the highest setting that was measured, in (0, 1].
+        power: above idle, relative to that at the highest setting.
     """
 
     speed: float
@@ -35,15 +35,15 @@ class Throttle:
 
 
 def throttles(trace: Trace, setting: str, value: float) -> dict[str, Throttle]:
-    """What a cap or a clock does to decoding and to prefilling, between the settings that were measured.
+    """Speed and power of decoding and of prefilling under a cap or a clock, interpolated between measured settings.
 
     Args:
-        trace: with power and speed against the setting.
-        setting: of :data:`SETTINGS`.
-        value: of the setting.
+        trace: with power and speed against the setting (``power.parquet``).
+        setting: a key of :data:`SETTINGS`.
+        value: of the setting, in its unit.
 
     Raises:
-        TraceError: the trace does not have them, or not as far.
+        TraceError: the trace has no power and speed against the setting, or ``value`` lies outside what it measured.
     """
     return {state: _throttle(trace, setting, value, state) for state in STATES}
 
@@ -97,8 +97,8 @@ class Throttled(Layer):
     """Costs with the device's part slowed and its power lowered; host time stays.
 
     With ``v`` the speed and ``p`` the power above idle that a kind of iteration has under the setting, an iteration of
-    ``host + device`` seconds takes ``host + device / v``, and its mean power is ``idle + p * (power - idle)``. One with
-    prompts goes by what was measured of prefilling.
+    ``host + device`` seconds takes ``host + device / v``, and its mean power is ``idle + p * (power - idle)``. The
+    figures of prefilling hold for iterations with prompts, those of decoding for the others.
 
     Args:
         cost: at the highest setting.

@@ -74,7 +74,8 @@ def _row(comparison: Comparison) -> dict[str, Any]:
 
 
 def _of_chance(run: MeasuredRun) -> list[str]:
-    """How long random arrivals take is left to chance: the rate of a run that keeps up with them is theirs."""
+    """Whether the throughput of a run is that of random arrivals: where it keeps up with them, its rate is left to
+    chance."""
     if run.spread_of_arrivals is None:
         return []
     return [

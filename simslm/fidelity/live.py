@@ -157,6 +157,7 @@ class Service:
         Raises:
             KeyboardInterrupt: it was told to stop; the runs before stay.
         """
+        # Nothing after the first pass: the trace is not whole yet, and rates are shares of what it says.
         due = self._repeats if passes >= most else round(self._repeats * (passes - 1) / (most - 1))
         if due and not self._loads:
             self._loads = self._planned()
@@ -182,6 +183,7 @@ class Service:
             if not runs:
                 continue
             scenario = self._read(load.sets)
+            # Read again: the trace may have been measured further since the load was served.
             priced, result = replace(load, prepared=prepare(scenario)), simulate(scenario)
             found += [_run(priced, result, number, served, engine) for number, served in runs]
         return found
@@ -210,7 +212,7 @@ def check_servable(prepared: Prepared, *, scaled: bool) -> None:
     """Refuses what the serving loop does not do.
 
     Args:
-        prepared: the scenario, with whatever cost.
+        prepared: the scenario, with any cost.
         scaled: its rate is to be set.
 
     Raises:
@@ -269,6 +271,7 @@ def mean_running(tables: Sequence[IterationTable]) -> float:
     start_s, duration_s, running = (np.concatenate([each.columns[name] for each in tables]) for name in names)
     order = np.argsort(start_s)
     start_s, end_s = start_s[order], (start_s + duration_s)[order]
+    # The union of the replicas' iterations: of each only what lies beyond the latest end before it counts.
     before_s = np.maximum.accumulate(np.concatenate([[-np.inf], end_s[:-1]]))
     busy_s = np.clip(end_s - np.maximum(start_s, before_s), 0.0, None).sum()
     return float(running @ duration_s / busy_s)

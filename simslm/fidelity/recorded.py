@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What came out.
+    """The outcome of a validation.
 
     Attributes:
         sources: the traces, in the order given.

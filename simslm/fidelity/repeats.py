@@ -87,8 +87,8 @@ def _load(runs: list[LiveRun]) -> dict[str, Any]:
 def _iterations(runs: list[LiveRun]) -> dict[str, float] | None:
     """The cost of the iterations that really ran, against what they took.
 
-    This is what the trace is off by, whoever was scheduled when: a machine that has become slower shows here, and near
-    saturation a small error here is a large one in waiting times. Prompts of one iteration are taken to be of one
+    This is the error of the trace alone, without that of the schedule: a machine that has become slower shows here, and
+    near saturation a small error here is a large one in waiting times. Prompts of one iteration are taken to be of one
     length.
 
     Returns:

@@ -1,4 +1,5 @@
-"""Several replicas of a scenario that is served live: who serves which request, and what is known of their company."""
+"""Several replicas of a scenario that is served live: which replica serves which request, and how interference is
+known."""
 
 from __future__ import annotations
 

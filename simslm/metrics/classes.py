@@ -17,7 +17,7 @@ Bounds = Mapping[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Which class each request is of, and what is good for it.
+    """The class of each request, and the bounds of each class.
 
     Attributes:
         names: of the classes.
@@ -100,6 +100,6 @@ def fairness_figures(classes: Mapping[str, Mapping[str, Any]]) -> dict[str, floa
 
 
 def jain(values: Sequence[float]) -> float | None:
-    """Jain's fairness index; None where nobody got anything."""
+    """Jain's fairness index; None where no class got any service."""
     squares = sum(value * value for value in values)
     return sum(values) ** 2 / (len(values) * squares) if squares else None

@@ -12,7 +12,7 @@ APART = (
     "that passes on the tokens of decode replicas only (llm-d) shows the first one later, by that copy and one decode "
     "iteration: the first gap of ITL."
 )
-"""Where prefill and decode run on different replicas."""
+"""What TTFT is where prefill and decode run on different replicas."""
 
 LATENCIES = (
     Metric(

@@ -59,7 +59,7 @@ PROGRAMS = (
     ),
     *PROGRAM_TIMES,
 )
-"""Of runs with programs."""
+"""Figures of runs with programs."""
 
 SERVICE = Metric(
     "service_tokens_per_s",
@@ -95,7 +95,7 @@ FAIRNESS = (
         formula="max − min of slo.attainment over classes",
     ),
 )
-"""Of runs with classes."""
+"""Figures of runs with classes."""
 
 BY_CLASS_KV = ("kv.preemptions", "kv.recomputed_tokens", "kv.recomputed_share", "kv.cached_prompt_share")
 

@@ -11,7 +11,7 @@ J_PER_KWH = 3.6e6
 KEYS = ("usd_per_million_output_tokens", "usd_per_million_total_tokens", "g_co2_per_million_output_tokens")
 
 UNSTATED: Mapping[str, Any] = dict.fromkeys(KEYS) | {"note": "the scenario has no economics section"}
-"""Of a scenario that states no prices."""
+"""The section where a scenario states no prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Tariff:
         device: its name.
         devices: how many are paid for, whether they work or not, unless replicas give their devices back.
         usd_per_device_hour: None = unknown.
-        usd_per_kwh: of electricity that is paid beside the devices; None = nothing is.
+        usd_per_kwh: of electricity that is paid beside the devices; None = none is paid.
         g_co2_per_kwh: of that electricity; None = unknown.
         assumptions: in words.
     """
@@ -35,7 +35,7 @@ class Tariff:
     assumptions: str
 
     def usd_per_hour(self, devices: float) -> float | None:
-        """Of so many devices, without electricity."""
+        """Dollars per hour of so many devices, without electricity."""
         return None if self.usd_per_device_hour is None else devices * self.usd_per_device_hour
 
 
@@ -69,7 +69,7 @@ def economics_figures(tariff: Tariff | None, summary: Mapping[str, Any]) -> dict
 
 
 def _unknown(tariff: Tariff, energy: Mapping[str, Any]) -> Iterator[str]:
-    """What would have to be known for every figure."""
+    """What is missing, in words, where a figure is null."""
     if tariff.usd_per_device_hour is None:
         yield f"no price is known of {tariff.device}"
     if tariff.g_co2_per_kwh is None:

@@ -130,7 +130,8 @@ def stages_arrow(columns: dict[str, np.ndarray]) -> pa.Table:
 
 def moves_arrow(moves: Sequence[Move]) -> pa.Table:
     """Rows of ``moves.parquet``: every time a request went from one replica to another, in order of time."""
-    return pa.Table.from_pylist([move._asdict() for move in moves], pa.schema(MOVES))
+    columns = dict(zip(Move._fields, zip(*moves, strict=True), strict=False))
+    return pa.table({name: pa.array(columns.get(name, ()), kind) for name, kind in MOVES})
 
 
 def splits_arrow(splits: Mapping[int, Sequence[tuple[float, Split]]]) -> pa.Table:
@@ -192,8 +193,8 @@ class RunWriter:
     """Writes a run's directory: iterations, stages and the requests of a stream while the run goes on, the rest when it
     is over.
 
-    Used as a context; nothing is made before there is something to write, and without :meth:`finish` nothing
-    stays behind, no directory that was not there before either.
+    Used as a context. Nothing is made before there is something to write; without :meth:`finish` all that was made is
+    removed, new directories too.
 
     Args:
         directory: where the files go; made if it is not there.

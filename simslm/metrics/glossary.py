@@ -26,7 +26,7 @@ class Term:
         name: as it is written everywhere.
         definition: what it means.
         formula: how it is computed; empty where it is not a number.
-        source: the paper that has it, or where it comes from; empty where it is everybody's.
+        source: the paper that has it, or where it comes from; empty for a term in common use.
     """
 
     name: str
@@ -44,6 +44,15 @@ TERMS = (
         "one forward pass of one replica: some sequences decode a token each, some prompts are computed in part or "
         "whole",
         source="Yu et al., Orca, OSDI 2022",
+    ),
+    Term(
+        "host time",
+        "the part of an iteration in which no kernel of its replica runs or waits for the device: planning, launch "
+        "gaps, reading tokens; the rest is device time, for which replicas on one device compete",
+    ),
+    Term(
+        "launch gap",
+        "time within an iteration in which the device has nothing to do until its host has launched the next kernel",
     ),
     Term(
         "replica",
@@ -155,7 +164,7 @@ TERMS = (
 
 
 def place(metric: Metric) -> str:
-    """Where a metric is in ``summary.json``, all its statistics at once."""
+    """The place of a metric in ``summary.json``, all its statistics at once."""
     return f"{metric.key}.{{{','.join(STATISTICS)}}}" if metric.has_statistics else metric.key
 
 

@@ -93,6 +93,8 @@ def _figures(summary: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
         values = summary[section]
         if isinstance(values, Mapping):
             for name, value in values.items():
+                # How far off the power of a trace is, is not known, and an interval from latency alone would look
+                # like one.
                 if isinstance(value, int | float) and not name.startswith(OF_ENERGY):
                     yield f"{section}.{name}", float(value)
         elif values is not None:

@@ -68,6 +68,8 @@ def iteration_table(
     columns |= {"duration_s": duration, "host_s": costs.host_s}
     energy = None
     if costs.energy_j is not None and cost.idle_w is not None:
+        # ``latency_s`` is the iteration alone, ``duration`` as others stretched it: the work keeps its energy, the
+        # idle power is paid for as long as it took.
         energy = costs.energy_j - cost.idle_w * costs.latency_s + cost.idle_w / sharers * duration
         columns["power_w"] = energy / duration
     return IterationTable(columns, energy, share, costs.in_domain, speculates)
@@ -115,6 +117,7 @@ def prefill_share(shapes: IterationShape, cost: CostModel) -> np.ndarray:
         parts = IterationShape(*(column[mixed] for column in shapes))
         nothing = np.zeros(len(mixed))
         without = {name: nothing for name in SHAPE if name.startswith("prefill")}
+        # Without prompts the share of layers is the neutral 1, as in a shape that never had any.
         without["prefill_layers"] = nothing + 1.0
         decode = cost.evaluate(parts._replace(unread_seqs=nothing, **without)).latency_s
         prefill = cost.evaluate(

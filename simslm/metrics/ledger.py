@@ -33,7 +33,7 @@ class Priced:
         sharers: replicas on its device.
         num_gpu_blocks: its KV blocks.
         speculates: whether it verifies drafted tokens.
-        policies: who is preempted, who waits where, and how, in words; empty where that is not known.
+        policies: its policies of preemption and queueing, in words; empty where they are not known.
         levels: its costs at each level of the clock, ``cost`` the first, where clocks change during the run.
         device: the number of its device, or of the first of those it spans.
         spans: how many it spans.
@@ -132,11 +132,13 @@ class Ledger:
             gaps = _gaps(account, window)
             if self._timed:
                 account.timed.append(_timed(window, table, gaps))
+            # The bound is on all replicas together: with one each, memory would grow with the number of replicas.
             if sum(each.gaps.count for each in self.accounts) > self._most_gaps:
                 for each in self.accounts:
                     each.gaps.merge()
             if table.energy_j is None:
                 account.energy_j = None
+            # One window without energy makes the sum unknown for good: a later window must not start it again.
             elif account.energy_j is not None:
                 account.energy_j += float(np.sum(table.energy_j))
                 account.prefill_j += float(np.dot(table.energy_j, table.prefill_share))
@@ -164,7 +166,7 @@ class Ledger:
 
     @property
     def energy_known(self) -> bool:
-        """Whether every replica's energy is, also of those that have not run yet."""
+        """Whether the energy of every replica is known, also of those that have not run yet."""
         return all(
             account.energy_j is not None and priced.cost.idle_w is not None
             for priced, account in zip(self.replicas, self.accounts, strict=True)
@@ -193,6 +195,7 @@ class Ledger:
                 part_inside = np.divide(inside, lasted, out=np.zeros(len(lasted)), where=lasted > 0)
                 sums += np.array([lasted, *amounts]) @ part_inside
                 values, weights, ends = part.gaps
+                # Half open, so that two stretches of time side by side count each gap once.
                 counts = (ends > begin_s) & (ends <= end_s)
                 gaps.add(values[counts], weights=weights[counts])
             busy, host, energy, prefill = sums.tolist()
@@ -211,6 +214,7 @@ class Ledger:
         """The energies of requests from a number on, joules; they, and those before, are forgotten."""
         begin = first - self._first
         energies = self._request_j[begin : begin + count]
+        # A slice would keep the whole old array alive, and a stream would hold every request after all.
         self._request_j = self._request_j[begin + count :].copy()
         self._first = first + count
         return np.concatenate([energies, np.zeros(count - len(energies))])
@@ -221,10 +225,11 @@ class Ledger:
         more = int(places.max(initial=-1)) + 1 - len(self._request_j)
         if more > 0:
             self._request_j = np.concatenate([self._request_j, np.zeros(more)])
+        # Not ``+=`` with an index: a request that occurs twice among ``places`` would be counted once.
         np.add.at(self._request_j, places, energy_j)
 
     def _charge(self, account: Account, window: Window, table: IterationTable, energy_j: np.ndarray) -> None:
-        """Charges requests with the window's energy; idle energy is charged to nobody.
+        """Charges requests with the energy of a window; idle energy is charged to no request.
 
         The decode part of an iteration is divided equally among the sequences that emit a token and those whose last
         token had not been looked at yet, the prefill part among the chunks in proportion to their tokens; padding is
@@ -238,6 +243,8 @@ class Ledger:
         )
         self._add(window.lingered["request_id"], row_j[late])
         each = row_j[decoding]
+        # Every decoding sequence pays the same for an iteration, so what one pays for a stretch is a difference of
+        # two entries of one running sum: O(1) for each stretch, however many iterations it has.
         total = account.decode_j + np.concatenate([[0.0], np.cumsum(each)])
         account.decode_j = float(total[-1])
         before = window.decoded_before
@@ -256,10 +263,11 @@ class Ledger:
 def _begun(
     account: Account, stays: dict[str, np.ndarray], total: np.ndarray, before: int
 ) -> tuple[list[int], np.ndarray]:
-    """Requests of some stays, and the running decode energy when each stay began, perhaps in an older window."""
+    """The requests of some stays, and the sum of the decode energy when each stay began, perhaps in an older window."""
     requests = stays["request_id"].astype(np.int64).tolist()
     first = stays["decode_from"].astype(np.int64) - before
     begun = total[np.maximum(first, 0)]
+    # These began in an older window, whose running sum is gone; it was noted when that window ended.
     for i in np.flatnonzero(first < 0).tolist():
         begun[i] = account.begun_j[requests[i]]
     return requests, begun
@@ -291,6 +299,7 @@ def _gaps(account: Account, window: Window) -> np.ndarray:
     decoding = columns["decoding"] > 0
     ends, found = columns["end_s"][decoding], np.zeros((3, 0))
     if len(ends):
+        # A sequence that starts has no earlier decode iteration here: its first gap is in the window one by one.
         shared = (columns["decoding"] - columns["starting"])[decoding]
         between = np.diff(ends, prepend=account.last_decode_s)
         found = np.array([between, shared, ends])[:, shared > 0]

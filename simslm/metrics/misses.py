@@ -1,10 +1,9 @@
 """Figures with misses counted: what a configuration is chosen or compared by.
 
-A request that was rejected, failed or did not finish never got what it came for. A summary leaves it out of its
-latencies, so that turning traffic away makes them better. Here each such request counts as a miss, with infinite
-latency: a percentile is that of all arrived requests, and the mean and the maximum are infinite with the first miss.
-TPOT and ITL count those that have more than one output token, ITL every gap of them. A program of which a request is
-missed is missed as well.
+A summary leaves requests that were rejected, failed or did not finish out of its latencies, so that turning traffic
+away makes them better. Here each such request counts as a miss, with infinite latency: a percentile is that of all
+arrived requests, and the mean and the maximum are infinite with the first miss. TPOT and ITL count those that have more
+than one output token, ITL every gap of them. A program of which a request is missed is missed as well.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Columns = Mapping[str, np.ndarray]
 
 
 @dataclass(slots=True)
-class Counted:
+class FinishedLatencies:
     """Latencies of the requests that finished, in seconds, and how many others there are.
 
     Attributes:
@@ -66,8 +65,8 @@ class CountMisses(Forget):
     """A sink that keeps what :func:`figures` needs of requests that are not kept in the result."""
 
     def __init__(self) -> None:
-        self.all = Counted()
-        self.classes: dict[str, Counted] = {}
+        self.all = FinishedLatencies()
+        self.classes: dict[str, FinishedLatencies] = {}
 
     def take_requests(self, columns: dict[str, np.ndarray]) -> None:
         """Counts some more requests."""
@@ -77,7 +76,7 @@ class CountMisses(Forget):
         for name in dict.fromkeys(columns["class"].tolist()):
             mine = columns["class"] == name
             of_class = {key: column[mine] for key, column in columns.items()}
-            self.classes.setdefault(str(name), Counted()).take(of_class)
+            self.classes.setdefault(str(name), FinishedLatencies()).take(of_class)
 
 
 def figures(result: Result, sink: CountMisses | None = None) -> dict[str, float]:
@@ -107,7 +106,8 @@ def figures(result: Result, sink: CountMisses | None = None) -> dict[str, float]
 
 
 def _programs(columns: Columns) -> dict[str, float]:
-    """Of programs: one is missed with the first of its requests, for what depends on that is never sent."""
+    """The same of programs: one is missed as soon as one of its requests is, because the requests that depend on it are
+    never sent."""
     programs, mine = np.unique(columns["program"], return_inverse=True)
     lost = np.bincount(mine[columns["status"] != FINISHED], minlength=len(programs)) > 0
     took_s, active_s = program_times(columns, mine, ~lost)

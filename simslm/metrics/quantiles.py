@@ -54,6 +54,7 @@ class Distribution:
             return dict.fromkeys(("mean", *LEVELS, "max"))
         lowest, highest = float(self.values[0]), float(self.values[-1])
         percentiles = {name: self._quantile(level) for name, level in LEVELS.items()}
+        # The mean of equal values may round to just outside of them.
         return {"mean": min(max(self.mean, lowest), highest), **percentiles, "max": highest}
 
     def thinned(self, most: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
@@ -68,6 +69,8 @@ class Distribution:
     def _with_misses(self, level: float, misses: int) -> float:
         known = int(self.last[-1]) + 1 if len(self.values) else 0
         position = level * (known + misses - 1)
+        # Interpolating towards an infinite value is infinite, hence ``ceil``: also a quantile that only touches a
+        # miss.
         return inf if np.ceil(position) >= known else self._at(position)
 
     def _quantile(self, level: float) -> float:
@@ -111,6 +114,7 @@ def kept_ranks(count: int, most: int = MAX_POINTS) -> np.ndarray:
         return np.arange(count)
     tail = most // 5
     even = np.linspace(0, count - 1, most - tail)
+    # The last twentieth, finer and finer: p99 and beyond are where the eye looks.
     last = count - np.geomspace(count / 20, 1, tail)
     return np.unique(np.concatenate([even, last]).round().astype(np.int64))
 
@@ -173,7 +177,10 @@ def merged(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
     values, weights = values[weights > 0], weights[weights > 0]
     if not len(values):
         return values, weights
+    # The bits of positive doubles are in the order of their values: dropping the last ones leaves exponent and
+    # leading digits, which is a relative precision. Hence only values that are not negative.
     digits = np.ascontiguousarray(values).view(np.int64) >> (52 - _KEPT_BITS)
+    # The largest is kept apart: a maximum that was averaged would be below a value that occurred.
     digits[values == values.max()] = np.iinfo(np.int64).max
     _, group = np.unique(digits, return_inverse=True)
     counts = np.bincount(group, weights)

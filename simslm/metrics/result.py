@@ -81,7 +81,7 @@ class Result:
 
 
 def summarize(books: Books, log: SimulationLog) -> Result:
-    """What a run comes to.
+    """The result of a run.
 
     Args:
         books: that took the log while the run went on, as far as it was handed out.
@@ -138,7 +138,7 @@ def _divide(
 
 
 def _check(window: Counted) -> None:
-    """Something counts.
+    """Refuses a rule that leaves no request, or no time.
 
     Raises:
         ScenarioError: nothing does.
@@ -240,8 +240,8 @@ def _summary(
 
 
 def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
-    """What the traces of the costs have to say of themselves, and whether one is not to be relied on; nothing where
-    they have nothing to say."""
+    """The warnings that come with the traces of the costs, and whether one of them was forced; nothing without
+    warnings."""
     found = [flag for priced in replicas for flag in flags_of(priced.cost.provenance)]
     if not found:
         return {}
@@ -250,5 +250,5 @@ def _flags(replicas: Sequence[Priced]) -> dict[str, Any]:
 
 
 def _weakest(costs: list[CostModel]) -> CostModel:
-    """The cost model furthest from a measurement: what the whole answer can be called."""
+    """The cost model furthest from a measurement; the whole answer is named after its source."""
     return max(costs, key=lambda cost: SOURCES.index(cost.source))

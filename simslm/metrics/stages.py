@@ -22,7 +22,7 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(slots=True)
 class _Open:
-    """Where a replica stood when its last window ended.
+    """The state of a replica when its last window ended.
 
     Attributes:
         begun: of each sequence that decoded, when it began to and its first decode iteration.
@@ -54,6 +54,7 @@ class Stages:
         state = self._open[replica]
         decoding = window.columns["decoding"] > 0
         starts = window.columns["start_s"][decoding]
+        # A stay may have ended with the last decode iteration of the window before: that is entry 0.
         ends = np.concatenate([[state.end_s], window.columns["end_s"][decoding]])
 
         def begin(request: int, first: int) -> tuple[float, int]:

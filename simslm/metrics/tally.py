@@ -62,7 +62,7 @@ class Tally:
 
     @classmethod
     def of(cls, columns: Columns, bounds: Bounds | None = None) -> Tally:
-        """That of some requests alone, each held to bounds of its own where those are arrays."""
+        """A tally of some of the requests; where bounds are arrays, each request has a bound of its own."""
         tally = cls(bounds or {})
         tally.take(columns)
         return tally
@@ -101,7 +101,7 @@ class Tally:
         self._judge(columns, done & counts)
 
     def _add_up(self, columns: Columns, done: np.ndarray) -> None:
-        """What comes of the requests that finished."""
+        """Adds the requests that finished to the sums."""
         self.done += int(np.count_nonzero(done))
         self.prompt_tokens += int(columns["prompt_tokens"][done].sum())
         self.output_tokens += int(columns["output_tokens"][done].sum())
@@ -111,6 +111,7 @@ class Tally:
         """A request with one output token meets ``tpot_s``."""
         for name, bound in self.bounds.items():
             if bound is not None:
+                # Not ``<=``: a latency that does not exist (TPOT of one token) is NaN and keeps every bound.
                 good = good & ~(columns[name] > bound)
         self.good += int(np.count_nonzero(good))
         self.good_tokens += int(columns["output_tokens"][good].sum())
@@ -121,14 +122,14 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Of all requests, also where some are left out."""
+        """Requests that finished, with those that are left out of the figures."""
         return int(self.statuses[FINISHED])
 
     def counts(self) -> dict[str, int]:
         return {"arrived": self.arrived} | dict(zip(STATUS, self.statuses.tolist(), strict=True))
 
     def distributions(self) -> dict[str, Distribution]:
-        """Of each latency, over the requests that got that far."""
+        """The distribution of each latency, over the requests that have it."""
         return {name: pooled([pool]) for name, pool in self.latencies.items()}
 
     def spreads(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What can be said of a run while it goes on."""
+"""Figures of a run while it goes on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One file per policy: who runs next, who waits where, who is let in, and where a request goes.
+"""One file per policy: which requests run next, in which order they wait, which are let in, and where each one goes.
 
 To add one: copy the shortest file of ``batching/``, ``queueing/``, ``routing/`` or of any other
-folder here, change the class and the line that registers it. Nothing else has to know.
+folder here, change the class and the line that registers it. Nothing else has to change.
 """
 
 from simslm.policies import (

@@ -46,7 +46,7 @@ class ReplicaView(Protocol):
         waiting: requests that may be admitted, in queue order; none while swapped sequences wait to come back.
         partial: admitted requests whose prompt is only partly in the cache, oldest first.
         decoding: number of sequences that decode.
-        free_blocks: KV blocks nobody holds.
+        free_blocks: KV blocks that are not in use.
         decode_blocks: KV blocks the decoding sequences need to run one more iteration.
         watermark_blocks: blocks to keep free when admitting, so that running sequences can grow.
         max_num_seqs: most sequences that may run (decoding or partial) at once.
@@ -72,7 +72,7 @@ class ReplicaView(Protocol):
 
 
 class Plan:
-    """Who runs in the next iteration.
+    """What runs in the next iteration.
 
     Attributes:
         decode: whether every decoding sequence advances by one token.
@@ -108,9 +108,11 @@ class Plan:
         running = self._running + self.admitted
         if running >= view.max_num_seqs:
             return False
+        # Looked up with the first prompt only: most plans of a full replica admit none, and both figures cost time.
         if self._spare < 0:
             self._spare = view.free_blocks - (view.decode_blocks if self.decode else 0)
         spare = self._spare - prompt.blocks
+        # An empty replica ignores the watermark, or a prompt as large as the cache could never run.
         if spare < (view.watermark_blocks if running else 0):
             return False
         self._spare = spare
@@ -157,9 +159,8 @@ class BatchingPolicy(Protocol):
             takes none later; else blocks are taken as it grows.
         holds_batch: a sequence that has finished stays in the batch, padded, until the whole batch has.
         returns_batch: tokens go out when the whole batch has finished, all at once; else each when it is there.
-        by_layers: a chunk is a share of the layers instead of the tokens: all that its prompt had to prefill when
-            admitted pass as many of the model's layers as the chunk's tokens are of them, those after the ones passed
-            before.
+        by_layers: a chunk is a share of the layers instead of the tokens: every token that the prompt had to prefill
+            when it was admitted passes the next layers, as large a share of all layers as the chunk is of those tokens.
     """
 
     whole_prompts: bool
@@ -169,18 +170,18 @@ class BatchingPolicy(Protocol):
     by_layers: bool
 
     def plan(self, view: ReplicaView) -> Plan:
-        """Who runs next. A function of the view alone: the same view gives the same plan.
+        """What runs next. A function of the view alone: the same view gives the same plan.
 
-        Not asked when nobody waits and no prompt is partial: then there is nothing to choose, and all that decode
-        go on. Waiting requests are admitted in their order, none before another. So a plan that only decodes is kept,
-        without asking again, until a request comes to the head of the queue, or one finishes or is preempted: until
-        then more blocks are taken and none are freed, so nothing new could be admitted.
+        Not asked when no request waits and no prompt is partial: all decoding sequences then simply go on. Waiting
+        requests are admitted in their order, none before another. So a plan that only decodes is kept, without asking
+        again, until a request comes to the head of the queue, or one finishes or is preempted: until then more blocks
+        are taken and none are freed, so nothing new could be admitted.
         """
         ...
 
 
 class Batching:
-    """What most batching policies are like: prompts may be split, blocks are taken as needed, slots freed at once."""
+    """The defaults of a batching policy: prompts may be split, blocks are taken as needed, slots are freed at once."""
 
     whole_prompts = False
     reserves_output = False

@@ -51,7 +51,7 @@ class Registered:
 
     kind: str
     name: str
-    cls: type
+    cls: type[Any]
     options: type[PolicyOptions]
     summary: str
     needs_stream: bool
@@ -122,16 +122,18 @@ def create(kind: str, choice: Any, stream: Callable[[str], Any]) -> Any:
 @cache
 def choices(kind: str) -> Any:
     """The annotation of a scenario field that chooses a policy: ``{policy: name, option: value, ...}``."""
-    models = tuple(
-        create_model(
-            f"{entry.cls.__name__}Choice",
-            __base__=entry.options,
-            __doc__=entry.summary,
-            policy=(Literal[entry.name], Field(description=entry.summary)),  # type: ignore[valid-type]
-        )
-        for entry in registered(kind)
-    )
+    models = tuple(_choice_of(entry) for entry in registered(kind))
     return Annotated[Union[models], Field(discriminator="policy")]  # noqa: UP007
+
+
+def _choice_of(entry: Registered) -> Any:
+    """The model of the choice of one policy: its name, and its options beside it."""
+    return create_model(
+        f"{entry.cls.__name__}Choice",
+        __base__=entry.options,
+        __doc__=entry.summary,
+        policy=(Literal[entry.name], Field(description=entry.summary)),  # type: ignore[valid-type]
+    )
 
 
 @cache

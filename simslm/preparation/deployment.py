@@ -1,4 +1,4 @@
-"""What the simulator needs of a scenario: its groups with their limits and policies, and where requests arrive."""
+"""The deployment as the simulator takes it: groups with limits, costs and policies, and the group of each request."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def deployed(
     workload: Workload,
     sharing: Callable[[int], Sharing],
 ) -> Deployment:
-    """The deployment of a scenario, its policies yet to be made.
+    """The deployment of a scenario; its policies are made when a run begins.
 
     Args:
-        scenario: what is asked for.
-        device: that it runs on.
-        groups: of replicas, in the order of the scenario's.
-        workload: whose requests arrive.
-        sharing: how so many replicas get along on a device.
+        scenario: with the limits and policies.
+        device: that all replicas run on.
+        groups: prepared, in the scenario's order.
+        workload: the requests, for their groups and for what is drawn by class.
+        sharing: makes the way of sharing for so many replicas on a device.
     """
     asked, slo = scenario.deployment, scenario.slo
     return Deployment(

@@ -1,4 +1,4 @@
-"""The draft beside a model that is served with speculative decoding: its memory, its costs, what it foresees."""
+"""Speculative decoding of a group: the draft model's memory and costs, and which proposed tokens are accepted."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def drafted(
     """The costs of a model with those of its draft.
 
     Raises:
-        SimslmError: the draft's costs cannot be had.
+        SimslmError: the draft's trace is missing, damaged, or of another model or device.
     """
     return Drafted(cost, load_cost(asked.cost, draft, device, scenario.dtype, scenario.base_dir))
 
 
 def acceptance(asked: Speculative, requests: RequestArrays | RequestStream, seed: int) -> Acceptance:
-    """Which proposed tokens are right, for each request by its class.
+    """Which proposed tokens are accepted, drawn for each request at the rate of its class.
 
     Raises:
         ScenarioError: the rates are stated by classes that are not those of the workload.
@@ -61,7 +61,7 @@ def acceptance(asked: Speculative, requests: RequestArrays | RequestStream, seed
 
 
 def speculation(asked: Speculative, foreseen: Acceptance) -> Speculation:
-    """The speculation of one replica, its policy fresh."""
+    """The speculation of one replica, with a policy of its own."""
     policy = create("speculation", asked.policy, _no_stream)
     return Speculation(policy, asked.num_speculative_tokens, foreseen)
 

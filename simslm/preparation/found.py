@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 class Found:
-    """What was looked up for one scenario and is the same for the next: models, devices, costs, requests.
+    """Look-ups that several scenarios share: models, devices, costs, requests.
 
-    All of it is read only, so that scenarios that share it give the same results as each by itself. Files that
-    change meanwhile are not read again.
+    All of it is read only, so scenarios that share it give the same results as each by itself. A file that changes
+    meanwhile is not read again.
 
     Args:
-        most: things of a kind that are kept, those used last; of the requests, which may be many, four.
+        most: entries of a kind that are kept, those used last; of workloads, which may be large, four.
     """
 
     def __init__(self, most: int = 32) -> None:
@@ -24,7 +24,7 @@ class Found:
         self._kept: dict[str, OrderedDict[tuple[Any, ...], Any]] = {}
 
     def get(self, kind: str, key: tuple[Any, ...], look_up: Callable[[], T]) -> T:
-        """What ``look_up`` gives, or gave before for the same kind and key."""
+        """The result of ``look_up``, or its earlier result for the same kind and key."""
         kept = self._kept.setdefault(kind, OrderedDict())
         if key not in kept:
             kept[key] = look_up()

@@ -30,12 +30,12 @@ class PreparedGroup:
 
     Attributes:
         name: the group's, or the scenario's where there are no groups.
-        spec: as the user wrote it.
+        spec: the group as the user wrote it.
         architecture: of its model.
-        cost: what an iteration takes a replica that has the device to itself.
-        transforms: what is changed about its costs and its memory.
-        held: the memory that weights and KV cache take.
-        memory: where a replica's memory goes.
+        cost: of the iterations of a replica alone on its device.
+        transforms: the changes to its costs and its memory that the scenario states, in order.
+        held: the memory of weights and KV cache, in bytes, after the transforms.
+        memory: how a replica's memory is divided.
         max_model_len: longest prompt + output, tokens.
         devices: of each replica the device, or the first of those it spans.
         clocks: what each clock that the devices may run at does to iterations; empty where clocks do not change.
@@ -59,11 +59,11 @@ class PreparedGroup:
 
     @property
     def changes(self) -> tuple[Transform, ...]:
-        """What differs from the work of its data type: weights its trace was measured with, then the transforms."""
+        """All changes to the work of its data type: quantised weights of its trace, then the transforms."""
         return (*quantized(self.cost.provenance), *self.transforms)
 
     def held_tokens(self, tokens: float) -> float:
-        """What a sequence of so many tokens keeps of them in the KV cache."""
+        """Tokens that a sequence of so many keeps in the KV cache."""
         kept = kept_tokens(self.transforms)
         return tokens if kept is None else min(tokens, kept)
 
@@ -73,7 +73,7 @@ class PreparedGroup:
         return pairs_within(0, tokens, tokens if kept is None else kept)
 
     def batch(self, tokens: float, requests: int) -> int:
-        """Sequences of so many tokens that decode together when there is always work: slots, KV blocks or requests."""
+        """Sequences of so many tokens that decode together under full load, by slots, KV blocks and requests."""
         engine = self.spec.engine
         room = self.memory.num_gpu_blocks * engine.block_size
         return max(1, min(engine.max_num_seqs, int(room / max(self.held_tokens(tokens), 1)), requests))
@@ -160,7 +160,7 @@ def _cost(
 
 
 def _check_length(scenario: Scenario, asked: _Asked, architecture: Architecture) -> None:
-    """Holds ``max_model_len`` to the positions a model has; a bounded KV cache with rotary positions has no end.
+    """Checks ``max_model_len`` against the model's positions; a bounded KV cache with rotary positions has no limit.
 
     Raises:
         ScenarioError: it is longer.

@@ -1,4 +1,4 @@
-"""What a run leaves beside its figures: enough to repeat it from anywhere."""
+"""The manifest of a run: enough to repeat it from anywhere."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def manifest(
     """What ``manifest.json`` holds.
 
     Args:
-        prepared: what was run.
-        events: that SimPy processed.
-        interrupted: whether it was stopped early.
-        wall_time_s: it took.
-        command: what repeats it.
+        prepared: the scenario that was run.
+        events: processed by SimPy.
+        interrupted: whether the run was stopped early.
+        wall_time_s: of the run, repeats for its intervals included.
+        command: the command line that repeats it.
     """
     scenario = prepared.scenario
     first = max(prepared.groups, key=lambda group: SOURCES.index(group.cost.source))

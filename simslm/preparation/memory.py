@@ -22,10 +22,17 @@ PROCESS_BYTES = int(0.12 * GIB)
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where a replica's memory goes, in bytes, and the KV blocks that remain.
+    """How a replica's memory on one device is divided, in bytes, and the KV blocks that remain.
 
-    ``windows`` is what sequences hold beside their blocks, see :class:`~simslm.transforms.registry.Footprint`.
-    ``num_gpu_blocks`` may have been set by the user; ``fitting_blocks`` is what the memory has room for.
+    Attributes:
+        share: the replica's part of the device's memory.
+        weights: of the model, and of its draft.
+        windows: held by sequences beside their blocks, see :class:`~simslm.transforms.registry.Footprint`.
+        activations: peak of one iteration, see :func:`activation_bytes`.
+        process: overhead, see :data:`PROCESS_BYTES`.
+        block: one KV block.
+        num_gpu_blocks: KV blocks, as stated by the user or as many as fit.
+        fitting_blocks: KV blocks that fit.
     """
 
     share: int
@@ -70,16 +77,22 @@ def plan_memory(
     held: Footprint | None = None,
     partners: Sequence[tuple[int, int]] = (),
 ) -> MemoryPlan:
-    """Divides a device's memory.
+    """Divides a device's memory among weights, activations, overhead and KV blocks.
 
-    Weights and KV cache take what ``held`` says, or what the architecture has in ``dtype``. What every sequence holds
-    beside its tokens is set aside for ``max_num_seqs`` of them.
+    What every sequence holds beside its tokens is set aside for ``max_num_seqs`` sequences. A replica that spans
+    devices has its part of the weights and of every KV block on each; activations are on all of them, counted whole.
 
-    ``partners`` are ``(max_num_seqs, max_num_batched_tokens)`` of each further replica on the same weights and the same
-    KV blocks: they add their activations and overhead.
-
-    A replica that spans devices has its part of the weights and of every KV block on each; activations of the
-    sampler and of the residual stream are on all of them, and counted whole.
+    Args:
+        architecture, device, dtype: what is served where.
+        gpu_memory_utilization: the part of the device's memory that its replicas may use, in (0, 1].
+        replicas_per_device: that divide this part equally.
+        max_num_seqs, max_num_batched_tokens: limits of an iteration.
+        block_size: tokens in a KV block.
+        num_gpu_blocks: as the user stated; None = as many as fit.
+        tensor_parallel_size: devices that the replica spans.
+        held: bytes of weights and KV cache; None = those of the architecture in ``dtype``.
+        partners: ``(max_num_seqs, max_num_batched_tokens)`` of each further replica on the same weights and the same
+            KV blocks, which adds its activations and overhead.
 
     Raises:
         InfeasibleError: weights and activations leave no room for a single KV block, or a stated

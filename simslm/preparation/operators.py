@@ -1,4 +1,4 @@
-"""Where the operators of a served model lie under the roofline of its device, at the loads a scenario leads to."""
+"""The operators of a served model under the roofline of its device, at the loads of a scenario."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Phase:
 
     @property
     def seconds(self) -> float:
-        """Of the whole iteration on the device."""
+        """Seconds of the whole iteration on the device."""
         return sum(each.calls * each.seconds for each in self.operators)
 
     def facts(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class DeviceRoofline:
 
     @property
     def ridge(self) -> float:
-        """Operations per byte from which arithmetic bounds."""
+        """FLOP per byte above which arithmetic is the bound, and below which memory traffic is."""
         return self.flops_per_s / self.bytes_per_s
 
     def facts(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def device_roofline(
     prompt: int | None = None,
     attention: Attention = "flash",
 ) -> DeviceRoofline:
-    """The operators of a group at the loads given, or at those its requests lead to.
+    """The operators of a group at stated loads, or at those of its requests.
 
     Args:
         prepared: the scenario.

@@ -1,8 +1,8 @@
-"""Errors in what a scenario names say where the scenario names it."""
+"""The file and line of a scenario, added to errors about what it names there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from simslm.errors import SimslmError
@@ -10,11 +10,11 @@ from simslm.scenario.schema import Scenario
 
 
 @contextmanager
-def placed(scenario: Scenario, *keys: str) -> Iterator[None]:
+def placed(scenario: Scenario, *keys: str) -> Generator[None]:
     """Adds the file and line of a scenario's key to the errors raised inside.
 
     Args:
-        scenario: that names what is looked up.
+        scenario: with the key.
         keys: the path of the key, outermost first.
     """
     try:

@@ -46,7 +46,7 @@ class Prepared:
         workload: drawn or replayed; in pieces where it is too long to hold.
         files: the SHA-256 of each file that was read beside traces, by its path in the scenario.
         tariff: what things cost; None where the scenario does not ask.
-        central: what this is a variant of; None for what the scenario says.
+        central: the scenario as stated, for a variant of its costs, see :meth:`variants`; None where this is it.
     """
 
     scenario: Scenario
@@ -59,7 +59,7 @@ class Prepared:
 
     @cached_property
     def requests(self) -> RequestArrays:
-        """The workload as a whole, however long."""
+        """The whole workload in memory, however long."""
         return self.workload.whole() if isinstance(self.workload, RequestStream) else self.workload
 
     @property
@@ -109,7 +109,7 @@ class Prepared:
 
     @property
     def basis(self) -> Basis:
-        """What the metrics need of it."""
+        """What the figures of a run of it are based on."""
         scenario, workload = self.scenario, self.workload
         streamed = isinstance(workload, RequestStream)
         return Basis(
@@ -127,9 +127,9 @@ class Prepared:
         )
 
     def variants(self) -> Iterator[tuple[Prepared, Prepared]]:
-        """The same with lower and with higher costs, in each direction in which the costs of a model are uncertain.
+        """Pairs of the same scenario with lower and higher costs, one for each uncertain direction of a cost model.
 
-        Groups whose costs come from the same trace vary together, whatever is put around it.
+        Groups with costs from the same trace vary together, whatever transforms each has.
         """
         origins = [group.cost.provenance.get("content_hash", id(group.cost)) for group in self.groups]
         for origin in dict.fromkeys(origins):
@@ -139,16 +139,16 @@ class Prepared:
                 yield self._with(low), self._with(high)
 
     def _with(self, costs: Mapping[int, CostModel]) -> Prepared:
-        """The same with other costs for some groups; how replicas get along stays as it is."""
+        """The same with other costs for some groups, by number; the interference between replicas stays as it is."""
         groups = tuple(replace(group, cost=costs.get(i, group.cost)) for i, group in enumerate(self.groups))
         return replace(self, groups=groups, central=self)
 
     def deployment(self) -> Deployment:
-        """What the simulator needs of it."""
+        """The deployment as the simulator takes it; each call makes one."""
         return deployed(self.scenario, self.device, self.groups, self.workload, self.sharing)
 
     def sharing(self, count: int) -> Sharing:
-        """How ``count`` replicas get along on a device; for a variant, as for what it is a variant of."""
+        """The speeds of ``count`` replicas on one device; a variant has those of the scenario as stated."""
         if self.central is not None:
             return self.central.sharing(count)
         scenario = self.scenario

@@ -1,4 +1,4 @@
-"""What replicas ask of a device they share, and what they do to each other's speed there."""
+"""What replicas ask of a shared device, and how they slow each other down there."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from simslm.preparation.groups import PreparedGroup
 
 
 def demand_of(group: PreparedGroup, device: Device, dtype: str) -> DemandModel:
-    """What a group's iterations ask of a shared device: as its cost model knows it, else by the roofline."""
+    """The demand of a group's iterations on a shared device: its cost model's own, else by the roofline."""
     known = group.cost.demand
     return known or RooflineDemand(group.architecture, device, dtype, transforms=group.changes)
 
 
 def sharing_of(kind: str, count: int, groups: Iterable[PreparedGroup], device: Device, dtype: str) -> Sharing:
-    """How ``count`` replicas get along on a device: as measured where a trace tells, else as modelled.
+    """The speeds of ``count`` replicas on one device: measured where a trace has replicas together, else modelled.
 
     Args:
         kind: the way of sharing, as in ``deployment.sharing``.
         count: replicas on the device.
-        groups: whose traces may tell; the largest contention counts.
+        groups: with their traces; of several measured contentions the largest counts.
         device: that is shared.
         dtype: of the weights and the KV cache.
     """

@@ -38,7 +38,7 @@ class AdviceView:
 
 
 def advice_view(advice: Mapping[str, Any]) -> AdviceView:
-    """What there is to say of the ``advice`` of a ``frontier.json``."""
+    """The ``advice`` of a ``frontier.json`` in words and tables."""
     chosen = advice["recommended"]
     return AdviceView(
         _sentence(advice),

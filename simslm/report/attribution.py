@@ -73,6 +73,7 @@ def decode_device_s(iterations: Columns, device_s: np.ndarray) -> np.ndarray:
         sizes, group = np.unique(seqs[pure], return_inverse=True)
         mean = np.bincount(group, weights=device_s[pure]) / np.bincount(group)
         alone = np.interp(seqs[mixed], sizes, mean)
+        # Decodes alone may have had longer contexts on average; a part is never more than the whole.
         decode[mixed] = np.minimum(alone, device_s[mixed])
     else:
         decode[mixed] = device_s[mixed] * seqs[mixed] / (seqs[mixed] + prompt[mixed])

@@ -17,7 +17,7 @@ from simslm.units import number, seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class RuleFigure:
     """One figure a rule looked at, and the rule."""
 
     name: str
@@ -40,7 +40,7 @@ class Bound:
     phase: str | None
     sentences: Sequence[str]
     knobs: Sequence[str]
-    evidence: Sequence[Evidence]
+    evidence: Sequence[RuleFigure]
 
 
 def bound(facts: Facts) -> Bound:
@@ -50,43 +50,43 @@ def bound(facts: Facts) -> Bound:
     return Bound(found.kind, found.phase, sentences(facts, found), knobs(facts, found), looked_at)
 
 
-def evidence(facts: Facts) -> Iterator[Evidence]:
+def evidence(facts: Facts) -> Iterator[RuleFigure]:
     """Every figure the rules looked at, with the rule it served."""
     busy = facts.split.busy_s
     if facts.failed:
-        yield Evidence(
+        yield RuleFigure(
             "Clients that left, of arrived requests", share(facts.failed), f"{share(FAILED)} is the answer"
         )
     if facts.rejected:
-        yield Evidence("Rejected, of arrived requests", share(facts.rejected), "each is a miss")
+        yield RuleFigure("Rejected, of arrived requests", share(facts.rejected), "each is a miss")
     if facts.preemptions:
         rule = "a storm beyond 1, or where more than 20 % of the computed tokens had been computed before"
-        yield Evidence("Preemptions for each finished request", number(facts.preempted), rule)
+        yield RuleFigure("Preemptions for each finished request", number(facts.preempted), rule)
     if facts.start is not None:
         rule = "MSER-5 cuts the start; the verdict is another without it"
-        yield Evidence("SLO attainment after the start", attained(facts.start.rest), rule)
+        yield RuleFigure("SLO attainment after the start", attained(facts.start.rest), rule)
     if facts.offered is not None:
         yield _offered(facts.offered)
-    yield Evidence(
+    yield RuleFigure(
         f"Busy time{facts.limits.of_group} with a queue",
         share(facts.waited),
         f"requests waited from {share(WAITED)} on",
     )
     full = [f"{GATE_NAMES[name]} {share(facts.full[name])}" for name in GATES]
-    yield Evidence("Reached while they waited", ", ".join(full), f"{share(DECISIVE)} names the limit")
+    yield RuleFigure("Reached while they waited", ", ".join(full), f"{share(DECISIVE)} names the limit")
     rule = f"kept up: at most 5 % of the makespan, or the p99 of E2E − queue: {seconds(facts.service_s)}"
-    yield Evidence("Last finish − last arrival", seconds(facts.drain_s), rule)
+    yield RuleFigure("Last finish − last arrival", seconds(facts.drain_s), rule)
     phases = [f"{name} {share(value / busy)}" for name, value in facts.split.parts() if name != "idle"]
-    yield Evidence("Busy time by phase", ", ".join(phases), f"{share(DECISIVE)} names the leading phase")
+    yield RuleFigure("Busy time by phase", ", ".join(phases), f"{share(DECISIVE)} names the leading phase")
     if facts.weight_share is not None:
-        yield Evidence("Weights in decode traffic", share(facts.weight_share), "the rest is KV")
+        yield RuleFigure("Weights in decode traffic", share(facts.weight_share), "the rest is KV")
     if facts.fixed_share is not None:
         rule = "straight line of duration against batch; from 20 % on, a larger batch pays"
-        yield Evidence("Fixed part of a decode iteration", share(facts.fixed_share), rule)
+        yield RuleFigure("Fixed part of a decode iteration", share(facts.fixed_share), rule)
 
 
-def _offered(found: Offered) -> Evidence:
+def _offered(found: Offered) -> RuleFigure:
     served = "" if found.served_rps is None else f", {number(found.served_rps)}/s finished meanwhile"
     asked = "" if found.asked_rps is None else f"; {number(found.asked_rps)}/s asked for"
     rule = f"arrived requests − 1, over the time from the first arrival to the last{asked}"
-    return Evidence("Offered", f"{number(found.rps)} requests/s{served}", rule)
+    return RuleFigure("Offered", f"{number(found.rps)} requests/s{served}", rule)

@@ -18,7 +18,7 @@ SHOWN = (
 
 def certainty(summary: Mapping[str, Any]) -> list[str]:
     """A sentence for each kind of interval: what it holds, and those of the figures that matter most, or why there are
-    none; nothing for runs older than intervals."""
+    none; nothing for runs written before intervals existed."""
     known = summary.get("intervals") or {}
     return [words for each in (known, known.get("sampling") or {}) if (words := _sentence(each))]
 

@@ -12,7 +12,7 @@ from simslm.report.wording import count, share
 from simslm.units import number
 
 NAMED = 3
-"""Points that are the same as another and named; of more, how many."""
+"""Points like another one that are named; of more, only the number is given."""
 
 LOST = {"rejected_share": "rejected", "failed_share": "failed", "unfinished_share": "unfinished"}
 
@@ -100,7 +100,7 @@ def lost(point: Mapping[str, Any]) -> dict[str, str]:
 
 
 def bound(each: Mapping[str, Any]) -> str:
-    """A constraint as one says it: ``SLO attainment ≥ 90 %``."""
+    """A constraint in words: ``SLO attainment ≥ 90 %``."""
     how = scale(each["path"], [each["bound"]])
     return f"{how.name} {SIGNS[each['sign']]} {how.show(each['bound'])} {how.unit.name}".rstrip()
 

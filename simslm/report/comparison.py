@@ -35,7 +35,7 @@ HEADLINES = (
 
 OVERLAID = ("ttft_s", "tpot_s", "e2e_s")
 MOST_OVERLAID = 12
-"""Configurations that are drawn over one another; the tables have all."""
+"""Configurations drawn on the same axes; the tables have all."""
 
 VERDICTS = {"untested": "open", "different": "differs"}
 """Verdicts that the table names otherwise."""
@@ -113,16 +113,16 @@ def render_comparison(comparison: Comparison) -> str:
 
 
 def view(comparison: Comparison) -> ComparisonView:
-    """What there is to say and to draw."""
-    everybody = [comparison.baseline, *(each.configuration for each in comparison.contrasts)]
-    drawn = list(enumerate(everybody))[:MOST_OVERLAID]
+    """The contents of the page."""
+    configurations = [comparison.baseline, *(each.configuration for each in comparison.contrasts)]
+    drawn = list(enumerate(configurations))[:MOST_OVERLAID]
     others = ", ".join(each.configuration.label for each in comparison.contrasts)
-    left = len(everybody) - len(drawn)
+    left = len(configurations) - len(drawn)
     return ComparisonView(
         title=f"{others} against {comparison.baseline.label}",
         setup=[
-            f"{count(sum(len(each.runs) for each in everybody))} runs",
-            f"{count(len(everybody))} configurations",
+            f"{count(sum(len(each.runs) for each in configurations))} runs",
+            f"{count(len(configurations))} configurations",
         ],
         sentence=_sentence(comparison),
         notes=list(comparison.notes),
@@ -132,11 +132,11 @@ def view(comparison: Comparison) -> ComparisonView:
         differences=_differences(comparison.contrasts[: MOST_OVERLAID - 1]),
         overtime=_overtime(drawn),
         left_out=f"{count(left)} further configurations are in the tables alone." if left > 0 else "",
-        names=[each.label for each in everybody],
+        names=[each.label for each in configurations],
         scenario_rows=scenario_rows(comparison),
         runs=[
             (place, _run(run))
-            for each in everybody
+            for each in configurations
             for place, run in zip(each.places, each.runs, strict=True)
         ],
     )
@@ -186,7 +186,7 @@ def _row(delta: Delta) -> DeltaRow:
 
 
 def _changes(contrasts: Sequence[Contrast]) -> Plot | None:
-    """Of the figures that some configuration has a change of in per cent."""
+    """The changes of the figures of which some configuration has one in per cent."""
     rows = [{delta.path: delta for delta in each.deltas} for each in contrasts]
     paths = [
         path

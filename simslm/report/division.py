@@ -25,7 +25,7 @@ SHOWN = (
     "slo.goodput_rps",
     "service_tokens_per_s",
 )
-"""Of each class, those that are known of any."""
+"""Figures of the table by class; those that no class has are left out."""
 
 
 @dataclass(frozen=True, slots=True)

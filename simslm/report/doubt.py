@@ -9,7 +9,7 @@ from simslm.units import number
 
 
 def doubted(run: RunTables, answer: Verdict) -> Verdict:
-    """The same verdict, or that it cannot be told whether the SLO is met, and why."""
+    """The same verdict, or one that says why it is not known whether the SLO is met."""
     if answer.state not in ("met", "missed"):
         return answer
     why = _forced(run) or _crossed(run)

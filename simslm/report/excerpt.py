@@ -1,4 +1,4 @@
-"""Which part of a very long run is drawn: the requests, one after the other, whose TTFT was longest on the mean.
+"""Which part of a very long run is drawn: the consecutive requests with the longest mean TTFT.
 
 Memory does not grow with the run: its columns are read a row group at a time.
 """
@@ -83,6 +83,8 @@ def _slowest(requests: Any, most: int) -> Excerpt:
         ends += [float(columns["arrival_s"].min()), float(columns["arrival_s"].max())]
         for begin in range(0, len(ttft), most):
             part = slice(begin, begin + most)
+            # The last part of a row group may hold a few requests only: a mean over them is an outlier, not a
+            # stretch.
             if len(ttft[part]) >= min(most, len(ttft)) and (mean := float(ttft[part].mean())) > worst:
                 worst, found = mean, {name: column[part] for name, column in columns.items()}
     assert found is not None

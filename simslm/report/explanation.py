@@ -38,7 +38,7 @@ def sentences(facts: Facts, regime: Regime) -> list[str]:
 
 
 def start(facts: Facts) -> str:
-    """That the start alone decided the verdict."""
+    """The sentence that the start of the run alone decided the verdict."""
     found = facts.start
     if found is None:
         return ""
@@ -98,7 +98,8 @@ def _gate(facts: Facts, kind: str, phase: str | None) -> str:
 
 
 def _arrivals(facts: Facts, regime: Regime) -> str:
-    """Of a run that ended soon after the last arrival: that it kept up is only said where nothing is amiss."""
+    """The sentence for a run that ended soon after the last arrival; it says that the run kept up only in a good
+    regime."""
     rate = "" if facts.offered is None else f" {number(facts.offered.rps)} requests/s"
     drain = f"the last request finished {seconds(facts.drain_s)} after the last arrival"
     if regime.good:
@@ -137,7 +138,7 @@ def _storm(facts: Facts) -> str:
 
 
 def unanswered(facts: Facts) -> str:
-    """That most clients left, or that nothing else was answered."""
+    """The sentence for a run in which most clients left, or no request finished."""
     if not facts.failed:
         return "No request finished before the simulation ended."
     left = f"{share(facts.failed)} of the requests failed: their clients left before the last token"
@@ -165,7 +166,7 @@ def waiting(facts: Facts, regime: Regime) -> str:
 
 
 def load(facts: Facts, regime: Regime) -> str:
-    """What was offered against what was served, where more came than that."""
+    """The load that was offered beside the load that was served, where more was offered."""
     found = facts.offered
     if found is None or found.served_rps is None or regime.kind in ("arrivals", "iterations"):
         return ""
@@ -178,7 +179,7 @@ def load(facts: Facts, regime: Regime) -> str:
 
 
 def spent(facts: Facts) -> str:
-    """Where the time of the replicas went, the largest part first."""
+    """The shares of the replicas' time, the largest first."""
     verbs = {"host": "in host time", "prefill": "prefilling", "decode": "decoding", "idle": "idle"}
     parts = sorted(facts.split.parts(), key=lambda part: -part[1])
     words = [f"{share(value / facts.split.total_s)} {verbs[name]}" for name, value in parts if value]
@@ -203,7 +204,7 @@ def slo_miss(facts: Facts, regime: Regime) -> str:
 
 
 def _leading_miss(facts: Facts, miss: Miss) -> str:
-    """Of the bound that most requests broke."""
+    """The miss of the bound that most requests broke."""
     broken = f"{share(miss.share)} of the requests broke the {BY_KEY[miss.key].name} bound"
     if miss.key == "ttft_s" and facts.queue_of_ttft is not None:
         queueing = miss.cause == "queueing"
@@ -222,14 +223,14 @@ def _leading_miss(facts: Facts, miss: Miss) -> str:
 
 
 def _waiting(facts: Facts) -> str:
-    """What the waiting of late requests was, where most of it came between the phases."""
+    """Where late requests waited, if most of their waiting was between the phases."""
     if facts.handed_over < DECISIVE:
         return "queueing"
     return f"waiting between prefill and decode, for group `{facts.decodes.group}`"
 
 
 def preempted(facts: Facts, regime: Regime) -> str:
-    """That sequences were preempted, where that is worth a word and not said yet."""
+    """The sentence on preemptions, where there were enough of them and no other sentence has them."""
     if regime.kind in ("storm", "kv") or facts.preempted < 0.1:
         return ""
     each = f"{number(facts.preempted)} for each finished request"
@@ -237,14 +238,14 @@ def preempted(facts: Facts, regime: Regime) -> str:
 
 
 def failures(facts: Facts, regime: Regime) -> str:
-    """That clients left, when more than a few did and it is not the headline."""
+    """The sentence on clients that left, where more than a few did and the headline does not say it."""
     if facts.failed < MINOR or regime.kind == "unanswered":
         return ""
     return f"{share(facts.failed)} of the requests failed: their clients left before the last token."
 
 
 def rejections(facts: Facts) -> str:
-    """That requests were rejected, when more than a few were."""
+    """The sentence on rejected requests, where more than a few were."""
     if facts.rejected < MINOR:
         return ""
     if facts.door.admission != "open":

@@ -113,6 +113,7 @@ def explored(trials: Mapping[str, Sequence[Any]], frontier: set[int]) -> Explore
         for point in sorted(by_point)
         if point not in impossible
     }
+    # Every so many of them, not a random choice: the same files give the same page, byte for byte.
     step = math.ceil(len(found) / MOST_POINTS)
     numbers = [point for i, point in enumerate(found) if i % step == 0 or point in frontier]
     return Explored(numbers, [found[point] for point in numbers], trials)
@@ -120,6 +121,7 @@ def explored(trials: Mapping[str, Sequence[Any]], frontier: set[int]) -> Explore
 
 def _consecutive(by_seed: Mapping[int, int]) -> Iterator[int]:
     """The rows under seed, seed + 1, and so on; the first trial of a point is under the scenario's own."""
+    # Not the smallest seed: rows come in the order of trials, and the first is under the scenario's own.
     seed = min(by_seed, key=lambda each: by_seed[each])
     while seed in by_seed:
         yield by_seed[seed]
@@ -241,7 +243,7 @@ def payload(found: Mapping[str, Any], points: Explored, quantiles: Sequence[floa
 
 
 def _scales(points: Explored, needed: Sequence[str], capacity_of: str) -> Iterator[Scale]:
-    """Of the figures that are needed, and of every other that is known everywhere and varies."""
+    """The scales of the figures that are needed, and of every other figure that is known at all points and varies."""
     others = [path for path in (*OF_PATH, "capacity.value") if path in points.trials and path not in needed]
     for path in dict.fromkeys((*needed, *others)):
         values = points.own(path)

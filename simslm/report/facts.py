@@ -61,7 +61,7 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The start of a run, without which the verdict is another.
+    """The start of a run where leaving it out changes the verdict.
 
     Attributes:
         requests: how many requests it is.
@@ -79,7 +79,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rules of :mod:`bound` look at.
+    """The figures that the rules of :mod:`bound` use.
 
     Those of time and of latencies are of the window that counts, where the run has one.
 
@@ -279,10 +279,12 @@ def waiting(iterations: Columns, limits: Limits) -> tuple[float, dict[str, float
 
 
 def reached(iterations: Columns, limits: Limits) -> dict[str, np.ndarray]:
-    """For each limit, in which iterations one more (mean) prompt would not have fitted."""
+    """For each limit, the iterations in which one more (mean) prompt would not have fitted."""
     tokens = iterations["decode_seqs"] + iterations["prefill_tokens"]
     blocks = np.ceil((limits.mean_prompt_tokens + 1) / limits.block_tokens)
+    # A policy that splits prompts can use any token that is left, others need room for a whole prompt.
     chunk = 1.0 if limits.chunked else max(limits.mean_prompt_tokens, 1.0)
+    # Prompts that are admitted in an iteration run in it and are not in ``running`` yet.
     seqs = np.maximum(iterations["running"], iterations["decode_seqs"] + iterations["prefill_seqs"])
     return {
         "kv": iterations["kv_blocks_used"] + blocks
@@ -427,7 +429,7 @@ def asked_rps(run: RunTables) -> float | None:
 
 
 def start(run: RunTables) -> Start | None:
-    """The start of the run as MSER-5 cuts it, where the verdict is another without it.
+    """The start of the run as MSER-5 cuts it, where leaving it out changes the verdict.
 
     None where the run has a window already, states no SLO, is drawn in part, or does not settle.
     """
@@ -437,6 +439,7 @@ def start(run: RunTables) -> Start | None:
     if not len(run.requests["arrival_s"]):
         return None
     order = np.argsort(run.requests["arrival_s"], kind="stable")
+    # Unfinished requests are NaN here, which compares false: they did not end before the last arrival.
     ended = run.requests["finish_s"][order] <= np.max(run.requests["arrival_s"])
     cut = truncation([run.requests[key][order] for key in STEADY], ended)
     if not cut or (np.mean(met) >= asked) == (np.mean(met[order[cut:]]) >= asked):
@@ -444,6 +447,7 @@ def start(run: RunTables) -> Start | None:
     arrival = run.requests["arrival_s"][order]
     first, rest = (float(np.mean(met[part])) for part in (order[:cut], order[cut:]))
     whole = float(np.mean(met))
+    # The pooled standard error of a difference of two shares: a verdict that chance turns is no finding.
     if abs(first - rest) < CHANCE * np.sqrt(whole * (1 - whole) * (1 / cut + 1 / (len(order) - cut))):
         return None
     at_once = int(np.count_nonzero(arrival == arrival[0]))

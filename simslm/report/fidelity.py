@@ -112,7 +112,7 @@ def render(values: Mapping[str, Any]) -> str:
 
 
 def view(values: Mapping[str, Any]) -> FidelityView:
-    """What there is to say and to draw."""
+    """The contents of the page."""
     rows, summary = values["rows"], values["summary"]
     headlines = [column for column in HEADLINES if column in summary]
     ranked = sorted(rows, key=lambda row: -_size(row, headlines))
@@ -279,7 +279,8 @@ def notes(values: Mapping[str, Any]) -> list[str]:
 
 
 def _fitted(values: Mapping[str, Any]) -> list[str]:
-    """That runs are compared which a trace was made of: how well it meets those says nothing of others."""
+    """A warning that the trace was calibrated on some of the runs compared: its error on those says nothing of
+    others."""
     found = []
     for trace in values["traces"]:
         rows = [row for row in values["rows"] if row["setting"]["model"] == trace["model"]]
@@ -315,7 +316,7 @@ def _named(names: Sequence[str], count: int) -> str:
 
 
 def _foreign_engines(values: Mapping[str, Any]) -> list[str]:
-    """Traces of another engine than the one that served: their host time is not its."""
+    """A warning where a trace is of another engine than the one that served: host time differs between engines."""
     found = []
     for trace in values["traces"]:
         key = (trace["model"], trace["device"])

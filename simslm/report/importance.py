@@ -33,7 +33,7 @@ class Importance:
     Attributes:
         name: of the figure.
         shares: of the variance, one for each parameter; empty where the figure does not vary.
-        together: what no parameter explains by itself, where the grid is whole; else None.
+        together: the share that no single parameter explains, where the grid is whole; else None.
     """
 
     name: str

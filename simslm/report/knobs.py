@@ -1,4 +1,4 @@
-"""What to change after a run: the knob for why the SLO was missed first, and never two that turn a key both ways."""
+"""What to change after a run: first the knob for the bound that was missed, and never two that turn a key both ways."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _candidates(facts: Facts, regime: Regime) -> Iterator[Knob]:
         yield from _rejected(facts)
         return
     yield from _start(facts)
-    if facts.rejected >= BOTH:  # whatever else is changed, these stay misses
+    if facts.rejected >= BOTH:  # other changes leave these misses
         yield from _rejected(facts)
     if regime.kind == "unanswered":
         yield from _patience(facts)
@@ -162,7 +162,7 @@ def _miss(facts: Facts, regime: Regime) -> Iterator[Knob]:
 
 
 def _gate(facts: Facts, gate: str) -> Iterator[Knob]:
-    """What to change about the limit that requests waited for."""
+    """Advice on the limit that requests waited for."""
     limits = facts.limits
     if gate == "kv":
         yield from _kv(limits)
@@ -182,7 +182,7 @@ def _gate(facts: Facts, gate: str) -> Iterator[Knob]:
 
 
 def _price(limits: Limits) -> str:
-    """What longer iterations cost: nothing where no sequence decodes beside the prompts."""
+    """A warning that longer iterations raise ITL; empty where no sequence decodes beside the prompts."""
     return "" if limits.role == "prefill" else " at the price of ITL"
 
 
@@ -237,7 +237,7 @@ def _imbalance(facts: Facts) -> Iterator[Knob]:
 
 
 def _more(facts: Facts, regime: Regime) -> Iterator[Knob]:
-    """Where there is nothing to mend, how to find out how much more would be served."""
+    """Where nothing has to be mended: how to find out how much more load would be served."""
     if not regime.good:
         return
     if regime.kind == "arrivals":
@@ -268,7 +268,7 @@ def _phase(facts: Facts, phase: str | None) -> Iterator[Knob]:
 
 
 def _rejected(facts: Facts) -> Iterator[Knob]:
-    """What makes rejected requests fit."""
+    """Advice that lets rejected requests fit."""
     if facts.rejected < MINOR or facts.door.admission != "open":
         return
     door = facts.door

@@ -42,7 +42,7 @@ PARTS = (("queue", "@second", "/"), ("prefill", "@third", ""), ("wait", "@fourth
 
 
 def distributions(run: RunTables, anchor: str) -> list[Plot]:
-    """The distributions of TTFT, TPOT, ITL and E2E; those of which nothing was observed are left out."""
+    """The distributions of TTFT, TPOT, ITL and E2E; a distribution without observations is left out."""
     bounds = stated_bounds(run)
     counts = run.requests["counted"]
     found = [cdf(key, run.requests[key][counts], bounds.get(key)) for key in DRAWN]

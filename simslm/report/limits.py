@@ -156,7 +156,7 @@ def leading(groups: np.ndarray, weights: np.ndarray, among: Sequence[Limits]) ->
 
 
 def door(among: Iterable[Limits]) -> Limits:
-    """Of the groups to which requests come, the first that does not let in all, else the first."""
+    """The first group of arrivals that rejects requests; without one, the first group."""
     asked = [each for each in among if each.role != "decode"]
     return next((each for each in asked if each.admission != "open"), asked[0])
 
@@ -179,6 +179,7 @@ def handover_s(run: RunTables) -> np.ndarray:
         (place < len(ids)) & (ids[np.minimum(place, len(ids) - 1)] == stages["request_id"])
     )
     begun = np.full(len(between), np.inf)
+    # A request decodes in several stages after preemptions: the earliest is the one after the hand-over.
     np.minimum.at(begun, order[place[found]], stages["start_s"][found])
     gap = begun - run.requests["first_token_s"]
     return np.where(np.isfinite(gap), np.maximum(gap, 0.0), 0.0)

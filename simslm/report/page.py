@@ -125,6 +125,7 @@ def render_template(
         style=Markup(palette.css() + (HERE / "page.css").read_text(encoding="utf-8")),
         scripts=[Markup(each) for each in scripts],
         script_hashes=[script_hash(each) for each in scripts],
+        # Safe although not escaped: ``json_block`` leaves no ``<`` that could end the script element.
         figures=Markup(json_block({plot.id: plot.figure for plot in plots})),
         data=Markup(json_block(data or {})),
         contents=Contents(),

@@ -1,4 +1,4 @@
-"""What regime a run was in: the one place that decides, from which verdict, reasons and knobs all follow.
+"""The regime of a run: the one place that decides it; verdict, reasons and knobs follow from it.
 
 The rules, in order (every figure is defined in :mod:`facts` and printed beside the answer):
 

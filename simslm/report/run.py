@@ -33,7 +33,7 @@ DEFINED = {"attainment": ATTAINMENT, "goodput": GOODPUT, "energy": ENERGY}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BarPart:
     """One segment of a bar: its name, its share of the whole, its size in words."""
 
     name: str
@@ -98,7 +98,7 @@ class RunView:
     tiles: list[Tile]
     provenance: Provenance
     bound: Bound
-    time_parts: list[Part]
+    time_parts: list[BarPart]
     slo_rows: list[SloRow]
     divisions: list[Division]
     latency_rows: list[LatencyRow]
@@ -110,7 +110,7 @@ class RunView:
     lives: list[Life]
     life: Plot | None
     power_note: str
-    energy_parts: list[Part]
+    energy_parts: list[BarPart]
     energy_words: str
     rooflines: list[RooflineView]
     command: str
@@ -159,7 +159,7 @@ def render(runs: Sequence[RunTables]) -> str:
 
 
 def run_view(run: RunTables, anchor: str) -> RunView:
-    """What there is to say and to draw about a run."""
+    """The contents of the section of a run."""
     found, first, living = facts(run), first_tokens(run), lives(run)
     return RunView(
         anchor=anchor,
@@ -236,19 +236,19 @@ def power_note(run: RunTables) -> str:
     return str(dig(run.summary, "energy.note", "The trace has no power."))
 
 
-def energy_parts(summary: Mapping[str, Any]) -> list[Part]:
+def energy_parts(summary: Mapping[str, Any]) -> list[BarPart]:
     """The energy by phase, or nothing when it is unknown."""
     found = [(name, figure_of(summary, f"energy.{name}_j")) for name in ("prefill", "decode", "idle")]
     known = [(name, value) for name, value in found if value is not None]
     return parts(known, joules) if len(known) == len(found) else []
 
 
-def parts(named: Sequence[tuple[str, float]], words: Any) -> list[Part]:
+def parts(named: Sequence[tuple[str, float]], words: Any) -> list[BarPart]:
     """Segments of a bar from sizes; none when there is nothing to divide."""
     total = sum(size for _, size in named)
     if total <= 0:
         return []
-    return [Part(name, round(size / total, 5), share(size / total), words(size)) for name, size in named]
+    return [BarPart(name, round(size / total, 5), share(size / total), words(size)) for name, size in named]
 
 
 def energy_words(summary: Mapping[str, Any]) -> str:

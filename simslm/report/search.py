@@ -47,7 +47,7 @@ REMEDY = "run `simslm search` again with `-o` its directory"
 @dataclass(frozen=True, slots=True)
 class PointRow:
     """A point of the frontier: its parameters, its objectives with intervals, the shares of its requests that were
-    rejected and that failed, which points are the same, and what to do with it."""
+    rejected and that failed, which points are like it, and the commands that use it."""
 
     anchor: str
     parameters: list[str]
@@ -150,7 +150,7 @@ def read_trials(path: Path) -> dict[str, list[Any]]:
 
 
 def view(found: Mapping[str, Any], trials: Mapping[str, Sequence[Any]]) -> SearchView:
-    """What there is to say and to draw."""
+    """The contents of the page."""
     scales = choice.scales(found, {path: _known(trials, path) for path in found["objectives"]})
     points = found["points"]
     seen = explored(trials, {point["point"] for point in points})
@@ -201,7 +201,7 @@ def _setup(found: Mapping[str, Any]) -> list[str]:
 
 
 def _origin(each: Mapping[str, Any]) -> str:
-    """Where a constraint comes from that the search does not state."""
+    """The origin of a constraint that the search does not state."""
     return {"slo": " (the scenario’s SLO)", "default": " (a default)"}.get(each["origin"], "")
 
 
@@ -281,7 +281,7 @@ def _volume(found: Mapping[str, Any], scales: Mapping[str, Scale]) -> str:
 
 
 def _definitions(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Of the latencies among the objectives."""
+    """The definitions of the latencies among the objectives."""
     metrics = {path.partition(".")[0] for path in found["objectives"]}
     return [(BY_KEY[key].name, BY_KEY[key].meaning) for key in BY_KEY if key in metrics]
 
@@ -303,7 +303,7 @@ def _row(found: Mapping[str, Any], scales: Mapping[str, Scale], point: Mapping[s
 
 
 def _quantiles(test: Mapping[str, Any]) -> list[float]:
-    """Of Student's t, for as many degrees of freedom as there may be seeds."""
+    """Quantiles of Student's t, for as many degrees of freedom as there may be seeds."""
     return [quantile(test["confidence"], degrees) for degrees in range(1, test["replications"])]
 
 

@@ -20,10 +20,10 @@ MOST = 10
 """Requests of each ranking."""
 
 INTERVALS = 160
-"""Of what the replica did meanwhile."""
+"""Intervals of the curves of the replica in the drawing of a life."""
 
 MOST_BREAKS = 5
-"""Breaks, and moves to other replicas, that are told one by one."""
+"""Breaks, and moves to other replicas, listed one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ COLUMNS = ("Request", "E2E", "TTFT", "TPOT", "Queue", "Preempted", "Prompt", "Ou
 
 
 def rankings(run: RunTables) -> list[Ranking]:
-    """The slowest requests by each latency; a latency that nobody has is left out."""
+    """The slowest requests by each latency; a latency that no request has is left out."""
     found = []
     for key in RANKED:
         rows = [(int(run.requests["request_id"][i]), _cells(run, i)) for i in slowest(run.requests[key])]
@@ -90,7 +90,7 @@ def rankings(run: RunTables) -> list[Ranking]:
 
 
 def slowest(values: np.ndarray) -> list[int]:
-    """Where the largest known values are, the largest first; the earlier one where two are the same."""
+    """The positions of the largest known values, the largest first; of equals the earlier one."""
     known = np.flatnonzero(np.isfinite(values))
     if len(known) > MOST:
         least = np.partition(values[known], -MOST)[-MOST]
@@ -118,7 +118,7 @@ def lives(run: RunTables) -> list[Life]:
 
 
 def _stages_of(run: RunTables, rows: Sequence[int]) -> dict[int, list[tuple[bool, float, float, int]]]:
-    """Of some requests, each stage: whether it decodes, start and end in simulated time, and iterations."""
+    """The stages of some requests: whether one decodes, its start and end in simulated time, and its iterations."""
     found: dict[int, list[tuple[bool, float, float, int]]] = {row: [] for row in rows}
     if run.stages is None:
         return found

@@ -45,10 +45,10 @@ ITERATION_COLUMNS = (
     "host_s",
 )
 COUNTED = {"counted": 1.0}
-"""Of requests: whether the figures are of it; a run that leaves none out has no such column."""
+"""Column of requests: whether a request counts; missing in a run that leaves none out."""
 
 SPECULATION_COLUMNS = {"accepted_tokens": 0.0}
-"""Of iterations; 0 in a run that has no such column."""
+"""Column of iterations; 0 in a run without it."""
 
 STAGE_COLUMNS = ("request_id", "replica", "kind", "start_s", "end_s", "tokens", "iterations")
 MOVE_COLUMNS = ("request_id", "source", "target", "at_s", "kind")
@@ -223,7 +223,7 @@ def _read_object(path: Path, required: Sequence[str]) -> dict[str, Any]:
 def _read_optional(
     path: Path, required: Sequence[str], within: Range | None = None
 ) -> dict[str, np.ndarray] | None:
-    """The columns of a file that a run may have come without."""
+    """The columns of a file that may be missing; None where it is."""
     return _read_columns(path, required, within=within) if path.exists() else None
 
 

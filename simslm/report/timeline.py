@@ -157,6 +157,7 @@ class _View:
         watts = run.iterations["power_w"]
         if not np.isfinite(watts).any():
             return None
+        # What each iteration draws beyond idling: gaps then need no spans of their own.
         busy, floor = bands(spans.total(watts - self.idle_w), self.edges_s), self.idle_w * replicas
         return Band(busy.mean + floor, busy.peak + floor)
 
@@ -170,6 +171,7 @@ class _View:
 
     def _offered_rate(self, requests: Columns) -> np.ndarray | None:
         arrival = requests["arrival_s"]
+        # A burst would be one spike that flattens everything else.
         if not len(arrival) or np.ptp(arrival) < 0.2 * np.ptp(self.edges_s):
             return None
         return self._rate(arrival, np.nan_to_num(requests["output_tokens"]))
@@ -213,9 +215,12 @@ class Spans:
 
     @classmethod
     def between(cls, start: np.ndarray, end: np.ndarray) -> Spans:
+        # Ends before starts: with a stable sort a span that ends where the next begins is gone before that one
+        # counts, and no instant shows both.
         events = np.concatenate([end, start])
         order = np.argsort(events, kind="stable")
         events = events[order]
+        # Of several events at one instant only the sum after the last is a value of the function.
         last = np.append(events[1:] != events[:-1], True)
         return cls(start, end, order, events[last], last)
 
@@ -242,6 +247,7 @@ class Spans:
 
 def bands(steps: Steps, edges: np.ndarray) -> Band:
     """Mean and maximum of a step function in the intervals between ``edges`` (ascending, n + 1 of them)."""
+    # The integral is a line between the steps, so interpolating it gives every average exactly.
     area = np.concatenate([[0.0], np.cumsum(steps.values[:-1] * np.diff(steps.times))])
     mean = np.diff(np.interp(edges, steps.times, area)) / np.diff(edges)
     at_edge = np.searchsorted(steps.times, edges[:-1], side="right") - 1

@@ -241,7 +241,7 @@ def _energy_tile(summary: Mapping[str, Any]) -> Tile:
 
 
 def _cost_tile(summary: Mapping[str, Any]) -> Tile | None:
-    """Where the scenario says what things cost."""
+    """The tile of cost, where the scenario states prices."""
     usd = figure_of(summary, "economics.usd_per_million_output_tokens")
     if usd is None:
         return None

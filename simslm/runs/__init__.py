@@ -1,6 +1,6 @@
-"""Runs that somebody measured: reading them, running them again by simulation, and what follows from them.
+"""Measured runs: reading them, running them again by simulation, and the figures that follow.
 
-    source     runs from tables and from result files, whichever a user has
+    source     runs from tables and from result files
     table      a row of ``RUNS.csv`` as it was written
     vllm       a result file of ``vllm bench serve``
     guidellm   a ``benchmarks.json`` of guidellm

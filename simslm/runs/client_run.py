@@ -1,4 +1,4 @@
-"""What a result file says of one run, before what it does not say is added."""
+"""One run as a result file has it, before the settings that the file lacks are added."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 from simslm.catalog.models import named_model
 from simslm.errors import UsageError
+from simslm.plain import is_list, is_section
 from simslm.runs.table import CountedWindow, Lengths
 
 RECORDED = "recorded"
-"""What the column of arrivals says of those whose times are known."""
+"""The cell of the column of arrivals where the times are known."""
 
 AT_ONCE_S, AT_ONCE_SHARE = 0.5, 0.02
-"""Requests that a client sent as fast as it could come within so many seconds, or so much of the duration: a burst."""
+"""Requests that arrive within so many seconds, or within this share of the duration, are a burst."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class ClientRun:
     where: str
     cells: Mapping[str, str]
     lengths: Lengths | None = None
-    unknown: Mapping[str, str] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict[str, str])
     arrival_s: tuple[float, ...] | None = None
     window: CountedWindow | None = None
     notes: tuple[str, ...] = ()
 
 
 def figures(values: Mapping[str, Any]) -> dict[str, str]:
-    """The numbers among some values as texts; what is none was not measured."""
+    """The numbers among some values as texts; a value that is no number was not measured."""
     return {
         name: repr(float(value))
         for name, value in values.items()
@@ -52,14 +53,14 @@ def figures(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def need(mapping: Any, keys: Sequence[str], where: str) -> Any:
-    """What stands at some keys inside one another.
+    """The value at some keys, one inside the other.
 
     Raises:
         UsageError: nothing does.
     """
     value = mapping
     for key in keys:
-        if not isinstance(value, dict) or value.get(key) is None:
+        if not is_section(value) or value.get(key) is None:
             raise UsageError(f"{'.'.join(keys)}: is missing", where=where, remedy="was the run completed?")
         value = value[key]
     return value
@@ -79,7 +80,7 @@ def sent_times(times: Any, count: int, where: str) -> tuple[float, ...] | None:
     Raises:
         UsageError: the times are no numbers.
     """
-    if not isinstance(times, list) or len(times) != count:
+    if not is_list(times) or len(times) != count:
         return None
     if not all(type(each) in (int, float) for each in times):
         raise UsageError("times of requests: expected numbers of seconds", where=where)
@@ -98,9 +99,9 @@ def lengths_of(prompts: Any, outputs: Any, where: str) -> Lengths:
     Raises:
         UsageError: they are not.
     """
-    lists = []
+    lists: list[tuple[int, ...]] = []
     for name, column in (("prompt", prompts), ("output", outputs)):
-        if not isinstance(column, list) or not all(type(each) is int and each >= 1 for each in column):
+        if not is_list(column) or not all(type(each) is int and each >= 1 for each in column):
             raise UsageError(f"{name} lengths: expected whole numbers of tokens, 1 or more each", where=where)
         lists.append(tuple(column))
     if len(lists[0]) != len(lists[1]) or not lists[0]:

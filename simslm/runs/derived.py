@@ -115,7 +115,7 @@ def _values(curve: Curve, column: str) -> dict[int, float]:
 
 
 def _mean(rows: Iterable[Metrics]) -> dict[str, float]:
-    """Of each figure over the rows that have it."""
+    """The mean of each figure over the rows that have it."""
     figures: dict[str, list[float]] = {}
     for row in rows:
         for name, value in row.items():

@@ -1,6 +1,6 @@
 """``benchmarks.json`` of guidellm, whose layouts of versions 0.3 (``args``, ``worker``) and from 0.5 (``config``).
 
-Its names are not everybody's: ``inter_token_latency_ms`` is one number a request, (E2E − TTFT) / (output tokens
+Its names differ from those used here: ``inter_token_latency_ms`` is one number a request, (E2E − TTFT) / (output tokens
 − 1), which is TPOT here; in its mean each request counts as often as it has gaps, so that is the mean ITL. Its
 ``time_per_output_token_ms`` includes the first token and is no metric here. A benchmark that time cut off
 (``--max-seconds``) leaves requests incomplete: its latencies are compared, its throughput is not. With a warm-up or a
@@ -18,6 +18,7 @@ import numpy as np
 
 from simslm.errors import UsageError
 from simslm.metrics.quantiles import spread
+from simslm.plain import is_list, is_section, section_of
 from simslm.runs.client_run import (
     RECORDED,
     ClientRun,
@@ -47,7 +48,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[ClientRun | Skipped]:
         UsageError: it has no benchmark.
     """
     benchmarks = result["benchmarks"]
-    if not isinstance(benchmarks, list) or not benchmarks:
+    if not is_list(benchmarks) or not benchmarks:
         raise UsageError("benchmarks: holds none", where=str(path), remedy="was the run completed?")
     found: list[ClientRun | Skipped] = []
     for number, benchmark in enumerate(benchmarks, start=1):
@@ -123,8 +124,8 @@ def _served(benchmark: Any, window: CountedWindow, counted: int) -> int:
 
 
 def _rate(benchmark: Any, metric: str) -> float | None:
-    found = (benchmark.get("metrics") or {}).get(metric) or {}
-    value = (found.get("successful") or {}).get("mean")
+    found = section_of(section_of(benchmark, "metrics"), metric)
+    value = section_of(found, "successful").get("mean")
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
@@ -149,7 +150,7 @@ def _notes(
     arrivals: str,
     measured: dict[str, Any],
 ) -> tuple[str, ...]:
-    found = []
+    found: list[str] = []
     if window is not None:
         found.append(
             f"measured for {window.measured_s:g} s after {window.warmup_s:g} s of warm-up: the simulation counts the "
@@ -172,7 +173,7 @@ def _notes(
 
 
 def _totals(benchmark: Any, where: str) -> dict[str, int]:
-    old = benchmark.get("run_stats") if isinstance(benchmark, dict) else None
+    old = benchmark.get("run_stats") if is_section(benchmark) else None
     counts = (
         need(old, ("requests_made",), where) if old else need(benchmark, ("metrics", "request_totals"), where)
     )
@@ -185,8 +186,8 @@ def _strategy(benchmark: Any, where: str) -> dict[str, Any]:
 
 
 def _model(benchmark: Any) -> Any:
-    backend = (benchmark.get("config") or {}).get("backend") or {}
-    return backend.get("model") or (benchmark.get("worker") or {}).get("backend_model")
+    backend = section_of(section_of(benchmark, "config"), "backend")
+    return backend.get("model") or section_of(benchmark, "worker").get("backend_model")
 
 
 def _arrivals(strategy: dict[str, Any], sent: tuple[float, ...] | None) -> tuple[str, str]:
@@ -223,7 +224,7 @@ def _latencies(benchmark: Any, where: str) -> dict[str, Any]:
     for ours, theirs, per_s in (("ttft", "time_to_first_token_ms", 1e3), ("e2e", "request_latency", 1.0)):
         summary = _summary(benchmark, theirs, where)
         values = {"mean": summary.get("mean"), "max": summary.get("max")}
-        values |= {name: (summary.get("percentiles") or {}).get(name) for name in PERCENTILES}
+        values |= {name: section_of(summary, "percentiles").get(name) for name in PERCENTILES}
         found |= {f"{ours}_{name}_s": value / per_s for name, value in values.items() if value is not None}
     return found
 
@@ -255,7 +256,7 @@ def _starts(requests: list[dict[str, Any]]) -> list[Any]:
 
 def _requests(benchmark: Any, completed: int) -> list[dict[str, Any]]:
     """The completed requests in the order they were sent; none where the file has only some of them."""
-    listed = (benchmark.get("requests") or {}).get("successful") or []
+    listed: list[dict[str, Any]] = section_of(benchmark, "requests").get("successful") or []
     if len(listed) != completed:
         return []
     starts = _starts(listed)

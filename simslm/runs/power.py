@@ -17,9 +17,9 @@ ACTIVE = 0.2
 def device_samples(replicas: Sequence[IterationTable], summary: Mapping[str, Any]) -> dict[str, float | None]:
     """Median power and busy time over the active samples of one device.
 
-    A sample is busy in the device time of its iterations, which is their duration less host time, spread evenly
-    over each. Replicas on one device are taken to be busy independently of one another. The last part of a
-    second of a run is no sample, unless it is all there is.
+    A sample is busy in the device time of its iterations, which is their duration less host time, spread evenly over
+    each. Replicas on one device are taken to be busy independently of one another. The last second of a run is no
+    sample where it is not whole, unless there is no other.
 
     Args:
         replicas: the iterations of each replica on the device.
@@ -35,6 +35,7 @@ def device_samples(replicas: Sequence[IterationTable], summary: Mapping[str, Any
     for table in replicas:
         columns = table.columns
         duration = columns["duration_s"]
+        # The SM is idle when all replicas are: a product, since they are busy independently of one another.
         idle *= 1 - _means(columns, duration - columns["host_s"], edges)
         known &= table.energy_j is not None
         if table.energy_j is not None:
@@ -51,6 +52,7 @@ def device_samples(replicas: Sequence[IterationTable], summary: Mapping[str, Any
 
 def _edges(makespan_s: float) -> np.ndarray:
     whole = int(makespan_s // SAMPLE_S)
+    # A part of a second at the end would be a sample of its own weight, which a meter does not have.
     return np.arange(whole + 1) * SAMPLE_S if whole else np.array([0.0, makespan_s])
 
 

@@ -29,7 +29,7 @@ CHUNKED_TOKENS = 512
 """Token budget of chunked prefill in the same version; later ones have 2048 and more (vLLM pull request 10544)."""
 
 WHOLE = ("preemptions", "kv_peak", "power_mean_w", "power_active_p50_w", "sm_busy_pct")
-"""Figures of a run of which a window was measured that are those of all of it."""
+"""Figures that are of the whole run where only a window of it was measured."""
 
 SINCE_ARRIVAL = ("ttft", "e2e", "queue")
 """Latencies that count from a request's arrival."""
@@ -83,6 +83,8 @@ def scenario_of(run: MeasuredRun, cost: Mapping[str, Any], *, dtype: str = "bf16
                 else {"process": "listed", "times_s": arrival_s.tolist()},
                 "prompt_tokens": _distribution(prompts),
                 "output_tokens": _distribution(outputs),
+                # Benchmarking clients run with ``ignore_eos``: the engine knows the length it is told, which for
+                # recorded lengths is the longest.
                 "max_tokens": int(outputs.max()),
             },
             "deployment": {
@@ -139,6 +141,7 @@ def _requests(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray, np.ndarray | No
     recorded, arrival_s = run.lengths, None if run.arrival_s is None else np.array(run.arrival_s)
     if recorded is None and run.lengths_file is not None:
         recorded = read_lengths(run.lengths_file, where=run.where)
+        # In a burst or a closed loop the times of a file follow the engine that was measured, and are no arrivals.
         arrival_s = read_arrivals(run.lengths_file, where=run.where) if run.paced else None
     if recorded is None and run.workload != "fixed":
         raise UsageError(
@@ -158,6 +161,7 @@ def _requests(run: MeasuredRun) -> tuple[np.ndarray, np.ndarray, np.ndarray | No
             where=run.where,
             remedy="lower num_requests",
         )
+    # ``np.resize`` goes round from the first again, as a client does that has fewer conversations than requests.
     prompts, outputs = (np.resize(column, run.num_requests) for column in recorded or ((1,), (1,)))
     prompts, outputs = rescale(prompts, run.prompt_tokens), rescale(outputs, run.output_tokens)
     if arrival_s is None:
@@ -221,6 +225,7 @@ def _counted(result: Result, run: MeasuredRun) -> dict[str, float | None]:
     assert run.window is not None
     columns = result.request_columns
     span = counted_span(run.window, columns["arrival_s"], columns["finish_s"])
+    # Requests that overlap the window, as the client counts them, also those that began before it.
     inside = (columns["finish_s"] > span[0]) & (columns["arrival_s"] < span[1])
     counted = {name: column[inside] for name, column in latencies(columns).items()}
     tokens = columns["output_tokens"][inside]

@@ -1,9 +1,10 @@
-"""Measured runs from whatever a user has: ``RUNS.csv``, or result files of benchmarking clients.
+"""Measured runs from the files of a user: ``RUNS.csv``, or result files of benchmarking clients.
 
-What a file is, its content says, not its suffix. Result files say what the client did and saw. What only the server
-knows (``max_num_seqs``, ``num_gpu_blocks``, ...) has the names of the columns of ``RUNS.csv`` and is given beside them.
+The content of a file says what it is, not its suffix. Result files say what the client did and saw. What only the
+server knows (``max_num_seqs``, ``num_gpu_blocks``, ...) has the names of the columns of ``RUNS.csv`` and is given
+beside them.
 
-What is wrong with one file, row or benchmark is no reason to leave the others out: it is skipped, and named.
+A wrong file, row or benchmark is skipped and named; the others are read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from simslm.catalog.devices import device_file
 from simslm.errors import SimslmError, UsageError, nearest
+from simslm.plain import is_section
 from simslm.runs import guidellm, vllm
 from simslm.runs.client_run import RECORDED, ClientRun
 from simslm.runs.table import SETTINGS, MeasuredRun, Skipped, filled, make_run, read_table
@@ -109,7 +111,7 @@ def _files(path: Path) -> list[Path]:
 def _read(
     path: Path, settings: Mapping[str, str], assumed: Mapping[str, str]
 ) -> Iterator[MeasuredRun | Skipped]:
-    """The runs of a file, and what is wrong with the others; of a file that is wrong as a whole, that."""
+    """The runs of a file, and why others are skipped; a file that is wrong as a whole is skipped itself."""
     try:
         text = _text(path)
         if not _is_json(text, path):
@@ -138,7 +140,7 @@ def _run(
     assumed: Mapping[str, str],
     named: dict[str, int],
 ) -> MeasuredRun | Skipped:
-    """A run as a client saw it, with what it does not say added; results of one file have names of their own."""
+    """A run as a client saw it, completed by the settings; runs of one file get different names."""
     name = found.cells["run"]
     named[name] = named.get(name, 0) + 1
     if named[name] > 1:
@@ -159,7 +161,7 @@ def _run(
 def _runs_in(result: Any, path: Path) -> Sequence[ClientRun | Skipped]:
     """The runs of one result, by the tool that its keys give away."""
     for tool in (vllm, guidellm):
-        if isinstance(result, dict) and set(result) >= tool.KEYS:
+        if is_section(result) and set(result) >= tool.KEYS:
             return tool.runs_in(result, path)
     if client := client_of(result):
         raise UsageError(
@@ -175,7 +177,7 @@ def _runs_in(result: Any, path: Path) -> Sequence[ClientRun | Skipped]:
 
 
 def _check_complete(found: ClientRun, cells: Mapping[str, str]) -> None:
-    """Everything that has to be known is, all that is not named at once."""
+    """Refuses a run that lacks a required column; names all that are missing at once."""
     missing = [name for name, column in SETTINGS.items() if column.required and not cells.get(name)]
     if not cells.get("engine") and not cells.get("max_num_batched_tokens"):
         missing.append("max_num_batched_tokens")
@@ -200,7 +202,7 @@ def _text(path: Path) -> str:
 
 
 def _is_json(text: str, path: Path) -> bool:
-    """By content; of what is neither this nor that, the name tells what was meant."""
+    """By content; by the suffix where the content is neither JSON nor a table."""
     return text.lstrip()[:1] in ("{", "[") or path.suffix.lower() in SUFFIXES
 
 

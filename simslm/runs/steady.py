@@ -11,10 +11,9 @@ Span = tuple[float, float]
 
 
 def counted_span(window: CountedWindow, arrival_s: np.ndarray, finish_s: np.ndarray) -> Span:
-    """From when to when a client measured, in seconds of the run.
+    """The part of a run that a client measured: begin and end, seconds.
 
-    A simulation that is faster than the measurement has served its requests before the window ends: it ends, then,
-    with the last arrival.
+    Where a simulation has served all requests before the window ends, the window ends with the last arrival.
     """
     begin, end = window.warmup_s, window.warmup_s + window.measured_s
     last = float(arrival_s.max())

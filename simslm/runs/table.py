@@ -349,7 +349,8 @@ def _rows(path: Path, settings: Mapping[str, str]) -> tuple[list[str], list[tupl
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            no_cells: list[str] = []
+            header = [name.strip() for name in next(reader, no_cells)]
             _check_header(path, header, settings)
             rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except FileNotFoundError:

@@ -1,9 +1,11 @@
-"""Result files of clients that are not read, told by their keys: a refusal that says what a file is."""
+"""Clients whose result files are not read, known by the keys of the file: so that a refusal can name the client."""
 
 from __future__ import annotations
 
 from collections.abc import Set
 from typing import Any
+
+from simslm.plain import is_section
 
 KNOWN: tuple[tuple[Set[str], str], ...] = (
     (
@@ -22,6 +24,6 @@ KNOWN: tuple[tuple[Set[str], str], ...] = (
 
 def client_of(result: Any) -> str:
     """The client that wrote a result which is not read; empty where that is not known."""
-    if not isinstance(result, dict):
+    if not is_section(result):
         return ""
     return next((name for keys, name in KNOWN if set(result) >= keys), "")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from simslm.errors import UsageError
+from simslm.plain import is_section
 from simslm.runs.client_run import (
     RECORDED,
     ClientRun,
@@ -52,6 +53,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[ClientRun]:
     Raises:
         UsageError: requests failed, or a figure is missing.
     """
+    # Only vLLM's client has the model under this key.
     where, tool = str(path), VLLM if "model_id" in result else SGLANG
     completed = _completed(result, where)
     lengths = None
@@ -60,7 +62,7 @@ def runs_in(result: dict[str, Any], path: Path) -> list[ClientRun]:
     sent = sent_times(result.get("start_times"), completed, where)
     arrivals, why = _arrivals(result, sent)
     told = result.get("server_info")
-    server: dict[str, Any] = told if isinstance(told, dict) else {}
+    server: dict[str, Any] = told if is_section(told) else {}
     model, unknown = model_cell(
         result.get("model_id") or result.get("model") or server.get("model_path") or ""
     )
@@ -130,6 +132,8 @@ def _arrivals(result: Mapping[str, Any], sent: tuple[float, ...] | None) -> tupl
     if rate in ("inf", None, inf):
         if streams:
             return f"closed-loop:{streams}", ""
+        # ``inf`` with recorded times that are spread: the client itself was the bottleneck, and its times are the
+        # arrivals.
         burst = sent is None or at_once(sent, result["duration"])
         return ("all-at-once" if burst else RECORDED), ""
     if sent is not None:
@@ -143,7 +147,7 @@ def _arrivals(result: Mapping[str, Any], sent: tuple[float, ...] | None) -> tupl
 
 
 def _notes(result: Mapping[str, Any], arrivals: str) -> tuple[str, ...]:
-    found = []
+    found: list[str] = []
     if arrivals == RECORDED:
         found.append("requests arrive at the times that the file has (start_times)")
         if result.get("max_concurrency"):

@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-import simslm.transforms  # noqa: F401  (fills the register the choice is made of)
 from simslm.transforms.host import HostTime
 from simslm.transforms.registry import Transform, registered, summary
 
@@ -32,7 +31,7 @@ class Efficiency(_Options):
 
 
 class PowerShares(_Options):
-    """Which fraction of the span between idle and maximum power an activity draws."""
+    """Fraction of the span between idle and maximum power that an activity draws."""
 
     compute: float = Field(default=1.0, ge=0, le=1, description="while bound by arithmetic")
     memory: float = Field(default=0.5, ge=0, le=1, description="while bound by memory traffic")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
@@ -15,6 +15,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from simslm.errors import ScenarioError, nearest
+from simslm.plain import is_list, is_mapping, is_row, is_section
 from simslm.scenario.mechanisms import clashes
 from simslm.scenario.preset import put_presets
 from simslm.scenario.schema import Scenario
@@ -32,15 +33,15 @@ class Source:
 
     Attributes:
         path: the file, None for a mapping given from Python.
-        tree: what it says.
+        tree: what it says, a mapping that knows the lines of its keys; ruamel.yaml types it in parts only.
         base: folder its relative paths start in.
         overridden: keys that an override set or created, so that errors can name the override.
     """
 
     path: Path | None
-    tree: CommentedMap
+    tree: Any
     base: Path
-    overridden: set[tuple[str, ...]] = field(default_factory=set)
+    overridden: set[tuple[str, ...]] = field(default_factory=set[tuple[str, ...]])
 
     def where(self, keys: tuple[Any, ...]) -> str:
         """``scenario.yaml:6`` for a key that stands in the file, the nearest enclosing key otherwise."""
@@ -50,10 +51,10 @@ class Source:
         name = self.path.name if self.path else "scenario"
         line, node = None, self.tree
         for key in keys:
-            if not isinstance(node, CommentedMap | CommentedSeq):
+            if not (in_map := _is_map(node)) and not _is_row(node):
                 break
             try:
-                line = (node.lc.key(key) if isinstance(node, CommentedMap) else node.lc.item(key))[0] + 1
+                line = _line(node, key, in_map)
                 node = node[key]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break
@@ -82,6 +83,7 @@ def load_scenario(
                 _override(parsed, path, value)
         put_presets(parsed.tree, parsed.base, parsed.where, ends=not early)
     try:
+        # Strict: pydantic would otherwise take "64" for 64 and 1 for true, and a slip of the pen would run.
         scenario = Scenario.model_validate(_content(parsed), strict=True)
     except ValidationError as error:
         problems = _problems(parsed, error)
@@ -94,10 +96,25 @@ def load_scenario(
     return scenario.read_from(parsed.base, parsed.where)
 
 
-def _yaml() -> YAML:
+def _yaml() -> Any:
+    """What reads YAML and keeps the lines; ruamel.yaml types it in parts only."""
     yaml = YAML(typ="rt")
+    # In YAML 1.1 ``no`` is false and 010 is eight.
     yaml.version = (1, 2)
     return yaml
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, CommentedMap)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, CommentedSeq)
+
+
+def _line(node: Any, key: Any, in_map: bool) -> int:
+    """The line of a key of a mapping, or of a position in a list, from 1."""
+    return (node.lc.key(key) if in_map else node.lc.item(key))[0] + 1
 
 
 def _mapping_source(mapping: Mapping[str, Any]) -> Source:
@@ -108,22 +125,27 @@ def _file_source(path: Path) -> Source:
     try:
         tree = _yaml().load(_text(path))
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{path.name}:{mark.line + 1}" if mark else path.name
-        raise ScenarioError(f"not valid YAML: {error.problem or error.context}", where=where) from None
+        raise _not_yaml(error, path.name) from None
     except (YAMLError, ValueError) as error:
         raise ScenarioError(f"not valid YAML: {error}", where=path.name) from None
     except RecursionError:
         raise ScenarioError("nested too deeply", where=path.name) from None
-    if not isinstance(tree, CommentedMap):
+    if not _is_map(tree):
         raise ScenarioError("a scenario is a mapping of keys to values", where=path.name)
     return Source(path, tree, path.parent)
+
+
+def _not_yaml(error: Any, name: str) -> ScenarioError:
+    """What ruamel.yaml says of a place in a file."""
+    mark = error.problem_mark or error.context_mark
+    where = f"{name}:{mark.line + 1}" if mark else name
+    return ScenarioError(f"not valid YAML: {error.problem or error.context}", where=where)
 
 
 def _manifests_scenario(source: Source) -> Source:
     """The scenario in the manifest of a run; of anything else, itself."""
     scenario, base = source.tree.get("scenario"), source.tree.get("base_dir")
-    if not isinstance(scenario, dict) or not isinstance(base, str):
+    if not is_section(scenario) or not isinstance(base, str):
         return source
     return Source(source.path, CommentedMap(scenario) if source.path is None else scenario, Path(base))
 
@@ -171,16 +193,16 @@ def _override(source: Source, dotted: str, value: Any) -> None:
     node: Any = source.tree
     for i, key in enumerate(keys[:-1]):
         inside = _index(node, key, dotted)
-        if isinstance(node, dict) and node.get(inside) is None:
+        if is_section(node) and node.get(inside) is None:
             _make_room(node, keys[: i + 1])
             node[inside] = CommentedMap()
             source.overridden.add(keys[: i + 1])
         node = node[inside]
-        if not isinstance(node, dict | list):
+        if not is_section(node) and not is_list(node):
             raise ScenarioError(
                 f"{'.'.join(keys[: i + 1])} is a value, not a section", where=f"--set {dotted}"
             )
-    if isinstance(node, dict) and value is not None:
+    if is_section(node) and value is not None:
         _make_room(node, keys, value)
     node[_index(node, keys[-1], dotted)] = value
     source.overridden.add(keys)
@@ -213,7 +235,7 @@ def _make_room(section: dict[str, Any], keys: tuple[str, ...], value: Any = None
 
 
 def _index(node: Any, key: str, dotted: str) -> Any:
-    if not isinstance(node, list):
+    if not is_list(node):
         return key
     if not key.isdigit() or int(key) >= len(node):
         raise ScenarioError(f"{key!r} is no position in a list of {len(node)}", where=f"--set {dotted}")
@@ -226,6 +248,7 @@ def _content(source: Source) -> Any:
     Raises:
         ScenarioError: it is beyond all measure once its aliases are written out.
     """
+    # Nested aliases of ten lines can stand for 10¹⁰ values; they are counted before they are written out.
     if _size(source.tree) > MOST_NODES:
         raise ScenarioError("has too many values, with its aliases written out", where=source.where(()))
     return _plain(source.tree, tuple)
@@ -234,20 +257,21 @@ def _content(source: Source) -> Any:
 def _size(node: Any, known: dict[int, int] | None = None) -> int:
     """Values in a tree with every alias written out, without writing them out."""
     known = {} if known is None else known
-    if not isinstance(node, Mapping | list | tuple):
+    if not is_mapping(node) and not is_row(node):
         return 1
     if id(node) not in known:
-        values = node.values() if isinstance(node, Mapping) else node
+        values = node.values() if is_mapping(node) else node
         known[id(node)] = 1 + sum(_size(value, known) for value in values)
     return known[id(node)]
 
 
-def _plain(node: Any, sequence: type[list] | type[tuple] = list) -> Any:
+def _plain(node: Any, sequence: type[list[Any]] | type[tuple[Any, ...]] = list) -> Any:
     """The tree as plain dicts, sequences and Python's own numbers, keys as strings."""
-    if isinstance(node, Mapping):
+    if is_mapping(node):
         return {str(key): _plain(value, sequence) for key, value in node.items()}
-    if isinstance(node, list | tuple):
+    if is_row(node):
         return sequence(_plain(value, sequence) for value in node)
+    # Before the numbers: a bool is an Integral in Python.
     if isinstance(node, bool):
         return node
     if isinstance(node, Integral):
@@ -267,6 +291,7 @@ def _problems(source: Source, error: ValidationError) -> list[str]:
         if fault["type"] == "union_tag_invalid":
             keys += (_discriminator(fault),)
         dotted = ".".join(map(str, keys)) or "scenario"
+        # ``setdefault``: of several complaints about one key the first is kept.
         problems.setdefault(dotted, f"{source.where(keys)}: {dotted}: {_message(fault, keys)}")
     return list(problems.values())
 
@@ -276,14 +301,17 @@ def _keys_in(tree: Any, loc: tuple[Any, ...]) -> tuple[Any, ...]:
     keys: list[Any] = []
     node = tree
     for i, key in enumerate(loc):
-        inside = isinstance(node, Mapping) and key in node
-        inside = inside or (isinstance(node, list) and isinstance(key, int) and key < len(node))
-        if inside:
+        if _holds(node, key):
             node = node[key]
             keys.append(key)
-        elif i == len(loc) - 1 and isinstance(node, Mapping) and key not in node.values():
+        elif i == len(loc) - 1 and is_mapping(node) and key not in node.values():
             keys.append(key)
     return tuple(keys)
+
+
+def _holds(node: Any, key: Any) -> bool:
+    """Whether a section has a key, or a list a position."""
+    return (is_mapping(node) and key in node) or (is_list(node) and isinstance(key, int) and key < len(node))
 
 
 def _message(fault: Any, keys: tuple[Any, ...]) -> str:
@@ -308,8 +336,10 @@ def _message(fault: Any, keys: tuple[Any, ...]) -> str:
     return f"{text}, got {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
 
-EXPECTED = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "expected a section of keys")
-EXPECTED |= dict.fromkeys(("list_type", "tuple_type"), "expected a list")
+EXPECTED = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "expected a section of keys"),
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list"),
+}
 """What pydantic says in terms of Python, in terms of YAML."""
 
 
@@ -353,7 +383,7 @@ def _step(model: type[BaseModel], key: Any) -> list[type[BaseModel]]:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """All pydantic models inside an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
+    if isinstance(annotation, type) and issubclass(cls := cast("type[Any]", annotation), BaseModel):
+        return [cls]
     found = [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
     return list(dict.fromkeys(found))

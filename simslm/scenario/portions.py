@@ -1,4 +1,4 @@
-"""Which part of a device's memory each group of replicas has, and with whom it shares it."""
+"""Which part of a device's memory each group of replicas has, and with which groups it shares KV blocks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def utilizations(scenario: Scenario, specs: tuple[Replicas, ...]) -> list[float]
     crowd = Counter(
         device for devices, owns in zip(places, owners, strict=True) if owns for device in devices
     )
-    parts = []
+    parts: list[float] = []
     for spec, devices in zip(specs, places, strict=True):
         stated = "gpu_memory_utilization" in spec.engine.model_fields_set
         parts.append(spec.engine.gpu_memory_utilization / (1 if stated else max(crowd[d] for d in devices)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from simslm.catalog.presets import load_preset
 from simslm.errors import ScenarioError, SimslmError
+from simslm.plain import is_mapping
 
 TAGS = ("process", "dist")
 """Keys that choose among processes and distributions: two sections of another choice do not mix."""
@@ -17,7 +18,7 @@ LENGTHS = ("prompt_tokens", "output_tokens")
 """What is stated of these holds for every client of a preset."""
 
 ENDS = ("num_requests", "duration_s")
-"""Where one of them is stated, the preset does not say when its requests end."""
+"""Keys that end the requests; where one is stated, that of the preset does not apply."""
 
 
 def put_presets(tree: Any, base: Path, where: Callable[[tuple[Any, ...]], str], *, ends: bool) -> None:
@@ -33,12 +34,12 @@ def put_presets(tree: Any, base: Path, where: Callable[[tuple[Any, ...]], str], 
         ScenarioError: a preset does not exist or is none.
     """
     workload = tree.get("workload")
-    if not isinstance(workload, Mapping):
+    if not is_mapping(workload):
         return
     _put(workload, base, where, ("workload",), ends)
     classes = workload.get("classes")
-    for name, section in classes.items() if isinstance(classes, Mapping) else ():
-        if isinstance(section, Mapping):
+    for name, section in classes.items() if is_mapping(classes) else ():
+        if is_mapping(section):
             _put(section, base, where, ("workload", "classes", name), ends)
 
 
@@ -72,7 +73,10 @@ def _fill(section: Any, said: Mapping[str, Any]) -> None:
     for key, value in said.items():
         if key not in section:
             section[key] = value
-        elif isinstance(section[key], Mapping) and isinstance(value, Mapping):
-            mine = section[key]
-            if all(mine.get(tag, value.get(tag)) == value.get(tag) for tag in TAGS):
-                _fill(mine, value)
+        elif is_mapping(mine := section[key]) and is_mapping(value) and _same_choice(mine, value):
+            _fill(mine, value)
+
+
+def _same_choice(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two sections choose the same, or the first chooses nothing."""
+    return all(one.get(tag, other.get(tag)) == other.get(tag) for tag in TAGS)

@@ -227,7 +227,10 @@ class GraphRequest(WorkloadPart):
     )
     output_tokens: int = Field(ge=1, le=MOST_TOKENS, description="tokens it generates, reasoning not counted")
     reasoning_tokens: int = Field(
-        default=0, ge=0, le=MOST_TOKENS, description="tokens it generates first, which nobody reads"
+        default=0,
+        ge=0,
+        le=MOST_TOKENS,
+        description="tokens it generates first, which no later prompt contains",
     )
     text: str | None = Field(default=None, description="one of the program's texts, in front of its prompt")
     extends: str | None = Field(

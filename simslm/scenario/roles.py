@@ -1,4 +1,4 @@
-"""What groups of one phase must agree on: who decodes what was prefilled, and which of them share memory."""
+"""What groups of one phase must agree on: where prefilled sequences decode, and which groups share memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def decode_group(groups: Sequence[GroupSpec], group: GroupSpec) -> int | None:
 
 
 def check_roles(groups: Sequence[GroupSpec]) -> None:
-    """Holds the groups of a deployment to what their roles and pools need.
+    """Checks that the groups of a deployment fit together in roles and pools.
 
     Raises:
         ValueError: what is wrong, and in which group.
@@ -58,7 +58,7 @@ def check_roles(groups: Sequence[GroupSpec]) -> None:
 
 
 def _check_pair(prefill: GroupSpec, decode: GroupSpec) -> None:
-    """What is prefilled here can be decoded there."""
+    """Checks that a decode group can go on with what a prefill group computed."""
     both = f"groups {prefill.name!r} and {decode.name!r}"
     if prefill.model != decode.model:
         raise ValueError(f"{both}: a sequence goes on with the model that prefilled it; state the same model")

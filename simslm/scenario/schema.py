@@ -16,7 +16,6 @@ from pydantic import (
     model_validator,
 )
 
-import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
 from simslm.policies.registry import choice, chosen, lookup
 from simslm.scenario.classes import Traffic
 from simslm.scenario.control import check_control, check_power
@@ -76,9 +75,9 @@ class Engine(Section):
         min_length=1,
         description="the engine that is deployed, e.g. vllm-0.6.3: a report warns where its host time is another's",
     )
-    batching: Batching = _default("batching", "chunked-prefill", "who runs in the next iteration")
+    batching: Batching = _default("batching", "chunked-prefill", "which sequences run in the next iteration")
     scheduling_policy: Queueing = _default("queueing", "fcfs", "order of the waiting queue")
-    admission: Admission = _default("admission", "open", "who is let in")
+    admission: Admission = _default("admission", "open", "which requests are let in")
     max_num_seqs: int = Field(default=256, ge=1, description="most sequences that run at once")
     max_num_batched_tokens: int = Field(default=2048, ge=1, description="most tokens of one iteration")
     block_size: int = Field(default=16, ge=1, le=4096, description="tokens in one KV block")
@@ -102,8 +101,8 @@ class Engine(Section):
     )
     preemption_policy: Preemption | None = Field(
         default=None,
-        description="who is preempted; null = least-urgent under scheduling_policy: priority, else youngest, as in "
-        "vLLM V1; `simslm list policies` shows the choice",
+        description="which request is preempted; null = least-urgent under scheduling_policy: priority, else youngest, "
+        "as in vLLM V1; `simslm list policies` shows the choice",
     )
     priorities: Priorities = _default(
         "priorities", "fixed", "how priorities change while requests are served (scheduling_policy: priority)"
@@ -185,7 +184,7 @@ class Engine(Section):
 
 
 def preempting(engine: Engine) -> str:
-    """What decides who is preempted and when it comes back, in words."""
+    """The settings that decide which request is preempted and when it comes back, in words."""
     said = {
         "preemption_policy": engine.preempts.policy,
         "scheduling_policy": engine.scheduling_policy.policy,

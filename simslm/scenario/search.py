@@ -114,7 +114,7 @@ class Halving(SearchPart):
     at_least: int = Field(
         default=8,
         ge=1,
-        description="points that a round lets through whatever their share, if there are so many",
+        description="least number of points that a round lets through, if there are so many",
     )
 
     @field_validator("rungs")

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-import simslm.policies  # noqa: F401  (fills the register the policy choices are made of)
 from simslm.policies.registry import choice, chosen
 from simslm.scenario.cost import Cost, RooflineOptions
 

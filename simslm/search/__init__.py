@@ -1,6 +1,6 @@
-"""Exploring around a scenario: which configurations nobody should do without, and which cannot be.
+"""Exploring around a scenario: which configurations are best, and which are not possible.
 
-``simslm.search(scenario)`` is this room itself, called: the name belongs to both.
+``simslm.search`` names both this package and the function, so the package itself can be called.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ COLUMNS = dict(
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What B_opt leaves of a device.
+    """The memory that B_opt leaves on a device.
 
     Attributes:
         batch: B_opt.
@@ -69,7 +69,7 @@ class Room:
 
 
 def check(scenario: Scenario) -> None:
-    """Sees to it that the question makes sense.
+    """Checks that the advisor can answer for this scenario.
 
     Raises:
         ScenarioError: replicas differ, or span devices.

@@ -22,8 +22,8 @@ LOWEST, HIGHEST = 2.0**-10, 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Where to look.
+class CapacityRange:
+    """The values among which a capacity is looked for.
 
     Attributes:
         start: the scenario's value.
@@ -48,8 +48,8 @@ class Span:
         return high - low <= self.tolerance * low or (self.whole and high - low <= 1)
 
 
-def span(scenario: Scenario, capacity: Capacity) -> Span:
-    """Where a scenario's capacity is looked for.
+def span(scenario: Scenario, capacity: Capacity) -> CapacityRange:
+    """The span of values for a scenario's capacity.
 
     Raises:
         ScenarioError: the key is no number of the scenario, or there is no SLO to meet.
@@ -76,10 +76,10 @@ def span(scenario: Scenario, capacity: Capacity) -> Span:
         )
     if whole:
         low, high = int(low), int(high)
-    return Span(min(max(value, low), high), low, high, whole, capacity.relative_tolerance)
+    return CapacityRange(min(max(value, low), high), low, high, whole, capacity.relative_tolerance)
 
 
-def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> Attained:
+def highest(span: CapacityRange, attainment: Callable[[float], float], wanted: float) -> Attained:
     """The highest value whose attainment is at least ``wanted``.
 
     Args:
@@ -116,6 +116,8 @@ def highest(span: Span, attainment: Callable[[float], float], wanted: float) -> 
             raise InfeasibleError(f"no value from {span.low:.3g} on meets the SLO: at {span.low:.3g} {at}")
         met = missed
         while met > span.low:
+            # The lowest value has been tried already, and met: reaching it ends the descent without another
+            # simulation.
             met = max(met // 2 if span.whole else met / 2, span.low)
             if met == span.low or meets(met):
                 break

@@ -1,4 +1,4 @@
-"""What one does with a point: the command that simulates exactly it, and the commands that serve it with vLLM."""
+"""The commands of a point: one simulates exactly it, others serve it with vLLM."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simslm.scenario.speculation import Speculative
 from simslm.search.space import Parameters
 
 FIRST_PORT = 8000
-"""Of the first replica; the others follow."""
+"""Port of the first replica; the others follow."""
 
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 MPS = (
@@ -108,7 +108,7 @@ def _sharing(scenario: Scenario, tenants: Counter[int]) -> list[str]:
 
 
 def _missing(scenario: Scenario, spec: Replicas) -> list[str]:
-    """What of a group of replicas vLLM cannot be told here."""
+    """Settings of a group of replicas for which vLLM has no flag here."""
     engine = spec.engine
     cost = (spec.cost if isinstance(spec, GroupSpec) else None) or scenario.cost
     found = [

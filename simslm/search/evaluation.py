@@ -20,9 +20,9 @@ from simslm.metrics.misses import CountMisses
 from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Capacity
-from simslm.search.capacity import Span, highest, span
-from simslm.search.lasting import Lasted, Seen, attained, lasting, resized
+from simslm.search.capacity import CapacityRange, highest, span
 from simslm.search.objectives import CAPACITY, SHARES, figure, shares
+from simslm.search.run_length import Lasted, Seen, attained, resized, simulate_long_enough
 from simslm.search.space import infeasible_reason, overridden
 from simslm.search.trial import FINISHED, INFEASIBLE, Attained, Outcome, Trial
 from simslm.sim.world import OnStart
@@ -107,7 +107,7 @@ class Evaluator:
         halving, which are short on purpose)."""
         slo = scenario.slo
         assert slo is not None  # span() has made sure of it for the scenario, and a point cannot take it away
-        where: Span = span(scenario, capacity)
+        where: CapacityRange = span(scenario, capacity)
         stated = {"scenario": scenario.model_dump(mode="json", exclude_unset=True)}
         stated |= {"base_dir": str(scenario.base_dir)}
         lasted: dict[float, Lasted] = {}
@@ -120,7 +120,7 @@ class Evaluator:
                 return self._simulate(prepare(changed, self._found), on_start)
 
             at = overridden(stated, at_value)
-            lasted[value] = lasting(at, run, slo.attainment, self._rejected, lengthen=full)
+            lasted[value] = simulate_long_enough(at, run, slo.attainment, self._rejected, lengthen=full)
             return attained(lasted[value].seen.summary, self._rejected)
 
         found = highest(where, attainment, slo.attainment)

@@ -90,7 +90,9 @@ class LocalProcesses:
         self._obey = obey
 
     def __enter__(self) -> LocalProcesses:
+        # Children of the caller, which are not to be ended with the workers.
         self._others = set(active_children())
+        # Spawned, not forked: threads of numpy and pyarrow do not survive a fork.
         self._pool = ProcessPoolExecutor(self._jobs, get_context("spawn"), _settle)
         return self
 
@@ -107,6 +109,7 @@ class LocalProcesses:
         waiting, under_way = iter(trials), dict[Future[Outcome], Trial]()
         try:
             while True:
+                # Not all at once: all trials of a large grid would be pickled and queued before the first is done.
                 while len(under_way) < AHEAD * self._jobs and (trial := next(waiting, None)) is not None:
                     under_way[self._pool.submit(answer, self._question, trial)] = trial
                 if not under_way:
@@ -123,13 +126,15 @@ class LocalProcesses:
 
 
 def _settle() -> None:
-    """In a worker: Ctrl-C, which reaches the whole process group, is the parent's to answer; and it ends with it."""
+    """Prepares a worker: it ignores Ctrl-C, which the parent answers for the whole process group, and ends with the
+    parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     assert parent is not None
 
     def follow() -> None:
         wait_for([parent.sentinel])
+        # Not ``sys.exit``, which would end this thread alone while the simulation goes on.
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

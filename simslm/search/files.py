@@ -1,7 +1,7 @@
 """The files of a search: ``trials.parquet`` and ``frontier.json``, each written whole or not at all.
 
-Neither holds a wall-clock time or the place it is written to: the same search gives the same bytes, whatever the
-number of workers and however often it was taken up again.
+Neither holds a wall-clock time or the place it is written to: the same search gives the same bytes for any number of
+workers, and however often it was resumed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from simslm.search.advisor import advice
 from simslm.search.commands import serve_commands, simulate_command
 from simslm.search.frontier import Choice, Point, nearness, points, possible
 from simslm.search.intervals import TEST, interval
-from simslm.search.lasting import TIMES_IN_FLIGHT, recorded
 from simslm.search.objectives import CAPACITY, SHARES, Goals, finite
+from simslm.search.run_length import TIMES_IN_FLIGHT, recorded
 from simslm.search.space import Parameters, overridden, plain
 from simslm.search.trial import INFEASIBLE, Outcome
 from simslm.traces.schema import SOURCES
@@ -182,7 +182,7 @@ def _advice(result: SearchResult, known: Sequence[Point]) -> dict[str, Any] | No
 
 
 def _cost(outcomes: Sequence[Outcome]) -> dict[str, str] | None:
-    """Of all costs the one furthest from a measurement: what the whole answer can be called."""
+    """Of all costs the one furthest from a measurement; the whole answer is named after its source."""
     if not outcomes:
         return None
     weakest = max(outcomes, key=lambda outcome: SOURCES.index(outcome.source))
@@ -270,7 +270,7 @@ def _same(choice: Choice) -> list[dict[str, Any]]:
 
 
 def _point(result: SearchResult, point: Point) -> dict[str, Any]:
-    """Everything about a point that somebody may want to use."""
+    """A point of the frontier: its figures, what stands for it, and the commands that use it."""
     base = _seed(point.parameters, result.scenario.seed, 0)
     return {
         "point": point.number,

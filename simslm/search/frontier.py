@@ -1,4 +1,5 @@
-"""From the outcomes of trials to the points that are worth choosing: a pure function, whatever order they came in.
+"""From the outcomes of trials to the points that are worth choosing: a pure function that does not depend on their
+order.
 
 A point is its figures under one seed or, near the frontier, under several. It is on the frontier when it keeps all
 constraints in the mean, no other beats it (:mod:`simslm.search.intervals`), and none that is as good stands for it.
@@ -23,7 +24,7 @@ from simslm.search.trial import FINISHED, Outcome, Trial
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What is known of one point.
+    """A point and the outcomes of its trials.
 
     Attributes:
         number: of the point.
@@ -102,7 +103,7 @@ def near(found: Sequence[Point], goals: Goals, margin: float) -> list[Point]:
 
 
 def nearness(asked: Search) -> float:
-    """How near the frontier a point is to be considered for it: at least as near as points are the same."""
+    """The margin within which a point is near the frontier: at least that within which points count as the same."""
     return max(asked.near if asked.replications > 1 else 0.0, asked.margin)
 
 

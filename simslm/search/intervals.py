@@ -1,4 +1,4 @@
-"""What a few seeds tell: intervals of means, and which points are better than which.
+"""Comparison over a few seeds: intervals of means, and which points beat which.
 
 Points are compared seed by seed: under the same seed they serve the same requests (common random numbers), so the
 differences vary less than the figures. Student's t for the mean of the differences (Law 2015, "Simulation Modeling
@@ -46,8 +46,10 @@ def interval(
     if min(values) < 0 or mean == 0:
         low, high = mean - half, mean + half
     else:
+        # Beyond 709 a double overflows; the interval says "anything" long before.
         factor = exp(min(half / mean, 700.0))
         low, high = mean / factor, mean * factor
+    # ``max``: the mean of shares that are all 1 may round to just above 1, and an interval holds its mean.
     return (low, high) if most is None else (low, max(min(high, most), mean))
 
 
@@ -103,6 +105,7 @@ def _compared(
     """
     seeds = len(mine)
     with np.errstate(invalid="ignore", over="ignore"):
+        # Two infinite figures are equal; their difference would be NaN.
         differences = np.where(mine == theirs, 0.0, mine - theirs)
         low, high = differences.min(axis=1), differences.max(axis=1)
         better, worse = (low >= 0) & (high > 0), (high <= 0) & (low < 0)
@@ -133,6 +136,7 @@ def standing(beats: np.ndarray, order: Sequence[int]) -> list[int]:
     left = np.ones(len(beats), dtype=bool)
     kept = np.zeros(len(beats), dtype=bool)
     while left.any():
+        # Only points that are still left count as beating: one that has been beaten itself must not remove others.
         free = left & ~beats[left].any(axis=0)
         if not free.any():
             free[_of_circle(beats, left, order)] = True

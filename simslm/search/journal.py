@@ -72,12 +72,14 @@ class Journal:
 
     def _begin(self, header: dict[str, Any], resume: bool) -> None:
         try:
+            # Held until the process ends, also when it is killed: no stale lock file can be left behind.
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UsageError("another search is writing here", where=str(self.path.parent)) from None
         lines, size = _lines(self._file)
         if resume and lines:
             self._continue(lines, header)
+            # A line that a crash cut in half goes, or the next one would be appended to it.
             self._file.truncate(size)
             return
         if len(lines) > 1 and not any("finished" in line for line in lines):

@@ -1,4 +1,4 @@
-"""What a search is after: figures of ``summary.json`` to be small or large, and bounds that others must keep.
+"""The goals of a search: figures of ``summary.json`` to be small or large, and bounds that others must keep.
 
 In all of them a request that did not finish is a miss with infinite latency, see :mod:`simslm.metrics.misses`.
 """
@@ -23,7 +23,7 @@ CAPACITY = "capacity.value"
 FINISHED_SHARE, REJECTED_SHARE = "requests.finished_share", "requests.rejected_share"
 LOST = ("rejected", "failed", "unfinished")
 SHARES = (FINISHED_SHARE, *(f"requests.{status}_share" for status in LOST))
-"""Of the arrived requests, what became of them; beside the figures of the summary."""
+"""Shares of the arrived requests by what became of them, beside the figures of the summary."""
 
 REJECTED_DEFAULT = Search.model_fields["rejected_share"].default
 
@@ -34,11 +34,11 @@ ADVISED = (
     "kv.peak_utilization",
     "kv.num_gpu_blocks",
 )
-"""What the advisor looks at, whatever the objectives."""
+"""Figures that the advisor needs beside the objectives."""
 
 DECIDING = (CAPACITY, "slo.goodput_rps", "slo.goodput_output_tokens_per_s")
 RATES = "throughput."
-"""What hardware is bought for: the best point is the one with most of it."""
+"""Objectives that decide which point is best, where one of them is to be large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def goals(scenario: Scenario, search: Search) -> Goals:
 
 
 def _implied(scenario: Scenario, search: Search, stated: set[str]) -> Iterator[Constraint]:
-    """What holds unless the search says otherwise: the SLO, and where none does that requests are served at all."""
+    """The constraints that hold unless the search states others: the SLO; without one, that requests are served."""
     for prefix, slo in _slos(scenario):
         attainment, share = f"{prefix}slo.attainment", f"{prefix}{FINISHED_SHARE}"
         if slo is not None and search.slo == "constraint":

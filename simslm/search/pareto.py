@@ -107,7 +107,7 @@ def _volume(front: Sequence[Gains], reference: Gains) -> float:
 
 
 def _area(front: Sequence[Gains], reference: Gains) -> float:
-    """Of two objectives: strips from the best of the first downwards."""
+    """The hypervolume of two objectives: strips from the best of the first downwards."""
     area, height = 0.0, reference[1]
     for x, y in sorted(front, reverse=True):
         if y > height:

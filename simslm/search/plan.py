@@ -4,8 +4,8 @@ For each kind of device, and a few ways to set it up, the highest rate that one 
 devices that follows is then simulated, all of them behind the scenario's router at the wanted rate, and corrected
 until it is the smallest found that meets the SLO.
 
-A run that is short beside the time a request takes shows no overload, and would sell too few devices: see
-:mod:`simslm.search.lasting`.
+A run that is short beside the time a request takes shows no overload, and too few devices would seem enough: see
+:mod:`simslm.search.run_length`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from simslm.metrics.misses import CountMisses
 from simslm.metrics.misses import figures as missed
 from simslm.scenario.schema import Scenario
 from simslm.scenario.search import Range, Search
-from simslm.search.capacity import HIGHEST, LOWEST, Span, highest
+from simslm.search.capacity import HIGHEST, LOWEST, CapacityRange, highest
 from simslm.search.commands import serve_commands, simulate_command
-from simslm.search.lasting import Seen, attained, lasting
 from simslm.search.objectives import LOST, allowed_rejections, figure, finite, shares
+from simslm.search.run_length import Seen, attained, simulate_long_enough
 from simslm.search.space import Parameters, infeasible_reason, overridden, plain, space
 from simslm.traces.files import list_traces, read_trace
 
@@ -42,7 +42,7 @@ SETUPS: Mapping[str, Sequence[Any]] = {
 """How a device may be set up, where the scenario's search states no space."""
 
 FEWEST_REQUESTS = 1000
-"""Of a simulation, where the workload states a duration instead."""
+"""Fewest requests of a simulation, where the workload states a duration instead."""
 
 MOST_DEVICES = 4096
 """The largest ``num_devices`` of a scenario."""
@@ -295,7 +295,7 @@ class Fleet:
             InfeasibleError: with none of them a device serves any rate within the SLO.
         """
         start = float(getattr(self._scenario.workload.arrivals, "rate_rps", 1.0))
-        where = Span(start, start * LOWEST, start * HIGHEST, False, TOLERANCE)
+        where = CapacityRange(start, start * LOWEST, start * HIGHEST, False, TOLERANCE)
         best: tuple[Parameters, float] | None = None
         reasons: dict[str, None] = {}
         for number, setup in enumerate(setups, start=1):
@@ -315,7 +315,7 @@ class Fleet:
         near = replace(where, start=rate)
         return setup, [rate, *(self.capacity(setup, 1, near, further).value for further in range(1, SEEDS))]
 
-    def capacity(self, setup: Parameters, devices: int, where: Span, further: int = 0) -> Rate:
+    def capacity(self, setup: Parameters, devices: int, where: CapacityRange, further: int = 0) -> Rate:
         """The highest rate that so many devices serve within the SLO, under the scenario's seed or one ``further`` on.
 
         Raises:
@@ -348,7 +348,7 @@ class Fleet:
             path: seen.missed.get(path, figure(summary, path)) for path in ("ttft_s.p99", "tpot_s.p99")
         }
         most = self.capacity(
-            setup, count, Span(rate_rps, rate_rps, HEADROOM * rate_rps, False, HEADROOM_TOLERANCE)
+            setup, count, CapacityRange(rate_rps, rate_rps, HEADROOM * rate_rps, False, HEADROOM_TOLERANCE)
         )
         lost = shares(summary)
         cost, economics, energy = summary["cost"], summary["economics"], summary["energy"]
@@ -397,7 +397,7 @@ class Fleet:
     ) -> tuple[Seen, Parameters]:
         """What comes out when some devices are sent some rate, and what makes the scenario that.
 
-        Where the SLO seems to be met the run is made long enough to tell, see :mod:`simslm.search.lasting`.
+        Where the SLO seems to be met the run is made long enough to tell, see :mod:`simslm.search.run_length`.
 
         Raises:
             InfeasibleError: that takes too many requests, or the model does not fit.
@@ -420,7 +420,7 @@ class Fleet:
             result = observed(prepared, sink=sink)
             return Seen(result.summary, len(prepared.workload), missed(result, sink))
 
-        lasted = lasting(overridden(self._stated, parameters), run, self._wanted, self._rejected)
+        lasted = simulate_long_enough(overridden(self._stated, parameters), run, self._wanted, self._rejected)
         return lasted.seen, {**parameters, **lasted.changes}
 
 

@@ -39,7 +39,7 @@ WHENCE = {
     "slo": "is the scenario's own SLO (search.slo: ignored lets points miss it)",
     "default": "is a default (search.finished_share, search.rejected_share)",
 }
-"""Where constraints come from that the search does not state."""
+"""Origins of the constraints that the search does not state."""
 
 
 def _origin(found: Mapping[str, Any], constraint: str) -> str:

@@ -227,7 +227,7 @@ class _Campaign:
                 return
 
     def result(self, again: tuple[str, ...]) -> SearchResult:
-        """What there is to say of the trials that are done."""
+        """The result of the trials that are done."""
         feasible = inside(self._points(), self.goals)
         chosen = near(feasible, self.goals, nearness(self.asked))
         return SearchResult(
@@ -257,7 +257,7 @@ class _Campaign:
         return number
 
     def _run(self, numbers: Sequence[int]) -> None:
-        """Sees to it that these trials are done."""
+        """Runs those of these trials that are not done yet."""
         wanted = [self.trials[number] for number in dict.fromkeys(numbers) if number not in self.outcomes]
         known = self.journal.known if self.journal is not None else {}
         left = []
@@ -285,7 +285,7 @@ class _Campaign:
         """The contents of the traces and files that the scenario as it stands names.
 
         Raises:
-            ScenarioError: the scenario cannot be prepared whatever the point, or asks for energy without power.
+            ScenarioError: the scenario cannot be prepared at any point, or asks for energy without power.
         """
         try:
             prepared = prepare(self.scenario)

@@ -129,7 +129,7 @@ def _unique(axis: tuple[Any, ...] | Range) -> tuple[Any, ...] | Range:
 def _faults(
     scenario: Scenario, axes: Mapping[str, Any], path: str, axis: tuple[Any, ...] | Range
 ) -> Iterator[str]:
-    """What is wrong with the values of one key whatever the others are.
+    """What is wrong with the values of one key alone, for any values of the others.
 
     A rule between keys may hold for some combinations, so only a complaint about the key itself (or something in
     it) counts; a key inside a section that varies too is judged point by point.

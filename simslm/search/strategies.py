@@ -23,11 +23,11 @@ from simslm.search.trial import FINISHED, Outcome
 from simslm.workload.streams import stream
 
 IDLE_ROUNDS = 20
-"""Generations without a point that is new, after which NSGA-II has nothing more to say."""
+"""Generations without a new point after which NSGA-II ends."""
 
 NEVER = 1e12
-"""The violation of a point that cannot be: worse than that of any that breaks a constraint. And what a latency that is
-infinite, because requests were missed, is worth to NSGA-II."""
+"""The violation of an infeasible point: worse than that of any point that breaks a constraint. Also the value of an
+infinite latency (requests were missed) in NSGA-II."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is simulated for a search, piece by piece, and what comes out of each piece."""
+"""The pieces of a search: what each trial simulates, and its outcome."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Attained:
         value: the highest value that met the SLO.
         missed: the lowest that did not; None when the highest that may be tried met it.
         simulations: values that were tried.
-        short: whether the run is too short to show an overload, see :mod:`simslm.search.lasting`.
+        short: whether the run is too short to show an overload, see :mod:`simslm.search.run_length`.
     """
 
     value: float

@@ -51,7 +51,7 @@ def served_by(requests: Requests, deployment: Deployment) -> np.ndarray | None:
         request = InFlight(row, 0.0, prompts[row], limits[row], row)
         if programs is not None:
             request.program = int(programs.program_of[row])
-        tried = []
+        tried: list[int] = []
         group: int | None = choice.choose(request)
         while group is not None:
             found[group, row] = True

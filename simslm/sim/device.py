@@ -160,11 +160,13 @@ class SharedDevice:
 
     def _wait(self, run: _Run, time: float, then: Callable[[_Run], None]) -> None:
         """Goes on with ``then`` at ``time``; whatever the run waited for before is forgotten."""
-        if run.alarm is not None and run.alarm.callbacks is not None:
-            run.alarm.callbacks.clear()
-        run.alarm = self._clock.alarm(time, run.tenant.priority)
-        assert run.alarm.callbacks is not None
-        run.alarm.callbacks.append(lambda _event: then(run))
+        if run.alarm is not None:
+            run.alarm.forget()
+
+        def ended(_event: Event) -> None:
+            then(run)
+
+        run.alarm = self._clock.alarm(time, run.tenant.priority, ended)
 
     def _prepare(self, run: _Run, latency_s: float) -> None:
         """Divides one iteration into host and device time."""

@@ -30,7 +30,7 @@ from simslm.sim.state.sequence import Sequence as InFlight
 class _Earlier:
     """What is to be said of a request beside what happens to it at the last group: its groups, and what they noted."""
 
-    groups: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list[int])
     first_scheduled_s: float = nan
     cached_prompt_tokens: int = 0
 
@@ -130,9 +130,7 @@ class Dispatch:
                 del self._held[request.row]
                 then()
 
-        alarm = self._clock.alarm(until_s, URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(go_on)
+        self._clock.alarm(until_s, URGENT, go_on)
 
     # ---- it is over, or not yet --------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class Member:
     afterwards: str = GONE
     keep_cache: bool = False
     order: int = 0
-    lives: list[Life] = field(default_factory=list)
+    lives: list[Life] = field(default_factory=list[Life])
 
     @property
     def membership(self) -> Membership:
@@ -95,7 +95,7 @@ class Team:
     members: list[Member]
     serving: list[Replica]
     router: Router
-    held: deque[Held] = field(default_factory=deque)
+    held: deque[Held] = field(default_factory=deque[Held])
     waits: bool = True
 
 
@@ -370,7 +370,8 @@ class Fleet:
         membership.on_empty = None
         if membership.transit is not None:
             membership.transit.turned_away = lambda sequence: self._turned_away(member, sequence, recompute)
-        role, referred, gone = role_of(source), [], membership.evacuate()
+        referred: list[tuple[inflight.Sequence, Replica]] = []
+        role, gone = role_of(source), membership.evacuate()
         if role is not None and source.prefills:
             gone += self._lose(role)
         elif role is not None:

@@ -175,7 +175,7 @@ class Holding(Visible):
     def drop(self, sequence: Sequence) -> None:
         """A sequence whose client has gone, and whose blocks are here, leaves."""
         self.give_back(sequence, 0)
-        self.end(sequence, self.clock._now)
+        self.end(sequence, self.clock.time_s)
 
     def answer(self, sequence: Sequence, now: float) -> None:
         """All tokens of a sequence go out at once, to a client that is still there."""

@@ -102,7 +102,7 @@ def partitioners(
         policy: makes the policy of one device.
         slos: bounds on TTFT and TPOT, seconds, or None.
     """
-    made = {}
+    made: dict[int, Partitioner] = {}
     for device in sorted(set(devices)):
         here = [replica for replica, place in zip(replicas, devices, strict=True) if place == device]
         prefill = [each for each in here if isinstance(role_of(each), Prefilling)]

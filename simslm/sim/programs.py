@@ -47,7 +47,7 @@ class Programs(Protocol):
         clients: who starts the other programs.
         stage: requests on the longest way from a program's start to each request, itself not counted, shape
             ``(requests,)``, int64.
-        described: whether these are programs to anybody; False where each is a request by itself.
+        described: whether the workload describes programs; False where each is a request by itself.
     """
 
     @property
@@ -148,9 +148,7 @@ class ProgramRuns:
         def send(_event: Event) -> None:
             self._send(request)
 
-        alarm = Alarm(self._clock, self._clock._now + self._delay_s[request], URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(send)
+        Alarm(self._clock, self._clock.time_s + self._delay_s[request], URGENT, send)
 
     def _arrivals(self, start_s: np.ndarray) -> Generator[Event, None, None]:
         """Open loop: programs start at their times, whatever has become of the others.
@@ -163,7 +161,7 @@ class ProgramRuns:
         time_s = start_s[opened] + self._programs.delay_s[roots]
         order = np.argsort(time_s, kind="stable")
         for request, time in zip(roots[order].tolist(), time_s[order].tolist(), strict=True):
-            if time > self._clock._now:
+            if time > self._clock.time_s:
                 yield Alarm(self._clock, time, URGENT)
             self._send(request)
 

@@ -7,7 +7,7 @@ iterations in one jump leaves the same bits as one by one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from math import inf
 from typing import Any
 
@@ -63,6 +63,10 @@ class Replica(Holding):
         "sm_fraction", "span", "store", "used", "watermark_blocks",
     )  # fmt: skip
 
+    _shape: tuple[Callable[[IterationShape, Plan], IterationShape], ...]
+    _horizon: tuple[Callable[[int], int], ...]
+    _waits: tuple[Callable[[float], float], ...]
+
     def __init__(self, setup: Setup) -> None:
         engine, policies = setup.engine, setup.policies
         self.index, self.clock, self.device = setup.index, setup.clock, setup.device
@@ -102,7 +106,10 @@ class Replica(Holding):
         self.parts = parts_of(self, setup)
         self.ranked = any(part.ranks for part in self.parts)
         key, promised = policies.order.key, self.promised
-        ranking = lambda each: (not each.here, each not in promised, key(each))  # noqa: E731
+
+        def ranking(each: Sequence) -> Any:
+            return not each.here, each not in promised, key(each)
+
         self.queue = WaitingQueue(ranking if self.ranked else key)
         for moment in MOMENTS:
             setattr(self, f"_{moment}", bound(self.parts, moment))
@@ -125,11 +132,11 @@ class Replica(Holding):
                 plan = self._make_room(plan)
                 if not plan.decode and not plan.chunks:
                     continue
-            start_s = clock._now
+            start_s = clock.time_s
             shape = self._begin(plan, start_s)
             self.busy = True
             yield execute(self, shape)
-            clock.acted_s = clock._now
+            clock.acted_s = clock.time_s
             clock.actor = priority
             self.busy = False
             self._apply(plan, shape, start_s)
@@ -164,7 +171,7 @@ class Replica(Holding):
         else:
             (self.paused if sequence.phase == PAUSED else self.queue).remove(sequence)
             self.landed -= sequence.here and sequence.phase != PAUSED
-            self.end(sequence, self.clock._now)
+            self.end(sequence, self.clock.time_s)
             self.promised.discard(sequence)
             if sequence.here:
                 self.give_back(sequence, 0)
@@ -227,7 +234,7 @@ class Replica(Holding):
     def _running(self) -> int:
         """The number, counted from 1, of the iteration of the present span that runs now."""
         clock = self.clock
-        return self.span.running(clock._now, settled=clock.had_turn(self.priority))
+        return self.span.running(clock.time_s, settled=clock.had_turn(self.priority))
 
     def _sleep(self) -> Event:
         """Waits until something comes up; requests may wait meanwhile as long as others hold blocks."""
@@ -382,7 +389,7 @@ class Replica(Holding):
         for sequence in [each for each in batch.running if each.cancelled]:
             if sequence not in batch.padded and sequence not in batch.lingering:
                 self.depart(sequence)
-                self.end(sequence, self.clock._now)
+                self.end(sequence, self.clock.time_s)
 
     # ---- after iterations ----------------------------------------------------------------------------------
 

@@ -194,6 +194,4 @@ class Transit(Part):
         self.leaving.clear()
 
     def _when(self, at_s: float, then: Callable[[Event], None]) -> None:
-        alarm = self.replica.clock.alarm(at_s, URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(then)
+        self.replica.clock.alarm(at_s, URGENT, then)

@@ -10,7 +10,7 @@ import numpy as np
 from simpy.events import Event
 
 from simslm.errors import SimslmError
-from simslm.sim.clock import URGENT, Alarm, Clock
+from simslm.sim.clock import URGENT, Alarm, Clock, hear
 from simslm.sim.control.control import Control
 from simslm.sim.deployment import Deployment
 from simslm.sim.dispatch import Dispatch
@@ -93,7 +93,7 @@ def run(
         np.asarray(world.rows.arrived_s),
         world.rows.log,
         windows,
-        next(world.clock._eid),
+        next(world.clock.numbers),
         world.clock.halted,
         tuple(world.fleet.moves),
         {device: tuple(each.splits) for device, each in world.fleet.partitioners.items()},
@@ -262,7 +262,7 @@ class _World:
         due_s = rows.due_s
 
         def arrive(_event: Event) -> None:
-            now = clock._now
+            now = clock.time_s
             while True:
                 row, stop = rows.row, rows.stop
                 while row < stop and due_s[row] <= now:
@@ -270,12 +270,12 @@ class _World:
                     row += 1
                 rows.row = row
                 if row < stop:
-                    Alarm(clock, due_s[row], URGENT).callbacks.append(arrive)
+                    Alarm(clock, due_s[row], URGENT, arrive)
                     return
                 if not self._load():
                     return
 
-        Alarm(clock, 0.0, URGENT).callbacks.append(arrive)
+        Alarm(clock, 0.0, URGENT, arrive)
 
     def _client(self, loop: ClosedLoop) -> Generator[Event, None, None]:
         """Closed loop: one client sends, waits for the last token, thinks, and sends again."""
@@ -308,9 +308,7 @@ class _World:
             if not loop.think_time_s:
                 back(event)
                 return
-            rested = clock.alarm(clock.now + loop.think_time_s, URGENT)
-            assert rested.callbacks is not None
-            rested.callbacks.append(back)
+            clock.alarm(clock.now + loop.think_time_s, URGENT, back)
 
         while rows.row < rows.stop or self._load():
             due_s = rows.due_s[rows.row]
@@ -325,7 +323,7 @@ class _World:
             rows.row += 1
             free -= 1
             answer = Event(clock)
-            answer.callbacks.append(answered)
+            hear(answer, answered)
             self.answers[row] = answer
             if not self._send(row):
                 answered(answer)
@@ -333,7 +331,7 @@ class _World:
     def _send(self, row: int) -> bool:
         """The request of a row arrives; False when it is not let in, or can never be served."""
         rows, dispatch = self.rows, self.dispatch
-        now = rows.arrived_s[row] = self.clock._now
+        now = rows.arrived_s[row] = self.clock.time_s
         if dispatch is None and not rows.servable[row]:
             self._reject(row)
             return False
@@ -360,9 +358,7 @@ class _World:
             if served is not None:
                 self.fleet.cancel(served)
 
-        alarm = self.clock.alarm(self.clock.now + patience_s, URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(leave)
+        self.clock.alarm(self.clock.now + patience_s, URGENT, leave)
 
     def _reject(self, row: int) -> None:
         self.rows.log.status[row] = REJECTED

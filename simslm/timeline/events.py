@@ -82,6 +82,7 @@ class ReplicaTrack:
         last = self.last
         if last is not None:
             gap = start - last.end_ns
+            # Times are rounded to nanoseconds one by one, so neighbours may miss each other by one.
             if gap <= 1:
                 last.end_ns = start
             if self.together and gap <= 1 and _alike(last.row, row):
@@ -93,7 +94,7 @@ class ReplicaTrack:
         self.last = Slice(start, end, row)
 
     def close(self, idle: bool = True) -> Iterator[Event]:
-        """The slice that is still open; idle: nothing runs after it."""
+        """Closes the slice that is still open. ``idle``: nothing runs after it."""
         if self.last is None:
             return
         yield self._slice(self.last)

@@ -170,7 +170,7 @@ def _control_events(directory: Path) -> Iterator[Event]:
 
 
 def _names(manifest: dict[str, Any]) -> list[str]:
-    """Of every replica, in their order: the groups' one after another."""
+    """The names of the replicas in their order, group by group."""
     groups = manifest["groups"]
     several = len(groups) > 1
     owners = [group for group in groups for _ in range(group["replicas"])]

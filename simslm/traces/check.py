@@ -108,7 +108,7 @@ def _flagged(trace: Trace) -> Iterator[Finding]:
 
 
 def _units(trace: Trace, measured: Shapes) -> Iterator[Finding]:
-    """A latency far from the time to read the weights once is in the wrong unit."""
+    """Latencies in the wrong unit: far from the time that it takes to read the weights once."""
     decode = np.flatnonzero(measured.decode_only)
     if len(decode) == 0:
         return
@@ -140,6 +140,7 @@ def _weights_read_s(trace: Trace) -> float:
         size = model.weight_bytes(trace.provenance["dtype"])
         if trace.provenance.get("quantization"):
             each = element_bytes(trace.provenance["dtype"])
+            # Eight-bit weights of the layers take one byte each; embeddings and head keep the data type.
             size -= (each - 1) * model.num_layers * model.layer_matrix_parameters()
         return size / device.memory_bandwidth_bytes_per_s
     except SimslmError:
@@ -177,6 +178,7 @@ def _falls(measured: Shapes) -> Iterator[Finding]:
     """Medians that fall although the batch, the context, the prompt or its cached part grows."""
     latency = measured.median("latency_s")
     columns = dict(measured.columns)
+    # By sequence: the sum grows with the batch, and neighbours along it would differ in both.
     columns["mean_ctx"] = columns["decode_ctx_tokens"] / np.maximum(columns["decode_seqs"], 1)
     axes = ("decode_seqs", "mean_ctx", "prefill_tokens", "prefill_ctx_tokens")
     falls = [
@@ -299,7 +301,7 @@ def _pairs_that_fall(axis: np.ndarray, others: np.ndarray, latency: np.ndarray) 
 
 
 def _coverage(measured: Shapes) -> Iterator[Finding]:
-    """What the cost model will have to fill in: absent kinds of iteration, and corners of the grid."""
+    """Gaps that the cost model fills by itself: kinds of iteration that were not measured, and corners of the grid."""
     decode, prefill = measured.decode_only, measured.prefill_only
     for kind, mask, severity in (
         ("decode-only", decode, "error"),
@@ -356,7 +358,7 @@ def _energy(trace: Trace, measured: Shapes) -> Iterator[Finding]:
 
 
 def _counter(trace: Trace) -> Iterator[Finding]:
-    """The energy counter against the power sensor, which do not know of each other."""
+    """The energy counter against the power sensor: two independent measurements."""
     if trace.power is None:
         return
     rows = [row for row in trace.power.to_pylist() if row["sampled_power_w"] is not None]
@@ -394,7 +396,7 @@ def _unfinished(trace: Trace) -> Iterator[Finding]:
 
 
 def _refused(trace: Trace) -> Iterator[Finding]:
-    """What the device did not do: shapes of one replica alone, and ways and shapes of several."""
+    """What the device refused to run: shapes of one replica alone, and ways and shapes of several."""
     shapes = trace.provenance.get("not_measurable") or []
     refused = [(each["shape"], each["why"]) for each in shapes]
     refused += (trace.provenance.get("colocation_refused") or {}).items()

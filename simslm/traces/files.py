@@ -140,10 +140,12 @@ def write_trace(
         verify(name, table, where=str(target / f"{name}.parquet"))
     _restore(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target: a rename is atomic only within one file system.
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:
         for name, table in tables.items():
             _write_table(staging / f"{name}.parquet", name, table, provenance)
+        # ``mkdtemp`` makes directories that only their owner can read.
         staging.chmod(0o755)
         _swap(staging, target)
     finally:
@@ -152,7 +154,8 @@ def write_trace(
 
 
 def flags_of(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """What every answer built on a trace has to say of it: a calibration that was forced, or misses its own runs."""
+    """Warnings that every answer built on a trace repeats: a calibration that was forced, or that misses its own
+    runs."""
     return tuple(map(str, provenance.get("flags") or ()))
 
 
@@ -322,6 +325,7 @@ def _write_table(file: Path, name: str, table: pa.Table, provenance: Mapping[str
     with file.open("wb") as sink:
         pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
         sink.flush()
+        # Before the rename: after a power cut some file systems would show the new name with no content.
         os.fsync(sink.fileno())
 
 
@@ -332,6 +336,7 @@ def _retired(target: Path) -> Path:
 def _restore(target: Path) -> None:
     """Finish or undo a replacement that was killed half-way."""
     old = _retired(target)
+    # Killed between the two renames of ``_swap``: the old trace is the only whole one.
     if old.is_dir() and not target.exists():
         old.rename(target)
     elif old.is_dir():
@@ -359,9 +364,10 @@ def _keep_others(old: Path, target: Path) -> None:
 
 
 def _column_bytes(column: pa.ChunkedArray) -> bytes:
-    """The same bytes for the same values, whatever the chunks: validity, then values with nulls as zero."""
+    """The same bytes for the same values in any chunks: validity, then values with nulls as zero."""
     if pa.types.is_string(column.type):
         return json.dumps(column.to_pylist(), ensure_ascii=False).encode()
     valid = column.is_valid().to_numpy()
+    # What a null slot holds is undefined, and would change the hash from one writer to the next.
     values = column.fill_null(0).to_numpy()
     return np.packbits(valid).tobytes() + np.ascontiguousarray(values).astype(values.dtype.str).tobytes()

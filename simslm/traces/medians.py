@@ -1,4 +1,4 @@
-"""How well a median is known from the values it is the median of, whatever their distribution."""
+"""Confidence intervals of a median, for values of any distribution."""
 
 from __future__ import annotations
 

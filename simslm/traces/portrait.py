@@ -1,4 +1,4 @@
-"""What there is to see of a trace: its tables, and what the cost model that is made of it says beside them, as arrays.
+"""A trace as arrays to draw: its tables, and the predictions of the cost model made of it.
 
 :func:`simslm.cost.portrait.portrait` makes it; a page draws it.
 """

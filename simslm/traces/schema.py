@@ -94,7 +94,14 @@ ITERATIONS = pa.schema(
         ),
         _field("repeat", _INT, "1", "number of this call among those of the same shape, from 0"),
         _field("latency_s", _FLOAT, "s", "the whole iteration, host time included"),
-        _field("host_s", _FLOAT, "s", "the part of latency_s in which no kernel runs", nullable=True),
+        _field(
+            "host_s",
+            _FLOAT,
+            "s",
+            "the part of latency_s in which no kernel of this replica runs or waits for the device; the rest is what "
+            "replicas on one device compete for",
+            nullable=True,
+        ),
         _field("energy_j", _FLOAT, "J", "device energy of the window divided by its calls", nullable=True),
         _field("power_w", _FLOAT, "W", "mean device power during the window", nullable=True),
         _field("sm_clock_mhz", _FLOAT, "MHz", "SM clock during the window", nullable=True),

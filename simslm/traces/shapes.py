@@ -93,6 +93,7 @@ class Shapes:
             known = values[rows[np.argsort(numbers[rows], kind="stable")]]
             known = known[~np.isnan(known)]
             half = len(known) // 2
+            # Two a half at least: the difference of two single calls is noise.
             if half >= 2 and (before := np.median(known[:half])) > 0:
                 result[i] = np.median(known[-half:]) / before - 1
         return result
@@ -115,6 +116,7 @@ class Shapes:
 
 def _by_visit(values: np.ndarray, visits: np.ndarray) -> np.ndarray:
     known = ~np.isnan(values)
+    # A trace without visits, or with some unknown: every call is taken as independent.
     if np.isnan(visits).any():
         return values[known]
     numbers = np.unique(visits[known])

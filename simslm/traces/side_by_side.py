@@ -85,7 +85,7 @@ def side_by_side(first: Trace, second: Trace) -> list[Pair]:
 
 
 def mean_ratio(pairs: list[Pair]) -> float:
-    """Geometric mean of the ratios: the same whichever trace comes first, but for its reciprocal."""
+    """Geometric mean of the ratios: swapping the traces gives its reciprocal."""
     return float(np.exp(np.mean(np.log([pair.ratio for pair in pairs]))))
 
 

@@ -44,7 +44,7 @@ TERMS: Mapping[str, Term] = {
         "s", 0.0, 600.0, "from the first request of a burst to the first iteration; no part of one"
     ),
     "idle_power": Term("W", 0.0, 1e5, "power with nothing running"),
-    "active_power": Term("W", 0.0, 1e5, "power beyond idle while kernels run, whatever they do"),
+    "active_power": Term("W", 0.0, 1e5, "power beyond idle while any kernel runs"),
     "byte_energy": Term("J", 0.0, 1e-8, "energy of a byte of weights, prompts or embeddings moved"),
     "kv_byte_energy": Term(
         "J", 0.0, 1e-8, "energy of a byte of keys and values of decoding sequences, attention included"

@@ -21,5 +21,5 @@ class HostTime(TimeTransform):
         return f"host time {self.fixed_s:g} s + {self.per_seq_s:g} s per sequence"
 
     def host_s(self, shape: IterationShape, host_s: Any) -> Any:
-        """``fixed + per_seq · (decoding sequences + prompts)``, whatever it was."""
+        """``fixed + per_seq · (decoding sequences + prompts)``, in place of the measured host time."""
         return self.fixed_s + self.per_seq_s * (shape.decode_seqs + shape.prefill_seqs)

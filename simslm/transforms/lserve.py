@@ -74,6 +74,7 @@ class LServe(ShapeTransform):
         streaming = int(held.kv_bytes_per_token * self.streaming_share)
         return replace(
             held,
+            # At least a byte: with streaming heads alone a token takes none, and blocks could not be counted.
             kv_bytes_per_token=max(held.kv_bytes_per_token - streaming, 1),
             kv_bytes_per_seq=held.kv_bytes_per_seq + self.window * streaming,
         )

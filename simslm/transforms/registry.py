@@ -166,7 +166,7 @@ def summary(cls: type[Transform]) -> str:
 
 
 def of_device(transforms: Sequence[Transform]) -> tuple[ShapeTransform | WorkTransform, ...]:
-    """Those that change the device's part of an iteration, in order."""
+    """The transforms that change the device's part of an iteration, in order."""
     return tuple(each for each in transforms if isinstance(each, ShapeTransform | WorkTransform))
 
 

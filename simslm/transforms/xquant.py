@@ -43,6 +43,7 @@ class XQuant(WorkTransform):
     def recomputation(self, served: Served) -> float:
         """Operations for one cached token, all layers together, in the unit of ``served``."""
         architecture = served.architecture
+        # Grouped queries: the projections of both inputs are narrower than the input itself, and are cached instead.
         latent = architecture.hidden_size > 2 * architecture.kv_size
         width = architecture.kv_size if latent else architecture.hidden_size
         return architecture.num_layers * (2.0 * width * 2 * architecture.kv_size) * served.operation

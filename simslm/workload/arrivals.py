@@ -102,6 +102,7 @@ def arrival_pieces(
     _check_count(arrivals, num_requests, duration_s)
     with np.errstate(over="ignore", invalid="ignore"):
         take = _process(arrivals, duration_s, rng)
+    # Only how much is drawn at once: too few are followed by more, and what is beyond the duration is dropped.
     expected = math.inf if duration_s is None else 1.1 * duration_s * _mean_rate(arrivals) + 64
     left = math.inf if num_requests is None else num_requests
     while left > 0:
@@ -207,6 +208,8 @@ def _mmpp(process: Mmpp, until_s: float, rng: np.random.Generator) -> Draw:
     that ends after ``until_s``; points beyond it are left out.
     """
     rates, dwells = np.asarray(process.rates_rps), np.asarray(process.mean_dwell_s)
+    # Two streams, or a longer run would interleave draws of states and of points in another way and not continue the
+    # shorter one.
     states, times = rng.spawn(2)
     state = int(states.choice(len(rates), p=dwells / dwells.sum()))
     integral, clock = [0.0], [0.0]
@@ -221,6 +224,7 @@ def _mmpp(process: Mmpp, until_s: float, rng: np.random.Generator) -> Draw:
             integral.append(integral[-1] + stay * rates[state])
             state = (state + 1) % len(rates)
         found = np.interp(wanted[wanted <= integral[-1]], integral, clock)
+        # The last two corners are enough for the points to come; memory does not grow with the changes of state.
         del integral[:-2], clock[:-2]
         return found
 
@@ -235,6 +239,7 @@ def _rate_curve(process: RateCurve, rng: np.random.Generator) -> Draw:
 
     def take(count: int) -> np.ndarray:
         times_s = times_at(points(count))
+        # A clock that ticks shows the last tick, never a later one.
         return times_s if tick_s is None else np.floor(times_s / tick_s) * tick_s
 
     return take

@@ -12,7 +12,7 @@ import numpy as np
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import MOST_REQUESTS
 from simslm.scenario.workload import PREFIX_UNIT_TOKENS
-from simslm.workload.texts import ROOT, Chains, Texts
+from simslm.workload.texts import ROOT, PromptUnits, Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Call:
     """One request of a program; others of the program are named by their numbers within it, counted from 0.
 
     The prompt is, in this order: ``text``, or the prompt and the answer of ``extends``; ``shared``; the answers of
-    ``reads``; and ``own`` tokens that are nobody else's.
+    ``reads``; and ``own`` tokens that no other prompt has.
 
     Attributes:
         own: tokens.
@@ -39,7 +39,7 @@ class Call:
         reads: the requests whose answers it reads.
         after: the requests it waits for besides those.
         delay_s: pause after the last of all those, or after the program's start.
-        reasoning: tokens it generates before its answer, which nobody reads.
+        reasoning: tokens it generates before its answer, which no later prompt contains.
     """
 
     own: int
@@ -54,7 +54,7 @@ class Call:
 
     @property
     def parents(self) -> list[int]:
-        """Those it waits for, ascending."""
+        """The requests that it waits for, ascending."""
         extended = () if self.extends is None else (self.extends,)
         return sorted({*extended, *self.reads, *self.after})
 
@@ -130,8 +130,8 @@ class Calls:
         return {
             "prompt_tokens": prompt,
             "output_tokens": output,
-            "units": Chains(self._texts, asked, prompt),
-            "context_units": Chains(self._texts, told, prompt + output - 1),
+            "units": PromptUnits(self._texts, asked, prompt),
+            "context_units": PromptUnits(self._texts, told, prompt + output - 1),
             "unit_tokens": PREFIX_UNIT_TOKENS,
             "program_of": np.array(self._program_of, dtype=np.int64),
             "parents": np.array(self._parents, dtype=np.int64),

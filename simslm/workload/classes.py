@@ -96,7 +96,7 @@ def _own(name: str, requests: RequestArrays, priority: int | None) -> _Part:
 def _shared(
     name: str, requests: RequestArrays, priority: int | None, mine: np.ndarray, closed: bool
 ) -> _Part:
-    """A class with a part of common arrivals: ``mine`` of them, which clients start where they are ``closed``."""
+    """A class with the part ``mine`` of common arrivals; clients start it where arrivals are ``closed``."""
     programs = _alone(requests)
     if closed:
         programs = replace(programs, start_s=np.full(len(mine), np.nan))
@@ -104,7 +104,7 @@ def _shared(
 
 
 def _alone(requests: RequestArrays) -> ProgramArrays:
-    """How requests follow each other; where that is not at all, each is a program by itself."""
+    """How requests follow each other; requests that do not are programs of one request."""
     if requests.programs is not None:
         return requests.programs
     count, loop = len(requests), requests.closed_loop

@@ -1,4 +1,4 @@
-"""What the clients of a run are like: how urgent each request is, and how long its client waits.
+"""The clients of a run: how urgent each request is, and how long its client waits.
 
 Each is drawn from a stream of its own, request by request, so that neither moves arrivals or lengths, a
 shorter workload is the beginning of a longer one, and requests may be handed over in pieces.

@@ -44,7 +44,7 @@ EQUAL = 200
 """Equal steps of probability between the quantiles of a fit; the last hundredth is divided further."""
 
 TOLERANCE, TAIL = 0.003, 0.05
-"""How far in probability the lines between quantiles may lie from the others, and in the tail as a share of it."""
+"""How far in probability the lines between the kept quantiles may miss the others; in the tail, as a share of it."""
 
 DRAWN = 20_000
 """At least so many requests are drawn to compare a fit with traffic."""
@@ -148,7 +148,9 @@ def _stretches(traffic: Traffic, span_s: float) -> list[Traffic]:
 def _kinds(traffic: Traffic) -> list[np.ndarray]:
     """Rows of each kind of requests: one kind, unless the lengths of the first half are not those of the second."""
     rows, half = np.arange(len(traffic)), len(traffic) // 2
+    # Lengths that change make a curve of lengths: kinds of requests with a rate curve each stand for it.
     drift = max(distance(each[:half], each[half:]) for each in (traffic.prompt_tokens, traffic.output_tokens))
+    # The 5 % point of the two-sample Kolmogorov-Smirnov statistic.
     chance = 1.36 * math.sqrt(2 / half)
     if drift <= DRIFT * chance or traffic.rate_rps is None or traffic.tick_s is not None:
         return [rows]
@@ -157,6 +159,8 @@ def _kinds(traffic: Traffic) -> list[np.ndarray]:
     lengths = np.column_stack((traffic.prompt_tokens, traffic.output_tokens))
     most = min(KINDS, len(np.unique(lengths, axis=0)))
     with warnings.catch_warnings(action="ignore"):  # a kind that comes out empty is left out
+        # In logarithms: 100 and 200 tokens are as far apart as 1,000 and 2,000. A seed of its own, so that a fit
+        # repeats.
         _, kind = kmeans2(np.log(lengths), most, minit="++", rng=np.random.default_rng(0))
     return [mine for index in range(KINDS) if len(mine := rows[kind == index])]
 
@@ -188,6 +192,7 @@ def _quantiles(values: np.ndarray) -> dict[str, Any]:
     if not np.ptp(values):
         return {"dist": "fixed", "value": int(values[0])}
     at = _probabilities(len(values))
+    # Observed values only: between two of them there may be a gap that no request has.
     found = np.quantile(values, at, method="inverted_cdf").astype(int)
     needed = _corners(at, found)
     return {"dist": "quantiles", "at": at[needed].tolist(), "values": found[needed].tolist()}
@@ -204,6 +209,7 @@ def _probabilities(count: int) -> np.ndarray:
 
 def _corners(at: np.ndarray, values: np.ndarray) -> list[int]:
     """The quantiles that are needed: lines between them miss no other by more than a tolerance in probability."""
+    # An error of 0.005 in probability is nothing in the middle and everything at p99.
     tolerance = np.minimum(TOLERANCE, TAIL * (1 - at))
     needed = [0]
     while (begin := needed[-1]) < len(at) - 1:
@@ -367,6 +373,7 @@ def _alternate(traffic: Traffic, step_s: float | None) -> tuple[Traffic, Traffic
     if step_s is None:
         return traffic.part(slice(None, None, 2)), traffic.part(slice(1, None, 2))
     window = np.floor(traffic.arrival_s / step_s)
+    # Each half is put together without gaps, or the missing windows would look like a rate of 0.
     together_s = traffic.arrival_s - (window - np.floor(window / 2)) * step_s
     parts = []
     for odd in (0, 1):

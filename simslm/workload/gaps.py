@@ -46,6 +46,7 @@ def first_gap(law: Law, rng: np.random.Generator) -> float:
         weights = np.diff(at) * (low + high)
         ends = np.cumsum(weights)
         i = min(int(np.searchsorted(ends, rng.random() * ends[-1], side="right")), len(weights) - 1)
+        # Within a straight piece the density that weighs with the length rises linearly: its inverse is a root.
         return part * math.sqrt(low[i] ** 2 + rng.random() * (high[i] ** 2 - low[i] ** 2))
     return float(rng.standard_exponential())
 
@@ -55,6 +56,8 @@ def running_sums(draw: Draw, last: float = 0.0) -> Draw:
 
     def take(count: int) -> np.ndarray:
         nonlocal last
+        # The last sum goes into the sum, and is not added afterwards: only so are pieces equal to the whole to the
+        # bit.
         points = np.cumsum(np.concatenate(([last], draw(count))))[1:]
         last = float(points[-1]) if count else last
         return points
@@ -82,6 +85,7 @@ def weibull_shape(cv: float) -> float:
         cv: from 0.01 to 100; it falls as the shape grows.
     """
     low, high = math.log(0.05), math.log(1e3)
+    # In logarithms, because the gamma functions overflow for small shapes.
     target = math.log1p(cv**2)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2

@@ -128,7 +128,7 @@ def _requests(
 
 
 def _clients(workload: Workload, columns: Mapping[str, Any], streams: Streams) -> dict[str, Any]:
-    """Priorities and patience: those the workload states, else, or whichever ends sooner, those of the trace."""
+    """Priorities and patience: those of the workload, else those of the trace; of two patiences the shorter."""
     count = len(columns["arrival_s"])
     urgent, waits_s = priorities(workload, count, streams), patience(workload, count, streams)
     recorded_s = columns.get("patience_s")

@@ -22,7 +22,7 @@ from simslm.workload.streams import stream
 
 ONE = Fixed(dist="fixed", value=1)
 BARE = {"prompt_tokens": ONE, "output_tokens": ONE, "prefixes": None, "programs": None, "correlation": None}
-"""What makes a workload one of requests of one token: its arrivals and clients are the same."""
+"""Overrides that leave the arrivals and clients of a workload and give each request one token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Origin:
         return self._plain(workload.model_copy(update=BARE))
 
     def arriving(self, workload: Workload, times_s: np.ndarray, source: str) -> RequestArrays:
-        """The requests of a workload that arrives at these times, whatever it says itself.
+        """The requests of a workload, arriving at these times instead of its own.
 
         Args:
             workload: of a class.

@@ -34,7 +34,7 @@ class _One:
         self._ahead_s = self._times_at(np.array([begin]))
 
     def before(self, time_s: float) -> np.ndarray:
-        """Those that have not been given out yet and arrive before a time."""
+        """The arrivals before a time that have not been given out yet."""
         while (last_s := self._ahead_s[-1]) < time_s:
             count = int(min((time_s - last_s) * self._rate_rps, 1e6)) + 1
             self._ahead_s = np.concatenate((self._ahead_s, self._times_at(self._points(count))))

@@ -34,7 +34,7 @@ def shared_prefixes(prefixes: Prefixes, prompt_tokens: np.ndarray, rng: np.rando
     ]
 
 
-class Chains:
+class HashChains:
     """Numbers recorded hashes in order of appearance.
 
     A hash counts as the same unit where it follows the same units and stands for as many tokens: so the numbers

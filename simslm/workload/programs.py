@@ -1,4 +1,4 @@
-"""The programs a workload describes, as requests: what each reads, waits for, and how long it is.
+"""The programs that a workload describes, as requests: what each one reads, what it waits for, and how long it is.
 
 Every kind of number comes from a stream of its own, program by program: changing one does not redraw the others,
 and a shorter workload is the beginning of a longer one.
@@ -145,6 +145,7 @@ class _Draws:
             maps = [
                 Call(next(own), next(outputs), text=system, reasoning=next(thoughts)) for _ in range(width)
             ]
+            # No tokens of its own: it reads the instruction and all outputs before it.
             yield [*maps, Call(0, next(last), text=system, shared=instruction, reads=range(width))]
 
     def _bests(self, spec: BestOf) -> Iterator[list[Call]]:
@@ -154,6 +155,7 @@ class _Draws:
         judged = spec.judge_output_tokens
         last = self._last(judged, "judge_output_tokens") if judged is not None else None
         for program, (n, prompt) in enumerate(zip(widths, own, strict=True)):
+            # One text under one name: the answers share the prompt, and a prefix cache finds it.
             asked = Text(("prompt", program), prompt)
             calls = [
                 Call(0, next(outputs), text=system, shared=asked, reasoning=next(thoughts)) for _ in range(n)

@@ -172,7 +172,7 @@ class Trimmed:
         self._window, self._rest = Beginning(), Beginning()
 
     def windowed(self, played: Played) -> Played:
-        """Those from ``from_s`` to ``to_s``."""
+        """The requests from ``from_s`` to ``to_s``."""
         begin_s, end_s = self._replay.from_s, self._replay.to_s
         if begin_s is None and end_s is None:
             return played
@@ -182,7 +182,7 @@ class Trimmed:
         )
 
     def thinned(self, played: Played, recording: Recording, path: Path) -> Played:
-        """Those that ``thin`` keeps."""
+        """The requests that ``thin`` keeps."""
         thin = self._replay.thin
         if thin is None:
             return played
@@ -224,6 +224,7 @@ def _kept(
             raise ScenarioError("has no sessions to thin it by", where=str(path), remedy="thin by: request")
         sessions = recording.session_id[played.rows]
         _, first, whose = np.unique(sessions, return_index=True, return_inverse=True)
+        # The draw of its first request decides for a session, so that all of it stays or goes.
         draws = np.where(sessions < 0, draws, draws[first][whose])
     return draws < thin.share
 
@@ -233,6 +234,7 @@ def rate_scaled(played: Played, scale: RateScale) -> Played:
     times_s, factor = played.times_s, scale.factor
     window = np.floor(times_s / scale.window_s)
     begin_s = window * scale.window_s
+    # The last window is as long as the recording lasts: played in a whole one its rate would fall.
     length_s = np.minimum(scale.window_s, max(played.span_s, times_s[-1]) - begin_s)
     length_s = np.where(length_s > 0, length_s, scale.window_s)
     rounds = []
@@ -254,6 +256,7 @@ def superposed(played: Played, copies: int) -> Played:
     span_s = played.span_s
     rounds = [
         Played(
+            # Round the span, not beyond it: every window keeps the same number of copies of the whole.
             (played.times_s + copy * span_s / copies) % span_s if span_s else played.times_s,
             played.rows,
             played.copies * copies + copy,
@@ -295,6 +298,7 @@ class Renumbering(dict[int, int]):
     def __call__(self, sessions: np.ndarray) -> np.ndarray:
         """The numbers of some requests' sessions, int64; -1 stays."""
         numbers, first, inverse = np.unique(sessions, return_index=True, return_inverse=True)
+        # ``np.unique`` sorts by number; the order that counts is that of the first arrival.
         for number in numbers[np.argsort(first)].tolist():
             if number >= 0:
                 self.setdefault(number, len(self))
@@ -318,9 +322,9 @@ class Seen:
 
 
 def _columns(played: Played, recording: Recording, seen: Seen, *, whole: bool = False) -> dict[str, Any]:
-    """What the played requests are like; copies of a request are others' requests.
+    """The columns of the played requests; a copy of a request belongs to a session of its own.
 
-    A whole recording in which nobody has a session has no column of them; of a piece nobody knows what is to come.
+    A whole recording without sessions has no column of them; a piece has one, because later pieces may have sessions.
     """
     rows = played.rows
     sessions, units = recording.session_id, recording.units
@@ -385,7 +389,7 @@ def _no_time(path: Path, replay: Replay) -> str:
 
 
 def _check_chained(chained: int, workload: Workload, path: Path) -> None:
-    """Requests that follow an answer have no time of their own: something has to wait for the answers."""
+    """Refuses requests that follow an answer, and so have no time of their own, where nothing waits for the answers."""
     if chained and not isinstance(workload.programs, Sessions):
         raise ScenarioError(
             f"{chained:,} of its requests state a delay after the answer before them, and no time",
@@ -395,7 +399,7 @@ def _check_chained(chained: int, workload: Workload, path: Path) -> None:
 
 
 def _check_timed(recording: Recording, workload: Workload, path: Path) -> None:
-    """A file that says nothing of time has arrivals beside it, and nothing is asked of its times."""
+    """Refuses a file without times unless arrivals are stated beside it and no key needs its times."""
     if recording.timed:
         return
     replay = workload.replay

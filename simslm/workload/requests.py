@@ -48,8 +48,8 @@ class ProgramArrays:
         parent_ends: where the parents of each request end in ``parents``, int64.
         delay_s: pause of each request after the last of those, or after its program's start, float64, seconds.
         clients: who starts the programs without a time.
-        described: whether somebody described programs; otherwise each request is one by itself, because clients
-            of several kinds send them.
+        described: whether the workload describes programs; otherwise each request is a program by itself, because
+            clients of several kinds send them.
     """
 
     program_of: np.ndarray
@@ -104,15 +104,15 @@ class RequestArrays:
         notes: what a reader of the results should know about the workload.
         closed_loop: how arrivals follow completions; None when ``arrival_s`` says it all.
         priority: int64, the lower the sooner; None when all are equal.
-        session_id: int64, the conversation a request belongs to, -1 for none; None when nobody says.
+        session_id: int64, the conversation a request belongs to, -1 for none; None where it is not known.
         units: hashes of each prompt's prefix, one per ``unit_tokens`` tokens, the last perhaps of fewer; equal
             hashes mean equal prompts up to there. None when they are not known.
         unit_tokens: tokens of one unit, 0 without units.
         context_units: units of each prompt and its output together, full ones only, as far as another prompt may go on
             from there; None when none does.
         patience_s: how long each client waits for its last token before it goes, inf for ever; None = all do.
-        elapsed_s: how long each answer took when the trace was recorded, NaN where that is not known; None when nobody
-            says.
+        elapsed_s: how long each answer took when the trace was recorded, NaN where that is not known; None where none
+            is known.
         pause_s: from the answer before it in its session to each request, as the trace states it, NaN where it does
             not; None where it states none.
         programs: how requests follow each other; None when ``arrival_s`` or ``closed_loop`` says it all.
@@ -155,7 +155,7 @@ class RequestArrays:
 
     @property
     def mean_tokens(self) -> tuple[float, float]:
-        """Of prompts and outputs."""
+        """Mean tokens of a prompt and of an output."""
         return float(np.mean(self.prompt_tokens)), float(np.mean(self.output_tokens))
 
     @property

@@ -30,7 +30,7 @@ def in_sessions(recorded: RequestArrays, spec: Sessions, pauses_s: Pauses) -> Re
         pauses_s: see :data:`Pauses`.
 
     Raises:
-        ScenarioError: nobody knows of sessions in the replay.
+        ScenarioError: the replay has no sessions.
     """
     sessions = recorded.session_id
     if sessions is None:
@@ -80,15 +80,15 @@ def in_sessions(recorded: RequestArrays, spec: Sessions, pauses_s: Pauses) -> Re
 def thought_s(
     time_scale: float, gaps_s: np.ndarray, elapsed_s: np.ndarray, stated_s: np.ndarray
 ) -> np.ndarray:
-    """How long users thought: what the trace states, else what a gap has beyond the answer, 0 where the next request
-    did not wait for it.
+    """How long users thought: what the trace states, else the gap less the time of the answer, 0 where the next request
+    came earlier.
 
     Args:
         time_scale: of the replay: what users thought is scaled as the gaps are.
         gaps_s, elapsed_s, stated_s: see :data:`Pauses`.
 
     Raises:
-        ScenarioError: it is not known of every answer how long it took.
+        ScenarioError: the trace does not say of every answer how long it took.
     """
     known = ~np.isnan(stated_s)
     if np.isnan(elapsed_s[~known]).any():
@@ -109,7 +109,7 @@ def _by_session(sessions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gone_on(requests: RequestArrays, programs: ProgramArrays) -> RequestArrays:
-    """The same, each prompt that is long enough beginning with the last prompt and answer of its session."""
+    """The same; a prompt that is long enough begins with the last prompt and answer of its session."""
     calls = Calls()
     prompts, outputs = requests.prompt_tokens.tolist(), requests.output_tokens.tolist()
     sizes = np.bincount(programs.program_of)

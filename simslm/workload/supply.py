@@ -57,7 +57,7 @@ class RequestStream:
                 yield made.part(slice(begin, begin + self.most))
 
     def whole(self) -> RequestArrays:
-        """All of them at once, for what cannot do without."""
+        """All requests at once, for callers that need them whole."""
         return _together(self.make(), self.dropped, self.notes)
 
 
@@ -106,7 +106,8 @@ def supply(
 def _surveyed(
     make: Callable[[], Iterator[RequestArrays]], dropped: Mapping[str, int] | None
 ) -> RequestArrays | RequestStream | None:
-    """What there is to know of the requests that ``make`` gives; where they are few, they; None where there are none.
+    """The stream of the requests that ``make`` gives, or the requests themselves where they are few; None where there
+    are none.
 
     Args:
         make: gives them in pieces.

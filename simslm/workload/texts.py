@@ -1,4 +1,4 @@
-"""What prompts and outputs are made of: a tree of texts, so that equal beginnings are known as such.
+"""What prompts and outputs are made of: a tree of texts, in which equal beginnings are the same pieces.
 
 Every piece of text stands behind another (or begins a prompt), and a prompt is the way from the root to its last
 piece. Units of :data:`~simslm.scenario.workload.PREFIX_UNIT_TOKENS` tokens are numbered by the piece in which they
@@ -32,11 +32,14 @@ class Texts:
     def add(self, before: int, tokens: int) -> int:
         """A piece of its own behind another, or behind :data:`ROOT`; returns its number."""
         start, piece = self.tokens(before), len(self._end)
+        # Numbers go on where nothing was added in between: turns of one conversation become one run of numbers, which
+        # is what makes a range of them.
         goes_on = before != ROOT and self._units == self._stop(before)
         self._before.append(before)
         self._end.append(start + tokens)
         self._first.append(self._units)
         self._head.append(self._head[before] if goes_on else piece)
+        # Units that end in this piece: the one that began in the piece before is this piece's as soon as it is full.
         self._units += (start + tokens) // UNIT - start // UNIT
         return piece
 
@@ -45,7 +48,7 @@ class Texts:
         return self._first[piece] + self._end[piece] // UNIT - self.tokens(self._before[piece]) // UNIT
 
     def share(self, before: int, text: Hashable, tokens: int) -> int:
-        """The same for the text of a name: it is the same piece wherever it stands behind the same."""
+        """The same for the text of a name: behind the same piece it is the same piece."""
         key = (before, text, tokens)
         found = self._known.get(key)
         if found is None:
@@ -84,7 +87,7 @@ class Texts:
             piece = before
 
 
-class Chains(Sequence[Sequence[int]]):
+class PromptUnits(Sequence[Sequence[int]]):
     """The units of many prompts, each made when it is asked for.
 
     Args:

@@ -26,7 +26,7 @@ class Traffic:
     Attributes:
         arrival_s: float64, never decreasing, the first at 0.
         prompt_tokens, output_tokens: int64.
-        timed: False where nobody says when requests arrive.
+        timed: False where arrival times are not known.
     """
 
     arrival_s: np.ndarray
@@ -69,7 +69,8 @@ class Traffic:
 
     @property
     def tick_s(self) -> float | None:
-        """Of a clock that ticks: the usual step between two times, where many requests share one; else None."""
+        """The tick of the clock, seconds: the usual step between two times, where many requests share one; else
+        None."""
         if not self.timed or len(self) < 20 or np.mean(self.gaps_s == 0) < TIES or not self.gaps_s.any():
             return None
         return float(f"{np.median(self.gaps_s[self.gaps_s > 0]):.6g}")
@@ -146,7 +147,7 @@ def length_figures(values: np.ndarray) -> dict[str, float]:
 
 
 def figures(traffic: Traffic) -> dict[str, Any]:
-    """All of it, in plain numbers: None where there is nothing to say."""
+    """All figures of a traffic as plain numbers; None where a figure does not exist."""
     return {
         "requests": len(traffic),
         "span_s": traffic.span_s if traffic.timed else None,

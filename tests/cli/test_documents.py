@@ -96,7 +96,7 @@ ELSEWHERE = (
     r"scenarios/paper|--resume|--executor ray|your|--install-completion",
     r"^init [^-]*$",  # asks
 )
-"""Commands that need what is not everywhere, or somebody to answer."""
+"""Commands that need data or devices from elsewhere, or answers at a prompt."""
 
 SMALL = {
     "simulate": ("--set", "workload.num_requests=40"),

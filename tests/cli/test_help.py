@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from simslm import cli
 from simslm.cli.app import app
 
 CONTRACT = (
@@ -141,3 +145,23 @@ def test_bad_usage_exits_2(simslm, here, arguments):
     assert "Error: " in ended.err
     assert ended.out == ""
     assert not list(here.iterdir())
+
+
+def test_the_package_runs_as_a_module():
+    ended = subprocess.run(
+        (sys.executable, "-m", "simslm", "--version"), capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.startswith("simslm ")
+
+
+def test_every_command_is_in_a_file_of_its_name():
+    """``simslm search`` in ``cli/search.py``, ``simslm validate live`` in ``cli/validate_live.py``."""
+    shared = {
+        "traces": "traces",
+        "workload show": "workload",
+        "workload make": "workload",
+        "schema": "commands",
+    }
+    for words in COMMANDS:
+        name = shared.get(words) or shared.get(words.split()[0]) or words.replace(" ", "_")
+        assert (Path(cli.__file__).parent / f"{name}.py").exists(), words

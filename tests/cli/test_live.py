@@ -42,7 +42,7 @@ TWO = ("--set", "deployment.replicas_per_device=2", "--set", "deployment.sharing
 def tiny(here, monkeypatch):
     """The scenario's file; what is measured is measured with few repeats."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr("profiler.campaign.REPEATS", {"quick": 1, "full": 1})
+    monkeypatch.setattr("profiler.specification.REPEATS", {"quick": 1, "full": 1})
     monkeypatch.setattr("profiler.visits.warm_up", lambda call: call())
     monkeypatch.setattr("profiler.measure.window.WINDOW_S", 0.05)
     monkeypatch.setattr("profiler.serving.live.warm_up", lambda call: len([call()]))

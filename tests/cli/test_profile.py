@@ -74,8 +74,8 @@ def test_what_was_asked_reaches_the_campaign(simslm, here, monkeypatch, trace):
     campaign = pytest.importorskip("profiler.campaign")
     asked = {}
 
-    def measure(*places, **options):
-        asked.update(options)
+    def measure(specification, **options):
+        asked.update(vars(specification), **options)
         return trace
 
     monkeypatch.setattr(campaign, "profile", measure)
@@ -113,6 +113,29 @@ def test_a_plan_needs_no_device(simslm, here, model, grid, least, most):
     assert f"{model} in bf16 on h200, grid {grid}: {sum(found['areas'].values())} shapes" in shown
     assert "with iterations as the roofline has them" in shown
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        (("--sharing", "mpz", "--replicas", "2"), "did you mean 'mps'"),
+        (("--quantization", "int8", "--replicas", "1,2"), "replicas are measured without quantization"),
+        (("--engine", "vllm", "--replicas", "1,2"), "engine simslm only, not with vllm"),
+        (("--reach", "8,x"), "not 3 numbers above 0"),
+    ],
+)
+def test_a_plan_refuses_what_would_not_be_measured(simslm, here, said, complaint):
+    pytest.importorskip("torch")
+    ended = simslm("profile", "--model", "opt-125m", "--device", "h200", "--plan", *said)
+    assert ended.code == 2
+    assert complaint in ended.complaint
+
+
+def test_a_plan_says_that_weights_of_eight_bits_take_less(simslm, here):
+    pytest.importorskip("torch")
+    ended = simslm("profile", "--model", "opt-125m", "--device", "h200", "--plan", "--quantization", "int8")
+    assert ended.code == 0
+    assert "planned with weights in bf16; in int8 they take less memory and time" in ended.err
 
 
 def test_a_plan_of_replicas_adds_their_windows_to_what_one_takes(simslm, here):

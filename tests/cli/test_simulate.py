@@ -383,7 +383,7 @@ def test_intervals_are_said_and_may_be_left_out(simslm, scenario):
 
 
 def test_the_page_warns_where_the_host_time_is_another_engines(simslm, scenario, here):
-    """Named by its beginning; an engine's own host time, put in by a transform, is nobody else's."""
+    """Named by its beginning; an engine's own host time, put in by a transform, is not another engine's."""
     own = "cost.transforms=[{host: {fixed_s: 0.001, per_seq_s: 0}}]"
     for sets, warned in (
         (["deployment.engine.name=vllm-0.6"], True),

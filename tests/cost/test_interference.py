@@ -63,7 +63,14 @@ def test_nobody_is_faster_than_alone():
     assert Contended(Mps(), 3.0).speeds([Demand(1.0, 1.0)]) == [1.0]
 
 
-@pytest.mark.parametrize("kind", ["mps", "time-slice"])
+def test_host_phases_one_after_the_other_take_turns_too():
+    """Threads of one process: with long host phases each replica waits for those of the others."""
+    idle = Demand(0.1, 0.1)
+    assert cycle_s(2.0, 1e-9, idle, 4, sharing("streams", 4)) == pytest.approx(8.0, rel=1e-6)
+    assert cycle_s(2.0, 1e-9, idle, 4, Mps()) == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mps", "time-slice", "streams"])
 def test_the_simulator_agrees_with_the_closed_form(kind):
     """Two replicas whose iterations have random lengths: the phases lose step, as the closed form assumes.
 

@@ -15,8 +15,8 @@ from simslm.metrics.classes import Classes, ClassTallies, fairness_figures, jain
 from simslm.metrics.divided import BY_CLASS
 from simslm.metrics.figure_paths import figures_of, metric_of, title
 from simslm.metrics.files import RunWriter
-from simslm.search.lasting import resized
 from simslm.search.objectives import figure, goals
+from simslm.search.run_length import resized
 from simslm.sim.log import FAILED, FINISHED, REJECTED
 
 
@@ -53,7 +53,7 @@ def tallied(classes: Classes) -> ClassTallies:
 
 
 def test_each_request_is_held_to_the_bounds_of_its_class():
-    """a: TTFT within 0.3 s; b: E2E within 0.5 s, met by request 3 alone; c has no bound, so nobody asks."""
+    """a: TTFT within 0.3 s; b: E2E within 0.5 s, met by request 3 alone; c has no bound to meet."""
     classes = split([0, 0, 1, 1, 2, 0], {"ttft_s": 0.3, "tpot_s": None}, {"e2e_s": 0.5}, {})
     whole = tallied(classes).slo(10.0)
     assert whole["attainment"] == 3 / 5
@@ -119,7 +119,7 @@ def test_a_class_without_requests_is_no_witness_and_one_without_any_finished_is(
 
 @pytest.fixture
 def divided(small):
-    """Interactive traffic with a bound of its own beside batch work that nobody hurries."""
+    """Interactive traffic with a bound of its own beside batch work without one."""
     small["slo"] = {"ttft_s": 0.05}
     small["workload"] |= {
         "num_requests": 300,

@@ -330,11 +330,11 @@ def test_a_router_chooses_among_the_replicas_that_serve_however_many_those_are(n
 
 
 class LookedError(Exception):
-    """Somebody wanted to know something of a replica."""
+    """A policy looked at a replica."""
 
 
 class Unseen:
-    """A replica that nobody may look at."""
+    """A replica that may not be looked at."""
 
     def __getattr__(self, name: str) -> Any:
         raise LookedError(name)
@@ -354,7 +354,7 @@ def test_a_router_looks_at_replicas_just_if_it_says_so(name):
 
 @each("routing")
 def test_no_router_forgets_a_replica(name):
-    """Equal replicas and unrelated requests: everybody gets some of what a balanced router sees over time."""
+    """Equal replicas and unrelated requests: every replica gets some requests of a balanced router over time."""
     router, count = Choice("routing", name).make(), 4
     outstanding = np.zeros(count, dtype=int)
     for i in range(400):

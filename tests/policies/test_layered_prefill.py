@@ -1,4 +1,4 @@
-"""Layered prefill passes every layer once, whole prompts at a time, and lets nobody who decodes wait."""
+"""Layered prefill passes every layer once, whole prompts at a time, and lets no decoding sequence wait."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_prompts_join_as_far_as_the_room_goes_and_each_has_a_token_for_every_gro
     assert chunks(view([20000])) == [500]
     assert chunks(view([4000, 4000])) == [250, 250]
     assert chunks(view([4000, 100], budget=4050)) == [500]
-    assert chunks(view([4000, 5, 4000])) == [500], "8 groups: nobody with 5 tokens passes with them"
+    assert chunks(view([4000, 5, 4000])) == [500], "8 groups: no prompt of 5 tokens passes with them"
     assert chunks(view([4000]), max_groups=2) == [2000]
     assert chunks(view([4000]), tokens_per_group=1000) == [1000]
     assert chunks(view([600], budget=100, decoding=100)) == []

@@ -133,7 +133,7 @@ def test_orca_reserves_what_chunked_prefill_takes_as_it_goes():
 
 
 def stalls(result: Any) -> int:
-    """How many iterations somebody who was decoding had to sit out, over all requests."""
+    """Iterations that decoding sequences had to wait out, summed over all requests."""
     columns, ends = result.request_columns, result.tables[0].end_s
     during = np.searchsorted(ends, columns["finish_s"]) - np.searchsorted(ends, columns["first_token_s"])
     return int((during - (columns["output_tokens"] - 1)).sum())
@@ -216,7 +216,10 @@ def request(units: int = 0, session: int = -1) -> SeenRequest:
 
 
 def loads(*outstanding: int, cached: tuple[int, ...] = ()) -> list[SeenLoad]:
-    return [SeenLoad(load, load // 2, 0.0, cached[i] if cached else 0) for i, load in enumerate(outstanding)]
+    return [
+        SeenLoad(load, load // 2, 0.0, cached[i] if cached else 0, index=i)
+        for i, load in enumerate(outstanding)
+    ]
 
 
 def test_the_shortest_queue_is_that_of_those_who_wait():

@@ -68,7 +68,7 @@ def split_fuse(view: SeenReplica) -> Any:
 def view(
     waiting: list[int], decoding: int = 0, partial: tuple[int, ...] = (), budget: int = 100
 ) -> SeenReplica:
-    """A replica with room for everybody, and prompts of these lengths."""
+    """A replica with room for all prompts, which have these lengths."""
     prompts = [SeenPrompt(i, 0.0, tokens, 10, 0, tokens, 1) for i, tokens in enumerate([*partial, *waiting])]
     started = len(partial)
     return SeenReplica(tuple(prompts[started:]), tuple(prompts[:started]), decoding, 10**6, 0, 0, 64, budget)
@@ -96,7 +96,7 @@ def test_long_prompts_are_split_and_short_ones_fused():
 
 
 def test_under_load_all_passes_of_a_run_are_of_one_size():
-    """Everybody waits from the start: until the last two budgets of prompt tokens, no pass is smaller."""
+    """All prompts wait from the start: until the last two budgets of prompt tokens, no pass is smaller."""
     requests = Lists.of(np.zeros(60), 130, 4)
     result = simulate(
         requests, deployment(batching="split-fuse", max_num_seqs=60, max_num_batched_tokens=200)

@@ -1,3 +1,4 @@
+import gc
 import importlib.util
 import os
 import sys
@@ -7,12 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from profiler import campaign, passes, visits
+from profiler import passes, specification, visits
 from profiler.measure import ceilings, operators
-from simslm.catalog.families import architecture_from_mapping
 
-sys.path.append(str(Path(__file__).parents[1]))  # scripts beside this file import it without pytest
+sys.path += [
+    str(Path(__file__).parents[1]),
+    str(Path(__file__).parent),
+]  # scripts beside this file need them too
 from support.fractions import Pair, fraction
+from tiny_models import TINY, tiny
+
+torch.set_num_threads(
+    1
+)  # tests run side by side, and threads of one that wait for each other slow all of them
 
 NO_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -47,52 +55,15 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if id(item) not in dropped]
 
 
+def pytest_collection_finish():
+    """Campaigns collect garbage before they look at memory: not among the half million objects of imports."""
+    gc.collect()
+    gc.freeze()
+
+
 def values_of(item):
     """The values of a case's parameters."""
     return frozenset((name, repr(value)) for name, value in item.callspec.params.items())
-
-
-SIZES = {
-    "num_layers": 2,
-    "hidden_size": 32,
-    "num_heads": 4,
-    "num_kv_heads": 4,
-    "intermediate_size": 48,
-    "vocab_size": 97,
-    "max_position_embeddings": 96,
-}
-EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
-TINY = {
-    "opt": {"family": "opt"},
-    "opt-350m": {"family": "opt", "embedding_size": 16, "norm_first": False, "final_norm": False},
-    "llama": {"family": "llama"},
-    "llama-grouped-tied": {"family": "llama", "num_kv_heads": 2, "tied_embeddings": True},
-    "llama-biased": {"family": "llama", "mlp_bias": True, "attention_out_bias": True, "qkv_bias": True},
-    "qwen2": {"family": "qwen2", "num_kv_heads": 1, "tied_embeddings": True},
-    "qwen3": {"family": "qwen3", "num_kv_heads": 2, "head_dim": 16},
-    "phi": {"family": "phi", "rotary_dim": 4},
-    "gemma2": {
-        "family": "gemma2",
-        "num_layers": 3,
-        "num_kv_heads": 2,
-        "head_dim": 16,
-        "query_pre_attn_scalar": 12,
-        "sliding_window": 6,
-        "sliding_window_layers": 2,
-        "attention_softcap": 0.8,
-        "logit_softcap": 0.1,
-    },
-    "mistral": {"family": "llama", "num_kv_heads": 2, "sliding_window": 5, "sliding_window_layers": 2},
-    "qwen2-windowed": {"family": "qwen2", "num_kv_heads": 2, "sliding_window": 9, "sliding_window_layers": 1},
-    "qwen3-windowed": {"family": "qwen3", "head_dim": 16, "sliding_window": 3, "sliding_window_layers": 1},
-    "qwen3-moe": {"family": "qwen3_moe", "num_kv_heads": 2, "head_dim": 16, **EXPERTS},
-    "olmoe": {"family": "olmoe", **EXPERTS},
-}
-
-
-def tiny(name, **changes):
-    """A small architecture that has every part of its family."""
-    return architecture_from_mapping(SIZES | TINY[name] | changes, name=f"tiny-{name}")
 
 
 @pytest.fixture(params=list(TINY))
@@ -108,6 +79,11 @@ def attention(request):
 @pytest.fixture
 def llama():
     return tiny("llama-grouped-tied")
+
+
+@pytest.fixture
+def families():
+    return list(TINY)
 
 
 @pytest.fixture
@@ -131,7 +107,7 @@ def quick_campaign(monkeypatch, llama):
     """Campaigns of a model of two tiny layers: no warm-up, waiting or long visits; grid, passes and visits as stated,
     however busy the machine is."""
     threads = torch.get_num_threads()
-    monkeypatch.setattr(campaign, "load_model", lambda name: llama)
+    monkeypatch.setattr(specification, "load_model", lambda name: llama)
     monkeypatch.setattr(visits, "warm_up", lambda call: call())
     for name in ("_IDLE_SETTLE_S", "_SETTLE_S", "_POWER_S"):
         monkeypatch.setattr(visits, name, 0.0)
@@ -142,5 +118,6 @@ def quick_campaign(monkeypatch, llama):
     monkeypatch.setattr(ceilings, "_STREAM_BYTES", {"cpu": 2**12})
     monkeypatch.setattr(passes, "refined", lambda *_: [])
     monkeypatch.setattr(passes, "settled", lambda values: False)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # some 300 in a campaign, and no power fails here
     yield
     torch.set_num_threads(threads)

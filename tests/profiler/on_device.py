@@ -1,18 +1,15 @@
 """The engine on a device against the engine on a CPU with plain attention: the first thing to run on a GPU.
 
 ``python tests/profiler/on_device.py cuda:0`` compiles the kernels for tiny families and for heads as wide as real ones,
-for few and for many rows, records graphs, and says how far the logits are from those on the CPU. Names after the device
-choose cases (``opt 'llama, heads of 128'``). Cases are divided into checks that several processes run side by side, one
-for each core, so that kernels compile in parallel; a check that fails, or takes its process with it, leaves the others
-alone. On ``cpu`` the kernels are interpreted, which rehearses this script.
+for few and for many rows, records graphs, and says how far the logits are from those on the CPU. Names after the
+device choose cases (``opt 'llama, heads of 128'``) or single checks of them (``opt/graphs``); ``--list`` prints all.
+Checks are run by several processes side by side, one for each core, so that kernels compile in parallel; a check that
+fails, or takes its process with it, leaves the others alone. On ``cpu`` the kernels are interpreted, which rehearses
+this script.
 """
 
 import os
-import queue
-import subprocess
 import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +19,11 @@ DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cuda:0"
 os.environ["TRITON_INTERPRET"] = "1" if DEVICE == "cpu" else "0"  # read when a kernel is defined
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 
-from conftest import TINY, tiny  # noqa: E402
+import side_by_side  # noqa: E402
+from tiny_models import TINY, tiny  # noqa: E402
 
 WIDE = 128
-WORKER = "--worker"
+WORKER, LIST = "--worker", "--list"
 ARCHITECTURES = {name: tiny(name) for name in TINY} | {
     f"llama, heads of {width}": tiny("llama-grouped-tied", head_dim=width, max_position_embeddings=2048)
     for width in (64, 80, 128)
@@ -134,94 +132,38 @@ def run(name, check):
     return f"{found:.1e}", found <= TOLERANCES[kind]
 
 
+def chosen(names):
+    """The checks of cases, or single ones: ``opt``, ``opt/graphs``.
+
+    Raises:
+        SystemExit: there is no such case or check.
+    """
+    cases, found = {}, []
+    for name, check in checks(ARCHITECTURES):
+        cases.setdefault(name, []).append(check)
+    for each in names or cases:
+        name, _, check = each.partition("/")
+        if name not in cases or (check and check not in cases[name]):
+            known = ", ".join(map(repr, cases.get(name, cases)))
+            sys.exit(f"no case {each!r}; there are {known}")
+        found += [(name, way) for way in cases[name] if check in ("", way)]
+    return found
+
+
 def work():
-    """A worker: takes checks from stdin, one a line, and answers each with a line."""
+    """A worker."""
     import torch
 
     torch.set_num_threads(1)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        try:
-            words, good = run(*line.rstrip("\n").split("\t"))
-            if DEVICE != "cpu":
-                torch.cuda.synchronize()
-        except Exception as failure:
-            lines = str(failure).strip().splitlines() or [""]
-            words, good = f"{type(failure).__name__}: {lines[-1]}", False
-        answer = f"{'ok' if good else 'FAILED'}\t{time.perf_counter() - start:.1f}\t{words}"
-        sys.stdout.write(answer.replace("\n", " ") + "\n")
-        sys.stdout.flush()
-        if not good and DEVICE != "cpu":
-            torch.cuda.synchronize()  # an error that stays ends this worker, and another one takes the next check
-
-
-def drive(waiting, report):
-    """Gives checks to a worker of its own, and to another one where it is gone."""
-    worker = None
-    while True:
-        try:
-            name, check = waiting.get_nowait()
-        except queue.Empty:
-            break
-        if worker is None or worker.poll() is not None:
-            worker = subprocess.Popen(
-                [sys.executable, __file__, DEVICE, WORKER],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            threading.Thread(target=report.keep, args=(worker.stderr,), daemon=True).start()
-        try:
-            worker.stdin.write(f"{name}\t{check}\n")
-            worker.stdin.flush()
-            answer = worker.stdout.readline()
-        except OSError:
-            answer = ""
-        if not answer:
-            worker.wait()
-            answer = f"FAILED\t0\tits process ended with {worker.returncode}: {report.last()}"
-        report.add(name, check, *answer.rstrip("\n").split("\t", 2))
-    if worker is not None and worker.poll() is None:
-        worker.stdin.close()
-        worker.wait()
-
-
-class Report:
-    """Prints each check as it is over."""
-
-    def __init__(self):
-        self.failed, self._lock, self._errors = 0, threading.Lock(), [""]
-
-    def keep(self, stream):
-        for line in stream:
-            self._errors.append(line.strip() or self._errors[-1])
-
-    def last(self):
-        return self._errors[-1]
-
-    def add(self, name, check, state, seconds, words):
-        with self._lock:
-            self.failed += state != "ok"
-            sys.stdout.write(f"{name:22} {check:11} {state:6} {float(seconds):6.1f} s  {words}\n")
-            sys.stdout.flush()
+    side_by_side.answer(run, (lambda: None) if DEVICE == "cpu" else torch.cuda.synchronize)
 
 
 def main(names):
-    if unknown := [name for name in names if name not in ARCHITECTURES]:
-        sys.exit(f"no case {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, ARCHITECTURES))}")
-    start, waiting, report = time.perf_counter(), queue.Queue(), Report()
-    for each in checks(names or ARCHITECTURES):
-        waiting.put(each)
-    wanted = waiting.qsize()
-    drivers = [
-        threading.Thread(target=drive, args=(waiting, report))
-        for _ in range(min(wanted, os.cpu_count() or 1))
-    ]
-    for driver in drivers:
-        driver.start()
-    for driver in drivers:
-        driver.join()
-    took = time.perf_counter() - start
-    sys.stdout.write(f"{wanted - report.failed} of {wanted} checks passed in {took:.0f} s\n")
-    sys.exit(report.failed > 0)
+    if names == [LIST]:
+        sys.stdout.writelines(f"{name}/{check}\n" for name, check in checks(ARCHITECTURES))
+        return
+    worker = [sys.executable, __file__, DEVICE, WORKER]
+    sys.exit(side_by_side.run_all(chosen(names), worker, os.cpu_count() or 1) > 0)
 
 
 if __name__ == "__main__":

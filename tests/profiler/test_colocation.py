@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tiny_campaigns
 from support.synthetic import LinearCost
 
 from profiler import colocation
-from profiler.campaign import profile
 from profiler.colocation import Together, check
 from profiler.grid import Reach, Shape
 from profiler.journal import Journal
@@ -26,11 +26,11 @@ QUIET = NoMeter("no meter in this test")
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch, quick_campaign):
     monkeypatch.setattr(window, "WINDOW_S", 0.05)
+    monkeypatch.setattr(window, "_MARGIN_S", 0.02)
 
 
 def measure(tmp_path, **options):
-    options = {"repeats": 1, "threads": 1, "meter": QUIET, "sharing": ["streams"]} | options
-    return profile("tiny", "cpu", "fp32", "quick", tmp_path / "trace", **options)
+    return tiny_campaigns.measure(tmp_path, **{"repeats": 1, "sharing": ["streams"]} | options)
 
 
 def journal(tmp_path) -> Journal:
@@ -160,7 +160,7 @@ def _stop(seen, done, total, what, left):
 def test_a_replica_that_fails_says_why(tmp_path, monkeypatch):
     """The ways that can be had are measured, and the trace says what is missing."""
     measure(tmp_path)
-    monkeypatch.setattr(colocation, "Engine", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(colocation, "OwnEngine", lambda *_, **__: 1 / 0)
     with pytest.raises(DeviceError, match=r"streams ×2 was not measured.*a replica failed: division by zero"):
         measure(tmp_path, replicas=[2])
     provenance = read_trace(tmp_path / "trace").provenance

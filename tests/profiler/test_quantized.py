@@ -7,10 +7,10 @@ from weakref import ref
 import numpy as np
 import pytest
 import torch
+from tiny_campaigns import measured
 from torch.nn import functional
 
 from profiler import visits
-from profiler.campaign import profile
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
 from profiler.engine.quantized import QUANTIZATIONS, multiply_in_place, quantize, quantized_linear
@@ -135,13 +135,13 @@ def test_what_is_not_there_is_refused(llama):
 def test_a_campaign_says_so_in_its_place_its_trace_and_its_journal(tmp_path, monkeypatch, llama):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(visits, "warm_up", lambda call: call())
-    options = {"quantization": "int8", "threads": 1, "repeats": 1, "meter": NoMeter("none")}
+    options = {"model": llama, "quantization": "int8", "threads": 1, "repeats": 1, "meter": NoMeter("none")}
     with pytest.raises(InfeasibleError):
-        profile(llama, "cpu", "fp32", budget_s=1e-9, **options)
+        measured(budget_s=1e-9, **options)
     journal = tmp_path / "traces" / "cpu" / f"{llama.name}-fp32-int8.journal.partial"
     assert json.loads(journal.read_text().splitlines()[0])["quantization"] == "int8"
-    path = profile(llama, "cpu", "fp32", **options)
+    path = measured(**options)
     assert path.name == f"{llama.name}-fp32-int8"
     assert read_trace(path).provenance["quantization"] == "int8"
     with pytest.raises(UsageError, match="without quantization"):
-        profile(llama, "cpu", "fp32", replicas=(1, 2), **options)
+        measured(replicas=(1, 2), **options)

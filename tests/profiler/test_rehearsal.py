@@ -23,10 +23,12 @@ import cuda_stand_in as stand_in
 device = stand_in.Device()
 stand_in.activate(device)
 from profiler.campaign import profile
+from profiler.specification import Specification
 from profiler.grid import Reach
-from conftest import tiny
+from tiny_models import tiny
 options = dict(repeats=1, threads=1, reach=Reach(2, 32, 16))
-out = profile(tiny("llama-grouped-tied"), "cuda:0", "fp32", "quick", {out!r}, **options)
+model = tiny("llama-grouped-tied", num_layers=1, num_heads=2, num_kv_heads=1)
+out = profile(Specification(model=model, device="cuda:0", dtype="fp32", output={out!r}, **options))
 from simslm.traces.files import read_trace
 trace = read_trace(out)
 rows, power = trace.iterations.to_pandas(), trace.power.to_pandas()

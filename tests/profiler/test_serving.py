@@ -82,7 +82,7 @@ class ClosedForm:
         return [0] * len(batch), Timing(latency_s, latency_s / 3)
 
     def _decodes(self, chunk: Chunk) -> bool:
-        """Whether these are tokens of somebody who decodes, by whose they are."""
+        """Whether these are tokens of a sequence that decodes: they are part of its own."""
         return any(np.shares_memory(chunk.tokens, each.ids) for each in self._replica.decoders)
 
 
@@ -168,8 +168,8 @@ def test_some_of_those_crowds_are_preempted(batching):
 
 @settings(max_examples=examples(40), deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 3), st.sampled_from([0.3, 0.6, 1.0]))
-def test_those_who_are_not_let_in_are_the_simulators(seed, queue, utilization):
-    """Whoever arrives while an iteration runs is judged by the replica as it then is."""
+def test_the_requests_that_are_rejected_are_the_simulators(seed, queue, utilization):
+    """A request that arrives while an iteration runs is judged by the replica as it then is."""
     rng = np.random.default_rng(seed)
     prompts, outputs = rng.integers(1, 61, (2, 40))
     requests = Lists.of(np.cumsum(rng.exponential(1 / 100, 40)), prompts, outputs)
@@ -185,7 +185,7 @@ def test_padding_is_refused():
         looped(Lists.of([0.0], 5, 5), deployment(batching="static"))
 
 
-def test_a_policy_that_admits_nobody_is_an_error():
+def test_a_policy_that_admits_no_request_is_an_error():
     with pytest.raises(UsageError, match="stands idle with 1 requests waiting"):
         looped(Lists.of([0.0], 50, 5), deployment(batching="orca", num_gpu_blocks=3, block_size=4))
 

@@ -1,4 +1,4 @@
-"""Several replicas that serve one workload together: who served whom, right tokens, and how they end."""
+"""Several replicas that serve one workload together: which serves which request, right tokens, how they end."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_threads_serve_too_and_a_replica_may_have_nothing_to_do(llama, given):
 
 
 def test_a_replica_that_is_killed_ends_the_others_with_an_error_that_says_so(llama):
-    """It is noticed while others serve requests that come for a minute, and nobody is left behind."""
+    """It is noticed while others serve requests that come for a minute, and no process is left."""
     victims = []
 
     def kill() -> bool:
@@ -163,7 +163,7 @@ def test_replicas_that_do_not_fit_beside_each_other_are_refused_before_any_is_st
         pass
 
 
-def test_a_replica_hears_that_somebody_speaks_or_has_gone():
+def test_a_replica_hears_that_it_is_spoken_to_and_that_the_other_end_has_gone():
     ours, theirs = Pipe()
     assert not Heard(theirs)()
     ours.send("stop")
@@ -176,7 +176,7 @@ def test_a_replica_hears_that_somebody_speaks_or_has_gone():
 
 
 def test_processes_do_not_hear_control_c():
-    """A terminal sends it to all; whoever started them ends them."""
+    """A terminal sends it to all; the process that started them ends them."""
     with running("time-slice", [dict], "cpu", 1) as (replica,):
         (process,) = multiprocessing.active_children()
         assert process.pid is not None

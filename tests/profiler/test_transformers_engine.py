@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
+import tiny_campaigns
 import torch
 
-from profiler.campaign import profile
 from profiler.engine.batch import Chunk
 from profiler.engine.engine import Engine
 from profiler.engine.weights import random_weights
 from profiler.engines import transformers_engine
 from profiler.engines.transformers_engine import TransformersEngine, loaded, model_of
 from profiler.grid import Shape, measured_shapes
-from profiler.measure.meters import NoMeter, ReplayMeter
+from profiler.measure.meters import ReplayMeter
 from simslm.catalog.devices import load_device
 from simslm.cost.interpolation import MeasuredCost
 from simslm.errors import DeviceError, InfeasibleError, UsageError
@@ -207,13 +207,12 @@ def test_another_version_is_refused_in_one_sentence(llama, monkeypatch):
         build(llama)
 
 
-def measure(path, **options):
-    options = {"repeats": 3, "threads": 1, "meter": NoMeter("no meter in this test")} | options
-    return profile("tiny", "cpu", "fp32", "quick", path, engine="transformers", **options)
+def measure(tmp_path, **options):
+    return tiny_campaigns.measure(tmp_path, engine="transformers", **options)
 
 
 def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_campaign, llama):
-    trace = read_trace(measure(tmp_path / "trace"))
+    trace = read_trace(measure(tmp_path))
     version = loaded()[0].__version__
     assert trace.provenance["engine"] == f"transformers {version} continuous batching"
     assert trace.provenance["attention"] == "sdpa"
@@ -241,14 +240,14 @@ def test_a_campaign_writes_a_trace_like_any_other(tmp_path, quick_campaign, llam
 
 def test_power_is_read_under_its_load(tmp_path, quick_campaign):
     readings = (2.0 * i for i in range(10**6))
-    trace = read_trace(measure(tmp_path / "trace", repeats=1, meter=ReplayMeter(readings, window_s=1e-3)))
+    trace = read_trace(measure(tmp_path, repeats=1, meter=ReplayMeter(readings, window_s=1e-3)))
     assert set(trace.power.to_pandas().state) == {"idle", "decode", "prefill"}
     assert (trace.iterations.to_pandas().power_w > 0).all()
 
 
 def test_replicas_are_refused(tmp_path, quick_campaign):
     with pytest.raises(UsageError, match="engine simslm only, not with transformers"):
-        measure(tmp_path / "trace", replicas=[1, 2])
+        measure(tmp_path, replicas=[1, 2])
 
 
 @pytest.mark.parametrize("part", ["transformers", "psutil"])

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_campaigns
 import torch
 
-from profiler.campaign import profile
 from profiler.engines.vllm_engine import BLOCK, VllmEngine
 from profiler.grid import Shape, heldout_shapes, measured_shapes
-from profiler.measure.meters import NoMeter
 from simslm.catalog.devices import load_device
 from simslm.catalog.families import from_config
 from simslm.cost.interpolation import MeasuredCost
@@ -74,8 +73,7 @@ def test_contexts_before_a_chunk_are_whole_blocks():
 
 
 def measure(tmp_path, **options):
-    options = {"repeats": 3, "threads": torch.get_num_threads(), "meter": NoMeter("none here")} | options
-    return profile("tiny", "cpu", "fp32", "quick", tmp_path / "trace", engine="vllm", **options)
+    return tiny_campaigns.measure(tmp_path, engine="vllm", **{"threads": torch.get_num_threads()} | options)
 
 
 def test_a_campaign_writes_a_trace_like_any_other(vllm, tmp_path, quick_campaign, llama):

@@ -1,4 +1,4 @@
-"""Colours can be read on their ground, and told apart by everybody."""
+"""Colours can be read on their ground, and told apart with every kind of colour vision."""
 
 import itertools
 import re

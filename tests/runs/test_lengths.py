@@ -1,4 +1,4 @@
-"""Lengths brought to a mean: the mean is met, proportions are kept, nobody falls below one token."""
+"""Lengths brought to a mean: the mean is met, proportions are kept, no length falls below one token."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 import simslm
 from simslm.api import load_scenario, simulate
 from simslm.errors import InfeasibleError, ScenarioError
-from simslm.search.capacity import Span, highest, span
-from simslm.search.lasting import TIMES_IN_FLIGHT
+from simslm.search.capacity import CapacityRange, highest, span
+from simslm.search.run_length import TIMES_IN_FLIGHT
 
 
 @given(st.floats(0.02, 500), st.floats(0.001, 0.3), st.floats(1, 100))
@@ -21,7 +21,7 @@ def test_a_threshold_is_found_within_the_tolerance(threshold, tolerance, start):
         asked.append(value)
         return 1.0 if value <= threshold else 0.0
 
-    found = highest(Span(start, 0.01, 1000.0, False, tolerance), attainment, 0.9)
+    found = highest(CapacityRange(start, 0.01, 1000.0, False, tolerance), attainment, 0.9)
     assert found.missed is not None
     assert found.value <= threshold < found.missed
     assert found.missed - found.value <= tolerance * found.value
@@ -30,12 +30,12 @@ def test_a_threshold_is_found_within_the_tolerance(threshold, tolerance, start):
 
 @given(st.integers(1, 900), st.integers(1, 900))
 def test_a_whole_threshold_is_found_exactly(threshold, start):
-    found = highest(Span(start, 1, 1000, True, 1e-6), lambda value: float(value <= threshold), 1.0)
+    found = highest(CapacityRange(start, 1, 1000, True, 1e-6), lambda value: float(value <= threshold), 1.0)
     assert (found.value, found.missed) == (threshold, threshold + 1)
 
 
 def test_a_span_that_never_misses_ends_at_its_end():
-    found = highest(Span(3.0, 1.0, 50.0, False, 0.01), lambda value: 1.0, 0.9)
+    found = highest(CapacityRange(3.0, 1.0, 50.0, False, 0.01), lambda value: 1.0, 0.9)
     assert (found.value, found.missed) == (50.0, None)
 
 
@@ -43,7 +43,7 @@ def test_a_span_that_never_meets_is_an_answer():
     with pytest.raises(
         InfeasibleError, match=r"no value from 1 on meets the SLO: at 1 its attainment is 0.5"
     ):
-        highest(Span(3.0, 1.0, 50.0, False, 0.01), lambda value: 0.5, 0.9)
+        highest(CapacityRange(3.0, 1.0, 50.0, False, 0.01), lambda value: 0.5, 0.9)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from simslm.api import load_scenario, simulate
 from simslm.catalog.prices import device_price
 from simslm.errors import InfeasibleError, ScenarioError, UsageError
 from simslm.scenario.schema import Scenario
-from simslm.search.lasting import TIMES_IN_FLIGHT
 from simslm.search.plan import SEEDS, Planner, kinds, smallest
+from simslm.search.run_length import TIMES_IN_FLIGHT
 
 BATCH = "deployment.engine.max_num_seqs"
 NOWHERE = Path("nowhere")

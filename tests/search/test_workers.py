@@ -63,7 +63,7 @@ def contents(directory: str) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """Where the search is kept that one process has run and nobody has disturbed."""
+    """The directory of a search that one process has run without a disturbance."""
     return tmp_path_factory.mktemp("finished")
 
 
@@ -155,7 +155,7 @@ def children_of(process: int) -> list[int]:
 
 
 def alive(process: int) -> bool:
-    """Whether it runs; one that nobody has waited for does not."""
+    """Whether it runs; a zombie does not."""
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

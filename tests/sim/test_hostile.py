@@ -71,13 +71,13 @@ FINE = {
         "deployment__engine__swap_space": 0,
         "deployment__engine__num_gpu_blocks": 30,
     },
-    "a timeout nobody lives to see": {"workload__timeout_s": 1e308},
+    "a timeout that never comes": {"workload__timeout_s": 1e308},
     "one priority for all": {"workload__priorities": [{"value": 0, "share": 1}]},
     "priorities at both ends": {
         "workload__priorities": [{"value": -(2**53), "share": 1e9}, {"value": 2**53, "share": 1e-300}],
         "deployment__engine__scheduling_policy": "priority",
     },
-    "shared prefixes nobody caches": {"workload__prefixes": {"count": 3, "tokens": 64}},
+    "shared prefixes without a cache": {"workload__prefixes": {"count": 3, "tokens": 64}},
     "prefixes longer than any prompt": {
         "workload__prefixes": {"count": 2, "tokens": 10**6},
         "deployment__engine__prefix_caching": True,
@@ -239,7 +239,7 @@ REFUSED = {
         "state changes about",
     ),
     "a duration of 0": ({"workload__duration_s": 0}, 2, "duration_s"),
-    "a duration in which nobody arrives": (
+    "a duration without arrivals": (
         {"workload__num_requests": None, "workload__duration_s": 1e-12},
         2,
         "no request arrives",

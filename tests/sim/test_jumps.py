@@ -69,7 +69,7 @@ def test_replicas_that_end_at_the_same_time_take_their_turns_in_order():
 
 
 def test_a_client_that_leaves_does_not_move_the_host_phase_of_a_replica_that_shares():
-    """Somebody joins the device while an iteration is under way, and then a client of that iteration leaves."""
+    """Another replica joins the device while an iteration is under way, and then a client of that iteration leaves."""
     requests = Lists.of([0.0, 0.1], 5, [100, 50], patience_s=np.array([0.1005, np.inf]))
     shared = deployment(replicas=2, replicas_per_device=2)
     same_logs(simulate(requests, shared).log, simulate(requests, shared, jump=False).log)

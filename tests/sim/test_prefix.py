@@ -381,7 +381,7 @@ class LastInFirstOut(PrefixCache):
 
 
 class HeldIsEvictable(PrefixCache):
-    """Goes on counting units as evictable that somebody holds again."""
+    """Goes on counting units as evictable that a request holds again."""
 
     def hold(self, units):
         before = self.evictable
@@ -400,7 +400,7 @@ class CountsIdleUnitsTwice(BlockPool):
 
 
 class SharesWithTheDead(BlockPool):
-    """Gives the blocks of a unit back although somebody else holds it."""
+    """Gives the blocks of a unit back although another request holds it."""
 
     def leave_prefix(self, sequence):
         before, held = self.free, len(sequence.held)

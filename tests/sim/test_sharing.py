@@ -70,7 +70,7 @@ def test_mps_costs_nothing_while_all_demands_fit(replicas):
 @pytest.mark.parametrize("way", ["mps", "time-slice"])
 @pytest.mark.parametrize("host_share", [0.25, 0.75])
 def test_host_gaps_overlap_for_free(way, host_share):
-    """Three replicas in step: everybody's host phase at once, then three device phases on one device."""
+    """Three replicas in step: all host phases at once, then three device phases on one device."""
     alone = served(1).summary["makespan_s"]
     together = served(3, way, host_share=host_share, compute=1.0, memory=1.0).summary["makespan_s"]
     assert together == pytest.approx(alone * (host_share + 3 * (1 - host_share)), rel=1e-9)
@@ -144,7 +144,7 @@ class Worker:
 
 
 def reference(plans: list[tuple], demands: list[Demand], way: Sharing) -> list[list[float]]:
-    """Ends of all iterations: from one change to the next, everybody's work goes down at their present speed."""
+    """Ends of all iterations: from one change to the next, the work of each replica goes down at its present speed."""
     now, ends = 0.0, [[] for _ in plans]
     todo = [
         [("wait", start)] + [phase for h, d in its for phase in (("host", h), ("device", d))]

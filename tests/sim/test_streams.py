@@ -80,7 +80,7 @@ def observed(requests: Any, served: Deployment, sink: Any = None) -> Result:
 @settings(max_examples=examples(200), deadline=None)
 @given(scenarios(), st.integers(1, 20))
 def test_a_stream_is_the_whole(scenario, most):
-    """Every column but the sums of energies is the same to the bit, whoever takes the requests."""
+    """Every column but the sums of energies is the same to the bit, with any sink."""
     requests, served = scenario
     whole = observed(requests, served)
     kept = Kept()
@@ -162,9 +162,13 @@ def test_somebody_who_was_over_long_ago_does_not_leave_in_place_of_another():
     assert np.array_equal(columns["status"], whole.request_columns["status"])
 
 
+FREE_TUPLES = 2000 * 112
+"""Bytes of the tuples of nine that CPython keeps for later ones, which it lets go of at a full collection only."""
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_requests(monkeypatch):
-    """Four times the requests, and what a run allocates at most stays within a fifth."""
+    """Four times the requests, and what a run allocates at most stays within a fifth; a row kept is 100 bytes more."""
     monkeypatch.setattr(tally, "MOST_LATENCIES", 500)
     monkeypatch.setattr("simslm.metrics.ledger.MOST_STREAMED_GAPS", 2_000)
     monkeypatch.setattr("simslm.metrics.quantiles._KEPT_BITS", 4)
@@ -176,7 +180,7 @@ def test_memory_does_not_grow_with_the_requests(monkeypatch):
         observed(Pieces(requests, 100), served, Forget())
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 1.2 * peaks[0] + FREE_TUPLES
 
 
 def test_merged_latencies_are_right_to_an_eighth_of_a_thousandth(monkeypatch):

@@ -171,7 +171,7 @@ def test_who_finds_no_room_for_all_of_it_comes_back_to_the_copy_and_computes_the
 
 
 def test_priorities_change_every_so_many_iterations_and_displace():
-    """Equal requests, one slot: with the order drawn afresh every 4 iterations nobody runs to the end at once."""
+    """Equal requests, one slot: with the order drawn afresh every 4 iterations no request runs to its end in one go."""
     requests = Lists.of(np.zeros(6), 10, 40)
     columns = {}
     for every in (4, 10**6):

@@ -185,7 +185,7 @@ def test_a_turn_that_the_host_has_no_room_for_is_not_kept():
 
 
 def test_reasoning_that_a_later_prompt_leaves_out_is_not_found():
-    """48 tokens of prompt, 20 of reasoning that nobody reads: of the first turn, only its prompt is found."""
+    """48 tokens of prompt, 20 of reasoning that later prompts omit: of the first turn, only its prompt is found."""
     talk = [Call(48, 17, reasoning=20), Call(10, 3, extends=0, delay_s=0.25)]
     columns = simulate(programs([talk], 0.0), keeping(swap_blocks=100)).request_columns
     assert columns["cached_prompt_tokens"].tolist() == [0, 48]

@@ -163,7 +163,7 @@ def causality(result: Result) -> None:
 
 def dependence(result: Result, programs: Any) -> None:
     """2. of programs: a request arrives at the latest finish of those it depends on plus its pause, to the bit; or
-    never, and then one of them has not finished, or nobody has started its program."""
+    never, and then one of them has not finished, or its program was never started."""
     requests, arrival_s = result.log.requests, result.log.arrival_s
     finish_s = np.array(requests.finish_s)
     by_clock = ~np.isnan(programs.start_s[programs.program_of])
@@ -281,10 +281,10 @@ def groups(result: Result, deployment: Deployment) -> None:
         return
     of = np.array([number for number, group in enumerate(deployment.groups) for _ in group.devices])
     escalations = [move for move in log.moves if move.kind == "escalation"]
-    placed = [move for move in escalations if move.target >= 0]  # the others wait until a replica serves
-    seen = Counter((move.request_id, of[move.target]) for move in placed)
+    served = [move for move in escalations if move.target >= 0]
+    seen = Counter((move.request_id, of[move.target]) for move in served)
     assert all(count == 1 for count in seen.values())
-    assert all(of[move.source] != of[move.target] for move in placed)
+    assert all(of[move.source] != of[move.target] for move in served)
     answered = sum(group.answered for group in log.groups)
     assert answered == np.count_nonzero(done & (requests["replica"] >= 0))
     failed = requests["status"] == FAILED

@@ -130,7 +130,7 @@ def _source_of(found: Sequence[Posed], model: str) -> str:
 
 
 def _table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """As cells; a figure that nobody has is no line."""
+    """As cells; a figure without any value is no line."""
     return [row.cells() for row in rows if row.reference is not None or row.simulated is not None]
 
 
@@ -231,7 +231,7 @@ def _gaps(evidence: Evidence) -> Section:
         "4 The GPU idles between iterations",
         "SM idle: what `nvidia-smi dmon` calls not busy, median of the active seconds, measured and simulated alike. "
         "Host gap: the share of the simulated run in which the engine prepares the next iteration and no kernel runs; "
-        "nobody measured it so.",
+        "no measurement has it.",
         HEAD,
         _table(findings.gaps(evidence)),
         [idle],

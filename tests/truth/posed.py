@@ -1,4 +1,4 @@
-"""The points of a scenario's search, as runs that nobody measured: compared like those of a table."""
+"""The points of a scenario's search, as runs without measurements: compared like those of a table."""
 
 from __future__ import annotations
 

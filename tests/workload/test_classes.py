@@ -154,7 +154,7 @@ def test_clients_of_a_closed_loop_beside_open_arrivals():
 
 
 def test_classes_may_share_the_clients_of_a_closed_loop():
-    """Without programs that is the closed loop there was; with programs each is somebody's next."""
+    """Without programs that is the closed loop there was; with programs each one follows another."""
     loop = {"process": "closed-loop", "concurrency": 4}
     plain = made(arrivals=loop, classes={"one": {}, "two": {"prompt_tokens": LONG}})
     assert plain.programs is None

@@ -9,7 +9,7 @@ import pytest
 from simslm.errors import ScenarioError
 from simslm.scenario.workload import Prefixes, Workload
 from simslm.workload import generate
-from simslm.workload.prefixes import Chains, shared_prefixes
+from simslm.workload.prefixes import HashChains, shared_prefixes
 from simslm.workload.readers import read_trace
 from simslm.workload.streams import stream
 
@@ -67,7 +67,7 @@ def test_a_generated_workload_has_them():
 def test_recorded_hashes_become_chains():
     """Equal numbers mean equal prompts up to there, even where a file's hashes repeat or differ in length."""
     hashes = [[7, 8], [7, 8], [8, 7], [7, 7, 7], [], [7, 8]]
-    chains = Chains(512)(hashes, [1024, 1024, 1024, 1500, 9, 600])
+    chains = HashChains(512)(hashes, [1024, 1024, 1024, 1500, 9, 600])
     assert chains == [(0, 1), (0, 1), (2, 3), (0, 4, 5), (), (0, 6)]
 
 

@@ -11,13 +11,13 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 class LimitsOptions(PolicyOptions):
     max_queue: int | None = Field(default=None, ge=0, description="most requests waiting; null = no limit")
     max_kv_utilization: float = Field(
-        default=1.0, gt=0, le=1, description="share of KV blocks in use above which nobody is let in"
+        default=1.0, gt=0, le=1, description="share of KV blocks in use above which requests are rejected"
     )
 
 
 @policy("admission", "limits", LimitsOptions)
 class Limits:
-    """Nobody is let in beyond a queue length or a KV utilisation (load shedding; Welsh & Culler, USITS 2003)."""
+    """Rejects requests beyond a queue length or a KV utilisation (load shedding; Welsh & Culler, USITS 2003)."""
 
     def __init__(self, options: LimitsOptions) -> None:
         self.max_queue = options.max_queue

@@ -8,7 +8,7 @@ from simslm.policies.route import ArrivingRequest, ReplicaLoad
 
 @policy("admission", "open")
 class Open:
-    """Everybody is let in (vLLM's default)."""
+    """Lets every request in (vLLM's default)."""
 
     def __init__(self, options: PolicyOptions) -> None:
         del options

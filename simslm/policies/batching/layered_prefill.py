@@ -24,9 +24,10 @@ class LayeredPrefill(Batching):
     """Decodes, and whole prompts through one group of layers an iteration (layered prefill, arXiv:2510.08055, §4).
 
     Prompts of ``L`` tokens together pass ``G = max(1, ceil(L / tokens_per_group))`` groups of equally many layers, one
-    in each iteration, so that each layer's experts are read for them once. Those that wait join when the last have
-    passed all: as many as ``max_num_batched_tokens`` has room for, each with at least a token for every group. Tokens
-    of an iteration are counted by the share of the layers that they pass, so that a prompt's add up to its length.
+    in each iteration, so that each layer's experts are read for them once. Waiting prompts join when the prompts before
+    them have passed all groups: as many as fit ``max_num_batched_tokens``, each with at least one token for every
+    group. A token counts in an iteration by the share of the layers that it passes, so that the counts of a prompt add
+    up to its length.
     """
 
     by_layers = True
@@ -60,12 +61,14 @@ class LayeredPrefill(Batching):
         return groups if self._most is None else min(groups, self._most)
 
     def _joining(self, view: ReplicaView, room: int) -> Sequence[Prompt]:
-        """Those that wait and pass the layers together; one alone may be longer than the room."""
+        """The waiting prompts that pass the layers together; a single one may be longer than the budget."""
         joining: list[Prompt] = []
         tokens, shortest = 0, 0
         for prompt in view.waiting:
             tokens += prompt.remaining
             shortest = min(shortest or prompt.remaining, prompt.remaining)
+            # A prompt with fewer tokens than groups would pass a group without a token, and its iteration would not
+            # exist.
             if joining and (tokens > room or shortest < self._groups(tokens)):
                 break
             joining.append(prompt)

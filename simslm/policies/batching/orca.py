@@ -11,7 +11,7 @@ class Orca(Batching):
     """Iteration-level scheduling with selective batching: whole prompts join the decodes (Orca, OSDI 2022, §4).
 
     First come, first served, up to ``max_num_seqs``; blocks for the declared ``max_tokens`` are reserved at
-    admission (Algorithm 1), so nobody is ever preempted. Orca knows no token budget: here, a prompt that does not
+    admission (Algorithm 1), so no request is ever preempted. Orca knows no token budget: here, a prompt that does not
     fit ``max_num_batched_tokens`` beside the decodes waits, and those behind it with it.
     """
 

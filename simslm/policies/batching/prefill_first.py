@@ -11,7 +11,7 @@ class PrefillFirst(Batching):
     """Whole prompts first, alone in their iteration, then decodes (vLLM V0 default scheduler; SOSP 2023, §4.5).
 
     Waiting prompts are admitted in queue order while the sum of their tokens fits ``max_num_batched_tokens``; an
-    iteration that prefills decodes nobody. A prompt that preemption made longer than the budget runs alone.
+    iteration that prefills does not decode. A prompt that preemption made longer than the budget runs alone.
     """
 
     whole_prompts = True

@@ -21,6 +21,7 @@ class SplitFuse(Batching):
     def plan(self, view: ReplicaView) -> Plan:
         plan = Plan(view, decode=view.decoding > 0)
         room = max(view.max_num_batched_tokens - plan.tokens, 0)
+        # Two passes are as far as the rule looks; counting a long queue to its end would cost O(queue) an iteration.
         pool = _tokens(view, 2 * room)
         plan.fill(view, plan.tokens + (-(-pool // 2) if room < pool < 2 * room else room))
         return plan

@@ -46,6 +46,7 @@ class Static(Batching):
         plan = Plan(view, decode=False)
         for prompt in view.waiting:
             longest = max(plan.padded_to, prompt.remaining)
+            # The first prompt always goes in, however long: alone in its batch it is not padded.
             if plan.chunks and longest * (plan.admitted + 1) > view.max_num_batched_tokens:
                 break
             if not plan.admit(prompt, prompt.remaining, view):

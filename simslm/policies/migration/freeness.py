@@ -41,7 +41,7 @@ class Freeness:
         targets = [
             each for each in members if each.state == SERVING and free[each.replica] > self._target_above
         ]
-        orders = []
+        orders: list[Transfer] = []
         for source, target in zip(sources, reversed(targets), strict=False):
             running = [request for request in source.requests if request.running]
             if running and source.replica != target.replica:

@@ -72,6 +72,7 @@ class SloAware:
     def _grown(self, part: float, keeps: Callable[[float], bool]) -> float:
         """The first larger part that should meet the bound, or the largest within reach."""
         for _ in range(self._max_steps):
+            # Rounded: ten steps of 0.1 are 0.9999999999999999, which is not the whole device.
             part = min(round(part + self._step, 9), 1.0)
             if part == 1.0 or keeps(part):
                 break
@@ -111,5 +112,6 @@ def _p90(values: tuple[float, ...]) -> float:
 
 def _p90_first_token(seen: PhaseWindow) -> tuple[float, float]:
     """The two parts of the TTFT at its 90th percentile; zeros when no first token came."""
+    # The percentile is of the TTFT, the sum; its two parts are those of the one request that stands there.
     both = sorted(zip(seen.waiting_s, seen.prefill_s, strict=True), key=sum)
     return both[ceil(0.9 * len(both)) - 1] if both else (0.0, 0.0)

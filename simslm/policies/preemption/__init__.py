@@ -1,8 +1,8 @@
-"""Preemption policies: who gives up the device when others need its blocks, or are more urgent.
+"""Preemption policies: which request loses its KV blocks when others need them, or are more urgent.
 
 A policy is a class with two methods: ``victim(running)`` and ``yields(running, waiting)``. What becomes of a victim,
-prefilled again or moved to the host, is the engine's ``preemption``. Whatever the order of the queue, a request for
-which others made place is admitted before them.
+prefilled again or moved to the host, is the engine's ``preemption``. A request for which others were preempted is
+admitted before them, in any order of the queue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from simslm.policies.plan import Prompt
 
 
 class PreemptionPolicy(Protocol):
-    """Chooses who goes.
+    """Chooses the request to preempt.
 
     Attributes:
         displaces: whether running requests make place for waiting ones at all: ``yields`` is asked only then.
@@ -23,9 +23,9 @@ class PreemptionPolicy(Protocol):
     displaces: bool
 
     def victim(self, running: Sequence[Prompt]) -> int:
-        """The index of the one that goes first; ``running`` is in order of admission, and never empty."""
+        """The index of the request to preempt; ``running`` is in order of admission, and never empty."""
         ...
 
     def yields(self, running: Prompt, waiting: Prompt) -> bool:
-        """Whether ``running`` makes place for ``waiting``; an order: nobody yields to whom it displaces."""
+        """Whether ``running`` is preempted for ``waiting``; never true of a pair both ways."""
         ...

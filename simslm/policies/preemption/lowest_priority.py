@@ -1,4 +1,4 @@
-"""The least urgent goes first, and makes place for whoever is more urgent."""
+"""The least urgent request is preempted first, also for a more urgent one that waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Priorities as Markov chains: who was urgent probably still is."""
+"""Priorities as Markov chains: a request that was urgent probably stays urgent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queue orders: who is first in a replica's waiting queue.
+"""Queue orders: which request is first in a replica's waiting queue.
 
 A policy is a class with one method, ``key(prompt)``: the queue is sorted by it, the smallest first.
 """
@@ -11,7 +11,7 @@ from simslm.policies.plan import Prompt
 
 
 class QueueOrder(Protocol):
-    """Orders those that wait.
+    """Orders the waiting requests.
 
     Attributes:
         urgent_first: whether a more urgent prompt (a lower ``priority``) always comes before a less urgent one. Where

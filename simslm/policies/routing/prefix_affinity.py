@@ -50,6 +50,7 @@ class PrefixAffinity:
         needed = max(1, self.least_share * len(request.units))
         bound = max(least + self.excess, least * self.factor)
         for i, load in enumerate(loads):
+            # The look into a cache is the expensive part, and no use on a replica that is too loaded.
             cached = replicas[i].cached_units(request) if load <= bound else 0
             if cached >= needed and (cached, -load) > (most, -loads[best]):
                 best, most = i, cached

@@ -66,6 +66,7 @@ class SmartSpec:
         more = accepted - self._seen[0]
         verified = more + rejected - self._seen[1]
         self._seen = accepted, rejected
+        # By tokens, not by calls: an iteration of a large batch tells more than one of a small batch.
         kept = 0.5 ** (verified / self._half_life)
         self._accepted = self._accepted * kept + more
         self._verified = self._verified * kept + verified

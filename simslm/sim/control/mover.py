@@ -7,6 +7,8 @@ goes on at the other replica when that block has been copied.
 
 from __future__ import annotations
 
+from simpy.events import Event
+
 from simslm.policies.fleet import SERVING
 from simslm.policies.migration import Transfer
 from simslm.sim.clock import URGENT
@@ -95,9 +97,11 @@ class LiveMigration:
             return
         self._copied += blocks
         clock = self._fleet.clock
-        alarm = clock.alarm(self._from.link.begin(clock.now, blocks), URGENT)
-        assert alarm.callbacks is not None
-        alarm.callbacks.append(lambda _event: self._stage_over(blocks))
+
+        def over(_event: Event) -> None:
+            self._stage_over(blocks)
+
+        clock.alarm(self._from.link.begin(clock.now, blocks), URGENT, over)
 
     def _stage_over(self, blocks: int) -> None:
         if not self._goes_on():

@@ -66,7 +66,7 @@ class ReplicaLog:
             device runs, padding included, ``decoding`` counts the sequences that emit a token,
             ``accepted_tokens`` the drafted ones that they emit beside it, ``starting``
             those of them that do so for the first time since their prefill, in the span's first iteration, and
-            ``kv_blocks_used`` the blocks held before anybody takes more to decode. For the times between
+            ``kv_blocks_used`` the blocks held before more are taken to decode. For the times between
             ``start_s`` and ``end_s`` see :class:`~simslm.sim.span.Span`.
         count: iterations so far.
         chunks: packed :data:`CHUNK` rows, one for each piece of a prompt.

@@ -69,10 +69,12 @@ class SimulationLog:
     events: int
     interrupted: bool
     moves: tuple[Move, ...] = ()
-    splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(default_factory=dict)
+    splits: Mapping[int, tuple[tuple[float, Split], ...]] = field(
+        default_factory=dict[int, tuple[tuple[float, Split], ...]]
+    )
     held: tuple[Settled, ...] = ()
     lives: tuple[Life, ...] = ()
     clocks: tuple[tuple[float, float], ...] = ()
-    moved: Mapping[str, int] = field(default_factory=dict)
+    moved: Mapping[str, int] = field(default_factory=dict[str, int])
     answered: int = 0
     groups: tuple[GroupCounts, ...] = ()

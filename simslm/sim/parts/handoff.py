@@ -87,7 +87,7 @@ class Prefilling(Role):
         if self.partitioner is not None and sequence.generated == 1:
             replica = self.replica
             scheduled_s = replica.requests.first_scheduled_s[sequence.row]
-            self.partitioner.prefilled(scheduled_s - sequence.arrival_s, replica.clock._now - scheduled_s)
+            self.partitioner.prefilled(scheduled_s - sequence.arrival_s, replica.clock.time_s - scheduled_s)
 
 
 class Decoding(Role):
@@ -132,7 +132,7 @@ class Decoding(Role):
             return False
         source, blocks = self.pending.pop(sequence)
         source.let_go(sequence, blocks)
-        self.replica.end(sequence, self.replica.clock._now)
+        self.replica.end(sequence, self.replica.clock.time_s)
         self.replica.cut()
         return True
 
@@ -206,7 +206,7 @@ class Decoding(Role):
         return any(not each.here and place(each) < place(sequence) for each in replica.paused)
 
     def _transfer(self, sequence: Sequence, source: Prefilling, held: int) -> None:
-        at_s = self.link.begin(self.replica.clock._now, sequence.blocks)
+        at_s = self.link.begin(self.replica.clock.time_s, sequence.blocks)
         self.transit.carry(sequence, at_s, lambda: source.let_go(sequence, held))
 
 

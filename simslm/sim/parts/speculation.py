@@ -76,12 +76,12 @@ class VerifiedBatch(Batch):
 
     __slots__ = (
         "_acceptance",
-        "_block_size",
         "_grown",
         "_kept",
         "_pads",
         "_progress",
         "_takes",
+        "block_size",
         "rejected",
         "taken",
     )
@@ -91,7 +91,7 @@ class VerifiedBatch(Batch):
     ) -> None:
         super().__init__()
         self._acceptance = acceptance
-        self._block_size = block_size
+        self.block_size = block_size
         self._kept = kept
         self._takes = takes
         self._progress: dict[Sequence, _Progress] = {}
@@ -121,7 +121,7 @@ class VerifiedBatch(Batch):
 
     def draw(self, drafts: int) -> None:
         """Settles what the next decode iteration, which verifies ``drafts`` tokens of each sequence, will emit."""
-        size, kept = self._block_size, self._kept
+        size, kept = self.block_size, self._kept
         emitted = grown = taken = rejected = 0
         for sequence, progress in self._progress.items():
             left = progress.left
@@ -146,14 +146,14 @@ class VerifiedBatch(Batch):
             return False
         before = sequence.prefill_tokens + progress.decoded
         after = min(before + min(tokens, progress.left), self._kept)
-        return -(-after // self._block_size) > -(-min(before, self._kept) // self._block_size)
+        return -(-after // self.block_size) > -(-min(before, self._kept) // self.block_size)
 
     def demand(self, tokens: int) -> int:
         """Blocks that the decoding sequences need to hold ``tokens`` more each, or what is left of their outputs.
 
         A sequence that fits by itself must never be refused the room of tokens it will not have.
         """
-        size, kept, needed = self._block_size, self._kept, 0
+        size, kept, needed = self.block_size, self._kept, 0
         for sequence, progress in self._progress.items() if self._takes else ():
             before, left = sequence.prefill_tokens + progress.decoded, progress.left
             after = before + (tokens if tokens < left else left)
@@ -169,7 +169,7 @@ class VerifiedBatch(Batch):
         self.decoded += 1
         self.context += self._grown
         self.accepted = self.taken = 0
-        finishers = []
+        finishers: list[Sequence] = []
         for sequence, progress in self._progress.items():
             progress.advance()
             if not progress.left:
@@ -217,7 +217,7 @@ class VerifiedPool(StorePool):
     __slots__ = ("_batch", "_most")
 
     def __init__(self, store: BlockStore, batch: VerifiedBatch, most: int, kept: int) -> None:
-        super().__init__(store, batch._block_size, kept)
+        super().__init__(store, batch.block_size, kept)
         self._batch = batch
         self._most = most
 

@@ -152,7 +152,7 @@ class Swap(Part):
             when they are there, seconds; 0 where the next iteration waits for them.
         """
         if self.overlap:
-            there_s = self._outward.take(self.replica.clock._now, self.host.copy_s(moved))
+            there_s = self._outward.take(self.replica.clock.time_s, self.host.copy_s(moved))
             self._transit.send(sequence, held, there_s)
             return there_s
         self.host.copy(moved)
@@ -194,7 +194,7 @@ class Swap(Part):
         """A sequence for whose blocks there is room comes from the host."""
         there = self.on_host[sequence]
         if self.overlap:
-            begin_s = max(self.replica.clock._now, there.there_s)
+            begin_s = max(self.replica.clock.time_s, there.there_s)
             at_s = self._inward.take(begin_s, self.host.copy_s(there.blocks))
             self._transit.carry(sequence, at_s, lambda: self._fetched(sequence))
             return

@@ -54,10 +54,10 @@ class Batch:
         self.padded: list[Sequence] = []
         self.lingering: dict[Sequence, int] = {}
         self.decoding = 0
-        self.scheduled = 0
-        self.rows = 0
-        self.context = 0
-        self.decoded = 0
+        self.scheduled: int = 0
+        self.rows: int = 0
+        self.context: int = 0
+        self.decoded: int = 0
         self.accepted = 0
         self.full = 0
         self._calendar: dict[int, list[Sequence]] = {}

@@ -20,7 +20,7 @@ import numpy as np
 
 from simslm.errors import ScenarioError
 from simslm.scenario.arrivals import LONGEST_S
-from simslm.workload.prefixes import Chains
+from simslm.workload.prefixes import HashChains
 from simslm.workload.readers.fields import HASHES, LABEL, NUMBER, NUMBER_OR_NONE, PRIORITY, TOKENS, WHOLE
 from simslm.workload.readers.recording import Numbering, Recording, keep_requests
 from simslm.workload.readers.table import Timing, json_pieces, line_of
@@ -149,6 +149,8 @@ class _Clock:
         farthest = LONGEST_S * self.ticks_per_s
         faults = (
             (
+                # Fractions of milliseconds are seconds almost always: better a question than a run a thousand times
+                # too fast.
                 (ticks % 1 != 0) & (self.stated is None) & ~np.isnan(ticks),
                 "timestamp: no whole number of milliseconds",
                 "say its unit with replay.time_unit: s",
@@ -191,6 +193,7 @@ def _conversations(chats: np.ndarray, parents: np.ndarray, known: dict[int, int]
     found = np.empty(len(chats), dtype=np.int64)
     for row, (chat, parent) in enumerate(zip(chats.tolist(), parents.tolist(), strict=True)):
         if parent >= 0:
+            # A parent that is not in the file (the trace is a window of a longer one) begins a conversation too.
             number = known.setdefault(parent, len(known))
         else:
             number = len(known)
@@ -212,7 +215,7 @@ class _Units:
 
     def __init__(self, path: Path, unit_tokens: int, remedy: str) -> None:
         self._path, self._unit_tokens, self._remedy = path, unit_tokens, remedy
-        self._chains, self._rows = Chains(unit_tokens), 0
+        self._chains, self._rows = HashChains(unit_tokens), 0
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         prompts = columns["input_length"]

@@ -68,6 +68,7 @@ class Recording:
         """Seconds since the earliest request, or since a tick, float64, rounded once (below ``2**53`` ticks)."""
         if first is None:
             first = self.ticks.min() if len(self.ticks) else 0
+        # The difference first, in whole ticks: dates in nanoseconds have more digits than a double.
         return (self.ticks - first) / self.ticks_per_s
 
 

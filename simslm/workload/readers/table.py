@@ -93,6 +93,7 @@ def json_pieces(
     read = arrow_json.ReadOptions(block_size=_BLOCK_BYTES)
     opened = partial(arrow_json.open_json, path, read_options=read, parse_options=parse)
     for columns in _pieces(opened, path, fields, remedy, "JSON lines", optional):
+        # Whole numbers are read as numbers and become text here, so that 1 and "1" are the same conversation.
         yield columns | {name: columns[name].cast(pa.string()) for name in numbered if name in columns}
 
 
@@ -105,6 +106,7 @@ def _numbered(path: Path, labels: Sequence[str]) -> list[str]:
         for name in labels:
             value = row.get(name)
             if value is not None:
+                # The schema has to be known before the file is read: pyarrow takes one type for a column.
                 found.setdefault(name, isinstance(value, int) and not isinstance(value, bool))
         if len(found) == len(labels):
             break
@@ -119,7 +121,7 @@ def _pieces(
     kind: str,
     optional: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """What pyarrow reads piece by piece, checked; what it cannot read is found and named."""
+    """What pyarrow reads piece by piece, checked; the row that it cannot read is found and named."""
     import pyarrow as pa
 
     some = False

@@ -1,4 +1,4 @@
-"""Making a trace of a table measured elsewhere."""
+"""A trace of a CSV file with the columns of ``iterations.parquet``."""
 
 from __future__ import annotations
 

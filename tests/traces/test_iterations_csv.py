@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from simslm.errors import TraceError
-from simslm.traces.convert import import_csv
+from simslm.traces.importers.iterations_csv import import_csv
 from simslm.traces.files import read_trace
 
 NAMES = {"model": "opt-125m", "dtype": "fp32", "device": "cpu", "engine": "mine 2"}

@@ -22,7 +22,7 @@ TIMES_IN_FLIGHT = 10
 """Requests of a run beside those in flight at once (rate x mean E2E, Little's law) from which it shows an overload."""
 
 MOST_REQUESTS = 1_000_000
-"""Of one simulation."""
+"""Most requests of one simulation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Lasted:
     requests: int
 
 
-def lasting(
+def simulate_long_enough(
     scenario: Scenario,
     run: Callable[[Mapping[str, Any]], Seen],
     wanted: float,
@@ -88,18 +88,21 @@ def lasting(
             return Lasted(seen, changes, False, spent)
         if recorded(scenario) or not lengthen:
             return Lasted(seen, changes, True, spent)
+        # At least double: in a longer run requests stay longer, so the need grows with the run and small steps would
+        # not end.
         more = max(enough, 2 * held)
         if more > MOST_REQUESTS:
             raise InfeasibleError(
                 f"it takes a run of {more:,} requests to tell, more than the {MOST_REQUESTS:,} that are simulated"
             )
+        # Shares are of the workload as it is stated, not of the last run.
         first = first or held
         changes = resized(scenario, more / first, list)
 
 
 def attained(summary: Mapping[str, Any], rejected: float) -> float:
-    """The SLO attainment of a run; 0 where more than a share of its requests is rejected: an SLO that lets some be
-    missed is no leave to turn them away."""
+    """The SLO attainment of a run; 0 where too large a share of its requests is rejected: an attainment below 100 %
+    allows late requests, not rejected ones."""
     counts = summary["requests"]
     return 0.0 if counts["rejected"] > rejected * counts["arrived"] else summary["slo"]["attainment"]
 
@@ -123,7 +126,7 @@ def _held(summary: Mapping[str, Any]) -> int:
 
 
 def _stay_s(summary: Mapping[str, Any]) -> float | None:
-    """How long what arrives stays on the mean: programs where there are any, else requests."""
+    """Mean time in the system of what arrives: of programs where there are any, else of requests."""
     jct_s = summary["programs"]["jct_s"]["mean"] if "programs" in summary else None
     return summary["e2e_s"]["mean"] if jct_s is None else jct_s
 
@@ -135,7 +138,8 @@ def recorded(scenario: Scenario) -> bool:
 
 
 def resized(scenario: Scenario, share: float, requests: Callable[[], Any]) -> dict[str, Any]:
-    """What makes a workload shorter or longer: its requests times a share, or its time where it states no number.
+    """Overrides that make a workload shorter or longer: its requests times a share, or its time where it states no
+    number.
 
     The requests of the shorter run are the first of the longer one; those of each class where there are classes.
 
