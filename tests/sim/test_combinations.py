@@ -43,7 +43,7 @@ def test_any_mechanisms_together_keep_every_invariant_and_jump_as_they_step(data
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-and-".join)
-@settings(max_examples=examples(6), deadline=None)
+@settings(max_examples=examples(2), deadline=None)
 @given(data=st.data())
 def test_every_pair_goes_together(pair, data):
     hold(*data.draw(combinations(data.draw(mixes(pair)))))

@@ -72,7 +72,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def python(checkout: Path, *arguments: str) -> str:
-    environment = dict(os.environ, PYTHONPATH=f"{checkout}{os.pathsep}{checkout / 'tests'}")
+    environment = dict(
+        os.environ, SIMSLM_SCALE="0.5", PYTHONPATH=f"{checkout}{os.pathsep}{checkout / 'tests'}"
+    )
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=checkout,

@@ -52,8 +52,9 @@ def conservation(result: Result, deployment: Deployment) -> None:
     """1. Requests and tokens: all that arrived are finished or rejected, with exactly their tokens, on every replica
     that served them; none of a request that the gateway answered.
 
-    Who was preempted in the middle of a prompt may find more of it cached than the first time, others having
-    computed it meanwhile: then at least the last token is computed.
+    A request that was preempted in the middle of a prompt may find more of it cached than the first time, others having
+    computed it meanwhile, and one whose replica failed may find its session's last turn on the next one's host: then
+    at least the last token is computed.
     """
     requests = result.request_columns
     done = requests["status"] == FINISHED
@@ -63,9 +64,10 @@ def conservation(result: Result, deployment: Deployment) -> None:
         float((table.columns["decoding"] + table.columns["accepted_tokens"]).sum()) for table in result.tables
     )
     emitted = decoded + sum(window.emitted for _, window, _ in result.windows)
-    times = requests.get("escalations", np.zeros(len(done), dtype=int)) + (requests["replica"] >= 0)
+    escalations = requests.get("escalations", np.zeros(len(done), dtype=int))
+    times = escalations + (requests["replica"] >= 0)
     output = requests["output_tokens"]
-    least = (output * times)[done].sum() + (output * (times - 1))[failed & (times > 0)].sum()
+    least = (output * times)[done].sum() + (output * escalations)[failed].sum()
     assert least <= emitted <= least + output[failed].sum()
     chunks = [window.chunks for _, window, _ in result.windows]
     prefilled = np.zeros(len(result.log.arrival_s))
@@ -75,7 +77,8 @@ def conservation(result: Result, deployment: Deployment) -> None:
     never = done & (requests["preemptions"] == 0)
     computed = requests["prompt_tokens"] * times - requests["cached_prompt_tokens"]
     assert (prefilled[never] == computed[never]).all()
-    caching = any(group.engine.prefix_caching for group in deployment.groups)
+    engines = [group.engine for group in deployment.groups]
+    caching = any(engine.prefix_caching or engine.swap_turns for engine in engines)
     whole = np.minimum(computed, times) if caching else computed
     assert (prefilled[done] >= whole[done]).all()
     for table, chunk in zip(result.tables, chunks, strict=True):
