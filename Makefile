@@ -11,10 +11,11 @@ demo: .venv/core
 	@echo
 	$(BIN)/simslm simulate scenarios/quickstart.yaml
 
-# All tests, or those of T: make test T=tests/sim/test_blocks.py
+# All tests, or those of T: make test T=tests/sim/test_blocks.py; half of the random examples, of which make nightly
+# draws thousands.
 T ?=
 test: .venv/dev
-	$(BIN)/pytest -n 2 $(T)
+	SIMSLM_SCALE=0.5 $(BIN)/pytest -n 2 $(T)
 
 # What one runs while working: no browser, no profiler, no whole documents, and a quarter of the random examples.
 quick: .venv/dev
