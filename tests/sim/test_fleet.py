@@ -413,3 +413,26 @@ def test_a_group_without_replicas_starts_one_for_the_first_request():
     scaling = replace(served.groups[0].scaling, policy=OnDemand)
     result = simulate(Lists.of([0.125], 10, 10), with_group(served, scaling=scaling))
     assert result.request_columns["first_scheduled_s"].tolist() == [0.75]
+
+
+def test_what_was_found_cached_where_a_request_waited_is_not_taken_for_cached_elsewhere():
+    """A turn waits where its prefix is cached, and is moved to where it is on the host only: the long prompt there has
+    driven it from the device. It comes back from the host, and holds nothing that the first replica found for it."""
+    served = deployment(
+        replicas=2,
+        cost=FLAT,
+        router="round-robin",
+        max_num_seqs=1,
+        num_gpu_blocks=20,
+        prefix_caching=True,
+        swap_blocks=100,
+        swap_turns=True,
+    )
+    document = tuple(range(4))
+    requests = Lists.of([0.0, 0.1, 0.15, 0.2, 0.2], [64, 64, 8, 300, 64], [2, 2, 100, 20, 2])
+    requests.session_id = np.array([5, 5, -1, -1, 5])
+    requests.unit_tokens, requests.units = 16, [document, document, (20,), (21,), document]
+    requests.context_units = [document, document, (20,), (21,), document]
+    result = simulate(requests, moving(served, Transfer(4, 0, 1)))
+    assert [(move.request_id, move.target, move.at_s) for move in result.log.moves] == [(4, 1, 0.25)]
+    assert result.request_columns["cached_prompt_tokens"][4] == 48

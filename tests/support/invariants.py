@@ -229,13 +229,15 @@ def work_conservation(result: Result, deployment: Deployment) -> None:
     """4. A replica stands idle only while none of its requests is in the system, or all wait for blocks that replicas
     of the other phase hold: then, where blocks are common, one of those runs.
 
-    Not where requests are on their way to it, between replicas or from the host."""
+    Not where requests are on their way to it, between replicas or from the host, nor where blocks are held for requests
+    that wait because no replica of the other phase serves."""
     groups = [group for group in deployment.groups for _ in group.devices]
     places = [device for group in deployment.groups for device in group.devices]
     for index, (table, stays) in enumerate(zip(result.tables, visits(result, deployment), strict=True)):
         group = groups[index]
         away = group.engine.swap_overlap or group.migration is not None
-        if stays is None or away or (group.role != "both" and group.kv_pool is None):
+        phased = group.role != "both" and (group.kv_pool is None or deployment.controlled)
+        if stays is None or away or phased:
             continue
         arrivals, finishes = stays
         pauses = table.end_s[:-1][table.columns["start_s"][1:] > table.end_s[:-1]]

@@ -122,7 +122,7 @@ class Membership(Part):
             if sequence.here:
                 sequence.lost = sequence.prefill_tokens - sequence.remaining
                 replica.give_back(sequence, 0)
-            sequence.here = False
+            sequence.here, sequence.held = False, ()  # what was found cached for it here was not held yet
             if sequence.phase == PAUSED:
                 sequence.phase = -1
         return waiting
@@ -154,6 +154,7 @@ class Membership(Part):
     def let_wait_elsewhere(self, sequence: Sequence) -> None:
         """A sequence of :meth:`waits_here` leaves the queue."""
         self.replica.queue.remove(sequence)
+        sequence.held = ()  # what was found cached for it here was not held yet
         self.replica.move_on(sequence)
         self.replica.cut()
 
