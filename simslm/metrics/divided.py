@@ -195,18 +195,34 @@ FLEET = (
             (
                 "recomputed",
                 "Lost their replica",
-                "requests whose replica failed, and that went on",
+                "times a request that waited or ran lost its replica, and went on",
                 "less",
                 "failure",
             ),
             (
                 "held",
                 "Waited for a replica",
-                "requests that waited because no replica served",
+                "times a request waited because no replica served",
                 "less",
                 "held",
             ),
         )
+    ),
+    Metric(
+        "fleet.lost_work",
+        "Lost what was computed",
+        "times a fault took what a request had computed; each counts as a preemption",
+        unit="times",
+        better="less",
+        formula="requests with tokens in the KV cache of a replica that failed",
+    ),
+    Metric(
+        "fleet.killed",
+        "Failed with their replicas",
+        "requests that failed because their replica did",
+        unit="requests",
+        better="less",
+        formula="failed requests whose client had not left",
     ),
 )
 """Of runs under a control plane."""

@@ -102,6 +102,8 @@ def fleet_figures(
         "migrations": log.moved.get("migration", 0),
         "recomputed": log.moved.get("failure", 0),
         "held": log.moved.get("held", 0),
+        "lost_work": log.faulted.get("lost_work", 0),
+        "killed": log.faulted.get("killed", 0),
     }
     if log.clocks:
         figures |= {"clock_changes": len(log.clocks) - 1, "mean_clock_mhz": _mean_clock(log, lived)}

@@ -231,7 +231,7 @@ def _summary(
         "energy": figures.energy_figures(
             ledger.replicas, accounts, tally, seconds, basis.unused_devices, held_s
         ),
-        "kv": figures.kv_figures(tally, ledger),
+        "kv": figures.kv_figures(tally, ledger, log.faulted.get("lost_work", 0)),
         "utilization": figures.utilization(accounts, seconds, up_s),
         "coverage": figures.coverage(ledger.accounts),
         "intervals": unknown("the run was not repeated"),

@@ -120,14 +120,20 @@ def energy_figures(
     }
 
 
-def kv_figures(tally: Tally, ledger: Ledger) -> dict[str, Any]:
+def kv_figures(tally: Tally, ledger: Ledger, lost_work: int = 0) -> dict[str, Any]:
     """Blocks per replica (of the first group), the fullest moment of any replica, and :func:`reuse`; with a ``note``
-    where preemptions undid each other, see :func:`storm`."""
+    where preemptions undid each other, see :func:`storm`.
+
+    Args:
+        tally: of the requests.
+        ledger: of the iterations.
+        lost_work: how many of the preemptions are faults that took what had been computed.
+    """
     fullest = (
         account.peak_blocks / priced.num_gpu_blocks
         for priced, account in zip(ledger.replicas, ledger.accounts, strict=True)
     )
-    note = storm(tally, ledger)
+    note = storm(tally, ledger, lost_work)
     return {
         "num_gpu_blocks": ledger.replicas[0].num_gpu_blocks,
         "peak_utilization": max(fullest),
@@ -146,13 +152,16 @@ def reuse(tally: Tally) -> dict[str, Any]:
     }
 
 
-def storm(tally: Tally, ledger: Ledger) -> str:
+def storm(tally: Tally, ledger: Ledger, lost_work: int = 0) -> str:
     """A sentence where preemptions cost more than they bring, with the policies that cause it; else empty.
 
     That is where there are more than :data:`STORM_PREEMPTIONS` for each finished request, or more than
-    :data:`STORM_SHARE` of the computed tokens had been computed before.
+    :data:`STORM_SHARE` of the computed tokens had been computed before; and not where more of it was lost to faults.
     """
-    each, share = rate(tally.preemptions, max(tally.finished, 1)), reuse(tally)["recomputed_share"]
+    own = tally.preemptions - lost_work
+    if lost_work > own:
+        return ""
+    each, share = rate(own, max(tally.finished, 1)), reuse(tally)["recomputed_share"]
     if each <= STORM_PREEMPTIONS and share <= STORM_SHARE:
         return ""
     policies = "; ".join(dict.fromkeys(priced.policies for priced in ledger.replicas if priced.policies))

@@ -54,9 +54,7 @@ def evidence(facts: Facts) -> Iterator[RuleFigure]:
     """Every figure the rules looked at, with the rule it served."""
     busy = facts.split.busy_s
     if facts.failed:
-        yield RuleFigure(
-            "Clients that left, of arrived requests", share(facts.failed), f"{share(FAILED)} is the answer"
-        )
+        yield RuleFigure("Failed, of arrived requests", share(facts.failed), f"{share(FAILED)} is the answer")
     if facts.rejected:
         yield RuleFigure("Rejected, of arrived requests", share(facts.rejected), "each is a miss")
     if facts.preemptions:

@@ -58,6 +58,12 @@ def headline(facts: Facts, regime: Regime) -> str:
         return unanswered(facts)
     if kind == "storm":
         return _storm(facts)
+    if kind == "faults":
+        return (
+            f"Faults bounded this run: replicas failed {count(facts.faults)} times, and {count(facts.lost_work)} times "
+            f"a request lost with them what it had computed; {share(facts.recomputed)} of the computed tokens had "
+            "been computed before."
+        )
     if kind == "turned-away":
         door = facts.door
         lost = f"{share(facts.rejected)} of the arrived requests"
@@ -141,6 +147,8 @@ def unanswered(facts: Facts) -> str:
     """The sentence for a run in which most clients left, or no request finished."""
     if not facts.failed:
         return "No request finished before the simulation ended."
+    if 2 * facts.killed >= facts.failed:
+        return f"{_killed(facts)}."
     left = f"{share(facts.failed)} of the requests failed: their clients left before the last token"
     return f"{left}, {share(facts.failed_early)} of them before the first."
 
@@ -148,7 +156,7 @@ def unanswered(facts: Facts) -> str:
 def waiting(facts: Facts, regime: Regime) -> str:
     """What requests waited for, where the headline does not say."""
     gate, part, of = regime.gate, share(facts.waited), facts.limits.of_group
-    if regime.kind in ("unanswered", "storm", "turned-away"):
+    if regime.kind in ("unanswered", "storm", "faults", "turned-away"):
         return (
             "" if gate is None else f"In {part} of the busy time{of} requests waited for {GATE_NAMES[gate]}."
         )
@@ -231,17 +239,25 @@ def _waiting(facts: Facts) -> str:
 
 def preempted(facts: Facts, regime: Regime) -> str:
     """The sentence on preemptions, where there were enough of them and no other sentence has them."""
-    if regime.kind in ("storm", "kv") or facts.preempted < 0.1:
+    if regime.kind in ("storm", "faults", "kv") or facts.preempted < 0.1:
         return ""
     each = f"{number(facts.preempted)} for each finished request"
     return f"Preemptions: {count(facts.preemptions)}, {each}."
 
 
 def failures(facts: Facts, regime: Regime) -> str:
-    """The sentence on clients that left, where more than a few did and the headline does not say it."""
+    """The sentence on requests that failed, where more than a few did and the headline does not say it."""
     if facts.failed < MINOR or regime.kind == "unanswered":
         return ""
-    return f"{share(facts.failed)} of the requests failed: their clients left before the last token."
+    left = facts.failed - facts.killed
+    said = [_killed(facts)] if facts.killed else []
+    if left > 0:
+        said.append(f"{share(left)} of the requests failed: their clients left before the last token")
+    return f"{'; '.join(said)}."
+
+
+def _killed(facts: Facts) -> str:
+    return f"{share(facts.killed)} of the requests failed: their replicas did"
 
 
 def rejections(facts: Facts) -> str:

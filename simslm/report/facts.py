@@ -108,6 +108,10 @@ class Facts:
         finished: how many requests did.
         preempted: preemptions for each request that finished.
         storm: whether the run is called a preemption storm.
+        faults: how often a replica failed.
+        lost_work: how many of the preemptions are such faults, which took what a request had computed.
+        killed: share of the arrived requests that failed with their replica; the others of ``failed`` had clients that
+            left.
         recomputed: share of the computed tokens that had been computed before.
         failed: share of arrived requests whose client left before the last token, 0 to 1.
         failed_early: share of those whose client left before the first token, 0 to 1.
@@ -154,6 +158,9 @@ class Facts:
     preemptions: int
     preempted: float
     storm: bool
+    faults: int
+    lost_work: int
+    killed: float
     recomputed: float
     weight_share: float | None
     fixed_share: float | None
@@ -220,6 +227,9 @@ def facts(run: RunTables) -> Facts:
         preemptions=preemptions,
         preempted=preemptions / max(figure_of(run.summary, "requests.finished") or 0, 1),
         storm=bool(dig(run.summary, "kv.note", "")),
+        faults=int(figure_of(run.summary, "fleet.failures") or 0),
+        lost_work=int(figure_of(run.summary, "fleet.lost_work") or 0),
+        killed=(figure_of(run.summary, "fleet.killed") or 0) / max(len(failed), 1),
         recomputed=figure_of(run.summary, "kv.recomputed_share") or 0.0,
         weight_share=weight_share(run),
         fixed_share=fixed_share(gated),

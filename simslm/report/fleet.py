@@ -87,7 +87,7 @@ def _sentences(run: RunTables) -> Iterator[str]:
     held = figure_of(run.summary, "fleet.mean_devices")
     if up is not None and most is not None:
         who = f"{number(up)} of {count(replica_count(run))} replicas could serve on average"
-        devices = "" if held is None else f"; {number(held)} devices were held on average"
+        devices = "" if held is None else f"; {_devices(held)} held on average"
         yield f"{who}, at most {count(most)} at once{devices}."
     said = [
         f"{count(found[name])} {one if found[name] == 1 else many}"
@@ -98,13 +98,19 @@ def _sentences(run: RunTables) -> Iterator[str]:
         yield f"{', '.join(said)}."
 
 
+def _devices(held: float) -> str:
+    return "1 device was" if held == 1 else f"{number(held)} devices were"
+
+
 COUNTS = {
     "starts": ("start", "starts"),
     "drains": ("drain", "drains"),
     "failures": ("fault", "faults"),
     "migrations": ("request was moved", "requests were moved"),
-    "recomputed": ("request lost its replica", "requests lost their replica"),
-    "held": ("request waited because no replica served", "requests waited because no replica served"),
+    "recomputed": ("time a request lost its replica", "times a request lost its replica"),
+    "lost_work": ("time a request lost what it had computed", "times a request lost what it had computed"),
+    "killed": ("request failed with its replica", "requests failed with their replicas"),
+    "held": ("time a request waited for a replica to serve", "times a request waited for a replica to serve"),
 }
 """The counts of the section ``fleet`` of a summary, in words."""
 

@@ -51,6 +51,12 @@ def _candidates(facts: Facts, regime: Regime) -> Iterator[Knob]:
         yield from _patience(facts)
     if regime.kind == "storm":
         yield from _storm(facts)
+    if regime.kind == "faults":
+        yield Knob(
+            "faults",
+            "down",
+            "Replicas that fail less often, or whose repair takes less time, or more replicas.",
+        )
     if regime.kind == "turned-away":
         yield Knob(
             "load",
@@ -83,7 +89,7 @@ def _start(facts: Facts) -> Iterator[Knob]:
 
 
 def _patience(facts: Facts) -> Iterator[Knob]:
-    if facts.failed:
+    if facts.failed > facts.killed:
         yield Knob(
             "load",
             "down",

@@ -22,7 +22,7 @@ KINDS = {
 }
 """What each kind of move is."""
 
-WAIT = "from the move to the request's next iteration, the copy of its KV blocks included"
+WAIT = "from the move to the request's next iteration, with the copy of its KV blocks where there is one"
 SPLIT = "the share of the device's SMs that each replica of a phase has; the mean is over time"
 
 

@@ -5,7 +5,7 @@ The rules, in order (every figure is defined in :mod:`facts` and printed beside 
 0. When no request finished, or at least half of the clients left before their last token, that is the answer,
    and what the others waited for is why.
 1. A *storm*, as the summary calls it: more than one preemption for each request that finished, or more than a fifth of
-   the computed tokens computed before.
+   the computed tokens computed before. Where faults took more of it than preemptions did, the *faults* are the answer.
 2. *Turned away*: admission rejected more than a few requests. Then what is served says nothing of what was offered.
 3. The replicas *kept up* when the last request finished soon after the last arrival, and requests did not wait for most
    of the busy time. Then the arrival rate
@@ -34,6 +34,7 @@ from simslm.report.facts import Facts
 FAILED = 0.50
 WAITED = 0.10
 DECISIVE = 0.50
+RECOMPUTED = 0.20
 MINOR = 0.01
 """Share of arrived requests below which a broken bound or a rejection is not explained."""
 
@@ -60,8 +61,8 @@ class Regime:
     """The answer.
 
     Attributes:
-        kind: ``nothing | unanswered | storm | turned-away | arrivals | kv | slots | tokens | policy | undecided |
-            concurrency | iterations``.
+        kind: ``nothing | unanswered | storm | faults | turned-away | arrivals | kv | slots | tokens | policy |
+            undecided | concurrency | iterations``.
         gate: what queued requests waited for, ``kv | slots | tokens | policy | undecided``; None where hardly any did.
         late: the same of those few, where the requests that missed the SLO were among them.
         phase: ``host | prefill | decode`` when it took at least half of the busy time, else None.
@@ -113,6 +114,8 @@ def _kind(facts: Facts, gate: str | None) -> str:
         return "unanswered"
     if facts.storm:
         return "storm"
+    if facts.recomputed > RECOMPUTED and 2 * facts.lost_work > facts.preemptions:
+        return "faults"
     if turned_away(facts):
         return "turned-away"
     waiting_long = gate is not None and facts.waited >= DECISIVE

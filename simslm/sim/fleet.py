@@ -116,6 +116,7 @@ class Fleet:
         moves: every time a sequence went to another replica, in order, since some were let go.
         migrating: sequences whose blocks are being copied to another replica while they go on.
         moved: how many of each kind, also of those that were let go.
+        faulted: how often a fault took what a request had computed (``lost_work``), and the request (``killed``).
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Fleet:
         self.moves: list[Move] = []
         self.migrating: set[inflight.Sequence] = set()
         self.moved: Counter[str] = Counter()
+        self.faulted: Counter[str] = Counter()
         self._rows, self._on_done = rows, on_done
         self._deploy(deployment, most_iterations, on_window)
         self.members = [member for team in self.teams for member in team.members]
@@ -244,7 +246,7 @@ class Fleet:
         elif self.teams[group].waits:
             self.teams[group].held.append(Held(sequence, None, True))
         else:
-            self._fail(sequence)
+            self._kill(sequence)
 
     def hold(self, group: int, sequence: inflight.Sequence, source: Replica) -> None:
         """A sequence that has been prefilled waits for a replica that decodes; its blocks stay where they are."""
@@ -309,6 +311,11 @@ class Fleet:
     def _let_go(self, held: Held) -> None:
         if held.source is not None:
             role_of(held.source).let_go(held.sequence, held.source.held_blocks(held.sequence))
+
+    def _kill(self, sequence: inflight.Sequence) -> None:
+        """A request fails because its replica has, and not because its client left."""
+        self.faulted["killed"] += 1
+        self._fail(sequence)
 
     def _fail(self, sequence: inflight.Sequence) -> None:
         self._log.status[sequence.row] = codes.FAILED
@@ -408,10 +415,11 @@ class Fleet:
         """A sequence has lost its replica; what was computed and not yet out, or would be read again, is lost."""
         if sequence.lost:
             self._log.preemptions[sequence.row] += 1
+            self.faulted["lost_work"] += 1
         if recompute:
             self.recompute(sequence, "failure")
         else:
-            self._fail(sequence)
+            self._kill(sequence)
 
     def _later(self, member: Member, after_s: float, then: str = SERVING) -> None:
         """A replica serves, or is gone, in so many seconds, if no other order comes before."""

@@ -22,18 +22,12 @@ from simslm.sim.clock import turn
 from simslm.sim.holding import Holding
 from simslm.sim.log import ReplicaLog, Window
 from simslm.sim.log.replica import PACK_CHUNK, PACK_SPAN, PACK_STAY
-from simslm.sim.parts.part import bound
+from simslm.sim.parts.part import MOMENTS, bound
 from simslm.sim.setup import UNBOUNDED, Setup
 from simslm.sim.shape import decode_shape, layered_shape, prefill_shape
 from simslm.sim.span import Span
 from simslm.sim.state.queue import WaitingQueue
 from simslm.sim.state.sequence import PAUSED, Sequence
-
-MOMENTS = (
-    "after", "arrives", "before", "cancels", "ends", "gives_up", "holds", "horizon", "leaves", "moves_on",
-    "preempted", "prefilled", "rivals", "shape", "short", "waits", "withholds",
-)  # fmt: skip
-"""The moments at which a replica asks its parts, see :class:`~simslm.sim.parts.part.Part`."""
 
 
 class Replica(Holding):

@@ -101,6 +101,7 @@ def run(
         () if world.control is None else world.fleet.lives(),
         () if world.control is None else world.control.clocks,
         dict(world.fleet.moved),
+        dict(world.fleet.faulted),
         answered=0 if dispatch is None else dispatch.answered,
         groups=() if dispatch is None else dispatch.counts([group.name for group in deployment.groups]),
     )

@@ -116,3 +116,33 @@ def test_the_timeline_has_a_track_of_each_lifetime(make, failing, tmp_path):
     assert all(event["dur"] > 0 for event in slices)
     moved = {event["name"] for event in events if event.get("cat") == "move"}
     assert moved == {"failure to wait for a replica", "held to replica 0"}
+
+
+OFTEN = {
+    "policy": "schedule",
+    "at": [{"at_s": 0.2 * each, "replica": 0, "down_s": 0.05} for each in range(1, 400)],
+}
+
+
+@pytest.mark.parametrize("requests", ["recompute", "fail"])
+def test_what_faults_took_is_laid_to_them(small, make, requests):
+    """Each fault takes what running requests had computed: no storm of preemptions, and no impatient clients."""
+    small["workload"] |= {"num_requests": 150, "prompt_tokens": {"dist": "fixed", "value": 1500}}
+    run = make(faults={**OFTEN, "requests": requests})
+    found = facts(run)
+    fleet = run.summary["fleet"]
+    assert found.faults == fleet["failures"] > 10
+    assert fleet["lost_work"] == run.summary["kv"]["preemptions"] == found.preemptions > 0
+    assert "note" not in run.summary["kv"]
+    said = " ".join(bound(found).sentences)
+    assert "preemption storm" not in said
+    assert "clients left" not in said
+    if requests == "fail":
+        failed = run.summary["requests"]["failed"]
+        assert fleet["killed"] == failed > 0
+        assert "of the requests failed: their replicas did" in said
+        assert not any("timeout_s" in knob for knob in bound(found).knobs)
+    else:
+        assert fleet["killed"] == 0
+        assert found.recomputed > 0.2
+        assert bound(found).kind == "faults"

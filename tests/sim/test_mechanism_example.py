@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from simslm.sim.replica import MOMENTS
+from simslm.sim.parts.part import MOMENTS
 
 pytestmark = pytest.mark.slow
 

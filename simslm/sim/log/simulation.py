@@ -59,6 +59,7 @@ class SimulationLog:
             end. Empty without a control plane: then all of them serve all the time.
         clocks: the clock of all devices, MHz, and since when, s, in order; empty where clocks do not change.
         moved: how many moves there were of each kind, also of those that were handed out.
+        faulted: how often a fault took what a request had computed (``lost_work``), and the request (``killed``).
         answered: requests that the gateway answered.
         groups: what became of the requests of each group; empty where no group is chosen.
     """
@@ -76,5 +77,6 @@ class SimulationLog:
     lives: tuple[Life, ...] = ()
     clocks: tuple[tuple[float, float], ...] = ()
     moved: Mapping[str, int] = field(default_factory=dict[str, int])
+    faulted: Mapping[str, int] = field(default_factory=dict[str, int])
     answered: int = 0
     groups: tuple[GroupCounts, ...] = ()

@@ -17,9 +17,17 @@ from simslm.sim.state.sequence import Sequence
 if TYPE_CHECKING:
     from simslm.sim.replica import Replica
 
+MOMENTS = (
+    "after", "arrives", "before", "cancels", "ends", "gives_up", "holds", "horizon", "leaves", "moves_on",
+    "preempted", "prefilled", "rivals", "shape", "short", "waits", "withholds",
+)  # fmt: skip
+"""The moments at which a replica asks its parts: methods of :class:`Part`."""
+
 
 class Part:
     """One mechanism of a replica. It may hold sequences, blocks and alarms; only the replica runs iterations.
+
+    At each moment a part does nothing unless it has a method of its own.
 
     Args:
         replica: whose part it is.
@@ -44,15 +52,15 @@ class Part:
 
     def arrives(self, sequence: Sequence) -> bool:
         """A request arrives. True: the part takes it, and it does not join the queue."""
-        raise NotImplementedError
+        return False
 
     def cancels(self, sequence: Sequence) -> bool:
         """The client of a sequence has gone. True: the part holds the sequence and sees to it."""
-        raise NotImplementedError
+        return False
 
     def prefilled(self, sequence: Sequence) -> bool:
         """A sequence has its first token and wants more. True: it goes on elsewhere."""
-        raise NotImplementedError
+        return False
 
     def preempted(self, victim: Sequence, freed: int, beside: bool) -> bool:
         """A sequence has been taken off the device. True: the part sees to it; else it is prefilled again here.
@@ -62,61 +70,54 @@ class Part:
             freed: blocks that this gave back.
             beside: others may run while its blocks leave.
         """
-        raise NotImplementedError
+        return False
 
     def ends(self, sequence: Sequence, now: float) -> None:
         """The last token of a sequence is out, or its client has gone."""
-        raise NotImplementedError
 
     def leaves(self, sequence: Sequence, tokens: int, freed: int) -> None:
         """A sequence with ``tokens`` tokens computed has given back its blocks, of which ``freed`` are free now."""
-        raise NotImplementedError
 
     def moves_on(self, sequence: Sequence) -> None:
         """A sequence goes on at another replica: the part lets go of what it keeps of it here."""
-        raise NotImplementedError
 
     def gives_up(self, sequence: Sequence) -> None:
         """The blocks of a sequence that went on at another replica are free here."""
-        raise NotImplementedError
 
     def holds(self) -> Collection[Sequence]:
         """Sequences of the replica that are neither in its queue, nor paused, nor running."""
-        raise NotImplementedError
+        return ()
 
     def rivals(self) -> Iterable[Sequence]:
         """Those of them that wait for free blocks here, in their order."""
-        raise NotImplementedError
+        return ()
 
     # ---- iterations ----------------------------------------------------------------------------------------
 
     def before(self) -> None:
         """The next iteration is about to be planned: sequences may come back."""
-        raise NotImplementedError
 
     def withholds(self) -> int:
         """Free blocks that prompts must leave to others."""
-        raise NotImplementedError
+        return 0
 
     def short(self) -> None:
         """Blocks are short for the next iteration: the part may free some before a sequence is preempted."""
-        raise NotImplementedError
 
     def waits(self, now: float) -> float:
         """Seconds that the iteration which begins waits for the part."""
-        raise NotImplementedError
+        return 0.0
 
     def shape(self, shape: IterationShape, plan: Plan) -> IterationShape:
         """What the device runs for a plan, from what it would run without the part."""
-        raise NotImplementedError
+        return shape
 
     def horizon(self, limit: int) -> int:
         """How many iterations, at most ``limit``, may be taken in one jump before the part wants a look."""
-        raise NotImplementedError
+        return limit
 
     def after(self) -> None:
         """Iterations are over and applied."""
-        raise NotImplementedError
 
 
 def bound(parts: Iterable[Part], moment: str) -> tuple[Callable[..., Any], ...]:
