@@ -15,11 +15,11 @@ demo: .venv/core
 # draws thousands.
 T ?=
 test: .venv/dev
-	SIMSLM_SCALE=0.5 $(BIN)/pytest -n 2 $(T)
+	SIMSLM_SCALE=0.5 $(BIN)/pytest -n 2 --dist worksteal $(T)
 
-# What one runs while working: no browser, no profiler, no whole documents, and a quarter of the random examples.
+# What one runs while working: no browser, no profiler, no whole documents, and one in twenty random examples.
 quick: .venv/dev
-	SIMSLM_SCALE=0.25 $(BIN)/pytest -n 2 -m 'not slow and not browser' --ignore=tests/profiler $(T)
+	SIMSLM_SCALE=0.05 $(BIN)/pytest -n 2 --dist worksteal -m 'not slow and not browser' --ignore=tests/profiler $(T)
 
 # The random scenarios of the simulator's tests, thousands of each instead of hundreds, and the engine's tests for every
 # family with every attention and shape instead of a fraction of them, all its kernels compiled for every GPU, and 200

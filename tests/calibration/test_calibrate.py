@@ -26,6 +26,7 @@ def calibrated(runs):
     return calibrate(runs(BATCHES, 0.005), MODEL, DEVICE, DTYPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrivals", ["all-at-once", "poisson:20"])
 @pytest.mark.parametrize("batching", ["chunked-prefill", "prefill-first"])
 def test_a_schedule_prices_a_run_as_the_simulator_does(runs, truth_cost, arrivals, batching):

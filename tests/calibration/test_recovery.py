@@ -41,6 +41,7 @@ def test_the_runs_themselves_are_met(fitted):
     assert fitted.quality.good()
 
 
+@pytest.mark.slow
 def test_other_arrivals_are_predicted(fitted, truth_cost):
     for changed in ELSEWHERE:
         run = unmeasured(**changed)
@@ -91,6 +92,7 @@ def test_whatever_figure_there_is_is_used(served, truth_cost, told):
     assert ours["output_tokens_per_s"] == pytest.approx(true["output_tokens_per_s"], rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_median_gap_tells_of_decoding_only(served, truth_cost):
     """Half of the gaps hold no prompt: what prompts take stays a guess, which the throughput has a part of."""
     runs = served(("closed-loop:2", "closed-loop:12", "closed-loop:48"), told=("itl_p50_s",))
@@ -129,6 +131,7 @@ def test_without_a_clock_of_their_own_all_times_follow_the_iterations(truth_cost
         assert found[name] == pytest.approx(slower[name], rel=0.01), name
 
 
+@pytest.mark.slow
 def test_arrivals_at_a_rate_keep_their_times(truth_cost):
     """At a low rate the throughput stays as it is; close to saturation waiting grows faster than the iterations."""
     low = schedule(unmeasured(arrivals="poisson:2", num_requests=100), truth_cost, DTYPE)

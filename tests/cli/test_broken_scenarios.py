@@ -40,6 +40,7 @@ ONE_LINE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new", "line", "words", "code"), [row[1:] for row in ONE_LINE],
                          ids=[row[0] for row in ONE_LINE])  # fmt: skip
 @pytest.mark.parametrize("command", ["simulate", "check"])
@@ -126,6 +127,7 @@ def test_all_faults_at_once(simslm, here):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [

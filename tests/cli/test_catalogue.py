@@ -75,6 +75,7 @@ def test_the_schema_accepts_what_is_shipped(schema):
         assert faults(load(path.read_text(encoding="utf-8")), schema) == [], path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [

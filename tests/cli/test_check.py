@@ -36,6 +36,7 @@ def test_it_follows_overrides(simslm, scenario):
     assert fast["expected_load"] == pytest.approx(100 * slow["expected_load"], rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrivals", ["{process: all-at-once}", "{process: closed-loop, concurrency: 3}"])
 def test_the_estimated_capacity_is_near_that_of_a_saturated_run(simslm, scenario, arrivals):
     """Of clients that wait for their answers, no more decode together than there are clients."""

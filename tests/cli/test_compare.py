@@ -20,6 +20,7 @@ def runs(simslm, scenario, here):
     return here / "runs"
 
 
+@pytest.mark.slow
 def test_it_answers_and_says_why_and_how_sure(simslm, runs):
     ended = simslm("compare", "runs/a", "runs/b")
     assert (ended.code, ended.err) == (0, "")
@@ -36,6 +37,7 @@ def test_it_answers_and_says_why_and_how_sure(simslm, runs):
     assert (runs / "comparison.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_json_has_every_figure(simslm, runs):
     shown = json.loads(simslm("compare", "runs/a", "runs/b", "runs/c", "--json").out)
     assert shown["baseline"] == {
@@ -74,6 +76,7 @@ def test_a_condition_decides_the_exit_code(simslm, runs, conditions, code):
     assert ("--fail-on" in ended.err) == bool(code)
 
 
+@pytest.mark.slow
 def test_seeds_alone_are_different_requests(simslm, runs):
     ended = simslm("compare", "runs/a", "runs/c")
     assert ended.code == 0
@@ -81,6 +84,7 @@ def test_seeds_alone_are_different_requests(simslm, runs):
     assert "unpaired: the requests differ" in ended.out
 
 
+@pytest.mark.slow
 def test_a_condition_that_fails_names_the_run_and_the_figures(simslm, runs):
     complaint = simslm("compare", "runs/a", "runs/c", "runs/b", "--fail-on", "queue_s.mean > +100%").complaint
     assert "b: queue_s.mean is " in complaint
@@ -108,6 +112,7 @@ def test_what_makes_no_sense_is_refused_and_nothing_written(simslm, runs, argume
     assert not (runs / "comparison.html").exists()
 
 
+@pytest.mark.slow
 def test_the_page_goes_where_it_is_told_to(simslm, runs, here):
     (runs / "b").rename(here / "elsewhere")
     ended = simslm("compare", "runs/a", "elsewhere", "-o", "both.html")
@@ -130,6 +135,7 @@ def shedding(simslm, scenario, here):
     return here / "runs"
 
 
+@pytest.mark.slow
 def test_turning_requests_away_is_no_improvement(simslm, shedding):
     ended = simslm("compare", "runs/waits", "runs/sheds")
     served = json.loads((shedding / "sheds" / "summary.json").read_text())["requests"]["finished"]

@@ -62,6 +62,7 @@ def test_every_key_is_one_that_can_be_set(small):
         assert simslm.load_scenario(small, {key: 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     ["deployment.router", "deployment.router.policy", "deployment.engine.batching", "deployment.sharing"],

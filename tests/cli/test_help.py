@@ -62,6 +62,7 @@ def test_the_promised_commands_are_there():
     assert set(CONTRACT) <= set(COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS)
 def test_help_has_a_description_and_an_example(simslm, words):
     shown = simslm(*words.split(), "--help")
@@ -121,6 +122,7 @@ def test_version(simslm):
     assert simslm("--version").out == f"simslm {version('simslm')}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

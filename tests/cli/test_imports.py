@@ -29,18 +29,21 @@ def loaded_by(code: str, cwd) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(ended.stderr.splitlines()[-1])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("simulate", "--help")])
 def test_help_is_light(here, arguments):
     heavy = set(HEAVY) - ({"pydantic"} if len(arguments) > 1 else set())  # typer parses arguments with it
     assert not loaded_by(SPY.format(arguments=arguments), here) & heavy
 
 
+@pytest.mark.slow
 def test_simulate_loads_no_torch(scenario, here):
     loaded = loaded_by(SPY.format(arguments=("simulate", str(scenario))), here)
     assert "simpy" in loaded
     assert not loaded & {"torch", "rich"}
 
 
+@pytest.mark.slow
 def test_the_core_is_light(here):
     code = "import simslm.sim.world, sys, json; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     loaded = loaded_by(code, here)

@@ -20,6 +20,7 @@ FLAGS = ("--model", "llama-3.2-1b", "--device", "l4", "--arrivals", "gamma:12:2"
          "--output-tokens", "64", "--ttft-s", "0.25", "--tpot-s", "0.03", "--attainment", "0.99")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_usual_passes_check_and_runs(simslm, here):
     made = simslm("init")
     assert (made.code, made.err) == (0, "")
@@ -118,6 +119,7 @@ def test_nothing_is_replaced_by_accident(simslm, here):
     assert load_scenario("scenario.yaml").model == "opt-125m"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "code", "said"),
     [
@@ -161,6 +163,7 @@ def typed(here, answers: str) -> tuple[int, str]:
         return process.wait(), shown.decode()
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_asks_again_until_the_answer_makes_sense(here):
     code, shown = typed(here, "opt-125\nopt-1.3b\nh200\npoisson:20\n\n\n0.2\n\n2\n0.95\n")
     assert code == 0, shown

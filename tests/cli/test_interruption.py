@@ -147,6 +147,7 @@ def test_an_interrupted_start_writes_nothing(simslm, scenario, here, monkeypatch
     assert list(here.iterdir()) == [scenario]
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(here: Path):
     process = subprocess.Popen(
         (*PROGRAM, "schema"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=here, bufsize=0

@@ -48,6 +48,7 @@ def test_a_rate_that_no_device_serves_is_named_beside_the_others(simslm, scenari
     assert ended.complaint.startswith("no device serves 1e+09 requests/s within the SLO: cpu: ")
 
 
+@pytest.mark.slow
 def test_the_command_that_it_prints_gives_the_same_figures(simslm, scenario):
     import shlex
 

@@ -97,6 +97,7 @@ def test_without_torch_it_says_what_to_install(simslm, monkeypatch):
     assert "pip install 'simslm[profile]'" in ended.complaint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("grid", "least", "most"), [("quick", 150, 240), ("full", 540, 660)])
 @pytest.mark.parametrize("model", ["opt-125m", "opt-1.3b", "llama-3.1-8b"])
 def test_a_plan_needs_no_device(simslm, here, model, grid, least, most):

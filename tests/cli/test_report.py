@@ -15,6 +15,7 @@ def runs(simslm, scenario, here) -> tuple[Path, Path]:
     return Path("runs/one"), Path("runs/two")
 
 
+@pytest.mark.slow
 def test_the_page_of_a_run_is_drawn_again_to_the_same_bytes(simslm, runs):
     page = runs[0] / "report.html"
     drawn = page.read_bytes()
@@ -24,6 +25,7 @@ def test_the_page_of_a_run_is_drawn_again_to_the_same_bytes(simslm, runs):
     assert page.read_bytes() == drawn
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_page(simslm, runs):
     ended = simslm("report", *runs, "-o", "both.html")
     assert (ended.code, ended.out) == (0, "both.html\n")
@@ -63,6 +65,7 @@ def test_a_page_that_cannot_be_written(simslm, runs, place, named):
     assert ended.complaint.startswith(f"{named}: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["nowhere", "small.yaml", "runs"])
 def test_what_is_no_run(simslm, runs, what):
     ended = simslm("report", what)

@@ -135,6 +135,7 @@ CONFIG = {
 }
 
 
+@pytest.mark.slow
 def test_a_manifest_is_a_scenario_that_finds_its_files_from_anywhere(
     simslm, trace, scenario, here, monkeypatch
 ):
@@ -174,6 +175,7 @@ def test_a_manifest_is_a_scenario_that_finds_its_files_from_anywhere(
     assert ended.complaint.startswith("--set: seed: ")
 
 
+@pytest.mark.slow
 def test_the_manifest_states_the_memory_that_groups_had(simslm, scenario, here):
     groups = (
         "deployment={sharing: mps, groups: [{name: a}, {name: b, engine: {gpu_memory_utilization: 0.3}}]}"
@@ -243,6 +245,7 @@ def test_set_reaches_nested_keys_lists_and_sections(simslm, scenario, here):
     assert read(here / "out", "summary.json")["slo"]["attainment"] is None
 
 
+@pytest.mark.slow
 def test_choosing_another_member_of_a_section_drops_only_what_it_does_not_have(simslm, scenario, here):
     ended = simslm("simulate", scenario, "--set", "workload.arrivals.process=deterministic", "-o", "a")
     assert ended.code == 0
@@ -256,6 +259,7 @@ def test_choosing_another_member_of_a_section_drops_only_what_it_does_not_have(s
     assert ended.complaint.startswith("--set: workload.arrivals.process: ")
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_nothing_else_does(simslm, scenario, here):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         assert simslm("simulate", scenario, "--seed", seed, "-o", name).code == 0
@@ -264,6 +268,7 @@ def test_the_seed_decides_and_nothing_else_does(simslm, scenario, here):
         assert (here / "a" / name).read_bytes() != (here / "c" / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "directory"),
     [
@@ -364,6 +369,7 @@ def test_a_run_that_fails_while_writing_leaves_what_was_there(simslm, scenario, 
     assert sorted(here.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_intervals_are_said_and_may_be_left_out(simslm, scenario):
     sure = simslm("simulate", scenario, "-o", "sure")
     assert sure.code == 0
@@ -382,6 +388,7 @@ def test_intervals_are_said_and_may_be_left_out(simslm, scenario):
     }
 
 
+@pytest.mark.slow
 def test_the_page_warns_where_the_host_time_is_another_engines(simslm, scenario, here):
     """Named by its beginning; an engine's own host time, put in by a transform, is not another engine's."""
     own = "cost.transforms=[{host: {fixed_s: 0.001, per_seq_s: 0}}]"

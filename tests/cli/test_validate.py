@@ -33,6 +33,7 @@ def validate(simslm, here):
     return run
 
 
+@pytest.mark.slow
 def test_the_answer(validate, here):
     ended = validate()
     assert ended.code == 0
@@ -57,6 +58,7 @@ def test_where_chooses_runs(validate, here):
     assert summary["itl_mean_s"]["n"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "code"),
     [
@@ -109,6 +111,7 @@ def test_what_is_done_by_then_is_kept(validate, here, monkeypatch):
     assert {"run": "fast", "reason": "interrupted before it was simulated"} in values["skipped"]
 
 
+@pytest.mark.slow
 def test_a_bound_on_what_was_not_measured_is_not_taken_as_kept(validate):
     ended = validate("--fail-on", "ttft_mean_s.max_abs_error > 0.1")
     assert ended.code == 2

@@ -82,6 +82,7 @@ def test_a_page_is_written_whole(simslm, here, trace):
     assert (here / "pages" / "office.html").read_text() == page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
 def test_what_is_made_can_be_replayed(simslm, here, scenario, ending):
     more = ["--set", "workload.timeout_s=9", "--set", "workload.priorities=[{value: 1, share: 1}]"]
@@ -101,6 +102,7 @@ def test_what_is_made_can_be_replayed(simslm, here, scenario, ending):
     assert offset == pytest.approx(offset[0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_preset_is_made_and_shown_again(simslm, here):
     made = simslm("workload", "make", "ragpulse", "-o", "rag.parquet", "--set", "workload.num_requests=2000")
     assert made.code == 0
@@ -115,6 +117,7 @@ def test_what_a_file_does_not_hold_is_said(simslm, here, scenario):
     assert made.err == "note: prefixes are not in the file; simulate the scenario itself for those\n"
 
 
+@pytest.mark.slow
 def test_a_preset_is_fitted_written_and_used(simslm, here, scenario, trace):
     fitted = simslm(
         "workload",
@@ -147,6 +150,7 @@ def test_a_fit_as_json(simslm, trace):
     assert found["fit"]["prompt_tokens_ks"] < 0.02
 
 
+@pytest.mark.slow
 def test_workloads_are_listed(simslm):
     shown = simslm("list", "workloads")
     assert "azure-2023-conv" in shown.out
@@ -154,6 +158,7 @@ def test_workloads_are_listed(simslm):
     assert {row["workload"] for row in json.loads(simslm("list", "workloads", "--json").out)} > {"ragpulse"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

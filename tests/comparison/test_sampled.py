@@ -76,6 +76,7 @@ def queues() -> list[Sampled]:
     return [queue(seed, 0.6) for seed in range(RUNS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "truth"),
     [
@@ -100,6 +101,7 @@ def faster() -> list[Sampled]:
     return [queue(seed, 0.6, speed=1.1) for seed in range(RUNS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["ttft_s.mean", "ttft_s.p90", "ttft_s.p99", "e2e_s.mean", "throughput.requests_per_s"]
 )
@@ -154,6 +156,7 @@ def test_an_overloaded_queue_is_told_from_one_that_keeps_up():
         assert difference(before, before, "ttft_s.mean", paired=True).direction == 0
 
 
+@pytest.mark.slow
 def test_the_same_queue_has_no_direction_over_other_requests():
     """Taken as pairs, long excursions of equal queues hardly ever point one way in every tenth: within 5 %, z = 3."""
     runs = [queue(seed, 0.9, 2000) for seed in range(201)]

@@ -27,6 +27,7 @@ def test_the_memory_of_a_known_series_is_found(strength):
     assert np.mean(found) == pytest.approx((1 + strength) / (1 - strength), rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "strength"), [(1000, 0.0), (2000, 0.5), (4000, 0.9), (20_000, 0.97)])
 def test_margins_hold_the_mean_as_often_as_they_say(count, strength):
     """At least 95 % of 200 series, with z = 3; a t test over single values holds a third where strength is 0.9."""

@@ -73,6 +73,7 @@ def source(request, noisy, calibrated):
     return lambda *transforms: Roofline(LLAMA, H100, "fp16", transforms=transforms)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(rows=st.lists(each_row, min_size=1, max_size=12), chosen=st.permutations(DEVICE_PARTS))
 def test_numbers_and_columns_are_bitwise_equal(source, rows, chosen):
@@ -265,6 +266,7 @@ def test_a_lookup_has_its_own_rate():
 # ---- XGrammar -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(rows=st.lists(each_row, min_size=1, max_size=12), per_seq=st.sampled_from([1e-6, 4e-5, 1e-3, 0.1]))
 def test_masks_are_a_maximum_or_a_sum(source, rows, per_seq):

@@ -33,6 +33,7 @@ def cost(request):
     return chosen.get(request.param, lambda: request.getfixturevalue("noisy"))()
 
 
+@pytest.mark.slow
 def test_numbers_and_columns_are_bitwise_equal(cost):
     @given(st.lists(batches, min_size=1))
     def check(rows):

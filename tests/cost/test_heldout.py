@@ -60,6 +60,7 @@ def test_shipped_traces_predict_their_heldout_points(file):
     assert {point.label: point.error for point in points if abs(point.error) > 0.12} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.parent.name)
 def test_shipped_traces_are_monotone(file):
     """On random pairs of shapes of which one has more of everything, inside the domain and outside."""

@@ -70,6 +70,7 @@ def test_host_phases_one_after_the_other_take_turns_too():
     assert cycle_s(2.0, 1e-9, idle, 4, Mps()) == pytest.approx(2.0, rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mps", "time-slice", "streams"])
 def test_the_simulator_agrees_with_the_closed_form(kind):
     """Two replicas whose iterations have random lengths: the phases lose step, as the closed form assumes.

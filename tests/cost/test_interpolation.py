@@ -67,6 +67,7 @@ def test_points_between_nodes_are_close(exact, synthetic):
         assert exact.latency_s(each) == pytest.approx(float(cost(each)), rel=0.01)
 
 
+@pytest.mark.slow
 @given(st.lists(any_shape, min_size=1, max_size=20))
 def test_numbers_and_columns_are_bitwise_equal(model, shapes):
     assert [model.latency_s(each) for each in shapes] == model.evaluate(columns(shapes)).latency_s.tolist()
@@ -176,6 +177,7 @@ def test_attention_too_small_to_measure_still_costs_far_out(synthetic):
     assert line.latency_s(4 * 16_000) > line.latency_s(4 * 32) * 1.1
 
 
+@pytest.mark.slow
 @given(st.lists(any_shape, min_size=1, max_size=10))
 def test_host_time_is_part_of_the_latency(model, shapes):
     costs = model.evaluate(columns(shapes))

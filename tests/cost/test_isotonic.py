@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -44,6 +45,7 @@ def test_projection_is_the_nearest_monotone_table():
     np.testing.assert_allclose(best, 2.0, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32 - 1))
 def test_projection_meets_the_conditions_of_a_nearest_point(seed):
     """For a convex cone: what is left over is orthogonal to the projection, and blunt to every monotone table."""

@@ -89,6 +89,7 @@ MODELS = ("llama-2-7b", "opt-1.3b", "opt-350m", "llama-3.2-1b", "phi-2", "gemma-
 HEAD = ("lm_head", "project_out")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.sampled_from(MODELS),

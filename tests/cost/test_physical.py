@@ -43,6 +43,7 @@ def column(shape: IterationShape) -> IterationShape:
     return IterationShape(*(np.array([float(part)]) for part in shape))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     st.sampled_from(["opt-1.3b", "opt-2.7b", "llama-2-7b", "gemma-2-2b"]),
@@ -67,6 +68,7 @@ def test_scalars_and_columns_agree_to_the_bit(model, seqs, context, prompts, eac
     assert columns.energy_j[0] >= POWER["idle_power"] * columns.latency_s[0]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.sampled_from(["opt-1.3b", "gemma-2-2b"]),
@@ -250,6 +252,7 @@ def test_kernels_take_the_whole_device_and_gaps_between_launches_none_of_it():
         assert (asked.memory == pytest.approx(1.0)) == whole
 
 
+@pytest.mark.slow
 def test_two_replicas_win_back_what_one_leaves_idle(tmp_path, small):
     """One busy replica leaves its host time unused; two under MPS take the device time of both, and no less."""
     write(tmp_path / "trace")

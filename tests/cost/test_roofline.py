@@ -61,6 +61,7 @@ def test_defaults_add_host_time_and_losses():
     assert gain == pytest.approx(5e-4 + 16 * 3e-5, rel=1e-6)
 
 
+@pytest.mark.slow
 @given(st.lists(st.one_of(decodes, prefills), min_size=1, max_size=20))
 def test_numbers_and_columns_are_bitwise_equal(roofline, shapes):
     arrays = IterationShape(*(np.array(values) for values in zip(*shapes, strict=True)))

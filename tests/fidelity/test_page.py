@@ -34,6 +34,7 @@ def values(exact, sources, tmp_path_factory) -> dict[str, Any]:
     return write_fidelity(tmp_path_factory.mktemp("fidelity"), fidelity, "simslm validate recorded x.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -20,6 +20,7 @@ def off(run, factor):
     return replace(run, measured={name: value * factor for name, value in run.measured.items()})
 
 
+@pytest.mark.slow
 def test_what_simulation_says_itself_has_no_error(exact, sources):
     fidelity = validate(exact, sources)
     assert [each.run for each in fidelity.comparisons] == exact
@@ -43,6 +44,7 @@ def test_several_processes_answer_the_same(exact, sources):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_simulated_says_why(exact, sources):
     cases = {
         "another model": unmeasured(4, run="another model", model="opt-350m"),
@@ -103,6 +105,7 @@ def test_what_is_done_is_kept_when_interrupted(exact, sources, jobs):
     assert [each.reason for each in fidelity.skipped] == [INTERRUPTED, INTERRUPTED]
 
 
+@pytest.mark.slow
 def test_the_file_holds_rows_and_summary_by_column(exact, sources, tmp_path: Path):
     fidelity = validate([*exact, unmeasured(4, model="opt-350m", run="other")], sources)
     returned = write_fidelity(tmp_path / "new", fidelity, "simslm validate recorded ...")
@@ -130,6 +133,7 @@ def test_the_file_holds_rows_and_summary_by_column(exact, sources, tmp_path: Pat
     assert len(trace["content_hash"]) == 64
 
 
+@pytest.mark.slow
 def test_knees_and_advice_come_from_the_same_batches(exact, sources):
     wrong = [exact[0], exact[1], off(exact[2], 0.1)]
     values = content(Fidelity(sources, validate(wrong, sources).comparisons, ()), "")

@@ -28,6 +28,7 @@ def test_no_first_token_comes_after_its_client_has_left(cases: Path):
     assert summary["population"]["queue_s"] == rows["first_scheduled_s"].notna().sum()
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_latencies_keep_the_patience_of_clients(data: st.DataObject):

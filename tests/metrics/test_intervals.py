@@ -141,6 +141,7 @@ def test_variants_survive_what_is_put_around_costs():
         assert outside.latency_s(400) == pytest.approx(device_s + 1e-3)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 30), st.integers(0, 4000), st.integers(0, 2), st.integers(1, 600), st.floats(0.5, 2))
 def test_scaled_numbers_and_columns_are_bitwise_equal(seqs, context, prompts, each, factor):
     cost = Scaled(

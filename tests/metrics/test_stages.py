@@ -71,6 +71,7 @@ def test_stages_tile_the_life_of_a_request(scenario: dict, tmp_path: Path):
             assert emitted <= row["output_tokens"] <= emitted + row["preemptions"]
 
 
+@pytest.mark.slow
 def test_many_windows_leave_the_same_stages_as_one(
     scenario: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -105,6 +105,7 @@ def test_what_a_rule_leaves_out():
     assert counted(arrival_s, 9.0, Rule(warmup_requests=9)).mask.sum() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [{"warmup_requests": 64}, {"steady": "auto"}])
 @pytest.mark.parametrize("num_requests", [128, 640, 2560])
 def test_without_its_start_a_closed_loop_has_one_verdict(cases: Path, num_requests: int, rule: dict):

@@ -60,6 +60,7 @@ class Witness:
         return energy
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -89,6 +90,7 @@ def test_gaps_and_energy_are_those_of_every_token(seed, batching, replicas, swap
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), size=st.sampled_from([200, 1000, 5000]), swap=st.sampled_from([0, 1000])

@@ -187,6 +187,7 @@ def test_a_plan_depends_on_the_view_alone(name, data):
     )
 
 
+@pytest.mark.slow
 @each("batching")
 @UNTIMED
 @given(data=st.data())
@@ -198,6 +199,7 @@ def test_a_plan_keeps_to_sequences_and_tokens(name, data):
     assert alone or max(plan.tokens, plan.padded_to * len(plan.chunks)) <= view.max_num_batched_tokens
 
 
+@pytest.mark.slow
 @each("batching")
 @UNTIMED
 @given(data=st.data())
@@ -212,6 +214,7 @@ def test_a_plan_keeps_to_blocks_and_watermark(name, data):
             running += 1
 
 
+@pytest.mark.slow
 @each("batching")
 @UNTIMED
 @given(data=st.data())
@@ -251,6 +254,7 @@ def test_who_holds_a_batch_reserves_its_blocks(name):
 # ---- queue orders ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("queueing")
 @UNTIMED
 @given(data=st.data())
@@ -261,6 +265,7 @@ def test_an_order_that_has_the_urgent_first_does(name, data):
         assert order.key(one) < order.key(other)
 
 
+@pytest.mark.slow
 @each("queueing")
 @UNTIMED
 @given(data=st.data())
@@ -278,6 +283,7 @@ def test_keys_order_all_prompts_and_do_not_change_while_they_wait(name, data):
 # ---- admission ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("admission")
 @UNTIMED
 @given(data=st.data())
@@ -316,6 +322,7 @@ def numbered(loads: Sequence[SeenLoad]) -> tuple[SeenLoad, ...]:
     return tuple(replace(load, index=index) for index, load in enumerate(loads))
 
 
+@pytest.mark.slow
 @each("routing")
 @UNTIMED
 @given(data=st.data())
@@ -384,6 +391,7 @@ def test_a_gateway_answers_or_does_not_and_alike_with_the_same_stream(name, data
             gateway.finished(request, place + 0.5)
 
 
+@pytest.mark.slow
 @each("group-routing")
 @UNTIMED
 @given(data=st.data())
@@ -428,6 +436,7 @@ def test_a_group_router_looks_at_replicas_just_if_it_says_so(name):
 # ---- preemption --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("preemption")
 @UNTIMED
 @given(data=st.data())
@@ -441,6 +450,7 @@ def test_a_preemption_policy_names_one_that_runs_and_nobody_is_displaced_by_whom
     assert not {(b, a) for a, b in pairs} & set(pairs)
 
 
+@pytest.mark.slow
 @each("priorities")
 @UNTIMED
 @given(data=st.data())
@@ -459,6 +469,7 @@ def test_a_pattern_gives_everybody_a_priority_and_the_same_ones_again_with_the_s
 # ---- partition ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each("partition")
 @UNTIMED
 @given(data=st.data())
@@ -510,6 +521,7 @@ def groups_seen(draw: st.DrawFn, now_s: float = 0.0) -> GroupView:
     return GroupView(now_s, tuple(members), draw(st.integers(0, 9)))
 
 
+@pytest.mark.slow
 @each("scaling")
 @UNTIMED
 @given(data=st.data())

@@ -55,6 +55,7 @@ def in_place(page: str, checkout: Path) -> Path:
     return checkout
 
 
+@pytest.mark.slow
 def test_the_example_serves_a_scenario_that_names_it(tmp_path):
     checkout = in_place("add-a-policy.md", tmp_path)
     said = python(checkout, "-c", ONE_PROMPT, str(checkout), "scenario.yaml").splitlines()
@@ -62,6 +63,7 @@ def test_the_example_serves_a_scenario_that_names_it(tmp_path):
     assert said[1] == "200 2"
 
 
+@pytest.mark.slow
 def test_the_example_of_a_gateway_answers_similar_prompts(tmp_path):
     checkout = in_place("gateway.md", tmp_path)
     said = python(checkout, "-c", SEMANTIC_CACHE, str(checkout), "scenario.yaml").splitlines()
@@ -69,6 +71,7 @@ def test_the_example_of_a_gateway_answers_similar_prompts(tmp_path):
     assert said[1] == "True True"
 
 
+@pytest.mark.slow
 def test_the_examples_of_a_fleet_scale_and_move(tmp_path):
     checkout = in_place("fleet.md", tmp_path)
     said = python(checkout, "-c", FLEET, str(checkout), "scenario.yaml").splitlines()

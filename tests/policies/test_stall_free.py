@@ -28,6 +28,7 @@ def longest_gap_s(result: Any) -> float:
     return float(result.summary["itl_s"]["max"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STALL_FREE)
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), budget=st.sampled_from([16, 40, 200]))

@@ -81,6 +81,7 @@ def callers(
     return found
 
 
+@pytest.mark.slow
 def test_the_main_path_is_as_the_page_has_it(monkeypatch, tmp_path):
     """At most 30 functions, numbered in order, each called by the one that the page says."""
     path = stops()

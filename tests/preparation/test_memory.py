@@ -24,6 +24,7 @@ def plan(model: str, device: str, dtype: str = "fp16", **changes):
     return plan_memory(load_model(model), load_device(device), dtype, **(options | changes))
 
 
+@pytest.mark.slow
 def test_block_counts_of_real_runs(truth):
     """vLLM 0.6.3 printed its block count for 109 runs of two models: all met within 1 %."""
     with open(truth / "h100-vllm" / "runs.csv", newline="") as file:

@@ -114,6 +114,7 @@ def conversations(**keys) -> Traffic:
     return Traffic.model_validate(workload)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_gpu_blocks", [150, 400, 10**6])
 @pytest.mark.parametrize("system", [0, 100])
 def test_conversations_in_a_cache_of_any_size(num_gpu_blocks, system):

@@ -177,6 +177,7 @@ def test_programs_arrive_in_order_of_time_whatever_their_order_of_pauses():
     assert log.arrival_s.tolist() == [2.0, 0.0, 1.0]
 
 
+@pytest.mark.slow
 def test_a_deep_chain_and_a_wide_join():
     """Ten thousand requests one after the other, and one that waits for two thousand at once."""
     deep = [Call(1, 1, after=[i - 1] if i else []) for i in range(10_000)]

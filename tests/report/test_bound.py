@@ -35,6 +35,7 @@ def explain(of: Facts) -> tuple[Bound, str]:
     return answer, " ".join([*answer.sentences, *answer.knobs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regime", list(REGIMES))
 def test_each_regime_is_recognised(found: dict[str, Facts], regime: str):
     answer, text = explain(found[regime])

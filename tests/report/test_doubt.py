@@ -22,6 +22,7 @@ def told(run: RunTables, interval: list[float] | None) -> str:
     return doubted(run, verdict(run)).word
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("interval", "word"),
     [

@@ -35,6 +35,7 @@ def page(quiet_run: Path) -> str:
     return render_run(quiet_run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -85,6 +86,7 @@ def test_the_page_is_small(page: str):
     assert len(own(page).encode()) < MEGABYTE
 
 
+@pytest.mark.slow
 def test_a_long_run_is_thinned(quiet_run: Path, tmp_path: Path):
     """A hundred times the rows make a page hardly larger."""
     copy = Path(shutil.copytree(quiet_run, tmp_path / "long"))
@@ -203,6 +205,7 @@ def test_a_run_in_which_nothing_ran(quiet_run: Path, tmp_path: Path):
     assert "no distribution to draw" in text
 
 
+@pytest.mark.slow
 def test_several_runs_share_one_page(quiet_run: Path, make_run: Callable[..., Path], tmp_path: Path):
     other = make_run(name="other", num_requests=40)
     target = write_report([quiet_run, other], tmp_path / "both.html")
@@ -213,6 +216,7 @@ def test_several_runs_share_one_page(quiet_run: Path, make_run: Callable[..., Pa
     assert len(text.encode()) < 8 * MEGABYTE
 
 
+@pytest.mark.slow
 def test_every_id_is_unique(make_run: Callable[..., Path], quiet_run: Path, tmp_path: Path):
     text = own(write_report([quiet_run, quiet_run], tmp_path / "twice.html").read_text(encoding="utf-8"))
     ids = re.findall(r'\bid="([^"]+)"', text)

@@ -35,6 +35,7 @@ def gpu(tmp_path_factory: pytest.TempPathFactory) -> Trace:
     return gpu_trace(tmp_path_factory.mktemp("traces") / "gpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_trace_that_ships_has_a_page(name):
     shown = view(portrait(read_trace(TRACES / name)))

@@ -29,8 +29,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: write_profile(portrait(trace), directory / f"{name}.html") for name, trace in found.items()}
 
 
-@pytest.mark.parametrize("name", ["cpu", "calibrated", "gpu"])
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [("cpu", 1280, "light"), ("calibrated", 360, "dark"), ("gpu", 1280, "dark"), ("gpu", 360, "light")],
+)
 def test_it_fits_and_every_plot_is_drawn(
     opened: Any, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:

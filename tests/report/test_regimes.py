@@ -347,6 +347,7 @@ def anything(draw: st.DrawFn) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(30), deadline=None)
 @given(anything())
 def test_sentences_never_contradict_each_other(drawn: dict[str, Any]):

@@ -114,6 +114,7 @@ def test_the_rates_count_every_request_once(drawn: tuple[Timeline, dict]):
     assert np.sum(whole.good_rate * width) == pytest.approx(good)
 
 
+@pytest.mark.slow
 def test_many_replicas_have_coarser_timelines_and_the_idlest_have_none(make_run: Callable[..., Path]):
     run = read_run(make_run(name="many", replicas=MAX_REPLICAS + 3, num_requests=800, rate_rps=300))
     busiest = np.bincount(run.iterations["replica"].astype(int)).argmax()

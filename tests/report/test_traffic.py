@@ -35,7 +35,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 def test_two_traffics_are_drawn_and_fit(opened: Any, tmp_path: Path, width: int, scheme: str) -> None:
     text = render_traffic(
         page("workload: {}\n", ("3 rows dropped",)), [drawn("trace", 900), drawn("fit", 1200, 1)]

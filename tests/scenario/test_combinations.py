@@ -98,6 +98,7 @@ def implied(names: tuple[str, ...]) -> set[str]:
     return {*names, "reservation"} if "held-batch" in names else set(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", list(combinations(MECHANISMS, 2)), ids="-and-".join)
 def test_two_mechanisms_go_together_or_are_refused_with_line_reason_and_remedy(tmp_path, pair):
     path, clashing = written(tmp_path, *pair), conflicts(implied(pair))

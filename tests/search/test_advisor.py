@@ -68,6 +68,7 @@ def test_the_best_batch_is_the_one_worked_out_by_hand(advised, epsilon, factor):
         assert row["kv_peak"] == runs[row["max_num_seqs"]]["kv"]["peak_utilization"]
 
 
+@pytest.mark.slow
 def test_the_three_settings_have_three_answers(advised):
     answers = {
         found_by(advised, method={"name": "advisor", "epsilon": epsilon, "latency_factor": factor}).frontier[

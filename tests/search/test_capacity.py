@@ -81,6 +81,7 @@ def test_the_simulator_meets_the_slo_there_and_not_beyond(loaded):
     assert [point.parameters for point in result.points] == [{"deployment.engine.max_num_seqs": 8}]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_too_short_is_made_longer(loaded):
     """Of 120 requests, a slow SLO is met at rates at which nearly all are in flight at once; of more it is not."""
     loaded["search"]["space"] = {"deployment.engine.max_num_seqs": [2]}

@@ -135,6 +135,7 @@ def test_bad_usage(simslm, path, arguments):  # noqa: F811
     assert simslm("search", "asked.yaml", *arguments).code == 2
 
 
+@pytest.mark.slow
 def test_report_draws_the_page_again(simslm, path, here):  # noqa: F811
     assert simslm("search", "asked.yaml", "--jobs", "1").code == 0
     written = (here / "runs/asked/report.html").read_bytes()
@@ -143,6 +144,7 @@ def test_report_draws_the_page_again(simslm, path, here):  # noqa: F811
     assert (here / "again.html").read_bytes() == written
 
 
+@pytest.mark.slow
 def test_advice_is_printed(simslm, path, here):  # noqa: F811
     ended = simslm("search", "asked.yaml", "--jobs", "1", "--set", "search.method=advisor")
     assert (ended.code, ended.err) == (0, "")

@@ -145,6 +145,7 @@ def test_arguments_are_quoted_for_a_shell():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_of_a_point_gives_its_figures(searched, here, simslm):  # noqa: F811
     searched["workload"]["arrivals"] = {"process": "poisson", "rate_rps": 60}
     searched["search"] |= {

@@ -135,6 +135,7 @@ POINTS = st.tuples(st.integers(1, 4), st.integers(1, 3)).flatmap(lambda size: ga
 MARGIN = st.sampled_from([0.0, 0.01, 0.03])
 
 
+@pytest.mark.slow
 @given(POINTS, MARGIN)
 def test_no_two_points_beat_each_other(points, margin):
     found = relations(points, CONFIDENCE, margin)
@@ -143,6 +144,7 @@ def test_no_two_points_beat_each_other(points, margin):
     assert (found.alike == found.alike.T).all()
 
 
+@pytest.mark.slow
 @given(POINTS, MARGIN, st.randoms())
 def test_what_stands_is_the_same_in_any_order_and_never_nothing(points, margin, random):
     order = list(range(len(points)))
@@ -154,6 +156,7 @@ def test_what_stands_is_the_same_in_any_order_and_never_nothing(points, margin, 
     assert sorted(order[i] for i in again) == found
 
 
+@pytest.mark.slow
 @given(POINTS, MARGIN)
 def test_what_is_gone_is_beaten_by_a_point_that_stands(points, margin):
     compared = relations(points, CONFIDENCE, margin).beats
@@ -187,6 +190,7 @@ def test_of_three_that_beat_each_other_in_a_circle_not_all_are_gone():
     assert standing(found.beats, [2, 0, 1]) == [0, 1]
 
 
+@pytest.mark.slow
 @given(POINTS, MARGIN)
 def test_one_stands_for_those_that_are_the_same(points, margin):
     compared = relations(points, CONFIDENCE, margin).alike

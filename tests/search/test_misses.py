@@ -164,6 +164,7 @@ def test_every_file_is_valid_json_and_a_search_is_taken_up_again(crowded, tmp_pa
     assert "none" in write_report([tmp_path]).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_an_slo_that_lets_a_tenth_be_missed_is_no_leave_to_turn_it_away(crowded):
     """At capacity: shedding serves more within the SLO, and is chosen only where the search lets it be."""
     crowded["slo"] = {"ttft_s": 0.2, "attainment": 0.8}

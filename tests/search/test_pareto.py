@@ -40,6 +40,7 @@ def test_what_nobody_dominates(points):
     assert non_dominated(points) == alone
 
 
+@pytest.mark.slow
 @given(POINTS)
 def test_volume_is_the_cells_below(points):
     size = len(points[0]) if points else 1

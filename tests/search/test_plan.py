@@ -55,6 +55,7 @@ def summary(mapping: dict, setup: dict, devices: int, rate: float, requests: int
     return simulate(load_scenario(mapping, changes), with_intervals=False).summary
 
 
+@pytest.mark.slow
 def test_one_device_fewer_misses_the_slo(planned):
     alone = plan(planned, 1.0)["options"][0]
     rate = 2.6 * alone["capacity_rps"]["value"]
@@ -66,6 +67,7 @@ def test_one_device_fewer_misses_the_slo(planned):
     assert fewer["slo"]["attainment"] < 0.9
 
 
+@pytest.mark.slow
 def test_the_setup_is_the_one_with_the_highest_capacity(planned):
     option = plan(planned, 3.0)["options"][0]
     assert option["setup"] == {BATCH: 8}
@@ -76,6 +78,7 @@ def test_the_setup_is_the_one_with_the_highest_capacity(planned):
     assert summary(planned, {BATCH: 1}, 1, value, 2000)["slo"]["attainment"] < 0.9
 
 
+@pytest.mark.slow
 def test_a_short_workload_is_made_long_enough_to_tell(planned):
     """Eight requests that all find a slot would meet a lax SLO at any rate."""
     planned["workload"]["num_requests"] = 8
@@ -87,6 +90,7 @@ def test_a_short_workload_is_made_long_enough_to_tell(planned):
     assert option["requests"] >= TIMES_IN_FLIGHT * 20.0 * run["e2e_s"]["mean"]
 
 
+@pytest.mark.slow
 def test_every_rate_has_a_plan_of_its_own(planned):
     """How a device is set up and what it serves is found once; the rest is as if each rate were asked for alone."""
     scenario = load_scenario(planned)
@@ -97,6 +101,7 @@ def test_every_rate_has_a_plan_of_its_own(planned):
     assert both[0]["options"][0]["devices"] < both[1]["options"][0]["devices"]
 
 
+@pytest.mark.slow
 def test_plan_and_search_mean_the_same_by_capacity(planned):
     """One set-up, one device, one traffic, one SLO: the same figure within the tolerance of both bisections."""
     planned["deployment"]["sharing"] = "mps"
@@ -115,6 +120,7 @@ def test_plan_and_search_mean_the_same_by_capacity(planned):
     assert low < sum(values) / SEEDS < high
 
 
+@pytest.mark.slow
 def test_devices_have_to_meet_the_slo_under_more_than_one_seed(planned):
     """Under the scenario's own, whose figures are printed, and in the mean over all."""
     rate = 2.2 * plan(planned, 1.0)["options"][0]["capacity_rps"]["value"]
@@ -128,6 +134,7 @@ def test_devices_have_to_meet_the_slo_under_more_than_one_seed(planned):
     assert sum(met) / SEEDS >= 0.9
 
 
+@pytest.mark.slow
 def test_headroom_is_what_so_many_devices_serve_beyond_the_rate(planned):
     capacity = plan(planned, 1.0)["options"][0]["capacity_rps"]["value"]
     little, much = (plan(planned, share * capacity)["options"][0] for share in (0.9, 0.3))
@@ -136,6 +143,7 @@ def test_headroom_is_what_so_many_devices_serve_beyond_the_rate(planned):
     assert much["headroom"] == {"value": 1.0, "missed": None}
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_all_devices(planned):
     planned["economics"] = {"usd_per_device_hour": 0.25}
     rate = 2.6 * plan(planned, 1.0)["options"][0]["capacity_rps"]["value"]
@@ -144,6 +152,7 @@ def test_costs_are_those_of_all_devices(planned):
     assert option["assumptions"] == "$0.25 per device-hour (stated)"
 
 
+@pytest.mark.slow
 def test_devices_are_compared_by_what_they_cost(planned):
     planned["workload"]["num_requests"] = 10
     found = plan(planned, 5.0, ("h200", "l4"))

@@ -54,6 +54,7 @@ def worked_out(table: Table) -> list[dict]:
     return [point for (point, _), lost in zip(table, beaten, strict=True) if not lost]
 
 
+@pytest.mark.slow
 def test_the_frontier_is_the_one_worked_out_by_hand(searched, table):
     every = table(1)
     result = found_by(searched, reference=REFERENCE)
@@ -66,6 +67,7 @@ def test_the_frontier_is_the_one_worked_out_by_hand(searched, table):
         assert size == pytest.approx(volume(gains[: i + 1]), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_reference_is_a_tenth_beyond_the_worst(searched, table):
     gains = np.array([rows[0] for _, rows in table(1)])
     result = found_by(searched)
@@ -211,6 +213,7 @@ def test_what_cannot_be_is_counted_with_its_reason(searched):
     assert [outcome.requests for _, outcome in result.done] == [40, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_a_constraint_drops_points_and_says_how_close_they_came(searched, table):
     throughput = [rows[0][0] for _, rows in table(1)]
     bound = sorted(throughput)[9]
@@ -222,6 +225,7 @@ def test_a_constraint_drops_points_and_says_how_close_they_came(searched, table)
     assert violated["excess"] == pytest.approx(1 - sorted(throughput)[8] / bound)
 
 
+@pytest.mark.slow
 def test_an_impossible_search_names_the_nearest_point(searched, table):
     best = max(table(1), key=lambda row: row[1][0][0])
     result = found_by(searched, constraints=["throughput.output_tokens_per_s >= 1e9"])

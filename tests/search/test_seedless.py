@@ -48,6 +48,7 @@ def test_a_replay_is_not_repeated(replayed):
         assert point["objectives"]["energy.j_per_output_token"]["interval"] is None
 
 
+@pytest.mark.slow
 def test_the_interval_is_the_one_that_the_run_states_of_itself(replayed):
     """What simulate calls the interval of other requests of the same kind, of a point's own run."""
     found = product.search(load_scenario(replayed))
@@ -68,6 +69,7 @@ def test_what_draws_is_repeated_even_in_a_replay(replayed):
     assert not any(point["seedless"] for point in found.frontier["points"])
 
 
+@pytest.mark.slow
 def test_each_point_is_judged_by_itself(replayed):
     replayed["deployment"] = {"num_devices": 2}
     replayed["search"]["space"] = {"deployment.router.policy": ["random", "round-robin"]}
@@ -88,6 +90,7 @@ def test_equal_requests_all_at_once_are_seedless_too(replayed):
     assert all(each["interval"] is None for each in found.frontier["points"][0]["objectives"].values())
 
 
+@pytest.mark.slow
 def test_the_screen_says_so_and_shows_no_zero(replayed, simslm, here):  # noqa: F811
     import json
 

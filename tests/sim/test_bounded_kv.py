@@ -39,6 +39,7 @@ def test_jumping_is_stepping(data):
 lengths = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(lengths, st.integers(1, 80), st.sampled_from([1, 4, 16]))
 def test_context_and_blocks_are_the_sums_of_what_each_sequence_keeps(lengths, kept, block_size):

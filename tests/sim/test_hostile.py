@@ -111,6 +111,7 @@ FINE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FINE)
 def test_what_is_strange_but_sound_is_answered(case):
     result = answer(scenario(**FINE[case]))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.examples import python
 
 from simslm.sim.parts.part import MOMENTS
 
@@ -69,22 +67,6 @@ def checkout(tmp_path: Path) -> Path:
         (tmp_path / file).write_text(text, encoding="utf-8")
     (tmp_path / "scenario.yaml").write_text(block("yml"), encoding="utf-8")
     return tmp_path
-
-
-def python(checkout: Path, *arguments: str) -> str:
-    environment = dict(
-        os.environ, SIMSLM_SCALE="0.5", PYTHONPATH=f"{checkout}{os.pathsep}{checkout / 'tests'}"
-    )
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=checkout,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_the_example_pauses_as_often_as_it_says(checkout):

@@ -54,6 +54,7 @@ def test_all_at_once_is_a_closed_form():
     assert result.summary["ttft_s"]["max"] == pytest.approx(prefill, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_m_d_1_mean_wait():
     """Batch 1 with equal requests is M/D/1: mean wait rho s / (2 (1 - rho)) (Pollaczek-Khinchine), 24 seeds."""
     cost = LinearCost()

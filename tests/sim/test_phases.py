@@ -72,6 +72,7 @@ def test_jumping_is_stepping_and_every_invariant_holds(scenario):
 # ---- what does not depend on the other phase ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.floats(0.3, 0.7), st.floats(0.05, 1.0), st.floats(0.05, 1.0))
 def test_prompts_delay_a_decode_iteration_by_what_the_split_says_and_no_more(seed, part, compute, memory):
@@ -137,6 +138,7 @@ def test_one_output_token_is_never_handed_over():
     assert result.request_columns["replica"].tolist() == [0, 1]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_one_pool_holds_as_much_as_one_replica_and_both_phases_see_all_of_it(seed):

@@ -74,6 +74,7 @@ def leading(cache, row: dict) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ratio"), [("conversation", 0.306), ("synthetic", 0.336)])
 def test_an_infinite_cache_hits_what_a_set_of_all_hashes_hits(name, ratio, workloads):
     path = workloads / f"mooncake_{name}.jsonl"
@@ -408,6 +409,7 @@ class SharesWithTheDead(BlockPool):
         self.free = before if held else self.free
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "faulty", [HeadBeforeTail, LastInFirstOut, HeldIsEvictable, CountsIdleUnitsTwice, SharesWithTheDead]
 )

@@ -70,12 +70,14 @@ ONE_SERVER = {
 }
 
 
+@pytest.mark.slow
 def test_m_m_1():
     """One sequence at a time, time per prompt token alone: mean wait rho / (1 - rho) of the mean service."""
     rho = 0.6
     assert abs(z_score(means(long_prompts(rho, 3000), "queue_s", 300, **ONE_SERVER), rho / (1 - rho))) < 3.5
 
 
+@pytest.mark.slow
 def test_random_routing_divides_a_poisson_stream_into_m_m_1_queues():
     """Independent thinning: each of two replicas is the M/M/1 queue of half the rate."""
     rho = 0.6
@@ -83,6 +85,7 @@ def test_random_routing_divides_a_poisson_stream_into_m_m_1_queues():
     assert abs(z_score(found, rho / (1 - rho))) < 3.5
 
 
+@pytest.mark.slow
 def test_shortest_queues_lie_between_one_queue_for_all_and_none_shared():
     """Join-the-shortest-queue has no simple formula; a central queue (Erlang C) bounds it from below, separate
     queues (M/M/1) from above, each by much more than its standard error."""
@@ -202,6 +205,7 @@ def shared(rho: float, outputs: Callable[[np.random.Generator, int], np.ndarray]
 PROCESSOR = {"max_num_seqs": 1000, "cost": only(per_seq=1.0, per_token=1.0), "num_gpu_blocks": 10**6}
 
 
+@pytest.mark.slow
 def test_a_linear_cost_shares_the_replica_like_a_processor():
     """Every sequence gets a token an iteration, every token costs one second: time in the system by the chain."""
     rho, mean = 0.6, 10

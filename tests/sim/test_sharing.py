@@ -181,6 +181,7 @@ offsets = st.integers(0, 3000).map(lambda n: n / 1009)
 """Multiples of different primes' parts, with an irrational shift for each tenant: nothing happens at the same time."""
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(WAYS),

@@ -122,6 +122,7 @@ def test_a_piece_that_takes_freed_rows_leaves_the_others_as_they_are():
     assert rows.able == [2, 2, 2, 2, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", [None, Loop(20)])
 def test_rows_are_used_again(loop):
     """Ten times the requests take no more rows."""

@@ -46,6 +46,7 @@ def test_jumping_is_stepping_and_every_invariant_holds(scenario):
 # ---- who makes place ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6))
 def test_the_most_urgent_is_never_displaced(seed):

@@ -28,7 +28,7 @@ SHARINGS = ("mps", "time-slice", "streams", "sm-partition")
 
 def examples(usual: int) -> int:
     """How many random scenarios a test draws: ``SIMSLM_EXAMPLES`` where set (5000 every night), else the usual, times
-    ``SIMSLM_SCALE`` where set (0.25 in ``make quick``)."""
+    ``SIMSLM_SCALE`` where set (0.5 in ``make test``, 0.05 in ``make quick``)."""
     return int(os.environ.get("SIMSLM_EXAMPLES", max(1, usual * float(os.environ.get("SIMSLM_SCALE", 1)))))
 
 

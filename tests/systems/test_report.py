@@ -79,6 +79,7 @@ def test_a_scenario_serves_the_table_s_traffic_on_its_model_and_device_or_says_w
     assert same or claim.setup
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_ratio_of_both_sides_under_the_same_seeds(small_path):
     latency = {"name": "E2E", "published": "", "of": "e2e_s.mean", "better": "low", "at_least": 1.0}
     rate = {"name": "rate", "published": "", "of": "throughput.requests_per_s"}

@@ -75,6 +75,7 @@ def test_the_hash_notices_every_change(trace, columns):
     assert len(hashes) == 7
 
 
+@pytest.mark.slow
 def test_the_hash_is_the_same_in_every_process(trace):
     """Whatever the hash seed; and pinned, so that manifests name the same trace tomorrow."""
     code = f"from simslm.traces.files import read_trace; print(read_trace({str(trace.path)!r}).content_hash)"

@@ -48,6 +48,7 @@ def test_there_is_a_scenario_of_each_model_and_question():
     assert {f"advisor-{model}" for model in paper.TRACES} <= names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_a_scenario_prepares_runs_and_can_be_searched(path):
     """Ten requests of it; every value of its search is one that its key takes."""
@@ -74,6 +75,7 @@ def test_drawn_conversations_are_as_long_as_the_reconstructed_ones(truth, model,
         assert np.percentile(ours, 95) == pytest.approx(np.percentile(theirs, 95), rel=0.08)
 
 
+@pytest.mark.slow
 def test_points_become_runs_without_measurements(small_path):
     (found,) = posed([small_path], jobs=1)
     assert found.source == "roofline"
@@ -95,6 +97,7 @@ def test_points_become_runs_without_measurements(small_path):
     assert second.run.output_tokens == pytest.approx(alone.request_columns["output_tokens"].mean())
 
 
+@pytest.mark.slow
 def test_a_scenario_without_a_search_or_with_hopeless_requests_is_refused(small_path):
     text = small_path.read_text(encoding="utf-8")
     small_path.write_text(text.partition("search:")[0], encoding="utf-8")
@@ -131,6 +134,7 @@ def no_others(monkeypatch):
     monkeypatch.setattr(paper, "FAMILY", ("opt-125m", "opt-2.7b"))
 
 
+@pytest.mark.slow
 def test_without_a_table_the_page_says_so_and_measured_is_empty(short, no_others):
     page = paper.view(short, ())
     assert page.notes == ["No table of measured runs was found: what was measured is left empty."]

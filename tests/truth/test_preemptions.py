@@ -13,6 +13,7 @@ from simslm.runs.table import read_runs
 TRACES = Path(__file__).parents[2] / "traces" / "h100-64gb"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "measured"),
     [

@@ -28,6 +28,7 @@ def times(process, num_requests=None, duration_s=None, seed=0):
     return arrival_times(arrivals, num_requests, duration_s, stream(seed, "arrivals"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("process", "rate"), list(zip(PROCESSES, RATES, strict=True)))
 def test_the_mean_rate_is_the_one_asked_for(process, rate):
     counts = [len(times(process, duration_s=7_200, seed=seed)) for seed in range(8)]
@@ -57,6 +58,7 @@ def test_mmpp_is_burstier_than_poisson_and_dwells_as_told():
     assert silences.mean() == pytest.approx(30, rel=0.15)
 
 
+@pytest.mark.slow
 def test_diurnal_follows_its_sine():
     found = times(PROCESSES[5], duration_s=120 * 400)
     share = np.histogram(found % 120, bins=12, range=(0, 120))[0] / len(found)

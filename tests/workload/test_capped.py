@@ -26,6 +26,7 @@ def capped(small, cap, rate_rps, think_time_s=0.0, **workload):
     return small
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     cap=st.integers(1, 6),

@@ -69,6 +69,7 @@ def test_a_line_cut_short_is_named(name, lines, tmp_path):
     assert refused(written(tmp_path, [*lines[:cut], half], last=b"")) == cut + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [b"1\x002", HUGE, b"-3", b"1e4", b"twelve", b""])
 def test_tokens_that_are_none_are_named(name, text, lines, tmp_path):
     at = middle(lines)
@@ -142,6 +143,7 @@ def with_output(line, name, text):
     return b",".join(fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [b"\xff\xfe\x00", b"\x00" * 40, b'"', b"\n,,,,\n", b"\r\r\n\r1", b"{", b"\\"]
 )

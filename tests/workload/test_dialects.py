@@ -43,6 +43,7 @@ OWN = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(
     rows=st.lists(OWN, min_size=1, max_size=40),
     seed=st.integers(0, 99),

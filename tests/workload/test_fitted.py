@@ -208,6 +208,7 @@ def test_every_preset_is_in_the_table():
     assert set(preset_names()) == set(PRESETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_names_its_source_and_is_a_workload(name):
     preset = load_preset(name)
@@ -219,6 +220,7 @@ def test_a_preset_names_its_source_and_is_a_workload(name):
     assert len(generate(found, 0, 1 << 20, Path())) == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_what_is_fitted_to_its_slice(name, recorded):
     preset = load_preset(name)

@@ -34,6 +34,7 @@ def draw(given, count=COUNT, seed=0, base_dir=Path()):
     return draw_lengths(model(given), count, stream(seed, "prompt_tokens"), base_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dist", ["lognormal", "gamma", "weibull"])
 @pytest.mark.parametrize("ratio", [1.05, 1.5, 2.5, 3.0, 3.6])
 def test_mean_and_p95_are_hit(dist, ratio):

@@ -116,6 +116,7 @@ def test_a_clock_that_restarts_begins_the_next_week(workloads):
     assert (np.diff(recording.ticks) >= 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SLICES if "rows5" not in name])
 def test_pieces_are_the_whole(name, workloads, monkeypatch):
     monkeypatch.setattr("simslm.workload.readers.table._BLOCK_BYTES", 1 << 15)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from simslm.workload.streams import stream
 
@@ -28,6 +29,7 @@ def test_streams_are_uncorrelated():
     assert np.abs(off_diagonal).max() < 5 / np.sqrt(20_000)
 
 
+@pytest.mark.slow
 def test_streams_are_the_same_under_another_hash_seed():
     code = "from simslm.workload.streams import stream; print(stream(3, 'arrivals').random(4).tolist())"
     outputs = [

@@ -226,6 +226,7 @@ def test_a_file_that_is_wrong_somewhere_is_refused_before_anything_is_simulated(
         made(tmp_path, replay={"path": path.name})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
